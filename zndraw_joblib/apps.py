@@ -1,0 +1,18 @@
+"""The app's configuration."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class ZnDrawJobLibConfig(AppConfig):
+    """Connects what the app does in the background."""
+
+    name = "zndraw_joblib"
+    label = "zndraw_joblib"
+    verbose_name = _("Job server")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Connect the receivers, checks and OpenAPI extensions."""

@@ -1,0 +1,212 @@
+"""One exception class for every RFC 9457 problem type of this app.
+
+The class's name gives the slug (``JobNotFound`` -> ``job-not-found``) and its docstring's first
+line the description that ``/v1/problems/<slug>`` shows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One fault of a request's body.
+
+    `pointer` is the RFC 6901 JSON pointer to the offending value; ``""`` is the whole body.
+    """
+
+    detail: str
+    pointer: str = ""
+
+
+def escape_pointer(token: str | int) -> str:
+    """One reference token of a JSON pointer (RFC 6901, section 3)."""
+    return str(token).replace("~", "~0").replace("/", "~1")
+
+
+def json_pointer(path: Iterable[str | int]) -> str:
+    """The JSON pointer of a path of keys and indexes."""
+    return "".join(f"/{escape_pointer(token)}" for token in path)
+
+
+class ProblemException(Exception):
+    """The request could not be carried out."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Server Error"
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        errors: Iterable[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.detail = detail or self.description()
+        self.errors = tuple(errors)
+        self.headers = dict(headers or {})
+        super().__init__(self.detail)
+
+    @classmethod
+    def slug(cls) -> str:
+        """The problem's name in its type URL: ``job-not-found``."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
+    @classmethod
+    def description(cls) -> str:
+        """What the problem means, for people: the docstring's first line."""
+        return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+    def document(self, type_url: str, instance: str) -> dict[str, Any]:
+        """The problem as an RFC 9457 document (section 3.1)."""
+        document: dict[str, Any] = {
+            "type": type_url,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+        }
+        if self.errors:
+            document["errors"] = [
+                {"detail": error.detail, "pointer": error.pointer} for error in self.errors
+            ]
+        return document
+
+
+class JobNotFound(ProblemException):
+    """No such job is registered in this room."""
+
+    status = 404
+    title = "Job Not Found"
+
+
+class WorkerNotFound(ProblemException):
+    """No such worker is registered to you; it may have been removed after missed heartbeats."""
+
+    status = 404
+    title = "Worker Not Found"
+
+
+class TaskNotFound(ProblemException):
+    """No such task exists, or it is not yours to see."""
+
+    status = 404
+    title = "Task Not Found"
+
+
+class NotFound(ProblemException):
+    """There is nothing at this address."""
+
+    status = 404
+    title = "Not Found"
+
+
+class SchemaConflict(ProblemException):
+    """A live worker has registered this job with another schema."""
+
+    status = 409
+    title = "Schema Conflict"
+
+
+class InvalidTaskTransition(ProblemException):
+    """The task's state does not allow this change."""
+
+    status = 409
+    title = "Invalid Task Transition"
+
+
+class LeaseLost(ProblemException):
+    """The task was granted anew; a report for an earlier attempt changes nothing."""
+
+    status = 409
+    title = "Lease Lost"
+
+
+class InvalidCategory(ProblemException):
+    """Jobs of this category are not accepted here."""
+
+    status = 400
+    title = "Invalid Category"
+
+
+class InvalidRoomId(ProblemException):
+    """A room id has 1 to 128 characters without @, :, / or control characters."""
+
+    status = 400
+    title = "Invalid Room Id"
+
+
+class InvalidPayload(ProblemException):
+    """The payload does not satisfy the job's JSON Schema."""
+
+    status = 422
+    title = "Invalid Payload"
+
+
+class ValidationError(ProblemException):
+    """The request is malformed: `errors` names each offending field."""
+
+    status = 400
+    title = "Validation Error"
+
+
+class ContentTooLarge(ProblemException):
+    """The request's body is larger than this server accepts."""
+
+    status = 413
+    title = "Content Too Large"
+
+
+class NotAuthenticated(ProblemException):
+    """The request carries no valid credentials."""
+
+    status = 401
+    title = "Not Authenticated"
+
+
+class Forbidden(ProblemException):
+    """You may not do this."""
+
+    status = 403
+    title = "Forbidden"
+
+
+class MethodNotAllowed(ProblemException):
+    """The address does not support this method; `Allow` lists those it does."""
+
+    status = 405
+    title = "Method Not Allowed"
+
+
+class UnsupportedMediaType(ProblemException):
+    """The body must be application/json."""
+
+    status = 415
+    title = "Unsupported Media Type"
+
+
+class Throttled(ProblemException):
+    """Too many requests; `Retry-After` says how many seconds to wait."""
+
+    status = 429
+    title = "Too Many Requests"
+
+
+class ServerError(ProblemException):
+    """The server failed; the request may be tried again."""
+
+    status = 500
+    title = "Server Error"
+
+
+def _problem_types() -> dict[str, type[ProblemException]]:
+    return {cls.slug(): cls for cls in ProblemException.__subclasses__()}
+
+
+#: Every problem type by its slug, in the order of this file.
+PROBLEM_TYPES: Mapping[str, type[ProblemException]] = _problem_types()

@@ -1,0 +1,46 @@
+"""The life of a task: its states and the moves between them.
+
+Standard library only: the server and the SDK share this module.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class TaskStatus(StrEnum):
+    """State of a task. Completed, failed and cancelled are terminal."""
+
+    PENDING = "pending"
+    CLAIMED = "claimed"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TERMINAL_STATUSES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
+LEASED_STATUSES = frozenset({TaskStatus.CLAIMED, TaskStatus.RUNNING})
+UNFINISHED_STATUSES = LEASED_STATUSES | {TaskStatus.PENDING}
+
+#: Every move there is. ``claimed -> pending`` and ``running -> pending`` are the server's alone.
+TRANSITIONS: dict[TaskStatus, frozenset[TaskStatus]] = {
+    TaskStatus.PENDING: frozenset({TaskStatus.CLAIMED, TaskStatus.CANCELLED}),
+    TaskStatus.CLAIMED: frozenset(
+        {TaskStatus.RUNNING, TaskStatus.CANCELLED, TaskStatus.PENDING}
+    ),
+    TaskStatus.RUNNING: frozenset(
+        {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.PENDING}
+    ),
+    TaskStatus.COMPLETED: frozenset(),
+    TaskStatus.FAILED: frozenset(),
+    TaskStatus.CANCELLED: frozenset(),
+}
+
+#: What a report over HTTP may ask for.
+REPORTABLE_STATUSES = frozenset({TaskStatus.RUNNING}) | TERMINAL_STATUSES
+
+
+def sources(target: TaskStatus) -> frozenset[TaskStatus]:
+    """The states from which a task may move to `target`."""
+    return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)

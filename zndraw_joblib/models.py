@@ -1,0 +1,298 @@
+"""Jobs, workers and tasks, and the row verbs of each."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+from django.db import models, router, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from uuid_utils import compat as uuid_utils
+
+from zndraw_joblib import signals
+from zndraw_joblib.exceptions import SchemaConflict, WorkerNotFound
+from zndraw_joblib.fields import OrderedJSONField, canonical_json
+from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus
+from zndraw_joblib.names import MAX_NAME_LENGTH, JobName
+from zndraw_joblib.querysets import JobQuerySet, TaskQuerySet, WorkerQuerySet, announce
+
+MAX_IDENTITY_LENGTH = 255
+
+
+def new_id() -> UUID:
+    """A UUID of version 7: ordered by time, so that indexes grow at their end (RFC 9562)."""
+    return uuid_utils.uuid7()
+
+
+def new_worker_id() -> str:
+    """The id of a worker of its own."""
+    return str(new_id())
+
+
+class Job(models.Model):
+    """What workers can do in a room: a name and the JSON Schema of its payloads.
+
+    A job that nobody offers any more is retired, not deleted, so that its tasks keep their name.
+    """
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    room_id = models.CharField(max_length=MAX_NAME_LENGTH)
+    category = models.CharField(max_length=MAX_NAME_LENGTH)
+    name = models.CharField(max_length=MAX_NAME_LENGTH)
+    schema = OrderedJSONField(help_text=_("JSON Schema (draft 2020-12) of a payload."))
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    retired_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("room_id", "category", "name")
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["room_id", "category", "name"], name="joblib_job_unique_name"
+            )
+        ]
+        permissions: ClassVar = [("administer", _("Can administer the job server"))]
+
+    def __str__(self) -> str:
+        return self.full_name
+
+    @property
+    def full_name(self) -> str:
+        """``room:category:Name``."""
+        return str(JobName(self.room_id, self.category, self.name))
+
+    def submit(self, room_id: str, payload: dict[str, Any], created_by: str, retries: int) -> Task:
+        """Accept a task of this job. Hold the job by `JobQuerySet.lock_shared` meanwhile."""
+        using = router.db_for_write(Task, instance=self)
+        task = Task.objects.using(using).create(
+            job=self,
+            room_id=room_id,
+            payload=payload,
+            created_by=created_by,
+            retries_left=retries,
+        )
+        return announce(signals.task_submitted, [task], using)[0]
+
+
+class Worker(models.Model):
+    """A process that registered jobs, or the default worker of an identity."""
+
+    id = models.CharField(
+        primary_key=True, max_length=MAX_IDENTITY_LENGTH, default=new_worker_id, editable=False
+    )
+    identity = models.CharField(
+        max_length=MAX_IDENTITY_LENGTH, help_text=_("Who owns the worker, as the host names it.")
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    last_heartbeat = models.DateTimeField(db_default=Now(), editable=False)
+    jobs = models.ManyToManyField(Job, through="WorkerJobLink", related_name="workers")
+
+    objects = WorkerQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at", "-id")
+        indexes: ClassVar = [
+            models.Index(fields=["identity", "created_at", "id"], name="joblib_worker_identity"),
+            models.Index(fields=["created_at", "id"], name="joblib_worker_created"),
+            models.Index(fields=["last_heartbeat"], name="joblib_worker_heartbeat"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+    def is_alive(self, threshold: timedelta | float) -> bool:
+        """Whether the last heartbeat is at most `threshold` old (seconds, or a timedelta)."""
+        if not isinstance(threshold, timedelta):
+            threshold = timedelta(seconds=threshold)
+        return timezone.now() - self.last_heartbeat <= threshold
+
+    def register(self, name: JobName, schema: dict[str, Any], lease: timedelta) -> tuple[Job, bool]:
+        """Offer a job; returns it and whether it is new (or back from retirement).
+
+        With no live worker left on another schema, this one takes over; the stale ones lose the
+        job. `lease` is the age of a heartbeat up to which a worker is alive.
+
+        Raises
+        ------
+        SchemaConflict
+            A live worker, perhaps this one, has registered another schema.
+        WorkerNotFound
+            This worker has been removed meanwhile.
+        """
+        using = router.db_for_write(Job, instance=self)
+        with transaction.atomic(using=using):
+            # Keeps the sweeper from removing this worker before its link is there.
+            if not Worker.objects.using(using).filter(pk=self.pk).beat():
+                raise WorkerNotFound
+            jobs = Job.objects.using(using)
+            wanted = Job(
+                room_id=name.room_id, category=name.category, name=name.name, schema=schema
+            )
+            jobs.bulk_create([wanted], ignore_conflicts=True)
+            job = jobs.named(name).select_for_update().get()
+            links = WorkerJobLink.objects.using(using)
+            if canonical_json(job.schema) != canonical_json(schema):
+                others = links.filter(job=job)
+                stale = Worker.objects.using(using).stale(lease)
+                if others.exclude(worker__in=stale).exists():
+                    raise SchemaConflict(
+                        f"{name} is registered with another schema by a live worker; register "
+                        "the same schema, or stop the workers that offer the other one."
+                    )
+                others.delete()
+                job.schema = schema
+            new = job.pk == wanted.pk or job.retired_at is not None
+            job.retired_at = None
+            job.save(using=using, update_fields=["schema", "retired_at"])
+            links.bulk_create([WorkerJobLink(worker=self, job=job)], ignore_conflicts=True)
+            return job, new
+
+    def renew(self, lease: timedelta, grants: list[tuple[UUID, int]] | None) -> list[Task]:
+        """Make leases end `lease` from now: those granted, or with None all of this worker's."""
+        held = self.tasks.using(router.db_for_write(Task, instance=self))
+        return (held if grants is None else held.granted(grants)).renew(lease)
+
+    def deregister(self) -> None:
+        """Leave: what was claimed goes back to pending, what ran ends as in a sweep."""
+        using = router.db_for_write(Worker, instance=self)
+        with transaction.atomic(using=using):
+            held = Task.objects.using(using).filter(worker_id=self.pk)
+            Worker.objects.using(using).filter(pk=self.pk).delete()
+            while any(held.abandon(f"Worker '{self.pk}' deregistered")):
+                pass
+
+
+class WorkerJobLink(models.Model):
+    """A worker offers a job."""
+
+    worker = models.ForeignKey(
+        Worker, on_delete=models.CASCADE, related_name="links", db_index=False
+    )
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="links")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["worker", "job"], name="joblib_link_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.worker_id} -> {self.job_id}"
+
+
+class Task(models.Model):
+    """One run of a job that somebody asked for."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="tasks", db_index=False)
+    room_id = models.CharField(max_length=MAX_NAME_LENGTH)
+    created_by = models.CharField(
+        max_length=MAX_IDENTITY_LENGTH, help_text=_("Identity of the submitter.")
+    )
+    payload = models.JSONField()
+    status = models.CharField(
+        max_length=16,
+        choices=[(status.value, status.value) for status in TaskStatus],
+        default=TaskStatus.PENDING.value,
+    )
+    error = models.TextField(null=True, blank=True)
+    attempt = models.PositiveIntegerField(
+        default=0, help_text=_("Goes up by one at each claim; fences off earlier claimers.")
+    )
+    retries_left = models.PositiveIntegerField(default=0)
+    # No constraint: a task keeps the id of its worker when that is long gone.
+    worker = models.ForeignKey(
+        Worker,
+        null=True,
+        blank=True,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="tasks",
+    )
+    worker_identity = models.CharField(
+        max_length=MAX_IDENTITY_LENGTH,
+        default="",
+        blank=True,
+        help_text=_("Identity that was granted the latest attempt; kept when the worker goes."),
+    )
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    started_at = models.DateTimeField(null=True, blank=True)
+    completed_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TaskQuerySet.as_manager()
+
+    class Meta:
+        ordering = ("-created_at", "-id")
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(status__in=[status.value for status in TaskStatus]),
+                name="joblib_task_status_known",
+            ),
+            models.CheckConstraint(
+                condition=~models.Q(status__in=sorted(TERMINAL_STATUSES))
+                | models.Q(completed_at__isnull=False),
+                name="joblib_task_terminal_completed",
+            ),
+        ]
+        indexes: ClassVar = [
+            # A claim probes this one per job: it holds nothing but the backlog.
+            models.Index(
+                fields=["job", "created_at", "id"],
+                condition=models.Q(status=TaskStatus.PENDING.value),
+                name="joblib_task_claim",
+            ),
+            models.Index(
+                fields=["lease_expires_at"],
+                condition=models.Q(status__in=sorted(LEASED_STATUSES)),
+                name="joblib_task_lease",
+            ),
+            models.Index(
+                fields=["worker"],
+                condition=models.Q(status__in=sorted(LEASED_STATUSES)),
+                name="joblib_task_worker",
+            ),
+            models.Index(
+                fields=["job"],
+                condition=models.Q(status__in=sorted(LEASED_STATUSES)),
+                name="joblib_task_job_leased",
+            ),
+            models.Index(fields=["room_id", "created_at", "id"], name="joblib_task_room"),
+            models.Index(
+                fields=["room_id", "status", "created_at", "id"], name="joblib_task_room_status"
+            ),
+            models.Index(
+                fields=["job", "room_id", "created_at", "id"], name="joblib_task_job_room"
+            ),
+            models.Index(fields=["created_at", "id"], name="joblib_task_created"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    @property
+    def job_name(self) -> str:
+        """The full name of the job."""
+        # A verb's RETURNING brings it along; reading it from there saves a query.
+        return self.__dict__.get("job_full_name") or self.job.full_name
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task ended."""
+        return self.status in TERMINAL_STATUSES
+
+    def cancel(self, error: str | None = None) -> Task | None:
+        """End the task unless it ended before; returns it as it is now, None if it had."""
+        return next(iter(self._row().cancel(error)), None)
+
+    def requeue(self) -> Task | None:
+        """Take the task from its worker; returns it as it is now, None if none held it."""
+        return next(iter(self._row().requeue()), None)
+
+    def _row(self) -> TaskQuerySet:
+        using = router.db_for_write(Task, instance=self)
+        return Task.objects.using(using).filter(pk=self.pk)

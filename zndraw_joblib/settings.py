@@ -1,0 +1,154 @@
+"""The app's settings: Django's ``ZNDRAW_JOBLIB`` over environment variables over defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "ZNDRAW_JOBLIB_"
+
+
+class JobLibSettings(BaseSettings):
+    """Every setting with its default.
+
+    Each may stand in Django's ``ZNDRAW_JOBLIB`` dict or in the environment as
+    ``ZNDRAW_JOBLIB_<NAME>`` (lists as JSON); the dict wins.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    allowed_categories: list[str] = Field(
+        default=["modifiers", "selections", "analysis"],
+        description="Categories that a job may be registered under.",
+    )
+    worker_timeout_seconds: float = Field(
+        default=60,
+        gt=0,
+        le=31_536_000,
+        description="Seconds after which a worker without a heartbeat is removed, and the "
+        "length of a task's lease.",
+    )
+    sweeper_interval_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=31_536_000,
+        description="Seconds between two passes of `manage.py run_sweeper`.",
+    )
+    long_poll_max_wait_seconds: int = Field(
+        default=120,
+        ge=0,
+        le=86_400,
+        description="Longest wait in seconds that `Prefer: wait=N` is granted; 0 grants none.",
+    )
+    task_max_retries: int = Field(
+        default=0,
+        ge=0,
+        le=1_000,
+        description="How often a task whose worker died while running it is run again.",
+    )
+    max_body_bytes: int = Field(
+        default=1_048_576, gt=0, description="Largest request body in bytes."
+    )
+    max_payload_bytes: int = Field(
+        default=262_144, gt=0, description="Largest payload of a task in bytes of JSON."
+    )
+    max_schema_bytes: int = Field(
+        default=65_536, gt=0, description="Largest JSON Schema of a job in bytes of JSON."
+    )
+    max_schema_depth: int = Field(
+        default=32, gt=0, le=64, description="Deepest nesting of a job's JSON Schema."
+    )
+    max_json_depth: int = Field(
+        default=64, gt=0, le=200, description="Deepest nesting of a request's JSON body."
+    )
+    max_error_bytes: int = Field(
+        default=8_192,
+        gt=0,
+        description="Longest error text kept, in bytes of UTF-8; what is longer is cut.",
+    )
+    max_page_size: int = Field(
+        default=500, gt=0, le=10_000, description="Largest `limit` of a list."
+    )
+    default_page_size: int = Field(
+        default=100, gt=0, le=10_000, description="Entries of a list without `limit`."
+    )
+    identity: str = Field(
+        default="zndraw_joblib.access.default_identity",
+        description="Dotted path of `identity(request) -> str`, who the caller is.",
+    )
+    is_admin: str = Field(
+        default="zndraw_joblib.access.default_is_admin",
+        description="Dotted path of `is_admin(request) -> bool`.",
+    )
+    room_access: str = Field(
+        default="zndraw_joblib.access.default_room_access",
+        description="Dotted path of `room_access(request, room_id, action) -> bool`; action is "
+        "`read`, `submit`, `register` or `cancel`.",
+    )
+
+    @field_validator("identity", "is_admin", "room_access")
+    @classmethod
+    def _importable(cls, path: str) -> str:
+        try:
+            hook = import_string(path)
+        except ImportError as error:
+            raise ValueError(f"{path!r} cannot be imported: {error}") from error
+        if not callable(hook):
+            raise ValueError(f"{path!r} is not callable")
+        return path
+
+    @property
+    def lease(self) -> timedelta:
+        """How long a claim or a heartbeat keeps a task."""
+        return timedelta(seconds=self.worker_timeout_seconds)
+
+    def hook(self, name: str) -> Callable[..., Any]:
+        """The callable that the setting `name` points to."""
+        return import_string(getattr(self, name))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=16)
+def _build(configured: str, environment: tuple[tuple[str, str], ...]) -> JobLibSettings:
+    # The arguments are the cache's key; what they describe is read afresh below.
+    try:
+        return JobLibSettings(**_configured())
+    except ValidationError as error:
+        raise ImproperlyConfigured(f"ZNDRAW_JOBLIB: {describe_faults(error)}") from error
+
+
+def _configured() -> Mapping[str, Any]:
+    configured = getattr(django_settings, "ZNDRAW_JOBLIB", {})
+    if not isinstance(configured, Mapping):
+        raise ImproperlyConfigured("ZNDRAW_JOBLIB must be a dict.")
+    return configured
+
+
+def describe_faults(error: ValidationError) -> str:
+    """A pydantic error in one line that names each setting."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+        for fault in error.errors()
+    )
+
+
+def get_settings() -> JobLibSettings:
+    """The settings in force now, so that ``override_settings`` and the environment count.
+
+    Raises
+    ------
+    ImproperlyConfigured
+        A key is unknown or a value is wrong.
+    """
+    environment = tuple(
+        item for item in sorted(os.environ.items()) if item[0].upper().startswith(ENV_PREFIX)
+    )
+    return _build(repr(_configured()), environment)

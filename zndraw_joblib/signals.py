@@ -1,0 +1,21 @@
+"""Signals that say what became of a task. Each is sent after the transaction committed.
+
+Arguments of all: ``sender`` is the Task model and ``task`` the task as it was written (its
+``job`` is loaded). Receivers run in the thread that made the change; an exception in one is
+logged and changes nothing.
+"""
+
+from __future__ import annotations
+
+from django.dispatch import Signal
+
+#: A task was accepted and is pending.
+task_submitted = Signal()
+#: A worker was granted a task.
+task_claimed = Signal()
+#: A worker said that it began.
+task_started = Signal()
+#: A task went back to pending: its lease was over, its worker left, or an operator said so.
+task_requeued = Signal()
+#: A task reached a terminal state.
+task_finished = Signal()
