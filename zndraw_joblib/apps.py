@@ -16,3 +16,6 @@ class ZnDrawJobLibConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect the receivers, checks and OpenAPI extensions."""
+        from zndraw_joblib import notifications  # noqa: F401, PLC0415
+
+        notifications.connect()

@@ -266,6 +266,11 @@ class Task(models.Model):
                 fields=["room_id", "status", "created_at", "id"], name="joblib_task_room_status"
             ),
             models.Index(
+                fields=["room_id", "completed_at"],
+                condition=models.Q(completed_at__isnull=False),
+                name="joblib_task_room_ended",
+            ),
+            models.Index(
                 fields=["job", "room_id", "created_at", "id"], name="joblib_task_job_room"
             ),
             models.Index(fields=["created_at", "id"], name="joblib_task_created"),

@@ -1,0 +1,36 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint bench openapi clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	@PORT=$(PORT) ONCE=$(ONCE) $(BIN)/python -m example_project.demo.run
+
+test: $(STAMP)
+	$(BIN)/python tests/with_servers.py sqlite $(PYTEST_ARGS)
+	$(BIN)/python tests/with_servers.py postgres $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy zndraw_joblib
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/cycles.py
+
+openapi: $(STAMP)
+	$(BIN)/python manage.py spectacular --file docs/openapi.yml --validate --fail-on-warn
+
+clean:
+	rm -rf $(VENV) .demo dist

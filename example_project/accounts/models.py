@@ -1,0 +1,14 @@
+"""Users of the example project."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+
+
+class User(AbstractUser):
+    """A user with a UUID for a key, as many sites have."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

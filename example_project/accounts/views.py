@@ -1,0 +1,32 @@
+"""A token for name and password."""
+
+from __future__ import annotations
+
+from drf_spectacular.utils import extend_schema, inline_serializer
+from rest_framework import serializers
+from rest_framework.authtoken.models import Token
+from rest_framework.authtoken.serializers import AuthTokenSerializer
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+
+class TokenView(APIView):
+    """``POST /v1/auth/token``."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+    @extend_schema(
+        operation_id="token",
+        auth=[],
+        request=AuthTokenSerializer,
+        responses={200: inline_serializer("Token", {"token": serializers.CharField()})},
+    )
+    def post(self, request: Request) -> Response:
+        """Give the caller's token, made at the first call."""
+        body = AuthTokenSerializer(data=request.data, context={"request": request})
+        body.is_valid(raise_exception=True)
+        token, _ = Token.objects.get_or_create(user=body.validated_data["user"])
+        return Response({"token": token.key})

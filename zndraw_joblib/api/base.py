@@ -1,0 +1,101 @@
+"""What every view of this app has in common."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from django.utils.cache import patch_vary_headers
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import JSONParser
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from zndraw_joblib.access import Action, Caller
+from zndraw_joblib.api.openapi import JobLibSchema
+from zndraw_joblib.api.parsing import read_body
+from zndraw_joblib.api.problems import problem_exception_handler
+from zndraw_joblib.api.serializers import Body
+from zndraw_joblib.exceptions import Forbidden, InvalidRoomId, NotFound, ProblemException
+from zndraw_joblib.names import room_fault
+
+
+
+class AlwaysJSON(BaseContentNegotiation):
+    """Answers are JSON, whatever the client says it accepts (RFC 9110, section 12.4.1)."""
+
+    def select_parser(self, request: Any, parsers: Any) -> Any:
+        """The only one."""
+        return parsers[0]
+
+    def select_renderer(self, request: Any, renderers: Any, format_suffix: Any = None) -> Any:
+        """The only one."""
+        return renderers[0], renderers[0].media_type
+
+
+class JobLibView(APIView):
+    """Problems for errors, JSON alone, authenticated callers alone, `Vary: Prefer`."""
+
+    permission_classes = (IsAuthenticated,)
+    parser_classes = (JSONParser,)
+    renderer_classes = (JSONRenderer,)
+    content_negotiation_class = AlwaysJSON
+    http_method_names = ("get", "head", "post", "put", "patch", "delete")  # type: ignore[assignment]
+    schema = JobLibSchema()
+
+    @cached_property
+    def caller(self) -> Caller:
+        """Who asks."""
+        return Caller(self.request)
+
+    def body(self, serializer: type[Body]) -> dict[str, Any]:
+        """The request's body, read strictly and validated."""
+        body = serializer(data=read_body(self.request._request))
+        body.is_valid(raise_exception=True)
+        validated: dict[str, Any] = body.validated_data
+        return validated
+
+    def room(self, room_id: str, action: Action, hidden: type[ProblemException]) -> str:
+        """A room that the caller may use; without access reading is answered by `hidden`."""
+        if fault := room_fault(room_id):
+            raise InvalidRoomId(f"The room id {fault}.")
+        if not self.caller.may(action, room_id):
+            if action == "read":
+                raise hidden
+            raise Forbidden(f"You may not {action} in this room.")
+        return room_id
+
+    def get_exception_handler(self) -> Any:
+        """Ours, for our views alone."""
+        return problem_exception_handler
+
+    def get_authenticate_header(self, request: Request) -> str:
+        """The host's challenge; a 401 needs one even where only sessions are accepted."""
+        return super().get_authenticate_header(request) or 'Session realm="api"'
+
+    def finalize_response(
+        self, request: Any, response: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Add `Vary: Prefer`."""
+        response = super().finalize_response(request, response, *args, **kwargs)
+        patch_vary_headers(response, ["Prefer"])
+        return response
+
+
+class UnknownURL(JobLibView):
+    """Whatever else lies under the prefix."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    schema = None  # type: ignore[assignment]
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Answer 404, whatever the method."""
+        request = self.initialize_request(request, *args, **kwargs)
+        self.request, self.args, self.kwargs, self.headers = request, args, kwargs, {}
+        response = self.handle_exception(NotFound())
+        return self.finalize_response(request, response, *args, **kwargs)
+
+

@@ -1,0 +1,94 @@
+"""Keyset pages of arrays, linked by RFC 8288 `Link` headers. Nothing is ever counted."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.http import QueryDict
+from rest_framework.request import Request
+
+from zndraw_joblib.api.parsing import invalid
+from zndraw_joblib.settings import get_settings
+
+M = TypeVar("M", bound=models.Model)
+
+
+def page(
+    queryset: models.QuerySet[M], request: Request, *keys: str
+) -> tuple[list[M], dict[str, str]]:
+    """The page that ``?limit=`` and ``?cursor=`` ask for, and the headers of the answer.
+
+    `keys` are the fields of the order, unique together; all are descending when the first has a
+    minus sign. The header `Link` with ``rel="next"`` is there while rows may be left.
+
+    Raises
+    ------
+    zndraw_joblib.exceptions.ValidationError
+        The limit is no integer within bounds, or the cursor is not one of ours.
+    """
+    limit = _limit(request.query_params)
+    descending = keys[0].startswith("-")
+    names = [key.lstrip("-") for key in keys]
+    if cursor := request.query_params.get("cursor"):
+        queryset = queryset.filter(_after(queryset.model, names, cursor, descending))
+    rows = list(queryset.order_by(*keys)[: limit + 1])
+    if len(rows) <= limit:
+        return rows, {}
+    rows = rows[:limit]
+    query = request.query_params.copy()
+    query["cursor"] = _encode([getattr(rows[-1], name) for name in names])
+    target = f"{request.path}?{query.urlencode()}"
+    return rows, {"Link": f'<{request.build_absolute_uri(target)}>; rel="next"'}
+
+
+def _limit(query: QueryDict) -> int:
+    settings = get_settings()
+    text = query.get("limit")
+    if text is None:
+        return min(settings.default_page_size, settings.max_page_size)
+    # More digits than the largest page has are too many, and int() must not see thousands.
+    if text.isascii() and text.isdigit() and len(text) <= 6:
+        limit = int(text)
+        if 1 <= limit <= settings.max_page_size:
+            return limit
+    raise invalid(f"limit must be an integer from 1 to {settings.max_page_size}.", "/limit")
+
+
+def _encode(values: list[Any]) -> str:
+    texts = [value.isoformat() if isinstance(value, datetime) else str(value) for value in values]
+    return base64.urlsafe_b64encode(json.dumps(texts).encode()).decode().rstrip("=")
+
+
+def _after(
+    model: type[models.Model], names: list[str], cursor: str, descending: bool
+) -> models.Q:
+    try:
+        texts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("a cursor is a list of strings")
+        values = [
+            _value(model, name, text) for name, text in zip(names, texts, strict=True)
+        ]
+    except (ValueError, binascii.Error, RecursionError, ValidationError) as error:
+        raise invalid("cursor must be one that a Link header gave.", "/cursor") from error
+    lookup = "lt" if descending else "gt"
+    beyond = models.Q()
+    for position, name in enumerate(names):
+        same = dict(zip(names[:position], values, strict=False))
+        beyond |= models.Q(**same, **{f"{name}__{lookup}": values[position]})
+    # Implied by the rest, and what lets the database start in the index.
+    return models.Q(**{f"{names[0]}__{lookup}e": values[0]}) & beyond
+
+
+def _value(model: type[models.Model], name: str, text: str) -> datetime | UUID | str:
+    if "\x00" in text:
+        raise ValueError("a cursor holds no NUL")
+    value: datetime | UUID | str = model._meta.get_field(name).to_python(text)
+    return value

@@ -1,0 +1,139 @@
+"""Strict reading of a request's body: JSON objects only, bounded before they are parsed."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from django.http import HttpRequest
+
+from zndraw_joblib.exceptions import (
+    ContentTooLarge,
+    FieldError,
+    UnsupportedMediaType,
+    ValidationError,
+)
+from zndraw_joblib.settings import get_settings
+
+#: Digits of an integer; far beyond any identifier, far below what makes parsing slow.
+MAX_DIGITS = 300
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def invalid(detail: str, pointer: str = "") -> ValidationError:
+    """A validation error with a single fault."""
+    return ValidationError(detail, errors=[FieldError(detail, pointer)])
+
+
+def read_body(request: HttpRequest) -> dict[str, Any]:
+    """The JSON object in the request's body; ``{}`` when there is no body.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        There is a body and it is not said to be application/json.
+    ContentTooLarge
+        It has more than `max_body_bytes`.
+    ValidationError
+        It is no JSON object, is nested too deep, or holds what JSON or the database cannot:
+        NaN, infinities, the character U+0000, lone surrogates.
+    """
+    body = _read(request)
+    if not body:
+        return {}
+    if request.content_type != "application/json":
+        raise UnsupportedMediaType(
+            f"The body must be application/json, not {request.content_type[:100]!r}."
+        )
+    value = parse_json(body)
+    if not isinstance(value, dict):
+        raise invalid("The body must be a JSON object.")
+    return value
+
+
+def parse_json(body: bytes) -> Any:
+    """Parse strict JSON of bounded depth; errors as in `read_body`."""
+    limit = get_settings().max_json_depth
+    if _depth(body) > limit:
+        raise invalid(f"The body must not be nested deeper than {limit}.")
+    try:
+        value = json.loads(
+            body.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+    except ValueError as error:
+        raise invalid(f"The body is not valid JSON: {error}") from error
+    if b"\\u" in body:
+        _check_escapes(value)
+    return value
+
+
+def _read(request: HttpRequest) -> bytes:
+    """Read the body once and keep it: a view that waits is run again on the same request."""
+    kept: bytes | None = getattr(request, "_joblib_body", None)
+    if kept is None:
+        limit = get_settings().max_body_bytes
+        try:
+            length = int(request.META.get("CONTENT_LENGTH") or 0)
+        except ValueError as error:
+            raise invalid("Content-Length must be a number.") from error
+        # Looked at before anything is read; a chunked body tells its length by being read.
+        kept = b"" if length > limit else request.read(limit + 1)
+        if max(length, len(kept)) > limit:
+            raise ContentTooLarge(f"The body must have at most {limit} bytes.")
+        request._joblib_body = kept  # type: ignore[attr-defined]
+    return kept
+
+
+def _depth(body: bytes) -> int:
+    """The deepest nesting of brackets outside strings, without recursion."""
+    depth = deepest = 0
+    outside = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
+    for byte in b"".join(outside).translate(None, _NO_BRACKETS):
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            depth -= 1
+    return deepest
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _bounded(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
+    return int(text)
+
+
+def _check_escapes(value: Any) -> None:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack.extend(item)
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, str) and ("\x00" in item or _has_surrogate(item)):
+            raise invalid("Strings must not hold the character U+0000 or lone surrogates.")
+
+
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -1,0 +1,130 @@
+"""Every error as an RFC 9457 problem document, for this app's views only."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.signals import got_request_exception
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from zndraw_joblib import exceptions
+from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, ProblemException, json_pointer
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def type_url(problem: type[ProblemException]) -> str:
+    """Where the problem type is explained."""
+    return reverse("zndraw_joblib:problem", args=[problem.slug()])
+
+
+def problem_response(problem: ProblemException, request: HttpRequest) -> Response:
+    """Render a problem about this request."""
+    return Response(
+        problem.document(type_url(type(problem)), request.path),
+        status=problem.status,
+        headers=problem.headers,
+        content_type=MEDIA_TYPE,
+    )
+
+
+def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
+    """A DRF exception handler that answers every exception with a problem document.
+
+    What nobody foresaw is logged, sent as `got_request_exception` and answered 500.
+    """
+    set_rollback()
+    request = context["request"]
+    problem = as_problem(exc)
+    if problem is None:
+        logger.error("%s %s failed", request.method, request.path, exc_info=exc)
+        got_request_exception.send(type(context["view"]), request=request._request)
+        problem = exceptions.ServerError()
+    return problem_response(problem, request)
+
+
+def as_problem(exc: Exception) -> ProblemException | None:
+    """The problem that an exception of Django or DRF stands for; None for an unforeseen one."""
+    match exc:
+        case ProblemException():
+            return exc
+        case drf.ValidationError():
+            errors = list(_field_errors(exc.detail))
+            named = "; ".join(f"{e.pointer or 'body'}: {e.detail}" for e in errors[:5])
+            return exceptions.ValidationError(named, errors=errors)
+        case drf.ParseError():
+            return exceptions.ValidationError(str(exc.detail))
+        case drf.NotAuthenticated() | drf.AuthenticationFailed():
+            challenge = getattr(exc, "auth_header", None)
+            return exceptions.NotAuthenticated(
+                str(exc.detail), headers={"WWW-Authenticate": challenge} if challenge else None
+            )
+        case drf.PermissionDenied():
+            return exceptions.Forbidden(str(exc.detail))
+        case PermissionDenied():
+            return exceptions.Forbidden()
+        case drf.NotFound() | Http404():
+            return exceptions.NotFound()
+        case drf.MethodNotAllowed():
+            return exceptions.MethodNotAllowed(str(exc.detail))
+        case drf.UnsupportedMediaType():
+            return exceptions.UnsupportedMediaType(str(exc.detail))
+        case drf.Throttled():
+            wait = exc.wait
+            return exceptions.Throttled(
+                str(exc.detail),
+                headers=None if wait is None else {"Retry-After": str(math.ceil(wait))},
+            )
+        case RequestDataTooBig():
+            return exceptions.ContentTooLarge()
+    return None
+
+
+def _field_errors(detail: Any, path: tuple[str | int, ...] = ()) -> Iterator[FieldError]:
+    if isinstance(detail, dict):
+        for key, value in detail.items():
+            # DRF's key for what concerns the whole object.
+            yield from _field_errors(value, path if key == "non_field_errors" else (*path, key))
+    elif isinstance(detail, list):
+        for index, value in enumerate(detail):
+            nested = isinstance(value, dict | list)
+            yield from _field_errors(value, (*path, index) if nested else path)
+    else:
+        yield FieldError(str(detail), json_pointer(path))
+
+
+def explain(request: HttpRequest, slug: str) -> HttpResponse:
+    """``GET /v1/problems/<slug>``: the problem type, for a browser or as JSON."""
+    problem = PROBLEM_TYPES.get(slug)
+    if problem is None:
+        missing = exceptions.NotFound(f"There is no problem type {slug[:100]!r}.")
+        return JsonResponse(
+            missing.document(type_url(exceptions.NotFound), request.path),
+            status=missing.status,
+            content_type=MEDIA_TYPE,
+        )
+    about = {
+        "type": type_url(problem),
+        "title": problem.title,
+        "status": problem.status,
+        "description": problem.description(),
+    }
+    response: HttpResponse
+    if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
+        response = render(request, "zndraw_joblib/problem.html", {"problem": about})
+    else:
+        response = JsonResponse(about)
+    patch_vary_headers(response, ["Accept"])
+    return response

@@ -1,0 +1,259 @@
+"""Request bodies and, for the OpenAPI document, the shapes of answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, TaskStatus
+from zndraw_joblib.models import MAX_IDENTITY_LENGTH
+
+
+class StrictCharField(serializers.CharField):
+    """A string and nothing that could be made one; DRF's own takes the number 0."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """Refuse what is not a string."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return data
+
+
+class StrictIntegerField(serializers.IntegerField):
+    """An integer, not a string of digits, a float or a boolean."""
+
+    def to_internal_value(self, data: Any) -> int:
+        """Refuse what is not an integer."""
+        if not isinstance(data, int) or isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
+class JSONObjectField(serializers.JSONField):
+    """A JSON object."""
+
+    default_error_messages = {"not_an_object": "Must be a JSON object."}  # noqa: RUF012
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Refuse what is not an object."""
+        if not isinstance(data, dict):
+            self.fail("not_an_object")
+        return data
+
+
+class Body(serializers.Serializer[Any]):
+    """A request body in which unknown fields are errors."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Refuse unknown fields along with what the fields refuse."""
+        unknown = {
+            key: [f"Unknown field; known are {', '.join(self.fields)}."]
+            for key in data
+            if key not in self.fields
+        } if isinstance(data, dict) else {}
+        try:
+            value = super().to_internal_value(data)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({**error.detail, **unknown}) from error
+        if unknown:
+            raise serializers.ValidationError(unknown)
+        return value
+
+
+def worker_id_field() -> StrictCharField:
+    """Which of the caller's workers; left out, the default one."""
+    return StrictCharField(
+        required=False,
+        allow_null=True,
+        max_length=MAX_IDENTITY_LENGTH,
+        help_text="One of your workers; left out or null, your default worker.",
+    )
+
+
+class RegistrationBody(Body):
+    """Registers a job."""
+
+    category = StrictCharField(help_text="One of the categories that this server allows.")
+    name = StrictCharField(help_text="Name of the job, 1 to 128 characters without @ : /.")
+    schema = JSONObjectField(
+        help_text="JSON Schema (draft 2020-12) of a payload; `json_schema` is accepted for it."
+    )
+    worker_id = worker_id_field()
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Take `json_schema` for `schema`."""
+        if isinstance(data, dict) and "json_schema" in data and "schema" not in data:
+            data = {("schema" if key == "json_schema" else key): data[key] for key in data}
+        return super().to_internal_value(data)
+
+
+class SubmissionBody(Body):
+    """Submits a task."""
+
+    payload = JSONObjectField(required=False, help_text="What the job's schema describes.")
+
+
+class ClaimBody(Body):
+    """Claims a task."""
+
+    worker_id = worker_id_field()
+
+
+class ReportBody(Body):
+    """Reports on a task."""
+
+    status = serializers.ChoiceField(
+        choices=sorted(REPORTABLE_STATUSES),
+        help_text="`claimed` and `pending` are the server's own.",
+    )
+    error = StrictCharField(
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        help_text="Why it failed or was cancelled; cut at the server's limit.",
+    )
+    attempt = StrictIntegerField(
+        required=False,
+        allow_null=True,
+        min_value=0,
+        max_value=2**31 - 1,
+        help_text="The attempt that the claim gave; a report for another one is refused.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """An error text goes with failed and cancelled alone."""
+        if attrs.get("error") is not None and attrs["status"] not in {
+            TaskStatus.FAILED,
+            TaskStatus.CANCELLED,
+        }:
+            raise serializers.ValidationError(
+                {"error": "Goes with the status failed or cancelled only."}
+            )
+        return attrs
+
+
+class Grant(Body):
+    """A task and the attempt that was granted."""
+
+    id = serializers.UUIDField()
+    attempt = StrictIntegerField(min_value=0, max_value=2**31 - 1)
+
+
+class HeartbeatBody(Body):
+    """A heartbeat; without `tasks` it renews all of the worker's."""
+
+    tasks = Grant(many=True, required=False, max_length=1000)
+
+
+class TaskDocument(serializers.Serializer[Any]):
+    """A task."""
+
+    id = serializers.UUIDField()
+    job_name = serializers.CharField(help_text="Full name of the job, `room:category:Name`.")
+    room_id = serializers.CharField()
+    status = serializers.ChoiceField(choices=[status.value for status in TaskStatus])
+    payload = serializers.DictField(child=serializers.JSONField(allow_null=True))
+    error = serializers.CharField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    completed_at = serializers.DateTimeField(allow_null=True)
+    worker_id = serializers.CharField(allow_null=True)
+    attempt = serializers.IntegerField(min_value=0)
+    queue_position = serializers.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=1000,
+        help_text="While pending: place in the job's queue, counted up to 1,000.",
+    )
+
+
+class ClaimDocument(serializers.Serializer[Any]):
+    """What a claim got."""
+
+    task = TaskDocument(allow_null=True)
+
+
+class JobSummaryDocument(serializers.Serializer[Any]):
+    """A job in a list."""
+
+    full_name = serializers.CharField()
+    category = serializers.CharField()
+    name = serializers.CharField()
+    worker_count = serializers.IntegerField(min_value=0)
+
+
+class JobDocument(JobSummaryDocument):
+    """A job with its schema."""
+
+    id = serializers.UUIDField()
+    room_id = serializers.CharField()
+    schema = serializers.DictField(child=serializers.JSONField(allow_null=True))
+
+
+class RegistrationDocument(JobDocument):
+    """A registered job and the worker that offers it."""
+
+    worker_id = serializers.CharField()
+
+
+class WorkerDocument(serializers.Serializer[Any]):
+    """A worker."""
+
+    id = serializers.CharField()
+    last_heartbeat = serializers.DateTimeField()
+    created_at = serializers.DateTimeField()
+    job_count = serializers.IntegerField(min_value=0)
+
+
+class HeartbeatDocument(serializers.Serializer[Any]):
+    """The reply to a heartbeat."""
+
+    id = serializers.CharField()
+    last_heartbeat = serializers.DateTimeField()
+    lost = serializers.ListField(
+        child=serializers.UUIDField(),
+        required=False,
+        help_text="Listed tasks that are not, or no longer, this worker's; drop their results.",
+    )
+    cancelled = serializers.ListField(
+        child=serializers.UUIDField(),
+        required=False,
+        help_text="Listed tasks that somebody cancelled; stop working on them.",
+    )
+
+
+class IdentityDocument(serializers.Serializer[Any]):
+    """Who the caller is."""
+
+    id = serializers.CharField()
+
+
+class FaultDocument(serializers.Serializer[Any]):
+    """One fault of the request."""
+
+    detail = serializers.CharField()
+    pointer = serializers.CharField(help_text="JSON pointer (RFC 6901) into the body.")
+
+
+class ProblemDocument(serializers.Serializer[Any]):
+    """A problem document (RFC 9457)."""
+
+    type = serializers.CharField(help_text="Address of the problem type's description.")
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    detail = serializers.CharField()
+    instance = serializers.CharField()
+    errors = FaultDocument(many=True, required=False)
+
+
+class ProblemTypeDocument(serializers.Serializer[Any]):
+    """A problem type."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    description = serializers.CharField()

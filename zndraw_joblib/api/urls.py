@@ -1,0 +1,66 @@
+"""``path("", include("zndraw_joblib.api.urls"))`` in the host's urls."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+
+from zndraw_joblib.api.base import UnknownURL
+from zndraw_joblib.api.problems import explain
+from zndraw_joblib.api.views import JobViewSet, MeView, TaskViewSet, WorkerViewSet
+from zndraw_joblib.api.waiting import waits
+
+app_name = "zndraw_joblib"
+
+_P = "v1/joblib/"
+
+urlpatterns = [
+    path(
+        f"{_P}rooms/<str:room_id>/jobs",
+        JobViewSet.as_view({"get": "list", "put": "register"}),
+        name="jobs",
+    ),
+    path(
+        f"{_P}rooms/<str:room_id>/jobs/<str:full_name>",
+        JobViewSet.as_view({"get": "retrieve"}),
+        name="job",
+    ),
+    path(
+        f"{_P}rooms/<str:room_id>/jobs/<str:full_name>/tasks",
+        JobViewSet.as_view({"get": "tasks"}),
+        name="job-tasks",
+    ),
+    path(
+        f"{_P}rooms/<str:room_id>/tasks",
+        TaskViewSet.as_view({"get": "list"}),
+        name="room-tasks",
+    ),
+    path(
+        f"{_P}rooms/<str:room_id>/tasks/<str:full_name>",
+        JobViewSet.as_view({"post": "submit"}),
+        name="submit",
+    ),
+    path(
+        f"{_P}rooms/<str:room_id>/workers",
+        WorkerViewSet.as_view({"get": "of_room"}),
+        name="room-workers",
+    ),
+    path(f"{_P}tasks/claim", waits(TaskViewSet.as_view({"post": "claim"})), name="claim"),
+    path(
+        f"{_P}tasks/<str:task_id>",
+        waits(TaskViewSet.as_view({"get": "retrieve", "patch": "partial_update"})),
+        name="task",
+    ),
+    path(
+        f"{_P}workers",
+        WorkerViewSet.as_view({"get": "list", "post": "create"}),
+        name="workers",
+    ),
+    path(
+        f"{_P}workers/<str:worker_id>",
+        WorkerViewSet.as_view({"patch": "partial_update", "delete": "destroy"}),
+        name="worker",
+    ),
+    path("v1/me", MeView.as_view(), name="me"),
+    path("v1/problems/<str:slug>", explain, name="problem"),
+    re_path(r"^v1/joblib(?:/.*)?$", UnknownURL.as_view(), name="unknown"),
+]

@@ -1,0 +1,397 @@
+"""The endpoints. Rules live in the verbs of the models; views read, ask and answer."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db import router, transaction
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from zndraw_joblib.api import openapi
+from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.pagination import page
+from zndraw_joblib.api.parsing import invalid
+from zndraw_joblib.api.serializers import (
+    ClaimBody,
+    HeartbeatBody,
+    RegistrationBody,
+    ReportBody,
+    SubmissionBody,
+)
+from zndraw_joblib.api.waiting import UntilEnd, UntilWork
+from zndraw_joblib.documents import (
+    job_document,
+    job_summary,
+    rfc3339,
+    task_document,
+    worker_document,
+)
+from zndraw_joblib.exceptions import (
+    FieldError,
+    Forbidden,
+    InvalidCategory,
+    InvalidPayload,
+    InvalidTaskTransition,
+    JobNotFound,
+    LeaseLost,
+    TaskNotFound,
+    ValidationError,
+    WorkerNotFound,
+)
+from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Job, Task, TaskQuerySet, Worker
+from zndraw_joblib.names import GLOBAL_ROOM, JobName, name_fault
+from zndraw_joblib.settings import get_settings
+from zndraw_joblib.validation import payload_faults, schema_faults
+
+
+def jobs() -> Any:
+    """Jobs on the database that is written to."""
+    return Job.objects.using(router.db_for_write(Job))
+
+
+def tasks() -> TaskQuerySet:
+    """Tasks on the database that is written to, with their jobs."""
+    return Task.objects.using(router.db_for_write(Task))
+
+
+def workers() -> Any:
+    """Workers on the database that is written to."""
+    return Worker.objects.using(router.db_for_write(Worker))
+
+
+def readable() -> TaskQuerySet:
+    """Tasks with all that their documents show."""
+    return tasks().select_related("job").with_queue_position()
+
+
+class JobViewSet(JobLibView, ViewSet):
+    """Jobs of a room."""
+
+    @openapi.jobs_list
+    def list(self, request: Request, room_id: str) -> Response:
+        """The room's own jobs and the global ones."""
+        self._offers(room_id)
+        found = jobs().visible_from(room_id).with_worker_count()
+        rows, headers = page(found, request, "room_id", "category", "name")
+        return Response([job_summary(job) for job in rows], headers=headers)
+
+    @openapi.jobs_register
+    def register(self, request: Request, room_id: str) -> Response:
+        """Offer a job in a room, by one of the caller's workers."""
+        self.room(room_id, "register", JobNotFound)
+        body = self.body(RegistrationBody)
+        settings = get_settings()
+        if body["category"] not in settings.allowed_categories:
+            raise InvalidCategory(
+                f"{body['category'][:100]!r} is not one of "
+                f"{', '.join(settings.allowed_categories)}.",
+                errors=[FieldError("Not an allowed category.", "/category")],
+            )
+        if fault := name_fault(body["name"]):
+            raise invalid(f"name {fault}.", "/name")
+        if faults := schema_faults(
+            body["schema"],
+            max_bytes=settings.max_schema_bytes,
+            max_depth=settings.max_schema_depth,
+        ):
+            raise ValidationError(
+                "schema is not accepted; see errors.",
+                errors=[FieldError(fault.detail, f"/schema{fault.pointer}") for fault in faults],
+            )
+        name = JobName(room_id, body["category"], body["name"])
+        with transaction.atomic(using=router.db_for_write(Job)):
+            worker = self._worker(body.get("worker_id"))
+            job, new = worker.register(name, body["schema"], settings.lease)
+        job = jobs().with_worker_count().get(pk=job.pk)
+        document = job_document(job) | {"worker_id": worker.pk}
+        return Response(document, status=201 if new else 200)
+
+    @openapi.jobs_retrieve
+    def retrieve(self, request: Request, room_id: str, full_name: str) -> Response:
+        """One job, with its schema."""
+        self._offers(room_id)
+        name = self._visible_name(room_id, full_name)
+        job = jobs().live().named(name).with_worker_count().first()
+        if job is None:
+            raise JobNotFound
+        return Response(job_document(job))
+
+    @openapi.jobs_tasks
+    def tasks(self, request: Request, room_id: str, full_name: str) -> Response:
+        """The room's tasks of one job, newest first."""
+        self.room(room_id, "read", JobNotFound)
+        job = jobs().live().named(self._visible_name(room_id, full_name)).first()
+        if job is None:
+            raise JobNotFound
+        return task_page(request, readable().filter(job=job, room_id=room_id))
+
+    @openapi.tasks_submit
+    def submit(self, request: Request, room_id: str, full_name: str) -> Response:
+        """Submit a task of a job in a room."""
+        self.room(room_id, "submit", JobNotFound)
+        name = self._visible_name(room_id, full_name)
+        payload = self.body(SubmissionBody).get("payload", {})
+        using = router.db_for_write(Task)
+        with transaction.atomic(using=using):
+            job = jobs().lock_shared(name)
+            if job is None:
+                raise JobNotFound
+            if faults := payload_faults(job.schema, payload):
+                raise InvalidPayload(
+                    errors=[
+                        FieldError(fault.detail, f"/payload{fault.pointer}") for fault in faults
+                    ]
+                )
+            task = job.submit(
+                room_id, payload, self.caller.identity, get_settings().task_max_retries
+            )
+        location = request.path.partition("/rooms/")[0] + f"/tasks/{task.pk}"
+        return Response(
+            task_document(readable().get(pk=task.pk)),
+            status=202,
+            headers={"Location": location, "Retry-After": "1"},
+        )
+
+    def _offers(self, room_id: str) -> None:
+        """See to it that the caller may see the room's jobs. The global ones are everybody's."""
+        if room_id != GLOBAL_ROOM:
+            self.room(room_id, "read", JobNotFound)
+
+    def _visible_name(self, room_id: str, full_name: str) -> JobName:
+        try:
+            name = JobName.parse(full_name)
+        except ValueError as error:
+            raise JobNotFound(f"{error}.") from error
+        if name.room_id not in {room_id, GLOBAL_ROOM}:
+            raise JobNotFound
+        return name
+
+    def _worker(self, worker_id: str | None) -> Worker:
+        identity = self.caller.identity
+        if worker_id in {None, identity}:
+            worker: Worker = workers().get_or_create(pk=identity, defaults={"identity": identity})[
+                0
+            ]
+        else:
+            worker = workers().filter(pk=bounded(worker_id), identity=identity).first()
+        if worker is None or worker.identity != identity:
+            raise WorkerNotFound
+        return worker
+
+
+class TaskViewSet(JobLibView, ViewSet):
+    """Tasks."""
+
+    @openapi.tasks_list
+    def list(self, request: Request, room_id: str) -> Response:
+        """The tasks of a room, newest first."""
+        self.room(room_id, "read", TaskNotFound)
+        return task_page(request, readable().filter(room_id=room_id))
+
+    @openapi.tasks_claim
+    def claim(self, request: Request) -> Response:
+        """Claim the oldest pending task among the worker's jobs."""
+        identity = self.caller.identity
+        worker_id = bounded(self.body(ClaimBody).get("worker_id") or identity)
+        task = tasks().claim(worker_id, identity, get_settings().lease)
+        if task:
+            return Response({"task": task_document(task)})
+        worker = workers().filter(pk=worker_id, identity=identity).first()
+        if worker is None and worker_id != identity:
+            raise WorkerNotFound
+        response = Response({"task": None})
+        offered = worker.jobs.values_list("pk", flat=True) if worker else ()
+        response.waits_for = UntilWork(tuple(offered))  # type: ignore[attr-defined]
+        return response
+
+    @openapi.tasks_retrieve
+    def retrieve(self, request: Request, task_id: str) -> Response:
+        """One task; `Prefer: wait=N` waits for its end."""
+        task = readable().filter(pk=parse_task_id(task_id)).first()
+        if task is None or not self.caller.sees(task):
+            raise TaskNotFound
+        response = Response(task_document(task))
+        if not task.is_terminal:
+            response.waits_for = UntilEnd(task.pk)  # type: ignore[attr-defined]
+        return response
+
+    @openapi.tasks_report
+    def partial_update(self, request: Request, task_id: str) -> Response:
+        """Report on a task, or cancel it."""
+        pk = parse_task_id(task_id)
+        body = self.body(ReportBody)
+        status, attempt = TaskStatus(body["status"]), body.get("attempt")
+        error = cut(body.get("error"), get_settings().max_error_bytes)
+        granted = tasks().filter(pk=pk)
+        if attempt is not None:
+            granted = granted.filter(attempt=attempt)
+        # Nearly every report is the worker's own, and needs no look at the task first.
+        changed = report(granted.filter(worker_identity=self.caller.identity), status, error)
+        if not changed:
+            changed = self._report_otherwise(granted, pk, status, attempt, error)
+        return Response(task_document(changed[0]))
+
+    def _report_otherwise(
+        self,
+        granted: TaskQuerySet,
+        pk: UUID,
+        status: TaskStatus,
+        attempt: int | None,
+        error: str | None,
+    ) -> list[Task]:
+        """Report as somebody else, answer a repeated report, or say why it is refused."""
+        task = readable().filter(pk=pk).first()
+        if task is None or not self.caller.sees(task):
+            raise TaskNotFound
+        may = self.caller.runs(task) or self.caller.is_admin
+        if status == TaskStatus.CANCELLED:
+            may = may or task.created_by == self.caller.identity
+        if may and not self.caller.runs(task) and (changed := report(granted, status, error)):
+            return changed
+        if attempt is not None and (attempt < task.attempt or (may and attempt > task.attempt)):
+            raise LeaseLost(
+                f"Attempt {attempt} is not the current one, {task.attempt}; drop the result."
+            )
+        if not may:
+            raise Forbidden("Only the owner of the task's worker may report on it.")
+        if task.status == status:
+            return [task]
+        raise InvalidTaskTransition(f"A task that is {task.status} cannot become {status}.")
+
+
+class WorkerViewSet(JobLibView, ViewSet):
+    """Workers."""
+
+    @openapi.workers_list
+    def list(self, request: Request) -> Response:
+        """The caller's workers, or all for an admin; newest first."""
+        found = workers().with_job_count()
+        if not self.caller.is_admin:
+            found = found.filter(identity=self.caller.identity)
+        return worker_page(request, found)
+
+    @openapi.workers_of_room
+    def of_room(self, request: Request, room_id: str) -> Response:
+        """The workers that offer a job in a room, or a global one; newest first."""
+        self.room(room_id, "read", WorkerNotFound)
+        offered = Worker.jobs.through.objects.filter(job__in=jobs().visible_from(room_id))
+        return worker_page(
+            request, workers().with_job_count().filter(pk__in=offered.values("worker"))
+        )
+
+    @openapi.workers_create
+    def create(self, request: Request) -> Response:
+        """Make a worker of its own for one process."""
+        self.body(openapi.EmptyBody)
+        worker = workers().create(identity=self.caller.identity)
+        return Response(
+            worker_document(workers().with_job_count().get(pk=worker.pk)), status=201
+        )
+
+    @openapi.workers_heartbeat
+    def partial_update(self, request: Request, worker_id: str) -> Response:
+        """Say that a worker lives, and renew the leases of its tasks."""
+        listed = self.body(HeartbeatBody).get("tasks")
+        grants = None if listed is None else [(grant["id"], grant["attempt"]) for grant in listed]
+        with transaction.atomic(using=router.db_for_write(Worker)):
+            beaten = self._own(worker_id).beat()
+            if not beaten:
+                raise WorkerNotFound
+            renewed = {task.pk for task in beaten[0].renew(get_settings().lease, grants)}
+            document = {"id": beaten[0].pk, "last_heartbeat": rfc3339(beaten[0].last_heartbeat)}
+            if grants is not None:
+                document |= self._missing(grants, renewed)
+        return Response(document)
+
+    @openapi.workers_delete
+    def destroy(self, request: Request, worker_id: str) -> Response:
+        """Remove a worker; its claimed tasks go back to pending."""
+        own = workers().filter(pk=bounded(worker_id))
+        if not self.caller.is_admin:
+            own = self._own(worker_id)
+        worker = own.first()
+        if worker is None:
+            raise WorkerNotFound
+        worker.deregister()
+        return Response(status=204)
+
+    def _own(self, worker_id: str) -> Any:
+        return workers().filter(pk=bounded(worker_id), identity=self.caller.identity)
+
+    def _missing(self, grants: Any, renewed: set[UUID]) -> dict[str, Any]:
+        gone = [(pk, attempt) for pk, attempt in grants if pk not in renewed]
+        cancelled = set(
+            tasks()
+            .granted(gone)
+            .filter(status=TaskStatus.CANCELLED, worker_identity=self.caller.identity)
+            .values_list("pk", flat=True)
+            if gone
+            else ()
+        )
+        return {
+            "lost": [str(pk) for pk, _ in gone if pk not in cancelled],
+            "cancelled": [str(pk) for pk, _ in gone if pk in cancelled],
+        }
+
+
+class MeView(JobLibView):
+    """The caller."""
+
+    @openapi.me
+    def get(self, request: Request) -> Response:
+        """Who the caller is to the job server."""
+        return Response({"id": self.caller.identity})
+
+
+def report(held: TaskQuerySet, status: TaskStatus, error: str | None) -> list[Task]:
+    """Move tasks as a report says."""
+    match status:
+        case TaskStatus.RUNNING:
+            return held.start()
+        case TaskStatus.COMPLETED:
+            return held.complete()
+        case TaskStatus.FAILED:
+            return held.fail(error)
+        case _:
+            return held.cancel(error)
+
+
+def cut(text: str | None, limit: int) -> str | None:
+    """The first `limit` bytes of a text in UTF-8, whole characters only."""
+    return text and text.encode()[:limit].decode(errors="ignore")
+
+
+def bounded(worker_id: str | None) -> str:
+    """A worker's id as the database can look it up."""
+    if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or not worker_id.isprintable():
+        raise WorkerNotFound
+    return worker_id
+
+
+def parse_task_id(text: str) -> UUID:
+    """A task's id from a path."""
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise TaskNotFound from error
+
+
+def task_page(request: Request, found: TaskQuerySet) -> Response:
+    """A page of tasks; ``?status=`` filters."""
+    status = request.query_params.get("status")
+    if status is not None:
+        if status not in set(TaskStatus):
+            raise invalid(f"status must be one of {', '.join(TaskStatus)}.", "/status")
+        found = found.filter(status=status)
+    rows, headers = page(found, request, "-created_at", "-id")
+    return Response([task_document(task) for task in rows], headers=headers)
+
+
+def worker_page(request: Request, found: Any) -> Response:
+    """A page of workers."""
+    rows, headers = page(found, request, "-created_at", "-id")
+    return Response([worker_document(worker) for worker in rows], headers=headers)

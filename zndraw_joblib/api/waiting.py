@@ -1,0 +1,155 @@
+"""``Prefer: wait=N`` (RFC 7240): requests that wait without a thread or a connection.
+
+The sync view runs once in a thread. If its answer may yet change, the thread and its database
+connection are given back, the request waits on the event loop, and the view runs once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponseBase
+from rest_framework.response import Response
+
+from zndraw_joblib.models import Task
+from zndraw_joblib.notifications import get_hub, release_connections
+from zndraw_joblib.settings import get_settings
+
+logger = logging.getLogger(__name__)
+
+View = Callable[..., HttpResponseBase]
+
+
+@dataclass(frozen=True)
+class UntilEnd:
+    """The answer changes when this task ends."""
+
+    task_id: UUID
+
+
+@dataclass(frozen=True)
+class UntilWork:
+    """The answer changes when there is work for one of these jobs."""
+
+    jobs: tuple[UUID, ...]
+
+
+def granted_wait(header: str | None) -> int | None:
+    """The seconds to wait that a `Prefer` header asks for, capped; None without such a wish.
+
+    Preferences that make no sense are ignored, and of several the first counts (RFC 7240,
+    section 2).
+    """
+    for preference in (header or "").split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            digits = value.strip().strip('"').strip()
+            if not (digits.isascii() and digits.isdigit()):
+                return None
+            # Nine digits are 31 years; int() must not see thousands.
+            wait = int(digits) if len(digits) < 10 else 10**9
+            return min(wait, get_settings().long_poll_max_wait_seconds)
+    return None
+
+
+def waits(view: View) -> Callable[..., Awaitable[HttpResponseBase]]:
+    """Let a sync DRF view wait. Its response may carry `waits_for`, what would change it."""
+
+    @wraps(view)
+    async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        async def run() -> HttpResponseBase:
+            return await _run(view, request, *args, **kwargs)
+
+        wait = granted_wait(request.headers.get("Prefer"))
+        # Under WSGI a wait would hold a thread and a connection: it is not honoured.
+        waitable = isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
+        if wait is None or not waitable:
+            return await sync_to_async(view)(request, *args, **kwargs)
+        response = await run()
+        if response.status_code >= 400:
+            return response
+        match getattr(response, "waits_for", None):
+            case UntilEnd(task_id) if wait:
+                await get_hub().wait_for_end(task_id, wait)
+                response = await run()
+            case UntilWork(jobs) if wait:
+                response = await _claim(run, jobs, wait)
+        if response.status_code < 400:
+            response["Preference-Applied"] = f"wait={wait}"
+        return response
+
+    return wrapper
+
+
+async def _claim(
+    run: Callable[[], Awaitable[HttpResponseBase]], jobs: tuple[UUID, ...], wait: int
+) -> HttpResponseBase:
+    response: Any = None
+
+    async def attempt() -> str | None:
+        nonlocal response
+        running = asyncio.ensure_future(run())
+        try:
+            response = await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # The client left while the database was asked: what it got goes back at once.
+            running.add_done_callback(_give_back)
+            raise
+        task = _claimed(response)
+        # An error ends the wait like a task does.
+        return UUID(task["id"]).hex if task else ("" if response.status_code < 400 else "error")
+
+    await get_hub().wait_for_work(jobs, wait, attempt)
+    result: HttpResponseBase = response
+    return result
+
+
+def _claimed(response: HttpResponseBase) -> dict[str, Any] | None:
+    if isinstance(response, Response) and isinstance(response.data, dict):
+        return response.data.get("task")
+    return None
+
+
+def _give_back(running: asyncio.Future[HttpResponseBase]) -> None:
+    if running.cancelled() or running.exception():
+        return
+    if task := _claimed(running.result()):
+        granted = Task.objects.granted([(UUID(task["id"]), task["attempt"])])
+        giving = sync_to_async(granted.requeue, thread_sensitive=False)()
+        pending = asyncio.ensure_future(giving)
+        _giving_back.add(pending)
+        pending.add_done_callback(_giving_back.discard)
+
+
+_giving_back: set[asyncio.Future[Any]] = set()
+
+
+async def _run(view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def call() -> HttpResponseBase:
+        try:
+            return view(*args, **kwargs)
+        finally:
+            release_connections()
+
+    try:
+        return await sync_to_async(call)()
+    finally:
+        _release_thread()
+
+
+def _release_thread() -> None:
+    """End the thread that asgiref keeps for this request; the next call makes a new one."""
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    executors = getattr(SyncToAsync, "context_to_thread_executor", None)
+    if context is not None and executors is not None:
+        executor = executors.pop(context, None)
+        if executor is not None:
+            executor.shutdown(wait=False)
