@@ -13,23 +13,72 @@ from zndraw_joblib._version import __version__
 from zndraw_joblib.lifecycle import TaskStatus
 
 if TYPE_CHECKING:
-    from zndraw_joblib.api.problems import problem_exception_handler
-    from zndraw_joblib.client import ApiManager, ClaimedTask, JobManager, TaskStream
-    from zndraw_joblib.exceptions import (
-        Forbidden,
-        InvalidCategory,
-        InvalidRoomId,
-        InvalidTaskTransition,
-        JobNotFound,
-        LeaseLost,
-        ProblemException,
-        SchemaConflict,
-        TaskNotFound,
-        WorkerNotFound,
+    from zndraw_joblib.api.problems import (
+        problem_exception_handler as problem_exception_handler,
     )
-    from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
-    from zndraw_joblib.settings import JobLibSettings, get_settings
-    from zndraw_joblib.sweeper import sweep
+    from zndraw_joblib.client import (
+        ApiManager as ApiManager,
+    )
+    from zndraw_joblib.client import (
+        ClaimedTask as ClaimedTask,
+    )
+    from zndraw_joblib.client import (
+        JobManager as JobManager,
+    )
+    from zndraw_joblib.client import (
+        TaskStream as TaskStream,
+    )
+    from zndraw_joblib.exceptions import (
+        Forbidden as Forbidden,
+    )
+    from zndraw_joblib.exceptions import (
+        InvalidCategory as InvalidCategory,
+    )
+    from zndraw_joblib.exceptions import (
+        InvalidRoomId as InvalidRoomId,
+    )
+    from zndraw_joblib.exceptions import (
+        InvalidTaskTransition as InvalidTaskTransition,
+    )
+    from zndraw_joblib.exceptions import (
+        JobNotFound as JobNotFound,
+    )
+    from zndraw_joblib.exceptions import (
+        LeaseLost as LeaseLost,
+    )
+    from zndraw_joblib.exceptions import (
+        ProblemException as ProblemException,
+    )
+    from zndraw_joblib.exceptions import (
+        SchemaConflict as SchemaConflict,
+    )
+    from zndraw_joblib.exceptions import (
+        TaskNotFound as TaskNotFound,
+    )
+    from zndraw_joblib.exceptions import (
+        WorkerNotFound as WorkerNotFound,
+    )
+    from zndraw_joblib.models import (
+        Job as Job,
+    )
+    from zndraw_joblib.models import (
+        Task as Task,
+    )
+    from zndraw_joblib.models import (
+        Worker as Worker,
+    )
+    from zndraw_joblib.models import (
+        WorkerJobLink as WorkerJobLink,
+    )
+    from zndraw_joblib.settings import (
+        JobLibSettings as JobLibSettings,
+    )
+    from zndraw_joblib.settings import (
+        get_settings as get_settings,
+    )
+    from zndraw_joblib.sweeper import (
+        sweep as sweep,
+    )
 
 # What needs Django stays out of __all__, or `import *` would fail where there is none.
 __all__ = ["ApiManager", "ClaimedTask", "JobManager", "TaskStatus", "TaskStream", "__version__"]

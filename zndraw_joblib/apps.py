@@ -15,7 +15,8 @@ class ZnDrawJobLibConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Connect the receivers, checks and OpenAPI extensions."""
-        from zndraw_joblib import notifications  # noqa: F401, PLC0415
+        """Connect the receivers and register the system checks."""
+        # Both need the models, which are there only now.
+        from zndraw_joblib import checks, notifications  # noqa: F401, PLC0415
 
         notifications.connect()

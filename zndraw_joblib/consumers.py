@@ -27,9 +27,10 @@ from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.documents import task_document
-from zndraw_joblib.models import Task, TaskQuerySet
+from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_fault
 from zndraw_joblib.notifications import REREAD_SECONDS, get_hub, room_group
+from zndraw_joblib.querysets import TaskQuerySet
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Refused(Exception):
         super().__init__(code)
 
 
-class NewsConsumer(AsyncJsonWebsocketConsumer):
+class NewsConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """Lets the caller in, then follows the database until there is nothing more to say."""
 
     _following: asyncio.Task[None] | None = None
@@ -96,8 +97,8 @@ class NewsConsumer(AsyncJsonWebsocketConsumer):
         if len(offered) == 2 and offered[0].lower() in SCHEMES:
             request.META["HTTP_AUTHORIZATION"] = f"{SCHEMES[offered[0].lower()]} {offered[1]}"
         request.user = self.scope.get("user") or AnonymousUser()
-        request.session = self.scope.get("session")  # type: ignore[assignment]
-        classes = api_settings.DEFAULT_AUTHENTICATION_CLASSES
+        request.session = self.scope.get("session")
+        classes: Any = api_settings.DEFAULT_AUTHENTICATION_CLASSES
         wrapped = Request(request, authenticators=[cls() for cls in classes])
         try:
             if wrapped.user and wrapped.user.is_authenticated:
@@ -215,7 +216,9 @@ class RoomConsumer(NewsConsumer):
             window = ended
         else:
             window = ended.filter(completed_at__gte=newest - OVERLAP)
-        found = dict(window.order_by("completed_at").values_list("pk", "completed_at"))
+        found: dict[UUID, Any] = dict(
+            window.order_by("completed_at").values_list("pk", "completed_at")
+        )
         unseen = [pk for pk in found if pk not in self._seen]
         self._seen = found
         if first or not unseen:

@@ -10,7 +10,9 @@ from zndraw_joblib.models import Job, Task, Worker
 
 def rfc3339(moment: datetime | None) -> str | None:
     """A time in UTC as text (RFC 3339)."""
-    return moment and moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def task_document(task: Task) -> dict[str, Any]:

@@ -26,9 +26,7 @@ UNFINISHED_STATUSES = LEASED_STATUSES | {TaskStatus.PENDING}
 #: Every move there is. ``claimed -> pending`` and ``running -> pending`` are the server's alone.
 TRANSITIONS: dict[TaskStatus, frozenset[TaskStatus]] = {
     TaskStatus.PENDING: frozenset({TaskStatus.CLAIMED, TaskStatus.CANCELLED}),
-    TaskStatus.CLAIMED: frozenset(
-        {TaskStatus.RUNNING, TaskStatus.CANCELLED, TaskStatus.PENDING}
-    ),
+    TaskStatus.CLAIMED: frozenset({TaskStatus.RUNNING, TaskStatus.CANCELLED, TaskStatus.PENDING}),
     TaskStatus.RUNNING: frozenset(
         {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.PENDING}
     ),

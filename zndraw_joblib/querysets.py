@@ -60,9 +60,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Annotate each job with `worker_count`."""
         links = self.model.workers.through._base_manager.filter(job=OuterRef("pk"))
         count = links.order_by().values("job").annotate(count=Count("pk")).values("count")
-        return self.annotate(
-            worker_count=Coalesce(Subquery(count), 0)
-        )
+        return self.annotate(worker_count=Coalesce(Subquery(count), 0))
 
     def lock_shared(self, name: JobName) -> Job | None:
         """The live job of that name, kept from being retired until the transaction ends."""
@@ -83,9 +81,9 @@ class JobQuerySet(models.QuerySet["Job"]):
         idle = self.live().filter(
             ~Exists(self.model.workers.through._base_manager.filter(job=OuterRef("pk"))),
             ~Exists(
-                self.model._meta.get_field("tasks")
-                .related_model._base_manager.filter(job=OuterRef("pk"))
-                .filter(status__in=UNFINISHED_STATUSES)
+                self.model.tasks.rel.related_model._base_manager.filter(
+                    job=OuterRef("pk"), status__in=UNFINISHED_STATUSES
+                )
             ),
         )
         with transaction.atomic(using=self.db):
@@ -180,7 +178,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
     def _grant(
         self, task_id: RawSQL | UUID | None, worker_id: str, identity: str, lease: timedelta
     ) -> Task | None:
-        claimed = self.filter(pk=task_id)._move(
+        claimed = self.filter(id=task_id)._move(
             TaskStatus.CLAIMED,
             signals.task_claimed,
             attempt=F("attempt") + 1,
@@ -195,15 +193,15 @@ class TaskQuerySet(models.QuerySet["Task"]):
         return update_returning(self.leased(), lease_expires_at=Now() + lease)
 
     def start(self) -> list[Task]:
-        """claimed -> running."""
+        """Claimed -> running."""
         return self._move(TaskStatus.RUNNING, signals.task_started, started_at=Now())
 
     def complete(self) -> list[Task]:
-        """running -> completed."""
+        """Running -> completed."""
         return self._finish(TaskStatus.COMPLETED)
 
     def fail(self, error: str | None) -> list[Task]:
-        """running -> failed."""
+        """Running -> failed."""
         return self._finish(TaskStatus.FAILED, error=error)
 
     def cancel(self, error: str | None = None) -> list[Task]:
@@ -211,7 +209,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         return self._finish(TaskStatus.CANCELLED, error=error)
 
     def requeue(self, **values: Any) -> list[Task]:
-        """claimed or running -> pending; the attempt stays until the next claim."""
+        """Claimed or running -> pending; the attempt stays until the next claim."""
         return self._move(
             TaskStatus.PENDING,
             signals.task_requeued,
@@ -291,7 +289,7 @@ def update_returning(queryset: models.QuerySet[M], *extra: str, **values: Any) -
             rows = everything.filter(pk__in=ids)
             rows.update(**values)
             return list(rows)
-    query = queryset.order_by().query.chain(UpdateQuery)
+    query: Any = queryset.order_by().query.chain(UpdateQuery)
     query.add_update_values(values)
     try:
         sql, params = query.get_compiler(using).as_sql()
@@ -357,6 +355,7 @@ _QUEUE_POSITION = """
 
 
 def _tables(task: type[Task]) -> dict[str, str]:
-    models_ = {name: task._meta.get_field(name).related_model for name in ("job", "worker")}
-    models_ |= {"task": task, "link": models_["worker"].jobs.through}
-    return {name: f'"{model._meta.db_table}"' for name, model in models_.items()}
+    job: Any = task._meta.get_field("job").related_model
+    worker: Any = task._meta.get_field("worker").related_model
+    tables = {"task": task, "job": job, "worker": worker, "link": worker.jobs.through}
+    return {name: f'"{model._meta.db_table}"' for name, model in tables.items()}

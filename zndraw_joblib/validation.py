@@ -111,7 +111,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-_Validator = extend(
+_Validator = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     {
         "pattern": _pattern,
@@ -250,6 +250,4 @@ class _Walk:
         try:
             matches(pattern, "x")
         except PatternError:
-            self._fault(
-                "The pattern must do without look-around and back-references.", pointer
-            )
+            self._fault("The pattern must do without look-around and back-references.", pointer)

@@ -167,13 +167,17 @@ def wait_until_ready(url: str, running: dict[str, subprocess.Popen[bytes]]) -> N
     raise DemoFailed(f"the server did not answer within {READY_SECONDS} s; see its log")
 
 
-def submit_and_show(
-    url: str, token: str, running: dict[str, subprocess.Popen[bytes]]
-) -> bool:
+def submit_and_show(url: str, token: str, running: dict[str, subprocess.Popen[bytes]]) -> bool:
     """Write a trajectory, submit the jobs, print the results; whether all are there."""
     from example_project.demo import structures
-    from example_project.demo.jobs import TRAJECTORY, DistanceHistogram, Documents, Job
-    from example_project.demo.jobs import Rotate, SelectWithin
+    from example_project.demo.jobs import (
+        TRAJECTORY,
+        DistanceHistogram,
+        Documents,
+        Job,
+        Rotate,
+        SelectWithin,
+    )
     from example_project.rooms.views import DEMO_ROOM
     from zndraw_joblib.client import Api, JobManager, JobNotFoundError, TaskWaitTimeout
 

@@ -80,7 +80,5 @@ def distance_histogram(
     frames: Frames, bins: int, longest: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Counts of all pairs' distances over all frames, (bins,), and the edges, (bins + 1,)."""
-    distances = [
-        atoms.get_all_distances()[np.triu_indices(len(atoms), k=1)] for atoms in frames
-    ]
+    distances = [atoms.get_all_distances()[np.triu_indices(len(atoms), k=1)] for atoms in frames]
     return np.histogram(np.concatenate(distances), bins=bins, range=(0.0, longest))

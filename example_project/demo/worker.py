@@ -16,11 +16,13 @@ def main() -> None:
     """Register the jobs and serve them until SIGINT or SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with Api(os.environ["JOBLIB_URL"], token=os.environ["JOBLIB_TOKEN"]) as api:
-        with JobManager(api) as manager:
-            for job in JOBS:
-                manager.register(job)
-            manager.serve(executor(Documents(api)), concurrency=2)
+    with (
+        Api(os.environ["JOBLIB_URL"], token=os.environ["JOBLIB_TOKEN"]) as api,
+        JobManager(api) as manager,
+    ):
+        for job in JOBS:
+            manager.register(job)
+        manager.serve(executor(Documents(api)), concurrency=2)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -22,7 +23,6 @@ from zndraw_joblib.exceptions import Forbidden, InvalidRoomId, NotFound, Problem
 from zndraw_joblib.names import room_fault
 
 
-
 class AlwaysJSON(BaseContentNegotiation):
     """Answers are JSON, whatever the client says it accepts (RFC 9110, section 12.4.1)."""
 
@@ -38,11 +38,11 @@ class AlwaysJSON(BaseContentNegotiation):
 class JobLibView(APIView):
     """Problems for errors, JSON alone, authenticated callers alone, `Vary: Prefer`."""
 
-    permission_classes = (IsAuthenticated,)
+    permission_classes: Sequence[Any] = (IsAuthenticated,)
     parser_classes = (JSONParser,)
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = AlwaysJSON
-    http_method_names = ("get", "head", "post", "put", "patch", "delete")  # type: ignore[assignment]
+    http_method_names = ("get", "head", "post", "put", "patch", "delete")
     schema = JobLibSchema()
 
     @cached_property
@@ -75,9 +75,7 @@ class JobLibView(APIView):
         """The host's challenge; a 401 needs one even where only sessions are accepted."""
         return super().get_authenticate_header(request) or 'Session realm="api"'
 
-    def finalize_response(
-        self, request: Any, response: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Add `Vary: Prefer`."""
         response = super().finalize_response(request, response, *args, **kwargs)
         patch_vary_headers(response, ["Prefer"])
@@ -97,5 +95,3 @@ class UnknownURL(JobLibView):
         self.request, self.args, self.kwargs, self.headers = request, args, kwargs, {}
         response = self.handle_exception(NotFound())
         return self.finalize_response(request, response, *args, **kwargs)
-
-

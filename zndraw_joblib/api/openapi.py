@@ -200,9 +200,7 @@ tasks_report = _operation(
     parameters=[_TASK],
     body=shapes.ReportBody,
 )
-workers_list = _operation(
-    "workers_list", {200: shapes.WorkerDocument(many=True)}, parameters=_PAGE
-)
+workers_list = _operation("workers_list", {200: shapes.WorkerDocument(many=True)}, parameters=_PAGE)
 workers_of_room = _operation(
     "workers_of_room",
     {200: shapes.WorkerDocument(many=True)},

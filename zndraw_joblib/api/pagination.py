@@ -66,16 +66,12 @@ def _encode(values: list[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(texts).encode()).decode().rstrip("=")
 
 
-def _after(
-    model: type[models.Model], names: list[str], cursor: str, descending: bool
-) -> models.Q:
+def _after(model: type[models.Model], names: list[str], cursor: str, descending: bool) -> models.Q:
     try:
         texts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError("a cursor is a list of strings")
-        values = [
-            _value(model, name, text) for name, text in zip(names, texts, strict=True)
-        ]
+        values = [_value(model, name, text) for name, text in zip(names, texts, strict=True)]
     except (ValueError, binascii.Error, RecursionError, ValidationError) as error:
         raise invalid("cursor must be one that a Link header gave.", "/cursor") from error
     lookup = "lt" if descending else "gt"
@@ -90,5 +86,6 @@ def _after(
 def _value(model: type[models.Model], name: str, text: str) -> datetime | UUID | str:
     if "\x00" in text:
         raise ValueError("a cursor holds no NUL")
-    value: datetime | UUID | str = model._meta.get_field(name).to_python(text)
+    field: Any = model._meta.get_field(name)
+    value: datetime | UUID | str = field.to_python(text)
     return value

@@ -44,7 +44,7 @@ def read_body(request: HttpRequest) -> dict[str, Any]:
         return {}
     if request.content_type != "application/json":
         raise UnsupportedMediaType(
-            f"The body must be application/json, not {request.content_type[:100]!r}."
+            f"The body must be application/json, not {(request.content_type or '')[:100]!r}."
         )
     value = parse_json(body)
     if not isinstance(value, dict):

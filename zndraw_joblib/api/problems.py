@@ -82,7 +82,7 @@ def as_problem(exc: Exception) -> ProblemException | None:
         case drf.UnsupportedMediaType():
             return exceptions.UnsupportedMediaType(str(exc.detail))
         case drf.Throttled():
-            wait = exc.wait
+            wait: float | None = getattr(exc, "wait", None)
             return exceptions.Throttled(
                 str(exc.detail),
                 headers=None if wait is None else {"Retry-After": str(math.ceil(wait))},

@@ -50,15 +50,20 @@ class Body(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         """Refuse unknown fields along with what the fields refuse."""
-        unknown = {
-            key: [f"Unknown field; known are {', '.join(self.fields)}."]
-            for key in data
-            if key not in self.fields
-        } if isinstance(data, dict) else {}
+        unknown = (
+            {
+                key: [f"Unknown field; known are {', '.join(self.fields)}."]
+                for key in data
+                if key not in self.fields
+            }
+            if isinstance(data, dict)
+            else {}
+        )
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as error:
-            raise serializers.ValidationError({**error.detail, **unknown}) from error
+            detail: Any = error.detail
+            raise serializers.ValidationError({**detail, **unknown}) from error
         if unknown:
             raise serializers.ValidationError(unknown)
         return value
@@ -146,7 +151,7 @@ class Grant(Body):
 class HeartbeatBody(Body):
     """A heartbeat; without `tasks` it renews all of the worker's."""
 
-    tasks = Grant(many=True, required=False, max_length=1000)
+    tasks = serializers.ListField(child=Grant(), required=False, max_length=1000)
 
 
 class TaskDocument(serializers.Serializer[Any]):
@@ -247,7 +252,8 @@ class ProblemDocument(serializers.Serializer[Any]):
     status = serializers.IntegerField()
     detail = serializers.CharField()
     instance = serializers.CharField()
-    errors = FaultDocument(many=True, required=False)
+    # DRF's own `errors` is a property of each serializer.
+    errors = FaultDocument(many=True, required=False)  # type: ignore[assignment]
 
 
 class ProblemTypeDocument(serializers.Serializer[Any]):

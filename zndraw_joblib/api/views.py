@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -42,8 +43,9 @@ from zndraw_joblib.exceptions import (
     WorkerNotFound,
 )
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Job, Task, TaskQuerySet, Worker
+from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.names import GLOBAL_ROOM, JobName, name_fault
+from zndraw_joblib.querysets import TaskQuerySet
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.validation import payload_faults, schema_faults
 
@@ -242,7 +244,7 @@ class TaskViewSet(JobLibView, ViewSet):
         status: TaskStatus,
         attempt: int | None,
         error: str | None,
-    ) -> list[Task]:
+    ) -> Sequence[Task]:
         """Report as somebody else, answer a repeated report, or say why it is refused."""
         task = readable().filter(pk=pk).first()
         if task is None or not self.caller.sees(task):
@@ -278,9 +280,9 @@ class WorkerViewSet(JobLibView, ViewSet):
     def of_room(self, request: Request, room_id: str) -> Response:
         """The workers that offer a job in a room, or a global one; newest first."""
         self.room(room_id, "read", WorkerNotFound)
-        offered = Worker.jobs.through.objects.filter(job__in=jobs().visible_from(room_id))
+        offering = WorkerJobLink.objects.filter(job__in=jobs().visible_from(room_id))
         return worker_page(
-            request, workers().with_job_count().filter(pk__in=offered.values("worker"))
+            request, workers().with_job_count().filter(pk__in=offering.values("worker"))
         )
 
     @openapi.workers_create
@@ -288,9 +290,7 @@ class WorkerViewSet(JobLibView, ViewSet):
         """Make a worker of its own for one process."""
         self.body(openapi.EmptyBody)
         worker = workers().create(identity=self.caller.identity)
-        return Response(
-            worker_document(workers().with_job_count().get(pk=worker.pk)), status=201
-        )
+        return Response(worker_document(workers().with_job_count().get(pk=worker.pk)), status=201)
 
     @openapi.workers_heartbeat
     def partial_update(self, request: Request, worker_id: str) -> Response:
@@ -347,7 +347,7 @@ class MeView(JobLibView):
         return Response({"id": self.caller.identity})
 
 
-def report(held: TaskQuerySet, status: TaskStatus, error: str | None) -> list[Task]:
+def report(held: TaskQuerySet, status: TaskStatus, error: str | None) -> Sequence[Task]:
     """Move tasks as a report says."""
     match status:
         case TaskStatus.RUNNING:

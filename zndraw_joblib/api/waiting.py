@@ -60,7 +60,7 @@ def granted_wait(header: str | None) -> int | None:
     return None
 
 
-def waits(view: View) -> Callable[..., Awaitable[HttpResponseBase]]:
+def waits(view: View) -> Callable[..., Any]:
     """Let a sync DRF view wait. Its response may carry `waits_for`, what would change it."""
 
     @wraps(view)

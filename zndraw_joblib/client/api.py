@@ -1,0 +1,156 @@
+"""Requests to the server: addresses, credentials, typed errors, retries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol, Self
+from urllib.parse import quote
+
+import httpx
+import stamina
+
+from zndraw_joblib.client.exceptions import ApiError, raise_for_problem
+
+#: Seconds by which a read may outlast the wait that it asked for.
+GRACE = 10.0
+#: Most connections at once; a worker holds one for each claim that waits.
+CONNECTIONS = 100
+#: Answers of a proxy whose server is away.
+_AWAY = {502, 503, 504}
+
+
+class ApiManager(Protocol):
+    """What a `JobManager` needs to reach a server."""
+
+    @property
+    def http(self) -> httpx.Client:
+        """The client that sends the requests."""
+
+    @property
+    def base_url(self) -> str:
+        """Address of the site, without the path: ``https://example.org``."""
+
+    def get_headers(self) -> dict[str, str]:
+        """Headers of each request, such as ``Authorization``."""
+
+
+class Api:
+    """A ready `ApiManager` for token authentication.
+
+    Parameters
+    ----------
+    base_url
+        Address of the site: ``https://example.org``.
+    token
+        Sent as ``Authorization: Token <token>``.
+    timeout
+        Seconds that the server may take for an answer, waits apart.
+    transport
+        For tests: what carries the requests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | None = None,
+        *,
+        timeout: float = GRACE,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._token = token
+        self.http = httpx.Client(
+            timeout=timeout,
+            transport=transport,
+            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=20),
+        )
+
+    def get_headers(self) -> dict[str, str]:
+        """The credentials."""
+        return {"Authorization": f"Token {self._token}"} if self._token else {}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def path(*segments: str) -> str:
+    """A path under the job server's prefix; each segment is quoted."""
+    return "/v1/joblib/" + "/".join(quote(segment, safe="@:") for segment in segments)
+
+
+def never_sent(error: Exception) -> bool:
+    """Whether the request did not reach the server: it may be sent again whatever it does."""
+    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+
+
+def transient(error: Exception) -> bool:
+    """Whether a request that may be repeated is worth repeating."""
+    if isinstance(error, ApiError):
+        return error.status in _AWAY
+    return isinstance(error, httpx.TransportError)
+
+
+def send(
+    api: ApiManager,
+    method: str,
+    url: str,
+    *,
+    body: dict[str, Any] | None = None,
+    wait: int = 0,
+    retry_on: Callable[[Exception], bool] | None = transient,
+    attempts: int = 6,
+) -> httpx.Response:
+    """Send a request and raise its problem.
+
+    Parameters
+    ----------
+    body
+        Sent as JSON.
+    wait
+        Seconds that the server is asked to wait for news (``Prefer: wait=N``, RFC 7240).
+    retry_on
+        Which errors are worth another attempt; None sends once.
+    attempts
+        Requests sent at most, with exponential backoff and jitter between them.
+
+    Raises
+    ------
+    ApiError
+        The server refused.
+    httpx.TransportError
+        The server cannot be reached.
+    """
+    headers = api.get_headers()
+    timeout: Any = httpx.USE_CLIENT_DEFAULT
+    if wait:
+        headers = {**headers, "Prefer": f"wait={wait}"}
+        timeout = httpx.Timeout(GRACE, read=wait + GRACE)
+
+    def once() -> httpx.Response:
+        return raise_for_problem(
+            api.http.request(
+                method, api.base_url + url, json=body, headers=headers, timeout=timeout
+            )
+        )
+
+    if retry_on is None:
+        return once()
+    for attempt in stamina.retry_context(
+        on=retry_on, attempts=attempts, timeout=None, wait_initial=0.1, wait_max=5.0
+    ):
+        with attempt:
+            return once()
+    raise AssertionError("stamina raises the last error")  # pragma: no cover

@@ -1,0 +1,154 @@
+"""What the server's problem documents (RFC 9457) become in a client."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import httpx
+
+
+class ApiError(Exception):
+    """The server refused a request.
+
+    Attributes
+    ----------
+    status : int
+        HTTP status code.
+    problem : dict
+        The problem document; empty when the answer held none.
+    response : httpx.Response
+        The answer itself.
+    """
+
+    #: Last part of the problem type's address.
+    slug: ClassVar[str] = ""
+
+    def __init__(self, response: httpx.Response, problem: dict[str, Any]) -> None:
+        self.status = response.status_code
+        self.problem = problem
+        self.response = response
+        title = problem.get("title") or response.reason_phrase
+        super().__init__(f"{self.status} {title}: {problem.get('detail', '')}".rstrip(": "))
+
+    @property
+    def errors(self) -> list[dict[str, str]]:
+        """The faults of the request, each with `detail` and `pointer`."""
+        errors = self.problem.get("errors", [])
+        return errors if isinstance(errors, list) else []
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait before trying again, where the server said so."""
+        text = self.response.headers.get("Retry-After", "")
+        return float(text) if text.isascii() and text.isdigit() else None
+
+
+class JobNotFoundError(ApiError):
+    """No such job is registered in the room."""
+
+    slug = "job-not-found"
+
+
+class WorkerNotFoundError(ApiError):
+    """The worker is not, or no longer, registered."""
+
+    slug = "worker-not-found"
+
+
+class TaskNotFoundError(ApiError):
+    """There is no such task for the caller."""
+
+    slug = "task-not-found"
+
+
+class SchemaConflictError(ApiError):
+    """A live worker registered the job with another schema."""
+
+    slug = "schema-conflict"
+
+
+class InvalidTaskTransitionError(ApiError):
+    """The task's state does not allow the report, for instance after a cancel."""
+
+    slug = "invalid-task-transition"
+
+
+class LeaseLostError(ApiError):
+    """The task was granted to somebody else; drop the result."""
+
+    slug = "lease-lost"
+
+
+class InvalidCategoryError(ApiError):
+    """The server does not accept jobs of this category."""
+
+    slug = "invalid-category"
+
+
+class InvalidRoomIdError(ApiError):
+    """The room id is not valid."""
+
+    slug = "invalid-room-id"
+
+
+class InvalidPayloadError(ApiError):
+    """The payload breaks the job's schema; see `errors`."""
+
+    slug = "invalid-payload"
+
+
+class RequestInvalidError(ApiError):
+    """The request is malformed; see `errors`."""
+
+    slug = "validation-error"
+
+
+class NotAuthenticatedError(ApiError):
+    """The credentials are missing or wrong."""
+
+    slug = "not-authenticated"
+
+
+class ForbiddenError(ApiError):
+    """The caller may not do this."""
+
+    slug = "forbidden"
+
+
+class ThrottledError(ApiError):
+    """Too many requests; see `retry_after`."""
+
+    slug = "throttled"
+
+
+class ServerError(ApiError):
+    """The server failed."""
+
+    slug = "server-error"
+
+
+class TaskWaitTimeout(TimeoutError):
+    """A task did not end in time; it goes on regardless."""
+
+
+_BY_SLUG = {cls.slug: cls for cls in ApiError.__subclasses__()}
+
+
+def raise_for_problem(response: httpx.Response) -> httpx.Response:
+    """Pass an answer below 400 on.
+
+    Raises
+    ------
+    ApiError
+        Of the class that stands for the problem's type; `ServerError` for any other 5xx.
+    """
+    if response.status_code < 400:
+        return response
+    try:
+        document = response.json()
+    except ValueError:
+        document = {}
+    problem = document if isinstance(document, dict) else {}
+    slug = str(problem.get("type", "")).rpartition("/")[2]
+    fallback = ServerError if response.status_code >= 500 else ApiError
+    raise _BY_SLUG.get(slug, fallback)(response, problem)

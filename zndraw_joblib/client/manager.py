@@ -1,0 +1,414 @@
+"""The SDK's centre: jobs are registered, tasks submitted, claimed and reported through it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+import httpx
+from pydantic import BaseModel
+
+from zndraw_joblib.client import worker as workers
+from zndraw_joblib.client.api import ApiManager, never_sent, path, send
+from zndraw_joblib.client.exceptions import (
+    ApiError,
+    InvalidTaskTransitionError,
+    LeaseLostError,
+    TaskWaitTimeout,
+    WorkerNotFoundError,
+)
+from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
+from zndraw_joblib.client.stream import TaskStream
+from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.names import GLOBAL_ROOM, JobName
+
+logger = logging.getLogger(__name__)
+
+J = TypeVar("J", bound=type[BaseModel])
+
+#: Category of a class that names none.
+DEFAULT_CATEGORY = "modifiers"
+#: Longest single wait for a task's end, in seconds.
+LONGEST_WAIT = 60
+
+
+def job_name(cls: type[BaseModel], room: str) -> JobName:
+    """The full name of a class in a room: its `category` attribute and its own name."""
+    category = getattr(cls, "category", DEFAULT_CATEGORY)
+    return JobName(
+        room, str(category.value if isinstance(category, Enum) else category), cls.__name__
+    )
+
+
+class JobManager(Mapping[str, type[BaseModel]]):
+    """A worker of its own on a server, and a mapping of full job names to classes.
+
+    As a context manager it sends heartbeats from a thread and, on leaving, waits until running
+    work has drained (with heartbeats kept up) and deletes its worker.
+
+    Parameters
+    ----------
+    api
+        How to reach the server.
+    heartbeat_interval
+        Seconds between two heartbeats; at most a third of the server's worker timeout.
+    long_poll
+        Seconds that the server is asked to wait for work in one claim.
+    """
+
+    def __init__(
+        self, api: ApiManager, *, heartbeat_interval: float = 20.0, long_poll: int = 30
+    ) -> None:
+        self.api = api
+        self.long_poll = long_poll
+        self._heartbeat_interval = heartbeat_interval
+        self._classes: dict[str, type[BaseModel]] = {}
+        self._worker_id: str | None = None
+        # Held while the worker is made or made anew, so that one thread does it.
+        self._registering = threading.RLock()
+        self._changed = threading.Condition()
+        self._active: dict[str, ClaimedTask] = {}
+        self._stopped_tasks: set[str] = set()
+        self._streams: set[TaskStream] = set()
+        self._left = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    def __getitem__(self, name: str) -> type[BaseModel]:
+        return self._classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._classes))
+
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    # -- registration
+
+    @property
+    def worker_id(self) -> str | None:
+        """Id of the worker, once there is one."""
+        return self._worker_id
+
+    def create_worker(self) -> str:
+        """Make a worker of its own for this process and return its id."""
+        with self._registering:
+            worker_id: str = send(self.api, "POST", path("workers")).json()["id"]
+            self._worker_id = worker_id
+            return worker_id
+
+    @overload
+    def register(self, cls: J) -> J: ...
+    @overload
+    def register(self, *, room: str) -> Callable[[J], J]: ...
+    def register(self, cls: J | None = None, *, room: str = GLOBAL_ROOM) -> J | Callable[[J], J]:
+        """Offer a pydantic model class as a job, as a decorator or called.
+
+        The category is the class's attribute `category` (``"modifiers"`` without), the schema
+        its `model_json_schema`, the room ``@global`` unless given.
+
+        Raises
+        ------
+        ApiError
+            `InvalidCategoryError`, `InvalidRoomIdError`, `ForbiddenError` (``@global`` needs an
+            administrator), `SchemaConflictError`.
+        """
+        if cls is None:
+            return lambda given: self._register(given, room)
+        return self._register(cls, room)
+
+    def _register(self, cls: J, room: str) -> J:
+        name = job_name(cls, room)
+        with self._registering:
+            try:
+                self._offer(name, cls)
+            except WorkerNotFoundError:
+                self._register_again(self._worker_id)
+                self._offer(name, cls)
+            self._classes[str(name)] = cls
+        return cls
+
+    def _offer(self, name: JobName, cls: type[BaseModel]) -> None:
+        body = {
+            "category": name.category,
+            "name": name.name,
+            "schema": cls.model_json_schema(),
+            "worker_id": self._worker_id or self.create_worker(),
+        }
+        send(self.api, "PUT", path("rooms", name.room_id, "jobs"), body=body)
+
+    def _register_again(self, lost: str | None) -> None:
+        """After the server forgot the worker `lost`: a new one with the same jobs."""
+        with self._registering:
+            if self._worker_id != lost:
+                return  # Another thread was first.
+            logger.warning("worker %s is gone; registering again", lost)
+            self.create_worker()
+            for name, cls in self._classes.items():
+                self._offer(JobName.parse(name), cls)
+
+    def disconnect(self) -> None:
+        """Delete the worker. Its claimed tasks go back to pending; running ones end."""
+        with self._registering:
+            worker_id, self._worker_id = self._worker_id, None
+            if worker_id is None:
+                return
+            try:
+                send(self.api, "DELETE", path("workers", worker_id))
+            except WorkerNotFoundError:
+                logger.info("worker %s was gone already", worker_id)
+
+    # -- submitting and waiting
+
+    def submit(self, instance: BaseModel, *, room: str, job_room: str | None = None) -> str:
+        """Submit a task in a room and return its id.
+
+        The job is the room's own when this manager registered the class there, ``@global``'s
+        otherwise; `job_room` names another. Sent again only when the request never reached the
+        server.
+
+        Raises
+        ------
+        ApiError
+            `JobNotFoundError`, `InvalidPayloadError`, `ForbiddenError`.
+        """
+        cls = type(instance)
+        if job_room is None:
+            own = self._classes.get(str(job_name(cls, room)))
+            job_room = room if own is cls else GLOBAL_ROOM
+        url = path("rooms", room, "tasks", str(job_name(cls, job_room)))
+        body = {"payload": instance.model_dump(mode="json")}
+        task_id: str = send(self.api, "POST", url, body=body, retry_on=never_sent).json()["id"]
+        return task_id
+
+    def get(self, task_id: str) -> TaskInfo:  # type: ignore[override]
+        """The task as it is now.
+
+        Raises
+        ------
+        TaskNotFoundError
+            There is no such task for the caller.
+        """
+        return TaskInfo.model_validate_json(send(self.api, "GET", path("tasks", task_id)).content)
+
+    def wait(self, task_id: str, timeout: float | None = None) -> TaskInfo:
+        """Wait until the task ends, at most `timeout` seconds, and return it.
+
+        Raises
+        ------
+        TaskWaitTimeout
+            It has not ended in time.
+        TaskNotFoundError
+            There is no such task for the caller.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = 0.1
+        while True:
+            left = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+            wait = max(0, min(LONGEST_WAIT, int(left)))
+            try:
+                answer = send(self.api, "GET", path("tasks", task_id), wait=wait, retry_on=None)
+            except (httpx.TransportError, ApiError) as error:
+                if isinstance(error, ApiError) and error.status < 500:
+                    raise
+                logger.info("waiting for task %s: %s; trying again", task_id, error)
+                waited = False
+            else:
+                task = TaskInfo.model_validate_json(answer.content)
+                if task.is_terminal:
+                    return task
+                waited = wait > 0 and "Preference-Applied" in answer.headers
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TaskWaitTimeout(f"task {task_id} has not ended within {timeout} s")
+            if not waited:
+                left = pause if deadline is None else deadline - time.monotonic()
+                time.sleep(max(0.0, min(pause, left)))
+                pause = min(1.0, pause * 1.5)
+
+    # -- claiming and reporting
+
+    def claim(self, wait: int = 0) -> ClaimedTask | None:
+        """Claim the oldest pending task of the registered jobs; None when there is none.
+
+        `wait` is how many seconds the server may wait for work. A worker that the server forgot
+        is registered again.
+        """
+        return self.poll(wait)[0]
+
+    def poll(self, wait: int) -> tuple[ClaimedTask | None, bool]:
+        """Claim once; the task or None, and whether the server honoured the wait."""
+        worker_id = self._worker_id or self.create_worker()
+        try:
+            answer = send(
+                self.api,
+                "POST",
+                path("tasks", "claim"),
+                body={"worker_id": worker_id},
+                wait=wait,
+                # A claim whose answer is lost is granted and comes back when its lease ends.
+                retry_on=never_sent,
+                attempts=2,
+            )
+        except WorkerNotFoundError:
+            self._register_again(worker_id)
+            return None, True
+        claimed = answer.json()["task"]
+        if claimed is None:
+            return None, "Preference-Applied" in answer.headers
+        task = ClaimedTask.model_validate(claimed)
+        with self._changed:
+            self._active[task.id] = task
+        return task, True
+
+    def listen(self, interval: float = 2.0) -> TaskStream:
+        """The tasks granted to this worker, one after the other, for ever.
+
+        It waits by long polls; `interval` is the seconds between two claims of a server that
+        does not honour them. `TaskStream.stop` ends it from any thread.
+        """
+        stream = TaskStream(self.poll, self.abandon, wait=self.long_poll, interval=interval)
+        with self._changed:
+            self._streams = {known for known in self._streams if not known.stopped} | {stream}
+            if self._left.is_set():
+                stream.stop()
+        return stream
+
+    def start(self, task: ClaimedTask | TaskInfo | str) -> TaskInfo:
+        """Report that work on a claimed task began.
+
+        Raises
+        ------
+        LeaseLostError
+            The task was granted to somebody else meanwhile.
+        InvalidTaskTransitionError
+            It was cancelled, or is not claimed.
+        """
+        return self._report(task, TaskStatus.RUNNING)
+
+    def complete(self, task: ClaimedTask | TaskInfo | str) -> TaskInfo:
+        """Report success; errors as in `start`."""
+        return self._report(task, TaskStatus.COMPLETED)
+
+    def fail(self, task: ClaimedTask | TaskInfo | str, error: str) -> TaskInfo:
+        """Report failure with a text; errors as in `start`."""
+        return self._report(task, TaskStatus.FAILED, error)
+
+    def cancel(self, task: ClaimedTask | TaskInfo | str) -> TaskInfo:
+        """Cancel a task that has not ended, as its submitter or its worker."""
+        return self._report(task, TaskStatus.CANCELLED)
+
+    def _report(
+        self, task: ClaimedTask | TaskInfo | str, status: TaskStatus, error: str | None = None
+    ) -> TaskInfo:
+        task_id = task if isinstance(task, str) else task.id
+        body: dict[str, Any] = {"status": status}
+        if error is not None:
+            body["error"] = error
+        if isinstance(task, ClaimedTask):
+            body["attempt"] = task.attempt
+        try:
+            # The server answers a repeated report like the first one.
+            answer = send(self.api, "PATCH", path("tasks", task_id), body=body)
+        except (LeaseLostError, InvalidTaskTransitionError):
+            self.abandon(task_id)
+            raise
+        if status != TaskStatus.RUNNING:
+            self.abandon(task_id)
+        return TaskInfo.model_validate_json(answer.content)
+
+    def abandon(self, task_id: str) -> None:
+        """Renew the task's lease no longer; unless it ended, the server will requeue it."""
+        with self._changed:
+            self._active.pop(task_id, None)
+            self._stopped_tasks.discard(task_id)
+            self._changed.notify_all()
+
+    def should_stop(self, task: ClaimedTask) -> bool:
+        """Whether a heartbeat learnt that the task was cancelled or lost."""
+        return task.id in self._stopped_tasks
+
+    def heartbeat(self) -> HeartbeatReply:
+        """Say that the worker lives and renew the leases of its active tasks.
+
+        A worker that the server forgot is registered again; its tasks are lost then.
+        """
+        worker_id = self._worker_id or self.create_worker()
+        with self._changed:
+            active = list(self._active.values())
+        grants = [{"id": task.id, "attempt": task.attempt} for task in active]
+        try:
+            answer = send(self.api, "PATCH", path("workers", worker_id), body={"tasks": grants})
+        except WorkerNotFoundError:
+            self._register_again(worker_id)
+            return self.heartbeat()
+        reply = HeartbeatReply.model_validate_json(answer.content)
+        with self._changed:
+            self._stopped_tasks.update(
+                set(reply.lost).union(reply.cancelled).intersection(self._active)
+            )
+        return reply
+
+    # -- running
+
+    def serve(self, execute: Callable[..., Any] | None = None, *, concurrency: int = 1) -> None:
+        """Claim, run and report in `concurrency` threads until SIGINT, SIGTERM or `stop`.
+
+        `execute` is called as ``execute(task, instance)``, or ``execute(task)`` when it takes
+        one argument; without it the instance's own ``run(task)`` or ``run()`` is. Returning
+        means completed, an exception failed. What runs at the end is finished first.
+        """
+        if self._heart is None:
+            with self:
+                workers.serve(self, execute, concurrency)
+        else:
+            workers.serve(self, execute, concurrency)
+
+    def stop(self) -> None:
+        """End `serve` and every stream, from any thread, once running work has finished."""
+        self._left.set()
+        with self._changed:
+            for stream in self._streams:
+                stream.stop()
+
+    def __enter__(self) -> Self:
+        self._left.clear()
+        self._beating = threading.Event()
+        self._heart = threading.Thread(
+            target=self._beat, args=(self._beating,), name="joblib-heartbeat", daemon=True
+        )
+        self._heart.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        try:
+            if kind is None:
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._active)
+        finally:
+            self._beating.set()
+            if self._heart is not None:
+                self._heart.join()
+            self._heart = None
+            try:
+                self.disconnect()
+            except (httpx.TransportError, ApiError) as failure:
+                logger.warning("could not delete the worker: %s", failure)
+
+    def _beat(self, ended: threading.Event) -> None:
+        while not ended.wait(self._heartbeat_interval):
+            if self._worker_id is None:
+                continue
+            try:
+                self.heartbeat()
+            except (httpx.TransportError, ApiError) as error:
+                logger.warning("heartbeat of worker %s failed: %s", self._worker_id, error)

@@ -1,0 +1,54 @@
+"""What the server answers, as pydantic models. Unknown fields are ignored."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
+
+
+class ClaimedTask(BaseModel):
+    """A task granted to this worker; `attempt` goes with every report on it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    job_name: str
+    room_id: str
+    payload: dict[str, Any]
+    created_at: datetime
+    attempt: int
+
+
+class TaskInfo(BaseModel):
+    """A task as the server has it. `queue_position` is there while it is pending."""
+
+    id: str
+    job_name: str
+    room_id: str
+    status: TaskStatus
+    payload: dict[str, Any]
+    error: str | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    worker_id: str | None = None
+    attempt: int
+    queue_position: int | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task ended."""
+        return self.status in TERMINAL_STATUSES
+
+
+class HeartbeatReply(BaseModel):
+    """The server's answer to a heartbeat: ids of tasks to stop working on."""
+
+    id: str
+    last_heartbeat: datetime
+    lost: list[str] = []
+    cancelled: list[str] = []
