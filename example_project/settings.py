@@ -105,6 +105,8 @@ def sqlite() -> dict[str, Any]:
 def database(url: str) -> dict[str, Any]:
     """The database that a URL names; PostgreSQL with psycopg's pool."""
     config: dict[str, Any] = dict(dj_database_url.parse(url, conn_health_checks=True))
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        return {**sqlite(), "NAME": config["NAME"]}
     if config["ENGINE"] == "django.db.backends.postgresql":
         # CONN_MAX_AGE leaks connections under ASGI; the pool does not.
         config["CONN_MAX_AGE"] = 0

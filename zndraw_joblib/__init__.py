@@ -18,62 +18,30 @@ if TYPE_CHECKING:
     )
     from zndraw_joblib.client import (
         ApiManager as ApiManager,
-    )
-    from zndraw_joblib.client import (
         ClaimedTask as ClaimedTask,
-    )
-    from zndraw_joblib.client import (
         JobManager as JobManager,
-    )
-    from zndraw_joblib.client import (
         TaskStream as TaskStream,
     )
     from zndraw_joblib.exceptions import (
         Forbidden as Forbidden,
-    )
-    from zndraw_joblib.exceptions import (
         InvalidCategory as InvalidCategory,
-    )
-    from zndraw_joblib.exceptions import (
         InvalidRoomId as InvalidRoomId,
-    )
-    from zndraw_joblib.exceptions import (
         InvalidTaskTransition as InvalidTaskTransition,
-    )
-    from zndraw_joblib.exceptions import (
         JobNotFound as JobNotFound,
-    )
-    from zndraw_joblib.exceptions import (
         LeaseLost as LeaseLost,
-    )
-    from zndraw_joblib.exceptions import (
         ProblemException as ProblemException,
-    )
-    from zndraw_joblib.exceptions import (
         SchemaConflict as SchemaConflict,
-    )
-    from zndraw_joblib.exceptions import (
         TaskNotFound as TaskNotFound,
-    )
-    from zndraw_joblib.exceptions import (
         WorkerNotFound as WorkerNotFound,
     )
     from zndraw_joblib.models import (
         Job as Job,
-    )
-    from zndraw_joblib.models import (
         Task as Task,
-    )
-    from zndraw_joblib.models import (
         Worker as Worker,
-    )
-    from zndraw_joblib.models import (
         WorkerJobLink as WorkerJobLink,
     )
     from zndraw_joblib.settings import (
         JobLibSettings as JobLibSettings,
-    )
-    from zndraw_joblib.settings import (
         get_settings as get_settings,
     )
     from zndraw_joblib.sweeper import (

@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.db import models, router, transaction
-from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from uuid_utils import compat as uuid_utils
 
 from zndraw_joblib import signals
+from zndraw_joblib.clock import Now
 from zndraw_joblib.exceptions import SchemaConflict, WorkerNotFound
 from zndraw_joblib.fields import OrderedJSONField, canonical_json
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus
@@ -129,9 +129,8 @@ class Worker(models.Model):
             if not Worker.objects.using(using).filter(pk=self.pk).beat():
                 raise WorkerNotFound
             jobs = Job.objects.using(using)
-            wanted = Job(
-                room_id=name.room_id, category=name.category, name=name.name, schema=schema
-            )
+            wanted = Job(room_id=name.room_id, category=name.category, name=name.name)
+            wanted.schema = schema
             jobs.bulk_create([wanted], ignore_conflicts=True)
             job = jobs.named(name).select_for_update().get()
             links = WorkerJobLink.objects.using(using)

@@ -16,11 +16,12 @@ from django.core.exceptions import EmptyResultSet
 from django.db import connections, models, transaction
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.expressions import Combinable, RawSQL
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Coalesce
 from django.db.models.sql.subqueries import UpdateQuery
 from django.dispatch import Signal
 
 from zndraw_joblib import signals
+from zndraw_joblib.clock import Now
 from zndraw_joblib.lifecycle import (
     LEASED_STATUSES,
     TERMINAL_STATUSES,
@@ -106,7 +107,8 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
 
     def with_job_count(self) -> Self:
         """Annotate each worker with `job_count`."""
-        links = self.model.jobs.through._base_manager.filter(worker=OuterRef("pk"))
+        through: Any = self.model.jobs.through
+        links = through._base_manager.filter(worker=OuterRef("pk"))
         count = links.order_by().values("worker").annotate(count=Count("pk")).values("count")
         return self.annotate(job_count=Coalesce(Subquery(count), 0))
 
@@ -175,9 +177,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
                 lease,
             )
 
-    def _grant(
-        self, task_id: RawSQL | UUID | None, worker_id: str, identity: str, lease: timedelta
-    ) -> Task | None:
+    def _grant(self, task_id: Any, worker_id: str, identity: str, lease: timedelta) -> Task | None:
         claimed = self.filter(id=task_id)._move(
             TaskStatus.CLAIMED,
             signals.task_claimed,
@@ -280,7 +280,8 @@ def update_returning(queryset: models.QuerySet[M], *extra: str, **values: Any) -
     `extra` are more columns as SQL, set as attributes. Where the database has no RETURNING, rows
     are locked, changed and read again, without those.
     """
-    model, using = queryset.model, queryset.db
+    model: Any = queryset.model
+    using = queryset.db
     connection = connections[using]
     everything = model._base_manager.using(using)
     if connection.vendor not in _PICK:

@@ -15,12 +15,10 @@ from itertools import islice
 from typing import Annotated, Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from jsonschema.exceptions import ValidationError as Fault
+from jsonschema.exceptions import SchemaError, ValidationError as Fault
 from jsonschema.validators import extend
 from pydantic import StringConstraints, TypeAdapter
-from pydantic_core import SchemaError as PatternError
-from pydantic_core import ValidationError as NoMatch
+from pydantic_core import SchemaError as PatternError, ValidationError as NoMatch
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 

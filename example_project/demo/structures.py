@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.lj import LennardJones
 from ase.cluster import Octahedron
+from ase.constraints import FixCom
 from ase.io import read, write
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
@@ -21,10 +22,16 @@ def argon_trajectory(frames: int = 20, temperature: float = 30.0, seed: int = 7)
     """A cluster of argon in Langevin dynamics (kelvin), one frame every 10 steps of 5 fs."""
     rng = np.random.default_rng(seed)
     cluster = Octahedron("Ar", 4, cutoff=1, latticeconstant=5.26)
+    cluster.set_constraint(FixCom())
     cluster.calc = LennardJones(sigma=3.4, epsilon=0.0104, rc=10.0, smooth=True)
     MaxwellBoltzmannDistribution(cluster, temperature_K=temperature, rng=rng)
     dynamics = Langevin(
-        cluster, 5 * units.fs, temperature_K=temperature, friction=0.01 / units.fs, rng=rng
+        cluster,
+        5 * units.fs,
+        temperature_K=temperature,
+        friction=0.01 / units.fs,
+        rng=rng,
+        fixcm=False,
     )
     trajectory = []
     for _ in range(frames):

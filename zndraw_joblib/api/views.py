@@ -258,9 +258,10 @@ class TaskViewSet(JobLibView, ViewSet):
             raise LeaseLost(
                 f"Attempt {attempt} is not the current one, {task.attempt}; drop the result."
             )
-        if not may:
+        # Of a task that was never granted nobody is the worker: its state alone says no.
+        if not may and task.attempt:
             raise Forbidden("Only the owner of the task's worker may report on it.")
-        if task.status == status:
+        if may and task.status == status:
             return [task]
         raise InvalidTaskTransition(f"A task that is {task.status} cannot become {status}.")
 

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.factories import SCHEMA, problem
+from zndraw_joblib.models import Job, Worker
+
+
+def test_register_answers_201_then_200(bob):
+    first = bob.register()
+    assert first.status_code == 201
+    assert first.json() == {
+        "id": first.json()["id"],
+        "room_id": "open",
+        "category": "modifiers",
+        "name": "Rotate",
+        "full_name": "open:modifiers:Rotate",
+        "schema": SCHEMA,
+        "worker_count": 1,
+        "worker_id": bob.identity,
+    }
+    again = bob.register()
+    assert again.status_code == 200
+    assert again.json() == first.json()
+
+
+def test_json_schema_is_accepted_for_schema(bob):
+    body = {"category": "modifiers", "name": "Rotate", "json_schema": SCHEMA}
+    assert bob.send("put", "/rooms/open/jobs", body).status_code == 201
+
+
+def test_schema_keeps_the_order_of_its_keys(bob):
+    schema = {"type": "object", "properties": {"z": {}, "a": {}, "m": {}}}
+    bob.register(schema=schema)
+    job = bob.get("/rooms/open/jobs/open:modifiers:Rotate").json()
+    assert list(job["schema"]["properties"]) == ["z", "a", "m"]
+
+
+def test_another_schema_conflicts_while_a_worker_lives_even_the_callers_own(bob, carol):
+    bob.register()
+    for person in (bob, carol):
+        problem(person.register(schema={"type": "object"}), "schema-conflict", 409)
+    assert Job.objects.get().schema == SCHEMA
+    # Nothing is left behind: carol's default worker was made for this registration alone.
+    assert not Worker.objects.filter(identity=carol.identity).exists()
+
+
+def test_another_schema_takes_over_when_no_live_worker_is_left(bob, carol):
+    bob.register()
+    Worker.objects.update(last_heartbeat="2020-01-01T00:00:00Z")
+    other = {"type": "object", "title": "other"}
+    answer = carol.register(schema=other)
+    assert answer.status_code == 200
+    assert answer.json()["schema"] == other
+    assert answer.json()["worker_count"] == 1
+    assert bob.claim() is None
+
+
+def test_true_and_one_are_not_the_same_schema(bob):
+    bob.register(schema={"const": True})
+    problem(bob.register(schema={"const": 1}), "schema-conflict", 409)
+
+
+def test_a_retired_job_is_not_found_and_revived_by_registering(bob):
+    bob.register()
+    Worker.objects.all().delete()
+    assert Job.objects.retire() == 1
+    problem(bob.get("/rooms/open/jobs/open:modifiers:Rotate"), "job-not-found", 404)
+    problem(bob.submit(), "job-not-found", 404)
+    assert bob.get("/rooms/open/jobs").json() == []
+    assert bob.register().status_code == 201
+    assert bob.submit().status_code == 202
+
+
+def test_only_admins_register_global_jobs(bob, root):
+    problem(bob.register("@global"), "forbidden", 403)
+    assert root.register("@global").status_code == 201
+
+
+def test_list_shows_the_rooms_own_and_global_jobs(bob, root):
+    bob.register("open")
+    bob.register("open2")
+    root.register("@global", name="Select")
+    listed = bob.get("/rooms/open/jobs").json()
+    assert [job["full_name"] for job in listed] == [
+        "@global:modifiers:Select",
+        "open:modifiers:Rotate",
+    ]
+    assert listed[0] == {
+        "full_name": "@global:modifiers:Select",
+        "category": "modifiers",
+        "name": "Select",
+        "worker_count": 1,
+    }
+    assert len(bob.get("/rooms/@global/jobs").json()) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["open2:modifiers:Rotate", "open:modifiers:Nope", "open:modifiers", "x", "a:b:c:d"]
+)
+def test_other_rooms_jobs_and_bad_names_are_not_found(bob, name):
+    bob.register("open")
+    bob.register("open2")
+    problem(bob.get(f"/rooms/open/jobs/{name}"), "job-not-found", 404)
+    problem(bob.submit(job=name), "job-not-found", 404)
+
+
+def test_percent_encoded_names_work(bob, root):
+    root.register("@global")
+    assert bob.get("/rooms/open/jobs/%40global%3Amodifiers%3ARotate").status_code == 200
+
+
+@pytest.mark.parametrize("room", ["a@b", "a:b", "x" * 129, "@internal", "a%00b", "a%0Ab"])
+def test_bad_room_ids_are_named(bob, room):
+    for answer in (
+        bob.register(room),
+        bob.get(f"/rooms/{room}/jobs"),
+        bob.get(f"/rooms/{room}/tasks"),
+        bob.get(f"/rooms/{room}/workers"),
+        bob.submit(room),
+    ):
+        problem(answer, "invalid-room-id", 400)
+
+
+def test_unknown_category(bob, settings_of):
+    body = {"category": "nonsense"}
+    document = problem(bob.register(**body), "invalid-category", 400)
+    assert "modifiers" in document["detail"]
+    settings_of(allowed_categories=["nonsense"])
+    assert bob.register(**body).status_code == 201
+
+
+def test_a_worker_of_its_own_registers_and_is_the_callers(bob, carol):
+    worker = bob.worker()
+    assert bob.register(worker_id=worker).json()["worker_id"] == worker
+    problem(carol.register("open3", worker_id=worker), "worker-not-found", 404)
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a/b", "@x", "x" * 129, "a\nb", 0, None])
+def test_bad_job_names(bob, name):
+    document = problem(bob.register(name=name), "validation-error", 400)
+    assert document["errors"][0]["pointer"] == "/name"
+    assert not Job.objects.exists()

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from django.core.signals import got_request_exception
+
+from tests.factories import V1, problem
+from zndraw_joblib.exceptions import PROBLEM_TYPES
+from zndraw_joblib.models import Job, Task, Worker
+
+EXPECTED = {
+    "job-not-found": 404,
+    "worker-not-found": 404,
+    "task-not-found": 404,
+    "not-found": 404,
+    "schema-conflict": 409,
+    "invalid-task-transition": 409,
+    "lease-lost": 409,
+    "invalid-category": 400,
+    "invalid-room-id": 400,
+    "invalid-payload": 422,
+    "validation-error": 400,
+    "content-too-large": 413,
+    "not-authenticated": 401,
+    "forbidden": 403,
+    "method-not-allowed": 405,
+    "unsupported-media-type": 415,
+    "throttled": 429,
+    "server-error": 500,
+}
+
+
+def test_every_problem_type_has_its_status():
+    assert {slug: cls.status for slug, cls in PROBLEM_TYPES.items()} == EXPECTED
+
+
+@pytest.mark.parametrize("slug", EXPECTED)
+def test_problem_types_are_explained_in_html_and_json(client, slug):
+    plain = client.get(f"/v1/problems/{slug}")
+    assert plain.json() == {
+        "type": f"/v1/problems/{slug}",
+        "title": PROBLEM_TYPES[slug].title,
+        "status": EXPECTED[slug],
+        "description": PROBLEM_TYPES[slug].description(),
+    }
+    browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    page = client.get(f"/v1/problems/{slug}", headers={"accept": browser})
+    assert page["Content-Type"].startswith("text/html")
+    assert f"<h1>{PROBLEM_TYPES[slug].title}</h1>" in page.content.decode()
+    assert "Accept" in page["Vary"]
+
+
+def test_an_unknown_problem_type(client):
+    problem(client.get("/v1/problems/nonsense"), "not-found", 404)
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "options"])
+@pytest.mark.parametrize("path", ["", "/", "/nope", "/rooms/x/jobs/", "/tasks/a/b", "/workers/"])
+def test_unknown_addresses(client, method, path):
+    problem(getattr(client, method)(f"{V1}{path}"), "not-found", 404)
+
+
+def test_405_lists_what_is_allowed(bob):
+    answer = bob.send("delete", "/rooms/open/jobs")
+    problem(answer, "method-not-allowed", 405)
+    assert answer["Allow"] == "GET, HEAD, PUT"
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_415_for_what_is_not_json(bob, media_type):
+    answer = bob.client.generic("POST", f"{V1}/workers", b"{}", content_type=media_type)
+    problem(answer, "unsupported-media-type", 415)
+    assert not Worker.objects.exists()
+
+
+def test_answers_are_json_whatever_is_accepted(bob):
+    answer = bob.get("/workers", headers={"accept": "text/html, image/png;q=0.5"})
+    assert answer["Content-Type"] == "application/json"
+
+
+def test_429_says_when_to_come_back(bob, settings, monkeypatch):
+    from rest_framework.throttling import UserRateThrottle
+
+    from zndraw_joblib.api.base import JobLibView
+
+    class Once(UserRateThrottle):
+        rate = "1/hour"
+
+    monkeypatch.setattr(JobLibView, "throttle_classes", [Once])
+    bob.get("/workers")
+    answer = bob.get("/workers")
+    problem(answer, "throttled", 429)
+    assert 0 < int(answer["Retry-After"]) <= 3600
+
+
+def broken(request, room_id, action):
+    Job.objects.create(room_id="left", category="behind", name="x", schema={})
+    raise RuntimeError("secret")
+
+
+def test_500_tells_nothing_and_is_reported(bob, settings_of, caplog):
+    settings_of(room_access="tests.api.test_problems.broken")
+    seen = []
+
+    def note(sender, request, **kwargs):
+        seen.append(request.path)
+
+    bob.client.raise_request_exception = False
+    got_request_exception.connect(note)
+    try:
+        answer = bob.get("/rooms/open/tasks")
+    finally:
+        got_request_exception.disconnect(note)
+    document = problem(answer, "server-error", 500)
+    assert "secret" not in json.dumps(document)
+    assert seen == [f"{V1}/rooms/open/tasks"]
+    assert "secret" in caplog.text
+
+
+def test_the_hosts_own_views_keep_their_own_errors(client):
+    answer = client.get("/v1/rooms/open/documents")
+    assert answer.status_code == 401
+    assert answer["Content-Type"] == "application/json"
+
+
+BAD_BODIES = {
+    "no json": b"{",
+    "an array": b"[]",
+    "a string": b'"x"',
+    "null": b"null",
+    "deep": b'{"payload":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "deep objects": b'{"payload":' + b'{"a":' * 100 + b"1" + b"}" * 100 + b"}",
+    "infinite": b'{"payload":{"a":1e400}}',
+    "minus infinite": b'{"payload":{"a":-1e999}}',
+    "nan": b'{"payload":{"a":NaN}}',
+    "infinity": b'{"payload":{"a":Infinity}}',
+    "nul": b'{"payload":{"a":"\\u0000"}}',
+    "nul in a key": b'{"payload":{"\\u0000":1}}',
+    "lone surrogate": b'{"payload":{"a":"\\ud800"}}',
+    "reversed surrogates": b'{"payload":{"a":"\\udc00\\ud800"}}',
+    "many digits": b'{"payload":{"a":' + b"9" * 5000 + b"}}",
+    "not utf-8": b'{"payload":{"a":"\xff"}}',
+    "bom": b"\xef\xbb\xbf{}",
+    "unknown field": b'{"payload":{},"more":1}',
+    "payload is a list": b'{"payload":[]}',
+    "payload is null": b'{"payload":null}',
+    "comment": b'{"payload":{}/**/}',
+}
+
+
+@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
+def test_bad_bodies_are_refused_and_change_nothing(bob, body):
+    bob.register(schema={})
+    before = (Job.objects.count(), Worker.objects.count())
+    for method, path in (
+        ("POST", "/rooms/open/tasks/open:modifiers:Rotate"),
+        ("POST", "/tasks/claim"),
+        ("POST", "/workers"),
+        ("PUT", "/rooms/open/jobs"),
+        ("PATCH", f"/workers/{bob.identity}"),
+        ("PATCH", "/tasks/01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"),
+    ):
+        answer = bob.client.generic(method, f"{V1}{path}", body, content_type="application/json")
+        problem(answer, "validation-error", 400)
+    assert (Job.objects.count(), Worker.objects.count()) == before
+    assert not Task.objects.exists()
+
+
+def test_large_bodies_are_refused_unread(bob, settings_of):
+    bob.register(schema={})
+    settings_of(max_body_bytes=100)
+    answer = bob.submit(x="y" * 100)
+    problem(answer, "content-too-large", 413)
+    settings_of(max_body_bytes=1_000_000)
+    assert bob.submit(x="y" * 100).status_code == 202
+
+
+WRONG = {
+    "/category": {"category": 0},
+    "/schema": {"schema": []},
+    "/worker_id": {"worker_id": 0},
+    "/more~1or~0less": {"more/or~less": 1},
+}
+
+
+@pytest.mark.parametrize("pointer", WRONG)
+def test_wrong_fields_are_pointed_at(bob, pointer):
+    document = problem(bob.register(**WRONG[pointer]), "validation-error", 400)
+    assert pointer in [error["pointer"] for error in document["errors"]]
+    assert pointer in document["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "/status"),
+        ({"status": "done"}, "/status"),
+        ({"status": 1}, "/status"),
+        ({"status": "running", "attempt": "1"}, "/attempt"),
+        ({"status": "running", "attempt": True}, "/attempt"),
+        ({"status": "running", "attempt": -1}, "/attempt"),
+        ({"status": "running", "attempt": 10**20}, "/attempt"),
+        ({"status": "failed", "error": 5}, "/error"),
+    ],
+)
+def test_wrong_reports_are_pointed_at(bob, body, pointer):
+    bob.register()
+    task = bob.submit().json()
+    document = problem(bob.send("patch", f"/tasks/{task['id']}", body), "validation-error", 400)
+    assert document["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize(
+    ("tasks", "pointer"),
+    [
+        ({}, "/tasks"),
+        ([1], "/tasks/0"),
+        ([{"id": "x", "attempt": 1}], "/tasks/0/id"),
+        ([{"id": "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"}], "/tasks/0/attempt"),
+    ],
+)
+def test_wrong_heartbeats_are_pointed_at(bob, tasks, pointer):
+    worker = bob.worker()
+    answer = bob.send("patch", f"/workers/{worker}", {"tasks": tasks})
+    document = problem(answer, "validation-error", 400)
+    assert [error["pointer"] for error in document["errors"]] == [pointer]
+
+
+def test_vary_prefer_is_on_every_answer(bob):
+    for answer in (bob.get("/workers"), bob.get("/nope"), bob.send("post", "/tasks/claim")):
+        assert "Prefer" in answer["Vary"]
+
+
+def test_the_openapi_document_is_the_checked_in_one(tmp_path):
+    from django.core.management import call_command
+
+    made = tmp_path / "openapi.yml"
+    call_command("spectacular", file=str(made), validate=True, fail_on_warn=True)
+    kept = Path(__file__).parents[2] / "docs" / "openapi.yml"
+    assert made.read_text() == kept.read_text(), "accept the change with `make openapi`"

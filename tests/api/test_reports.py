@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.factories import problem
+from zndraw_joblib.lifecycle import TRANSITIONS, TaskStatus
+from zndraw_joblib.models import Task
+
+REPORTS = {"running", "completed", "failed", "cancelled"}
+
+
+def in_state(bob, status: str) -> dict:
+    """A task in that state, brought there by reports."""
+    bob.register()
+    task = bob.submit().json()
+    if status == "pending":
+        return task
+    if status == "cancelled":
+        return bob.report(task["id"], "cancelled").json()
+    task = bob.claim()
+    if status in {"running", "completed", "failed"}:
+        task = bob.report(task["id"], "running", attempt=1).json()
+    if status in {"completed", "failed"}:
+        task = bob.report(task["id"], status, attempt=1).json()
+    assert task["status"] == status
+    return task
+
+
+@pytest.mark.parametrize(("before", "target"), list(itertools.product(TaskStatus, TaskStatus)))
+def test_every_pair_of_states(bob, before, target):
+    task = in_state(bob, before)
+    answer = bob.report(task["id"], target, attempt=task["attempt"])
+    stored = Task.objects.get(pk=task["id"])
+    if target not in REPORTS:
+        document = problem(answer, "validation-error", 400)
+        assert document["errors"][0]["pointer"] == "/status"
+    elif target in TRANSITIONS[before] or target == before:
+        assert answer.status_code == 200
+        assert answer.json()["status"] == target
+        assert stored.status == target
+        return
+    else:
+        problem(answer, "invalid-task-transition", 409)
+    assert stored.status == before
+
+
+def test_the_machine_is_the_designs():
+    allowed = {(a.value, b.value) for a, targets in TRANSITIONS.items() for b in targets}
+    assert allowed == {
+        ("pending", "claimed"),
+        ("claimed", "running"),
+        ("claimed", "pending"),
+        ("running", "completed"),
+        ("running", "failed"),
+        ("running", "pending"),
+        ("pending", "cancelled"),
+        ("claimed", "cancelled"),
+        ("running", "cancelled"),
+    }
+
+
+def test_times_and_worker_follow_the_states(bob):
+    task = in_state(bob, "running")
+    assert task["started_at"] is not None
+    assert task["completed_at"] is None
+    assert task["worker_id"] == bob.identity
+    done = bob.report(task["id"], "completed").json()
+    assert done["completed_at"] >= done["started_at"] >= done["created_at"]
+
+
+def test_a_repeated_finish_answers_200_and_changes_nothing(bob):
+    task = in_state(bob, "running")
+    first = bob.report(task["id"], "failed", attempt=1, error="first").json()
+    again = bob.report(task["id"], "failed", attempt=1, error="second")
+    assert again.status_code == 200
+    assert again.json() == first
+    assert bob.report(task["id"], "failed").json() == first
+
+
+def test_a_zombie_loses_to_the_worker_that_claimed_after_a_requeue(bob, carol):
+    task = in_state(bob, "running")
+    carol.register()
+    Task.objects.filter(pk=task["id"]).requeue()
+    # Requeued and not claimed again: the attempt is still the current one.
+    problem(bob.report(task["id"], "completed", attempt=1), "invalid-task-transition", 409)
+    assert carol.claim()["attempt"] == 2
+    problem(bob.report(task["id"], "completed", attempt=1), "lease-lost", 409)
+    problem(bob.report(task["id"], "running", attempt=1), "lease-lost", 409)
+    problem(bob.report(task["id"], "completed"), "forbidden", 403)
+    assert Task.objects.get().status == "claimed"
+    assert carol.report(task["id"], "running", attempt=2).status_code == 200
+    assert carol.report(task["id"], "completed", attempt=2).status_code == 200
+    problem(bob.report(task["id"], "completed", attempt=1), "lease-lost", 409)
+
+
+def test_an_attempt_never_granted_is_refused(bob):
+    task = in_state(bob, "claimed")
+    problem(bob.report(task["id"], "running", attempt=2), "lease-lost", 409)
+    problem(bob.report(task["id"], "running", attempt=0), "lease-lost", 409)
+
+
+def test_error_texts_are_cut_at_the_limit_between_characters(bob):
+    task = in_state(bob, "running")
+    failed = bob.report(task["id"], "failed", error="é" * 5000).json()
+    assert failed["error"] == "é" * 4096
+
+
+@pytest.mark.parametrize("status", ["running", "completed"])
+def test_errors_go_with_failures_alone(bob, status):
+    task = in_state(bob, "running")
+    document = problem(bob.report(task["id"], status, error="x"), "validation-error", 400)
+    assert document["errors"][0]["pointer"] == "/error"
+    assert bob.report(task["id"], status, error=None).status_code == 200
+
+
+def test_the_submitter_cancels_and_the_worker_learns_of_it(bob, alice):
+    bob.register()
+    worker = bob.worker()
+    bob.register(worker_id=worker)
+    task = alice.submit().json()
+    bob.claim(worker)
+    assert alice.report(task["id"], "cancelled", error="not needed").status_code == 200
+    reply = bob.send(
+        "patch", f"/workers/{worker}", {"tasks": [{"id": task["id"], "attempt": 1}]}
+    ).json()
+    assert reply["cancelled"] == [task["id"]]
+    assert reply["lost"] == []
+    problem(bob.report(task["id"], "running", attempt=1), "invalid-task-transition", 409)
+
+
+def test_an_admin_reports_for_anybody(bob, root):
+    task = in_state(bob, "running")
+    assert root.report(task["id"], "completed").json()["status"] == "completed"
