@@ -1,0 +1,98 @@
+"""Real server processes on the test database, for what one process cannot show."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+from django.db import connection
+
+ROOT = Path(__file__).parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment of a process that shares the test database and the layer."""
+    values = connection.settings_dict
+    if connection.vendor == "sqlite":
+        url = f"sqlite:///{values['NAME']}"
+    else:
+        base = os.environ["DATABASE_URL"]
+        head, _, query = base.partition("?")
+        url = f"{head.rpartition('/')[0]}/{values['NAME']}" + (f"?{query}" if query else "")
+    return {**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(ROOT), **extra}
+
+
+@contextmanager
+def process(*command: str, **extra: str) -> Iterator[Any]:
+    """A process that is ended at the end; `.log` is the file of its output."""
+    with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
+        child: Any = subprocess.Popen(
+            [sys.executable, *command],
+            env=environment(**extra),
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        child.log = Path(log.name)
+        try:
+            yield child
+        finally:
+            with suppress(ProcessLookupError):
+                child.terminate()
+            try:
+                child.wait(15)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+@contextmanager
+def server(**extra: str) -> Iterator[str]:
+    """A uvicorn process of the example project; gives its address."""
+    port = free_port()
+    with process(
+        "-m",
+        "uvicorn",
+        "example_project.asgi:application",
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+        "--timeout-graceful-shutdown",
+        "3",
+        **extra,
+    ) as child:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 30
+        while True:
+            with suppress(httpx.TransportError):
+                if httpx.get(f"{url}/v1/problems/not-found").status_code == 200:
+                    break
+            assert child.poll() is None, child.log.read_text()
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.05)
+        yield url
+
+
+def until(condition: Any, seconds: float = 20) -> Any:
+    """Wait until the condition holds; fails otherwise."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.02)
+    return value

@@ -1,0 +1,282 @@
+"""Waiting in one process, and who may be woken by what."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
+from django.test import AsyncClient
+
+from tests.factories import V1
+from zndraw_joblib import notifications
+from zndraw_joblib.api.waiting import granted_wait
+from zndraw_joblib.models import Task, Worker
+from zndraw_joblib.sweeper import sweep
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LONG = 20
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("wait=5", 5),
+        ("WAIT = 5", 5),
+        ('wait="5"', 5),
+        ("respond-async, wait=5; x=y", 5),
+        ("wait=7, wait=9", 7),
+        ("wait=0", 0),
+        ("wait=500", 120),
+        ("wait=" + "9" * 5000, 120),
+        ("wait=-1", None),
+        ("wait=x", None),
+        ("wait=", None),
+        ("wait=٣", None),
+        ("wait", None),
+        ("return=minimal", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_prefer_headers(header, seconds):
+    assert granted_wait(header) == seconds
+
+
+@pytest.fixture
+def running(bob):
+    bob.register()
+    bob.submit()
+    task = bob.claim()
+    bob.report(task["id"], "running")
+    return task["id"]
+
+
+def headers(person, **more):
+    return {"authorization": f"Token {person.token}", **more}
+
+
+async def waiting(person, task_id, wait=LONG):
+    return await AsyncClient().get(
+        f"{V1}/tasks/{task_id}", headers=headers(person, prefer=f"wait={wait}")
+    )
+
+
+async def after_it_waits(change, *args):
+    hub = notifications.get_hub()
+    while not hub._ends and not hub._idle:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    return await sync_to_async(change)(*args)
+
+
+async def test_a_waiter_is_woken_by_the_end(bob, running):
+    started = time.monotonic()
+    answer, _ = await asyncio.gather(
+        waiting(bob, running), after_it_waits(bob.report, running, "completed")
+    )
+    assert answer.json()["status"] == "completed"
+    assert answer["Preference-Applied"] == f"wait={LONG}"
+    # By the news, not by the re-read or the deadline.
+    assert time.monotonic() - started < notifications.REREAD_SECONDS
+
+
+async def test_a_waiter_is_answered_with_the_present_state_at_its_deadline(bob, running):
+    answer = await waiting(bob, running, 1)
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "running"
+    assert answer["Preference-Applied"] == "wait=1"
+
+
+async def test_a_terminal_task_and_no_wish_are_answered_at_once(bob, running):
+    plain = await AsyncClient().get(f"{V1}/tasks/{running}", headers=headers(bob))
+    assert "Preference-Applied" not in plain
+    await sync_to_async(bob.report)(running, "completed")
+    started = time.monotonic()
+    assert (await waiting(bob, running)).json()["status"] == "completed"
+    assert time.monotonic() - started < LONG / 2
+
+
+async def test_errors_are_not_waited_for(bob, carol, running):
+    answer = await waiting(bob, "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b")
+    assert answer.status_code == 404
+    assert "Preference-Applied" not in answer
+
+
+def test_wsgi_does_not_honour_a_wait(bob, running):
+    answer = bob.get(f"/tasks/{running}", headers={"prefer": "wait=5"})
+    assert answer.status_code == 200
+    assert "Preference-Applied" not in answer
+    answer = bob.send("post", "/tasks/claim", headers={"prefer": "wait=5"})
+    assert answer.json() == {"task": None}
+    assert "Preference-Applied" not in answer
+
+
+async def test_the_sweeper_and_the_admin_verbs_wake_waiters(bob, running, settings_of):
+    settings_of(worker_timeout_seconds=0.01)
+
+    def die():
+        Task.objects.update(lease_expires_at="2020-01-01T00:00:00Z")
+        sweep()
+
+    answer, _ = await asyncio.gather(waiting(bob, running), after_it_waits(die))
+    assert answer.json()["status"] == "failed"
+    assert "timed out" in answer.json()["error"]
+
+
+async def test_without_news_the_reread_answers(bob, running, monkeypatch):
+    monkeypatch.setattr(notifications, "REREAD_SECONDS", 0.5)
+    monkeypatch.setattr(notifications.publisher, "publish", lambda *args: None)
+    started = time.monotonic()
+    answer, _ = await asyncio.gather(
+        waiting(bob, running), after_it_waits(bob.report, running, "completed")
+    )
+    assert answer.json()["status"] == "completed"
+    assert time.monotonic() - started < LONG / 2
+
+
+async def test_a_layer_that_fails_costs_no_answer(bob, running, monkeypatch):
+    layer = get_channel_layer()
+
+    async def refuse(*args):
+        raise ConnectionError("the layer is down")
+
+    for name in ("group_add", "group_send", "group_discard", "new_channel"):
+        monkeypatch.setattr(layer, name, refuse)
+    monkeypatch.setattr(notifications, "REREAD_SECONDS", 0.5)
+    answer, _ = await asyncio.gather(
+        waiting(bob, running), after_it_waits(bob.report, running, "completed")
+    )
+    assert answer.json()["status"] == "completed"
+
+
+async def test_an_end_between_the_look_and_the_subscription_is_seen(bob, running, monkeypatch):
+    """The control: without the read after joining, this waits for the re-read."""
+    join = notifications.Hub._join
+
+    async def end_first(self, group):
+        monkeypatch.setattr(notifications.Hub, "_join", join)
+        await sync_to_async(bob.report)(running, "completed")
+        await join(self, group)
+
+    monkeypatch.setattr(notifications.Hub, "_join", end_first)
+    monkeypatch.setattr(notifications, "REREAD_SECONDS", 60)
+    answer = await asyncio.wait_for(waiting(bob, running), LONG / 2)
+    assert answer.json()["status"] == "completed"
+
+
+async def test_a_deleted_task_ends_the_wait(bob, running, monkeypatch):
+    monkeypatch.setattr(notifications, "REREAD_SECONDS", 0.3)
+    answer, _ = await asyncio.gather(
+        waiting(bob, running), after_it_waits(lambda: Task.objects.all().delete())
+    )
+    assert answer.status_code == 404
+
+
+async def claiming(person, wait=LONG, **body):
+    return await AsyncClient().post(
+        f"{V1}/tasks/claim",
+        body,
+        content_type="application/json",
+        headers=headers(person, prefer=f"wait={wait}"),
+    )
+
+
+async def test_a_claim_waits_for_work(bob):
+    await sync_to_async(bob.register)()
+    started = time.monotonic()
+    answer, submitted = await asyncio.gather(claiming(bob), after_it_waits(bob.submit))
+    assert answer.json()["task"]["id"] == submitted.json()["id"]
+    assert answer["Preference-Applied"] == f"wait={LONG}"
+    assert time.monotonic() - started < notifications.REREAD_SECONDS
+    assert (await claiming(bob, 1)).json() == {"task": None}
+
+
+async def test_a_requeued_task_wakes_a_claimer(bob, running):
+    requeue = Task.objects.filter(pk=running).requeue
+    answer, _ = await asyncio.gather(claiming(bob), after_it_waits(requeue))
+    assert answer.json()["task"]["attempt"] == 2
+
+
+async def test_one_claimer_is_woken_for_each_task(bob, monkeypatch):
+    await sync_to_async(bob.register)()
+    tried = []
+    claim = type(Task.objects.all()).claim
+
+    def count(self, *args):
+        tried.append(1)
+        return claim(self, *args)
+
+    monkeypatch.setattr(type(Task.objects.all()), "claim", count)
+    waiters = [asyncio.create_task(claiming(bob)) for _ in range(10)]
+    hub = notifications.get_hub()
+    while sum(len(queue) for queue in hub._idle.values()) < 10:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    before = len(tried)
+    for _ in range(10):
+        await sync_to_async(bob.submit)()
+    answers = await asyncio.gather(*waiters)
+    ids = {answer.json()["task"]["id"] for answer in answers}
+    assert len(ids) == 10
+    # Waking all for each would cost 55.
+    assert len(tried) - before <= 15
+
+
+async def test_a_claimer_that_left_passes_the_news_on(bob):
+    await sync_to_async(bob.register)()
+    hub = notifications.get_hub()
+    first = asyncio.create_task(claiming(bob))
+    await after_it_waits(lambda: None)
+    second = asyncio.create_task(claiming(bob))
+    while sum(len(queue) for queue in hub._idle.values()) < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    wake = hub._wake
+
+    def wake_and_leave(job, task):
+        hub._wake = wake
+        wake(job, task)
+        first.cancel()
+
+    hub._wake = wake_and_leave
+    started = time.monotonic()
+    submitted = await sync_to_async(bob.submit)()
+    answer = await second
+    assert answer.json()["task"]["id"] == submitted.json()["id"]
+    assert time.monotonic() - started < notifications.REREAD_SECONDS
+
+
+async def test_a_lost_registration_is_said_to_a_waiting_claimer(bob):
+    worker = await sync_to_async(bob.worker)()
+    await sync_to_async(bob.register)(worker_id=worker)
+
+    await sync_to_async(Worker.objects.all().delete)()
+    assert (await claiming(bob, 1, worker_id=worker)).status_code == 404
+
+
+def test_a_publisher_without_a_server_uses_one_thread_and_survives_a_fork(bob, running):
+    publisher = notifications.Publisher()
+    for _ in range(3):
+        publisher.publish("joblib.test", {"type": "x"})
+    publisher.flush()
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count("joblib-news") >= 1
+    before = threading.active_count()
+    publisher.publish("joblib.test", {"type": "x"})
+    publisher.flush()
+    assert threading.active_count() == before
+    publisher.forget()
+    publisher.publish("joblib.test", {"type": "x"})
+    publisher.flush()
+    assert not publisher._outstanding
+
+
+def test_news_is_bounded(monkeypatch, caplog):
+    monkeypatch.setattr(notifications, "MAX_OUTSTANDING", 0)
+    notifications.Publisher().publish("joblib.test", {"type": "x"})
+    assert "dropped" in caplog.text
