@@ -1,0 +1,26 @@
+"""A job and a worker for the tests: ``python -m tests.client.jobs``."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from zndraw_joblib.client import Api, ClaimedTask, JobManager
+
+
+class Double(BaseModel):
+    category: ClassVar[str] = "analysis"
+    number: int
+
+    def run(self, task: ClaimedTask) -> None:
+        if self.number < 0:
+            raise ValueError("negative")
+
+
+if __name__ == "__main__":
+    with Api(os.environ["JOBLIB_URL"], os.environ["JOBLIB_TOKEN"]) as api:
+        manager = JobManager(api)
+        manager.register(Double)
+        manager.serve(concurrency=2)

@@ -1,0 +1,431 @@
+"""The SDK against a stand-in for the server: what is sent, retried, dropped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from typing import ClassVar
+
+import httpx
+import pytest
+from pydantic import BaseModel, Field
+
+from zndraw_joblib.client import (
+    Api,
+    ApiError,
+    ClaimedTask,
+    JobManager,
+    LeaseLostError,
+    ServerError,
+    TaskWaitTimeout,
+    exceptions,
+)
+from zndraw_joblib.client.worker import cut
+
+NOW = "2026-01-01T00:00:00Z"
+
+
+class Server:
+    """Answers like the server; `queue` holds tasks to grant, `fail` what to raise or answer."""
+
+    def __init__(self):
+        self.calls, self.queue, self.fail, self.tasks = [], [], {}, {}
+        self.workers, self.released = 0, threading.Event()
+        self.honours_waits = True
+        self.lock = threading.Lock()
+
+    def __call__(self, request):
+        body = json.loads(request.content) if request.content else None
+        path = request.url.raw_path.decode().removeprefix("/v1/joblib")
+        call = (request.method, path, body)
+        with self.lock:
+            self.calls.append(call)
+            key = f"{request.method} {path}"
+            planned = self.fail.get(key)
+            if planned:
+                failure = planned.pop(0)
+                if isinstance(failure, Exception):
+                    raise failure
+                return failure
+        return getattr(self, request.method.lower())(path, body, request)
+
+    def post(self, path, body, request):
+        if path == "/workers":
+            self.workers += 1
+            return httpx.Response(201, json={"id": f"w{self.workers}"})
+        if path == "/tasks/claim":
+            if not self.queue and self.honours_waits and "prefer" in request.headers:
+                self.released.wait(20)
+            headers = {"Preference-Applied": "wait=1"} if self.honours_waits else {}
+            with self.lock:
+                task = self.queue.pop(0) if self.queue else None
+            return httpx.Response(200, json={"task": task}, headers=headers)
+        return httpx.Response(202, json={"id": "t1"})
+
+    def put(self, path, body, request):
+        return httpx.Response(201, json={"worker_id": body["worker_id"]})
+
+    def patch(self, path, body, request):
+        if path.startswith("/workers"):
+            return httpx.Response(200, json={"id": path[9:], "last_heartbeat": NOW})
+        self.tasks[path[7:]] = body["status"]
+        return httpx.Response(200, json=task(path[7:], status=body["status"]))
+
+    def get(self, path, body, request):
+        return httpx.Response(200, json=task(path[7:], status=self.tasks.get(path[7:], "pending")))
+
+    def delete(self, path, body, request):
+        return httpx.Response(204)
+
+    def sent(self, method, prefix=""):
+        return [c for c in self.calls if c[0] == method and c[1].startswith(prefix)]
+
+
+def task(task_id, **values):
+    return {
+        "id": task_id,
+        "job_name": "@global:modifiers:Rotate",
+        "room_id": "r",
+        "status": "claimed",
+        "payload": {"angle": 1},
+        "created_at": NOW,
+        "attempt": 1,
+        "unknown": "ignored",
+        **values,
+    }
+
+
+def refusal(slug, status=409, **headers):
+    return httpx.Response(
+        status,
+        json={"type": f"/v1/problems/{slug}", "title": "T", "status": status, "detail": "why"},
+        headers=headers,
+    )
+
+
+class Rotate(BaseModel):
+    category: ClassVar[str] = "modifiers"
+    angle: float = Field(0, le=100)
+    ran: ClassVar[list] = []
+
+    def run(self):
+        Rotate.ran.append(self.angle)
+
+
+@pytest.fixture
+def server():
+    stand_in = Server()
+    yield stand_in
+    stand_in.released.set()
+
+
+@pytest.fixture
+def manager(server):
+    Rotate.ran.clear()
+    transport = httpx.MockTransport(server)
+    return JobManager(Api("http://x/", "secret", transport=transport), heartbeat_interval=0.02)
+
+
+def slugs():
+    return [cls for cls in ApiError.__subclasses__() if cls.slug]
+
+
+@pytest.mark.parametrize("cls", slugs(), ids=lambda cls: cls.slug)
+def test_problems_become_typed_errors(server, manager, cls):
+    server.fail["GET /tasks/t"] = [refusal(cls.slug, 400, **{"Retry-After": "7"})]
+    with pytest.raises(ApiError) as caught:
+        manager.get("t")
+    assert type(caught.value) is cls
+    assert caught.value.status == 400
+    assert caught.value.problem["detail"] == "why"
+    assert caught.value.retry_after == 7
+    assert "why" in str(caught.value)
+
+
+def test_answers_that_are_no_problems_are_errors_too(server, manager):
+    server.fail["GET /tasks/t"] = [httpx.Response(500, text="oops")]
+    with pytest.raises(ServerError):
+        manager.get("t")
+    server.fail["GET /tasks/t"] = [httpx.Response(418, json=[])]
+    with pytest.raises(ApiError) as caught:
+        manager.get("t")
+    assert type(caught.value) is ApiError
+    assert caught.value.problem == {}
+
+
+def test_every_slug_of_the_contract_has_a_class():
+    assert {cls.slug for cls in slugs()} >= {
+        *("job-not-found", "worker-not-found", "task-not-found", "schema-conflict"),
+        *("invalid-task-transition", "lease-lost", "invalid-category", "invalid-room-id"),
+        *("invalid-payload", "forbidden", "validation-error", "not-authenticated", "throttled"),
+    }
+    assert exceptions.LeaseLostError.slug == "lease-lost"
+
+
+def test_register_and_the_mapping(server, manager):
+    assert manager.register(Rotate) is Rotate
+
+    @manager.register(room="room 1/?%")
+    class Plain(BaseModel):
+        pass
+
+    assert list(manager) == ["@global:modifiers:Rotate", "room 1/?%:modifiers:Plain"]
+    assert len(manager) == 2
+    assert manager["@global:modifiers:Rotate"] is Rotate
+    assert "@global:modifiers:Nope" not in manager
+    one, two = server.sent("PUT")
+    assert one[1] == "/rooms/@global/jobs"
+    assert two[1] == "/rooms/room%201%2F%3F%25/jobs"
+    assert one[2] == {
+        "category": "modifiers",
+        "name": "Rotate",
+        "schema": Rotate.model_json_schema(),
+        "worker_id": "w1",
+    }
+    assert server.workers == 1
+    assert manager.worker_id == "w1"
+
+
+def test_submit_names_the_rooms_own_or_the_global_job(server, manager):
+    assert manager.submit(Rotate(angle=3), room="r") == "t1"
+    manager.register(room="r")(Rotate)
+    manager.submit(Rotate(angle=3), room="r")
+    manager.submit(Rotate(angle=3), room="r", job_room="@global")
+    assert [c[1] for c in server.sent("POST", "/rooms")] == [
+        "/rooms/r/tasks/@global:modifiers:Rotate",
+        "/rooms/r/tasks/r:modifiers:Rotate",
+        "/rooms/r/tasks/@global:modifiers:Rotate",
+    ]
+    assert server.sent("POST", "/rooms")[0][2] == {"payload": {"angle": 3}}
+
+
+def test_a_submit_is_repeated_only_when_it_never_arrived(server, manager):
+    key = "POST /rooms/r/tasks/@global:modifiers:Rotate"
+    server.fail[key] = [httpx.ConnectError("no"), httpx.ConnectTimeout("no")]
+    manager.submit(Rotate(), room="r")
+    assert len(server.sent("POST", "/rooms")) == 3
+    server.fail[key] = [httpx.ReadTimeout("late")]
+    with pytest.raises(httpx.ReadTimeout):
+        manager.submit(Rotate(), room="r")
+    assert len(server.sent("POST", "/rooms")) == 4
+
+
+def test_a_report_is_repeated_until_it_arrives(server, manager):
+    server.fail["PATCH /tasks/t"] = [httpx.ReadTimeout("x"), httpx.Response(502)]
+    claimed = ClaimedTask(**{k: v for k, v in task("t").items() if k != "unknown"})
+    assert manager.complete(claimed).status == "completed"
+    bodies = [c[2] for c in server.sent("PATCH", "/tasks")]
+    assert bodies == [{"status": "completed", "attempt": 1}] * 3
+
+
+def test_wait_returns_the_end_or_times_out(server, manager):
+    with pytest.raises(TaskWaitTimeout):
+        manager.wait("t", timeout=0.3)
+    polls = len(server.sent("GET"))
+    server.fail["GET /tasks/t"] = [httpx.ReadError("dropped"), httpx.Response(503)]
+    threading.Timer(0.2, server.tasks.__setitem__, ("t", "failed")).start()
+    assert manager.wait("t", timeout=10).status == "failed"
+    assert polls < 10
+    server.fail["GET /tasks/t"] = [refusal("task-not-found", 404)]
+    with pytest.raises(exceptions.TaskNotFoundError):
+        manager.wait("t")
+
+
+def test_a_stream_claims_only_when_asked_and_stops_during_a_long_poll(server, manager):
+    manager.register(Rotate)
+    server.queue += [task("a"), task("b")]
+    stream = manager.listen()
+    assert next(stream).id == "a"
+    time.sleep(0.1)
+    assert len(server.queue) == 1
+    assert next(stream).id == "b"
+    threading.Timer(0.2, stream.stop).start()
+    started = time.monotonic()
+    assert list(stream) == []
+    # The stand-in answers a long poll after 20 s.
+    assert time.monotonic() - started < 10
+    assert list(stream) == []
+
+
+def test_a_task_granted_after_the_stop_is_given_up(server, manager):
+    manager.register(Rotate)
+    stream = manager.listen()
+    threading.Timer(0.2, stream.stop).start()
+    assert list(stream) == []
+    server.queue.append(task("late"))
+    server.released.set()
+    deadline = time.monotonic() + 10
+    while server.queue and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    manager.heartbeat()
+    assert server.sent("PATCH", "/workers")[-1][2] == {"tasks": []}
+
+
+def test_a_server_that_does_not_wait_is_polled(server, manager):
+    server.honours_waits = False
+    manager.register(Rotate)
+    stream = manager.listen(interval=0.05)
+    threading.Timer(0.3, server.queue.append, (task("a"),)).start()
+    assert next(stream).id == "a"
+    assert 2 <= len(server.sent("POST", "/tasks/claim")) < 40
+
+
+def test_heartbeats_list_what_runs_and_learn_what_to_stop(server, manager):
+    manager.register(Rotate)
+    server.queue += [task("a"), task("b"), task("c", attempt=3)]
+    claimed = [manager.claim() for _ in range(3)]
+    manager.start(claimed[0])
+    manager.complete(claimed[0])
+    server.fail["PATCH /workers/w1"] = [
+        httpx.Response(
+            200, json={"id": "w1", "last_heartbeat": NOW, "lost": ["b"], "cancelled": ["c", "a"]}
+        )
+    ]
+    manager.heartbeat()
+    assert server.sent("PATCH", "/workers")[0][2] == {
+        "tasks": [{"id": "b", "attempt": 1}, {"id": "c", "attempt": 3}]
+    }
+    assert [manager.should_stop(one) for one in claimed] == [False, True, True]
+
+
+@pytest.mark.parametrize("how", ["heartbeat", "claim"])
+def test_a_lost_registration_registers_again(server, manager, how):
+    manager.register(Rotate)
+    server.fail["PATCH /workers/w1"] = [refusal("worker-not-found", 404)]
+    server.fail["POST /tasks/claim"] = [refusal("worker-not-found", 404)]
+    getattr(manager, how)()
+    assert manager.worker_id == "w2"
+    assert [c[2]["worker_id"] for c in server.sent("PUT")] == ["w1", "w2"]
+
+
+def test_leaving_drains_with_heartbeats_and_then_deletes_the_worker(server, manager):
+    server.queue.append(task("a"))
+    with manager:
+        manager.register(Rotate)
+        claimed = manager.claim()
+
+        def finish():
+            manager.start(claimed)
+            time.sleep(0.4)
+            manager.complete(claimed)
+
+        thread = threading.Thread(target=finish)
+        thread.start()
+        left_at = len(server.calls)
+    thread.join()
+    after = [(c[0], c[1]) for c in server.calls[left_at:]]
+    done = after.index(("DELETE", "/workers/w1"))
+    assert after[:done].count(("PATCH", "/workers/w1")) >= 3
+    assert server.tasks["a"] == "completed"
+    assert after[-1] == ("DELETE", "/workers/w1")
+
+
+def serve(server, manager, count, execute=None, **options):
+    """Serve until so many tasks were reported terminal or dropped, then stop."""
+    manager.register(Rotate)
+
+    def stop():
+        deadline = time.monotonic() + 15
+        while len(server.tasks) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while "running" in server.tasks.values() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        manager.stop()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    manager.serve(execute, **options)
+    stopper.join()
+
+
+def test_serve_runs_and_reports(server, manager):
+    server.queue += [task("a"), task("b", payload={"angle": 2})]
+    serve(server, manager, 2)
+    assert sorted(Rotate.ran) == [1, 2]
+    assert server.tasks == {"a": "completed", "b": "completed"}
+    assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
+
+
+def bodies(server, task_id):
+    return [c[2] for c in server.sent("PATCH", f"/tasks/{task_id}")]
+
+
+def test_an_exception_and_a_refused_payload_become_failed(server, manager):
+    server.queue += [
+        task("a"),
+        task("b", payload={"angle": 1000}),
+        task("c", job_name="@global:modifiers:Unknown"),
+    ]
+
+    def execute(claimed, instance):
+        raise RuntimeError("it broke")
+
+    serve(server, manager, 3, execute)
+    assert server.tasks == dict.fromkeys("abc", "failed")
+    errors = {key: bodies(server, key)[-1]["error"] for key in "abc"}
+    assert errors["a"].startswith("RuntimeError: it broke")
+    assert "less than or equal to 100" in errors["b"]
+    assert "no class" in errors["c"]
+    assert [body["status"] for body in bodies(server, "b")] == ["running", "failed"]
+
+
+@pytest.mark.parametrize("slug", ["lease-lost", "invalid-task-transition"])
+def test_a_lost_task_is_dropped_and_the_loop_goes_on(server, manager, slug):
+    server.queue += [task("a"), task("b")]
+    ran = []
+
+    def execute(claimed):
+        ran.append(claimed.id)
+        if claimed.id == "a":
+            server.fail["PATCH /tasks/a"] = [refusal(slug)]
+            server.tasks["a"] = "not ours"
+
+    serve(server, manager, 2, execute)
+    assert ran == ["a", "b"]
+    assert server.tasks["b"] == "completed"
+    assert [body["status"] for body in bodies(server, "a")] == ["running", "completed"]
+
+
+def test_a_report_outside_serve_says_that_the_lease_is_lost(server, manager):
+    server.fail["PATCH /tasks/t"] = [refusal("lease-lost")]
+    with pytest.raises(LeaseLostError):
+        manager.complete("t")
+
+
+def test_tasks_run_beside_each_other(server, manager):
+    server.queue += [task("a"), task("b"), task("c")]
+    together = threading.Barrier(3, timeout=10)
+    serve(server, manager, 3, lambda claimed: together.wait(), concurrency=3)
+    assert server.tasks == dict.fromkeys("abc", "completed")
+
+
+def test_an_unreachable_server_is_asked_again(server, manager):
+    server.fail["POST /tasks/claim"] = [httpx.ConnectError("no")] * 3 + [httpx.Response(502)]
+    server.queue.append(task("a"))
+    serve(server, manager, 1)
+    assert server.tasks == {"a": "completed"}
+
+
+def test_errors_are_cut_between_characters():
+    assert cut("é" * 5000) == "é" * 4096
+    assert cut("x") == "x"
+
+
+def test_it_imports_where_there_is_no_django():
+    code = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name.split('.')[0] in {'django','rest_framework','channels','asgiref'}:\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "import zndraw_joblib, zndraw_joblib.client\n"
+        "from zndraw_joblib import *\n"
+        "from zndraw_joblib import JobManager, TaskStream, ClaimedTask, ApiManager, TaskStatus\n"
+        "from zndraw_joblib import LeaseLost\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
