@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from zndraw_joblib.models import Task
+
+TASKS = "/admin/zndraw_joblib/task/"
+
+
+@pytest.fixture
+def admin(root, client):
+    client.force_login(root.user)
+    return client
+
+
+@pytest.fixture
+def three(bob):
+    bob.register(schema={})
+    tasks = [bob.submit(text="<script>alert(1)</script>").json()["id"] for _ in range(3)]
+    bob.claim()
+    bob.report(tasks[0], "running")
+    bob.report(tasks[0], "failed", error="<b>bold</b>")
+    bob.claim()
+    return tasks
+
+
+def page(client, url):
+    answer = client.get(url)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+@pytest.mark.parametrize("model", ["job", "worker", "task"])
+def test_lists_and_details_render_read_only(admin, three, model):
+    listing = page(admin, f"/admin/zndraw_joblib/{model}/")
+    assert "joblib" in listing
+    from django.apps import apps
+
+    row = apps.get_model("zndraw_joblib", model).objects.first()
+    detail = page(admin, f"/admin/zndraw_joblib/{model}/{row.pk}/change/")
+    assert 'name="_save"' not in detail
+    assert admin.get(f"/admin/zndraw_joblib/{model}/add/").status_code == 403
+    assert admin.post(f"/admin/zndraw_joblib/{model}/{row.pk}/delete/").status_code == 403
+
+
+def test_payload_and_error_are_escaped(admin, three):
+    detail = page(admin, f"{TASKS}{three[0]}/change/")
+    assert "<script>alert(1)" not in detail
+    assert "&lt;script&gt;alert(1)" in detail
+    assert "&lt;b&gt;bold&lt;/b&gt;" in detail
+    assert "joblib-failed" in detail
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("", 3),
+        ("?status__exact=pending", 1),
+        ("?room_id=open", 3),
+        ("?room_id=elsewhere", 0),
+        ("?age=hour", 3),
+        ("?age=older", 0),
+        ("?q=open", 3),
+        ("?q=nothing", 0),
+    ],
+)
+def test_filters_and_search(admin, three, query, count):
+    assert page(admin, TASKS + query).count('class="action-select"') == count
+
+
+def test_search_by_id(admin, three):
+    found = page(admin, f"{TASKS}?q={three[1]}")
+    assert found.count('class="action-select"') == 1
+    assert three[1] in found
+
+
+def test_the_list_has_no_n_plus_one_and_counts_no_whole_table(admin, bob, three):
+    def queries():
+        with CaptureQueriesContext(connection) as captured:
+            page(admin, TASKS)
+        return captured
+
+    before = len(queries())
+    for _ in range(10):
+        bob.submit()
+    after = queries()
+    assert len(after) == before
+    counts = [q["sql"] for q in after if "COUNT(" in q["sql"] and "joblib_task" in q["sql"]]
+    assert not counts, counts
+
+
+def act(client, action, ids, **more):
+    return client.post(
+        TASKS, {"action": action, "_selected_action": ids, **more}, follow=True
+    ).content.decode()
+
+
+def test_cancel_asks_first_and_leaves_an_entry(admin, three):
+    asked = act(admin, "cancel", three)
+    assert "Are you sure?" in asked
+    assert Task.objects.filter(status="cancelled").count() == 0
+    done = act(admin, "cancel", three, confirmed="yes")
+    assert "2 tasks are now cancelled." in done
+    assert "1 task was not in a state that allows it." in done
+    assert Task.objects.filter(status="cancelled").count() == 2
+    entries = LogEntry.objects.filter(object_id__in=three[1:])
+    assert {entry.change_message for entry in entries} == {"cancel: now cancelled"}
+    assert entries.count() == 2
+
+
+def test_requeue_takes_claimed_tasks_from_their_worker(admin, three, bob):
+    assert "1 task is now pending." in act(admin, "requeue", three, confirmed="yes")
+    assert Task.objects.get(pk=three[0]).status == "failed"
+    task = Task.objects.get(pk=three[1])
+    assert (task.status, task.worker_id) == ("pending", None)
+    assert LogEntry.objects.get().object_id == three[1]
+    assert bob.claim()["attempt"] == 2
+
+
+def test_actions_need_the_permission(client, people, three):
+    from django.contrib.auth.models import Permission
+
+    staff = people("staff", is_staff=True).user
+    staff.user_permissions.add(
+        Permission.objects.get(codename="view_task", content_type__app_label="zndraw_joblib")
+    )
+    client.force_login(staff)
+    assert 'value="cancel"' not in page(client, TASKS)
+    act(client, "cancel", three, confirmed="yes")
+    assert not Task.objects.filter(status="cancelled").exists()

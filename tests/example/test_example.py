@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+
+from example_project.demo import structures
+from tests.servers import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_rotation_turns_about_the_centre():
+    atoms = Atoms("Ar2", [[1, 0, 0], [3, 0, 0]])
+    (turned,) = structures.rotate([atoms], 90, "z")
+    assert np.allclose(turned.positions, [[2, -1, 0], [2, 1, 0]])
+    assert np.allclose(atoms.positions, [[1, 0, 0], [3, 0, 0]])
+
+
+def test_selection_within_a_distance():
+    atoms = Atoms("Ar4", [[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3.1]])
+    assert structures.select_within(atoms, 0, 2.0) == [1, 2]
+    with pytest.raises(ValueError, match="atom 4 does not exist"):
+        structures.select_within(atoms, 4, 1)
+
+
+def test_histogram_of_known_distances():
+    atoms = Atoms("Ar3", [[0, 0, 0], [1, 0, 0], [3, 0, 0]])
+    counts, edges = structures.distance_histogram([atoms, atoms], 4, 4.0)
+    assert counts.tolist() == [0, 2, 2, 2]
+    assert edges.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_xyz_there_and_back():
+    frames = structures.argon_trajectory(frames=2)
+    back = structures.from_xyz(structures.to_xyz(frames))
+    assert np.allclose(back[1].positions, frames[1].positions, atol=1e-6)
+    assert not np.allclose(back[0].positions, back[1].positions)
+    with pytest.raises(Exception, match=r".+"):
+        structures.from_xyz("nonsense")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://u:p%40ss@db:5433/name", ["db", 5433, "u", "p@ss", "name"]),
+        ("postgresql://u@%2Ftmp%2Fpg/name", ["/tmp/pg", "", "u", "", "name"]),
+    ],
+)
+def test_database_urls(url, expected, tmp_path):
+    code = (
+        "import json; from example_project.settings import DATABASES, CHANNEL_LAYERS, CACHES\n"
+        "d = DATABASES['default']\n"
+        "print(json.dumps([[d[k] for k in ('HOST','PORT','USER','PASSWORD','NAME')],"
+        "d['OPTIONS']['pool'], CHANNEL_LAYERS['default']['BACKEND'], CACHES['default']['BACKEND']]))"
+    )
+    env = {"DATABASE_URL": url, "REDIS_URL": "redis://x:1/0", "DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    values, pool, layer, cache = json.loads(done.stdout)
+    assert values == expected
+    assert pool["max_size"] == 16
+    assert layer == "channels_redis.pubsub.RedisPubSubChannelLayer"
+    assert cache == "django_redis.cache.RedisCache"
+
+
+@pytest.mark.django_db
+def test_a_token_for_name_and_password(client, bob):
+    bob.user.set_password("correct horse")
+    bob.user.save()
+    body = {"username": "bob", "password": "correct horse"}
+    answer = client.post("/v1/auth/token", body, content_type="application/json")
+    assert answer.json() == {"token": bob.token}
+    body["password"] = "wrong"
+    answer = client.post("/v1/auth/token", body, content_type="application/json")
+    assert answer.status_code == 400
+
+
+@pytest.mark.django_db
+def test_pages(client, bob):
+    first = client.get("/").content.decode()
+    for link in ("/admin/", "/api/docs", "/api/redoc", "/api/schema", "/rooms/demo/"):
+        assert f'href="{link}"' in first
+    assert client.get("/rooms/demo/").status_code == 302
+    client.force_login(bob.user)
+    bob.client.put("/v1/rooms/demo/documents/a.txt", {"content": "<b>"}, format="json")
+    room = client.get("/rooms/demo/").content.decode()
+    assert "a.txt" in room
+    assert "&lt;b&gt;" in room
+    for page in ("/api/docs", "/api/redoc"):
+        content = client.get(page).content.decode()
+        assert "/static/drf_spectacular_sidecar/" in content
+        assert "cdn" not in content
+    css = client.get("/static/admin/css/base.css")
+    assert css.status_code == 200
+
+
+@pytest.mark.django_db
+def test_documents(bob, client):
+    url = "/v1/rooms/demo/documents/a.txt"
+    assert client.get(url).status_code == 401
+    assert bob.client.get(url).status_code == 404
+    assert bob.client.put(url, {"content": "x"}, format="json").status_code == 200
+    assert bob.client.put(url, {"content": "y"}, format="json").status_code == 200
+    assert bob.client.get(url).json()["content"] == "y"
+    assert len(bob.client.get("/v1/rooms/demo/documents").json()) == 1
+    assert bob.client.put(url, {}, format="json").status_code == 400
+
+
+def demo(tmp_path, **extra):
+    env = {
+        **{k: v for k, v in os.environ.items() if k not in {"DATABASE_URL", "REDIS_URL"}},
+        "DATA_DIR": str(tmp_path),
+        "PORT": str(free_port()),
+        "ONCE": "1",
+        **extra,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "example_project.demo.run"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.demo
+def test_the_demo_brings_all_results_also_the_second_time(tmp_path):
+    for _ in range(2):
+        done = demo(tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for job in ("modifiers:Rotate", "selections:SelectWithin", "analysis:DistanceHistogram"):
+            assert f"@global:{job} completed" in done.stdout
+
+
+@pytest.mark.demo
+def test_the_demo_fails_when_a_result_is_missing(tmp_path):
+    # The worker's jobs fall outside of what the server allows, so it cannot register them.
+    done = demo(tmp_path, ZNDRAW_JOBLIB_ALLOWED_CATEGORIES='["modifiers"]')
+    assert done.returncode == 1
+    assert "The demo failed" in done.stderr
+
+
+@pytest.mark.demo
+def test_a_taken_port_is_said(tmp_path):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = demo(tmp_path, PORT=str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    assert "make demo PORT=" in done.stderr

@@ -1,0 +1,156 @@
+"""What is in the wheel, what installs from it, and what the package shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import zndraw_joblib
+from zndraw_joblib.settings import JobLibSettings
+
+ROOT = Path(__file__).parents[2]
+
+PUBLIC = [
+    "Job",
+    "Worker",
+    "Task",
+    "WorkerJobLink",
+    "TaskStatus",
+    "ProblemException",
+    "problem_exception_handler",
+    "JobNotFound",
+    "SchemaConflict",
+    "InvalidCategory",
+    "InvalidRoomId",
+    "Forbidden",
+    "WorkerNotFound",
+    "TaskNotFound",
+    "InvalidTaskTransition",
+    "LeaseLost",
+    "JobLibSettings",
+    "get_settings",
+    "JobManager",
+    "TaskStream",
+    "ClaimedTask",
+    "ApiManager",
+    "sweep",
+]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_resolve(name):
+    assert getattr(zndraw_joblib, name).__name__ == name
+
+
+def test_a_misspelt_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="JobManger"):
+        _ = zndraw_joblib.JobManger
+
+
+def test_importing_the_package_loads_neither_django_nor_httpx():
+    code = "import sys, zndraw_joblib; print(*{'django', 'httpx', 'pydantic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_each_floor_imports_only_from_floors_below():
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_setting_is_documented():
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) >= set(
+        JobLibSettings.model_fields
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", out, ROOT],
+        check=True,
+    )
+    return next(out.glob("django_zndraw_joblib-*.whl"))
+
+
+def install(folder, *what):
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *what], check=True)
+    return python
+
+
+def clean(**extra):
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("DJANGO", "PYTHON"))}
+    return {**keep, **extra}
+
+
+@pytest.mark.network
+def test_the_wheel_carries_what_it_needs(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {
+        "zndraw_joblib/py.typed",
+        "zndraw_joblib/migrations/0001_initial.py",
+        "zndraw_joblib/templates/zndraw_joblib/problem.html",
+        "zndraw_joblib/templates/admin/zndraw_joblib/confirm.html",
+        "zndraw_joblib/static/zndraw_joblib/admin.css",
+    } <= names
+    assert not [name for name in names if name.startswith(("tests", "example_project"))]
+
+
+URLS = """
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [path("admin/", admin.site.urls), path("", include("zndraw_joblib.api.urls"))]
+"""
+SETTINGS = """
+INSTALLED_APPS += ["rest_framework", "channels", "zndraw_joblib"]
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+"""
+
+
+@pytest.mark.network
+def test_a_fresh_host_migrates_with_the_wheel(wheel, tmp_path):
+    python = install(tmp_path / "venv", wheel)
+    run = {"cwd": tmp_path, "env": clean(), "check": True}
+    subprocess.run([python, "-m", "django", "startproject", "site1", "."], **run)
+    (tmp_path / "site1" / "urls.py").write_text(URLS)
+    with (tmp_path / "site1" / "settings.py").open("a") as settings:
+        settings.write(SETTINGS)
+    subprocess.run([python, "manage.py", "migrate", "-v0"], **run)
+    subprocess.run([python, "manage.py", "check", "--fail-level", "WARNING"], **run)
+    subprocess.run([python, "manage.py", "run_sweeper", "--once"], **run)
+    code = f"""
+import django; django.setup()
+from django.test import Client
+assert Client().get("/v1/problems/job-not-found", headers={{"host": "localhost"}}).status_code == 200
+assert Client().get("/v1/me", headers={{"host": "localhost"}}).status_code == 401
+import zndraw_joblib
+for name in {PUBLIC}: getattr(zndraw_joblib, name)
+import zndraw_joblib.routing
+"""
+    run["env"] = clean(DJANGO_SETTINGS_MODULE="site1.settings", PYTHONPATH=str(tmp_path))
+    subprocess.run([python, "-c", code], **run)
+
+
+@pytest.mark.network
+def test_the_sdk_needs_no_django(wheel, tmp_path):
+    python = install(tmp_path / "venv", "httpx", "pydantic", "stamina")
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
+    code = """
+import importlib.util
+assert importlib.util.find_spec("django") is None
+from zndraw_joblib import ApiManager, ClaimedTask, JobManager, TaskStatus, TaskStream
+from zndraw_joblib import *
+"""
+    subprocess.run([python, "-c", code], cwd=tmp_path, env=clean(), check=True)

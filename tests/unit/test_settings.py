@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from zndraw_joblib import checks
+from zndraw_joblib.settings import JobLibSettings, get_settings
+
+
+def test_defaults():
+    settings = JobLibSettings()
+    assert settings.allowed_categories == ["modifiers", "selections", "analysis"]
+    assert settings.worker_timeout_seconds == 60
+    assert settings.sweeper_interval_seconds == 30
+    assert settings.long_poll_max_wait_seconds == 120
+    assert settings.max_page_size == 500
+
+
+def test_the_dict_wins_over_the_environment_over_defaults(monkeypatch):
+    monkeypatch.setenv("ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS", "7")
+    monkeypatch.setenv("ZNDRAW_JOBLIB_ALLOWED_CATEGORIES", '["a"]')
+    assert get_settings().worker_timeout_seconds == 7
+    with override_settings(ZNDRAW_JOBLIB={"worker_timeout_seconds": 9}):
+        assert get_settings().worker_timeout_seconds == 9
+        assert get_settings().allowed_categories == ["a"]
+    monkeypatch.delenv("ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS")
+    assert get_settings().worker_timeout_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"wroker_timeout_seconds": 1}, "wroker_timeout_seconds"),
+        ({"worker_timeout_seconds": 0}, "worker_timeout_seconds"),
+        ({"worker_timeout_seconds": "soon"}, "worker_timeout_seconds"),
+        ({"room_access": "no.such.hook"}, "room_access"),
+        ({"identity": "zndraw_joblib.names.GLOBAL_ROOM"}, "identity"),
+        ([1], "dict"),
+    ],
+)
+def test_wrong_settings_are_an_error_of_the_check(values, named):
+    with override_settings(ZNDRAW_JOBLIB=values):
+        with pytest.raises(ImproperlyConfigured, match=named):
+            get_settings()
+        (error,) = checks.check_settings()
+        assert error.id == "zndraw_joblib.E001"
+        assert named in error.msg
+        assert error.hint
+
+
+def test_an_unknown_environment_variable_is_an_error(monkeypatch):
+    monkeypatch.setenv("ZNDRAW_JOBLIB_TYPO", "1")
+    (error,) = checks.check_settings()
+    assert error.id == "zndraw_joblib.E001"
+    assert "ZNDRAW_JOBLIB_TYPO" in error.msg
+
+
+def ids(messages):
+    return [message.id for message in messages]
+
+
+def test_channel_layers():
+    assert checks.check_channel_layer() == []
+    with override_settings(CHANNEL_LAYERS={}):
+        assert ids(checks.check_channel_layer()) == ["zndraw_joblib.W001"]
+    core = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}
+    with override_settings(CHANNEL_LAYERS=core):
+        assert ids(checks.check_channel_layer()) == ["zndraw_joblib.W002"]
+
+
+class SyncOnly:
+    async_capable = False
+
+
+def test_sync_only_middleware_is_named(settings):
+    assert checks.check_middleware() == []
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.unit.test_settings.SyncOnly"]
+    (warning,) = checks.check_middleware()
+    assert warning.id == "zndraw_joblib.W003"
+    assert "SyncOnly" in warning.msg
+
+
+def test_unset_room_access_is_a_deploy_warning(settings):
+    assert ids(checks.check_room_access()) == ["zndraw_joblib.W004"]
+    settings.ZNDRAW_JOBLIB = {"room_access": "tests.factories.by_room"}
+    assert checks.check_room_access() == []

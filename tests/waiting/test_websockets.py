@@ -1,0 +1,175 @@
+"""News over WebSocket: who gets in, and what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
+from django.conf import settings as django_settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.sessions.backends.db import SessionStore
+
+from example_project.asgi import application
+from zndraw_joblib import consumers
+from zndraw_joblib.models import Task
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+GONE = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
+
+
+@pytest.fixture
+def running(bob):
+    bob.register()
+    bob.submit()
+    task = bob.claim()
+    bob.report(task["id"], "running")
+    return task["id"]
+
+
+class Socket:
+    def __init__(self, path, headers=(), subprotocols=()):
+        path, _, query = f"/ws/v1/joblib/{path}/".partition("?")
+        scope = {
+            "type": "websocket",
+            "path": path,
+            "query_string": query.encode(),
+            "headers": list(headers),
+            "subprotocols": list(subprotocols),
+        }
+        self.it = ApplicationCommunicator(application, scope)
+
+    async def __aenter__(self):
+        await self.it.send_input({"type": "websocket.connect"})
+        accepted = await self.it.receive_output(timeout=10)
+        assert accepted["type"] == "websocket.accept"
+        self.subprotocol = accepted.get("subprotocol")
+        return self
+
+    async def __aexit__(self, *exc):
+        await self.it.send_input({"type": "websocket.disconnect", "code": 1000})
+        await self.it.wait(timeout=10)
+
+    async def send(self, **message):
+        await self.it.send_input({"type": "websocket.receive", **message})
+
+    async def json(self):
+        message = await self.it.receive_output(timeout=10)
+        assert message["type"] == "websocket.send", message
+        return json.loads(message["text"])
+
+    async def code(self):
+        message = await self.it.receive_output(timeout=10)
+        assert message["type"] == "websocket.close", message
+        return message.get("code", 1000)
+
+
+def token(person):
+    return [(b"authorization", f"Token {person.token}".encode())]
+
+
+async def test_the_task_is_sent_when_it_ends_and_the_socket_closes(bob, running):
+    async with Socket(f"tasks/{running}", token(bob)) as socket:
+        assert await socket.it.receive_nothing(0.3)
+        await sync_to_async(bob.report)(running, "completed")
+        sent = await socket.json()
+        assert sent == (await sync_to_async(bob.get)(f"/tasks/{running}")).json()
+        assert sent["status"] == "completed"
+        assert await socket.code() == 1000
+
+
+async def test_a_task_that_ended_is_sent_at_once(bob, running):
+    await sync_to_async(bob.report)(running, "completed")
+    async with Socket(f"tasks/{running}", token(bob)) as socket:
+        assert (await socket.json())["status"] == "completed"
+        assert await socket.code() == 1000
+
+
+async def test_each_end_in_the_room_is_sent(bob, running):
+    await sync_to_async(bob.submit)()
+    old = await sync_to_async(bob.submit)()
+    await sync_to_async(bob.report)(old.json()["id"], "cancelled")
+    async with Socket("rooms/open", token(bob)) as socket:
+        await asyncio.sleep(0.5)
+        await sync_to_async(bob.report)(running, "completed")
+        assert (await socket.json())["id"] == running
+        other = await sync_to_async(bob.claim)()
+        await sync_to_async(bob.report)(other["id"], "cancelled")
+        assert (await socket.json())["id"] == other["id"]
+        assert await socket.it.receive_nothing(0.3)
+
+
+async def test_a_room_without_news_is_read_again(bob, running, monkeypatch):
+    monkeypatch.setattr(consumers, "REREAD_SECONDS", 0.3)
+    monkeypatch.setattr("zndraw_joblib.notifications.publisher.publish", lambda *args: None)
+    async with Socket("rooms/open", token(bob)) as socket:
+        await asyncio.sleep(0.5)
+        await sync_to_async(bob.report)(running, "completed")
+        assert (await socket.json())["id"] == running
+
+
+@pytest.mark.parametrize("path", ["tasks/{}", "rooms/open"])
+async def test_no_credentials_and_wrong_ones(bob, running, path):
+    for headers in ((), [(b"authorization", b"Token wrong")]):
+        async with Socket(path.format(running), headers) as socket:
+            assert await socket.code() == 4401
+
+
+async def test_the_token_is_not_taken_from_the_query(bob, running):
+    async with Socket(f"tasks/{running}/?token={bob.token}") as socket:
+        assert await socket.code() == 4401
+
+
+async def test_a_token_as_subprotocol(bob, running):
+    await sync_to_async(bob.report)(running, "completed")
+    async with Socket(f"tasks/{running}", (), ["token", bob.token]) as socket:
+        assert socket.subprotocol == "token"
+        assert (await socket.json())["id"] == running
+
+
+def session_cookie(user):
+    session = SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = django_settings.AUTHENTICATION_BACKENDS[0]
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.save()
+    return (b"cookie", f"{django_settings.SESSION_COOKIE_NAME}={session.session_key}".encode())
+
+
+async def test_a_session_from_this_site(bob, running):
+    await sync_to_async(bob.report)(running, "completed")
+    cookie = await sync_to_async(session_cookie)(bob.user)
+    async with Socket(f"tasks/{running}", [cookie, (b"origin", b"http://testserver")]) as socket:
+        assert (await socket.json())["id"] == running
+
+
+@pytest.mark.parametrize("origin", [b"http://evil.example", b"null", b"http://[", b""])
+async def test_other_origins_are_refused(bob, running, origin):
+    for path in (f"tasks/{running}", "rooms/open"):
+        async with Socket(path, [*token(bob), (b"origin", origin)]) as socket:
+            assert await socket.code() == 4403
+
+
+@pytest.mark.parametrize("path", [f"tasks/{GONE}", "tasks/nope", "rooms/a:b", "rooms/carols"])
+async def test_what_the_caller_may_not_see_is_not_found(bob, path, settings_of):
+    settings_of(room_access="tests.factories.by_room")
+    async with Socket(path, token(bob)) as socket:
+        assert await socket.code() == 4404
+
+
+async def test_other_peoples_tasks_are_not_found(bob, carol, running, settings_of):
+    settings_of(room_access="tests.factories.by_room")
+    await sync_to_async(Task.objects.update)(room_id="bobs")
+    async with Socket(f"tasks/{running}", token(carol)) as socket:
+        assert await socket.code() == 4404
+
+
+async def test_what_clients_send_is_ignored(bob, running):
+    async with Socket(f"tasks/{running}", token(bob)) as socket:
+        await socket.send(text="{nonsense")
+        await socket.send(bytes=b"\x00")
+        await sync_to_async(bob.report)(running, "completed")
+        assert (await socket.json())["id"] == running
