@@ -12,7 +12,7 @@ from ase.cluster import Octahedron
 from ase.constraints import FixCom
 from ase.io import read, write
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from numpy.typing import NDArray
 
 Frames = list[Atoms]
@@ -24,7 +24,7 @@ def argon_trajectory(frames: int = 20, temperature: float = 30.0, seed: int = 7)
     cluster = Octahedron("Ar", 4, cutoff=1, latticeconstant=5.26)
     cluster.set_constraint(FixCom())
     cluster.calc = LennardJones(sigma=3.4, epsilon=0.0104, rc=10.0, smooth=True)
-    MaxwellBoltzmannDistribution(cluster, temperature_K=temperature, rng=rng)
+    thermalize_momenta(cluster, temperature, rng=rng)
     dynamics = Langevin(
         cluster,
         5 * units.fs,

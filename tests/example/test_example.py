@@ -58,7 +58,8 @@ def test_database_urls(url, expected, tmp_path):
         "import json; from example_project.settings import DATABASES, CHANNEL_LAYERS, CACHES\n"
         "d = DATABASES['default']\n"
         "print(json.dumps([[d[k] for k in ('HOST','PORT','USER','PASSWORD','NAME')],"
-        "d['OPTIONS']['pool'], CHANNEL_LAYERS['default']['BACKEND'], CACHES['default']['BACKEND']]))"
+        "d['OPTIONS']['pool'], CHANNEL_LAYERS['default']['BACKEND'],"
+        "CACHES['default']['BACKEND']]))"
     )
     env = {"DATABASE_URL": url, "REDIS_URL": "redis://x:1/0", "DATA_DIR": str(tmp_path)}
     done = subprocess.run(

@@ -133,8 +133,9 @@ def test_a_fresh_host_migrates_with_the_wheel(wheel, tmp_path):
     code = f"""
 import django; django.setup()
 from django.test import Client
-assert Client().get("/v1/problems/job-not-found", headers={{"host": "localhost"}}).status_code == 200
-assert Client().get("/v1/me", headers={{"host": "localhost"}}).status_code == 401
+client = Client(headers={{"host": "localhost"}})
+assert client.get("/v1/problems/job-not-found").status_code == 200
+assert client.get("/v1/me").status_code == 401
 import zndraw_joblib
 for name in {PUBLIC}: getattr(zndraw_joblib, name)
 import zndraw_joblib.routing

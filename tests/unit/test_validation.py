@@ -99,8 +99,16 @@ def test_what_pydantic_writes_is_accepted():
     assert faults(schema) == []
     good = {"inner": {"price": "1.50"}, "others": [{"price": 2}], "names": {"x": None}}
     assert payload_faults(schema, good) == []
-    assert payload_faults(schema, {**good, "inner": {"price": "-."}})
     assert payload_faults(schema, {**good, "others": [{}]})[0].pointer == "/others/0"
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"), [("1.50", True), ("-3", True), ("-.", False), ("+", False), ("x", False)]
+)
+def test_the_pattern_that_pydantic_writes_for_decimals(text, fits):
+    schema = {"pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}
+    assert faults(schema) == []
+    assert (payload_faults(schema, text) == []) is fits
 
 
 def test_every_fault_has_its_pointer():

@@ -9,6 +9,9 @@ from rest_framework import serializers
 from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 
+#: Other names of a registration's `schema`; the second is what the original's client sends.
+SCHEMA_ALIASES = {"json_schema", "schema_"}
+
 
 class StrictCharField(serializers.CharField):
     """A string and nothing that could be made one; DRF's own takes the number 0."""
@@ -90,9 +93,10 @@ class RegistrationBody(Body):
     worker_id = worker_id_field()
 
     def to_internal_value(self, data: Any) -> Any:
-        """Take `json_schema` for `schema`."""
-        if isinstance(data, dict) and "json_schema" in data and "schema" not in data:
-            data = {("schema" if key == "json_schema" else key): data[key] for key in data}
+        """Take another name of the schema for `schema`."""
+        if isinstance(data, dict) and "schema" not in data:
+            for alias in SCHEMA_ALIASES & data.keys():
+                data = {("schema" if key == alias else key): data[key] for key in data}
         return super().to_internal_value(data)
 
 
