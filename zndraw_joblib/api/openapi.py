@@ -90,7 +90,7 @@ _PREFER = [
 
 def _operation(
     operation_id: str,
-    answers: dict[int, Any],
+    answers: dict[Any, Any],
     *raised: Problem,
     parameters: Sequence[Any] = (),
     body: Any = None,
@@ -109,8 +109,9 @@ def _operation(
                 f"- `{slug}`: {problem.description()}" for slug, problem in types.items()
             ),
         )
+    codes = [key[0] if isinstance(key, tuple) else key for key in answers]
     headers = [
-        _header("Vary", "`Prefer`: answers may depend on it.", list(answers)),
+        _header("Vary", "What answers may depend on.", codes),
         _header("WWW-Authenticate", "How to authenticate.", [401]),
         _header("Allow", "The methods there are.", [405]),
         _header("Retry-After", "Seconds to wait before trying again.", [429], int),
@@ -220,3 +221,11 @@ workers_delete = _operation(
     "workers_delete", {204: None}, problems.WorkerNotFound, parameters=[_WORKER]
 )
 me = _operation("me", {200: shapes.IdentityDocument})
+problem_types = _operation(
+    "problem_types",
+    {
+        (200, "application/json"): shapes.ProblemTypeDocument,
+        (200, "text/html"): OpenApiTypes.STR,
+    },
+    parameters=[_path("slug", "Last part of a problem's `type`.")],
+)

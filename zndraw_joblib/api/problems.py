@@ -106,15 +106,16 @@ def _field_errors(detail: Any, path: tuple[str | int, ...] = ()) -> Iterator[Fie
 
 
 def explain(request: HttpRequest, slug: str) -> HttpResponse:
-    """``GET /v1/problems/<slug>``: the problem type, for a browser or as JSON."""
+    """The problem type, in HTML for a browser and as JSON otherwise.
+
+    Raises
+    ------
+    zndraw_joblib.exceptions.NotFound
+        There is no such type.
+    """
     problem = PROBLEM_TYPES.get(slug)
     if problem is None:
-        missing = exceptions.NotFound(f"There is no problem type {slug[:100]!r}.")
-        return JsonResponse(
-            missing.document(type_url(exceptions.NotFound), request.path),
-            status=missing.status,
-            content_type=MEDIA_TYPE,
-        )
+        raise exceptions.NotFound(f"There is no problem type {slug[:100]!r}.")
     about = {
         "type": type_url(problem),
         "title": problem.title,

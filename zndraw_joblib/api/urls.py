@@ -5,8 +5,7 @@ from __future__ import annotations
 from django.urls import path, re_path
 
 from zndraw_joblib.api.base import UnknownURL
-from zndraw_joblib.api.problems import explain
-from zndraw_joblib.api.views import JobViewSet, MeView, TaskViewSet, WorkerViewSet
+from zndraw_joblib.api.views import JobViewSet, MeView, ProblemTypeView, TaskViewSet, WorkerViewSet
 from zndraw_joblib.api.waiting import waits
 
 app_name = "zndraw_joblib"
@@ -61,6 +60,6 @@ urlpatterns = [
         name="worker",
     ),
     path("v1/me", MeView.as_view(), name="me"),
-    path("v1/problems/<str:slug>", explain, name="problem"),
+    path("v1/problems/<str:slug>", ProblemTypeView.as_view(), name="problem"),
     re_path(r"^v1/joblib(?:/.*)?$", UnknownURL.as_view(), name="unknown"),
 ]

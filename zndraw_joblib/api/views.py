@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import router, transaction
+from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -15,6 +16,7 @@ from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.parsing import invalid
+from zndraw_joblib.api.problems import explain
 from zndraw_joblib.api.serializers import (
     ClaimBody,
     HeartbeatBody,
@@ -337,6 +339,18 @@ class WorkerViewSet(JobLibView, ViewSet):
             "lost": [str(pk) for pk, _ in gone if pk not in cancelled],
             "cancelled": [str(pk) for pk, _ in gone if pk in cancelled],
         }
+
+
+class ProblemTypeView(JobLibView):
+    """What a problem's `type` leads to; for everybody."""
+
+    authentication_classes = ()
+    permission_classes = ()
+
+    @openapi.problem_types
+    def get(self, request: Request, slug: str) -> HttpResponse:
+        """Explain a problem type."""
+        return explain(request._request, slug)
 
 
 class MeView(JobLibView):
