@@ -134,3 +134,14 @@ def test_pages_follow_link_headers_without_holes(bob, path):
 )
 def test_bad_pages_are_refused(bob, path, query):
     problem(bob.get(f"{path}?{query}"), "validation-error", 400)
+
+
+def test_large_payloads_are_refused(bob, settings_of):
+    bob.register(schema={})
+    settings_of(max_payload_bytes=20)
+    assert bob.submit(a="é").status_code == 202
+    document = problem(bob.submit(a="é" * 10), "invalid-payload", 422)
+    assert document["errors"] == [
+        {"detail": "The payload must have at most 20 bytes of JSON.", "pointer": "/payload"}
+    ]
+    assert Task.objects.count() == 1

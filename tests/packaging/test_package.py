@@ -129,7 +129,10 @@ def test_a_fresh_host_migrates_with_the_wheel(wheel, tmp_path):
         settings.write(SETTINGS)
     subprocess.run([python, "manage.py", "migrate", "-v0"], **run)
     subprocess.run([python, "manage.py", "check", "--fail-level", "WARNING"], **run)
-    subprocess.run([python, "manage.py", "run_sweeper", "--once"], **run)
+    swept = subprocess.run(
+        [python, "manage.py", "run_sweeper", "--once"], **run, capture_output=True, text=True
+    )
+    assert "sweep requeued=0" in swept.stderr
     code = f"""
 import django; django.setup()
 from django.test import Client

@@ -280,3 +280,17 @@ def test_news_is_bounded(monkeypatch, caplog):
     monkeypatch.setattr(notifications, "MAX_OUTSTANDING", 0)
     notifications.Publisher().publish("joblib.test", {"type": "x"})
     assert "dropped" in caplog.text
+
+
+async def test_a_wait_counts_once_for_throttles(bob, running, monkeypatch):
+    from rest_framework.throttling import UserRateThrottle
+
+    from zndraw_joblib.api.base import JobLibView
+
+    class Once(UserRateThrottle):
+        rate = "1/hour"
+        scope = "once"
+
+    monkeypatch.setattr(JobLibView, "throttle_classes", [Once])
+    assert (await waiting(bob, running, 1)).status_code == 200
+    assert (await waiting(bob, running, 1)).status_code == 429

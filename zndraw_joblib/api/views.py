@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -144,7 +145,7 @@ class JobViewSet(JobLibView, ViewSet):
             job = jobs().lock_shared(name)
             if job is None:
                 raise JobNotFound
-            if faults := payload_faults(job.schema, payload):
+            if faults := self._faults(job, payload):
                 raise InvalidPayload(
                     errors=[
                         FieldError(fault.detail, f"/payload{fault.pointer}") for fault in faults
@@ -159,6 +160,12 @@ class JobViewSet(JobLibView, ViewSet):
             status=202,
             headers={"Location": location, "Retry-After": "1"},
         )
+
+    def _faults(self, job: Job, payload: dict[str, Any]) -> Sequence[FieldError]:
+        limit = get_settings().max_payload_bytes
+        if len(json.dumps(payload, ensure_ascii=False).encode()) > limit:
+            return [FieldError(f"The payload must have at most {limit} bytes of JSON.")]
+        return payload_faults(job.schema, payload)
 
     def _offers(self, room_id: str) -> None:
         """See to it that the caller may see the room's jobs. The global ones are everybody's."""

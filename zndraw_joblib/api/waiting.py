@@ -76,6 +76,8 @@ def waits(view: View) -> Callable[..., Any]:
         response = await run()
         if response.status_code >= 400:
             return response
+        # It is one request to the host's throttles, however often it is looked at again.
+        request.joblib_looks_again = True  # type: ignore[attr-defined]
         match getattr(response, "waits_for", None):
             case UntilEnd(task_id) if wait:
                 await get_hub().wait_for_end(task_id, wait)

@@ -410,5 +410,5 @@ class JobManager(Mapping[str, type[BaseModel]]):
                 continue
             try:
                 self.heartbeat()
-            except (httpx.TransportError, ApiError) as error:
+            except (httpx.TransportError, ApiError, ValueError) as error:
                 logger.warning("heartbeat of worker %s failed: %s", self._worker_id, error)

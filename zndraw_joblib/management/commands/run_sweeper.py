@@ -44,6 +44,10 @@ class Command(BaseCommand):
 
     def handle(self, *, once: bool, interval: float | None, **options: Any) -> None:
         """Sweep, once or until told to end."""
+        if not (logger.isEnabledFor(logging.INFO) and logger.hasHandlers()):
+            # The host configured no logging for us: show the lines all the same.
+            logger.addHandler(logging.StreamHandler(self.stderr))
+            logger.setLevel(logging.INFO)
         if once:
             try:
                 logger.info("sweep %s", sweep())
