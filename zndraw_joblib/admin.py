@@ -130,6 +130,8 @@ class LookOnly(admin.ModelAdmin):  # type: ignore[type-arg]
 
     paginator = CappedPaginator
     show_full_result_count = False
+    # Facets count the whole table once for each value.
+    show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     actions: Any = None
 
@@ -218,9 +220,9 @@ class TaskAdmin(LookOnly):
 
     list_display = (
         "id",
+        "coloured_status",
         "job_name",
         "room_id",
-        "coloured_status",
         "attempt",
         "age_",
         "duration_",
@@ -228,7 +230,7 @@ class TaskAdmin(LookOnly):
     )
     list_filter = (
         ("status", admin.ChoicesFieldListFilter),
-        ("job", admin.RelatedOnlyFieldListFilter),
+        ("job", admin.RelatedFieldListFilter),
         RoomFilter,
         AgeFilter,
     )

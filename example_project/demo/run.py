@@ -33,7 +33,9 @@ class DemoFailed(Exception):
 
 def main() -> int:
     """Run the demo; returns the exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT too: a shell starts background commands with it ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
     port = int(os.environ.get("PORT") or 8000)
     try:
         with ExitStack() as stack:
