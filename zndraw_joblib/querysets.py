@@ -6,6 +6,7 @@ ends by announcing what it changed, after the transaction committed.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
@@ -150,9 +151,13 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def granted(self, grants: Iterable[tuple[UUID, int]]) -> Self:
         """Tasks among these pairs of id and attempt."""
-        condition = Q(pk__in=[])
+        # One term an attempt: SQLite takes no expression of a thousand terms.
+        by_attempt = defaultdict(list)
         for task_id, attempt in grants:
-            condition |= Q(pk=task_id, attempt=attempt)
+            by_attempt[attempt].append(task_id)
+        condition = Q(pk__in=[])
+        for attempt, ids in by_attempt.items():
+            condition |= Q(pk__in=ids, attempt=attempt)
         return self.filter(condition)
 
     def claim(self, worker_id: str, identity: str, lease: timedelta) -> Task | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -141,3 +142,14 @@ def test_the_owner_reports_what_it_ran_after_its_worker_was_removed(bob, setting
 def test_unknown_workers(bob, worker_id):
     problem(bob.send("patch", f"/workers/{worker_id}"), "worker-not-found", 404)
     problem(bob.send("delete", f"/workers/{worker_id}"), "worker-not-found", 404)
+
+
+def test_a_heartbeat_may_list_500_tasks_whatever_their_attempts(bob):
+    worker = bob.worker()
+    tasks = [{"id": str(uuid.uuid4()), "attempt": attempt} for attempt in range(501)]
+    reply = bob.send("patch", f"/workers/{worker}", {"tasks": tasks[:500]})
+    assert reply.json()["lost"] == [task["id"] for task in tasks[:500]]
+    document = problem(
+        bob.send("patch", f"/workers/{worker}", {"tasks": tasks}), "validation-error", 400
+    )
+    assert document["errors"][0]["pointer"] == "/tasks"

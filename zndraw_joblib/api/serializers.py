@@ -155,7 +155,7 @@ class Grant(Body):
 class HeartbeatBody(Body):
     """A heartbeat; without `tasks` it renews all of the worker's."""
 
-    tasks = serializers.ListField(child=Grant(), required=False, max_length=1000)
+    tasks = serializers.ListField(child=Grant(), required=False, max_length=500)
 
 
 class TaskDocument(serializers.Serializer[Any]):

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db import router, transaction
 from django.http import HttpResponse
+from django.urls import reverse
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -154,7 +155,7 @@ class JobViewSet(JobLibView, ViewSet):
             task = job.submit(
                 room_id, payload, self.caller.identity, get_settings().task_max_retries
             )
-        location = request.path.partition("/rooms/")[0] + f"/tasks/{task.pk}"
+        location = reverse("zndraw_joblib:task", args=[task.pk])
         return Response(
             task_document(readable().get(pk=task.pk)),
             status=202,

@@ -1,0 +1,79 @@
+"""Threads with connections of their own against one database."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+from django.db import connections
+
+from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
+from zndraw_joblib.names import JobName
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LEASE = timedelta(seconds=60)
+NAME = JobName("room", "modifiers", "Rotate")
+
+
+def together(count, work):
+    """Run `work(number)` in so many threads at once; what they returned, or the first error."""
+    results, errors = [], []
+    ready = threading.Barrier(count)
+
+    def run(number):
+        try:
+            ready.wait(10)
+            results.append(work(number))
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    if errors:
+        raise errors[0]
+    return results
+
+
+def claim_all(worker):
+    taken = []
+    while task := Task.objects.claim(worker.pk, "bob", LEASE):
+        taken.append((task.pk, task.attempt))
+    return taken
+
+
+def test_no_task_is_granted_twice_and_none_is_left():
+    workers = [Worker.objects.create(identity="bob") for _ in range(6)]
+    for worker in workers:
+        job = worker.register(NAME, {}, LEASE)[0]
+    for _ in range(90):
+        job.submit("room", {}, "alice", 0)
+    shares = together(6, lambda number: claim_all(workers[number]))
+    granted = [grant for share in shares for grant in share]
+    assert len(granted) == len(set(granted)) == 90
+
+
+def test_one_of_many_finishes_wins():
+    worker = Worker.objects.create(identity="bob")
+    worker.register(NAME, {}, LEASE)[0].submit("room", {}, "alice", 0)
+    task = Task.objects.claim(worker.pk, "bob", LEASE)
+    row = Task.objects.filter(pk=task.pk)
+    row.start()
+    verbs = [row.complete, row.cancel, lambda: row.fail("x"), row.complete]
+    won = [changed for changed in together(4, lambda number: verbs[number]()) if changed]
+    assert len(won) == 1
+    assert Task.objects.get().status == won[0][0].status
+
+
+def test_many_register_one_new_job():
+    workers = [Worker.objects.create(identity="bob") for _ in range(6)]
+    made = together(6, lambda number: workers[number].register(NAME, {"a": 1}, LEASE)[1])
+    assert sorted(made) == [False] * 5 + [True]
+    assert Job.objects.count() == 1
+    assert WorkerJobLink.objects.count() == 6
