@@ -23,15 +23,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 LONG = 30
 
 
-@pytest.fixture
-def running(bob):
-    bob.register()
-    bob.submit()
-    task = bob.claim()
-    bob.report(task["id"], "running", attempt=1)
-    return task["id"]
-
-
 def call(person, url, method, path, prefer=None, **body):
     headers = {"Authorization": f"Token {person.token}"}
     if prefer:

@@ -9,6 +9,7 @@ import time
 import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
+from django.db import connections
 from django.test import AsyncClient
 
 from tests.factories import V1
@@ -45,15 +46,6 @@ LONG = 20
 )
 def test_prefer_headers(header, seconds):
     assert granted_wait(header) == seconds
-
-
-@pytest.fixture
-def running(bob):
-    bob.register()
-    bob.submit()
-    task = bob.claim()
-    bob.report(task["id"], "running")
-    return task["id"]
 
 
 def headers(person, **more):
@@ -294,3 +286,38 @@ async def test_a_wait_counts_once_for_throttles(bob, running, monkeypatch):
     monkeypatch.setattr(JobLibView, "throttle_classes", [Once])
     assert (await waiting(bob, running, 1)).status_code == 200
     assert (await waiting(bob, running, 1)).status_code == 429
+
+
+async def test_hosts_with_atomic_requests_are_served(bob, running, monkeypatch):
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+    assert (await waiting(bob, running, 1)).status_code == 200
+    assert (await claiming(bob, 0)).status_code == 200
+    answer = await sync_to_async(bob.report)(running, "completed")
+    assert answer.status_code == 200
+
+
+async def test_what_a_leaving_claimer_was_granted_goes_back_at_once(bob, monkeypatch):
+    await sync_to_async(bob.register)()
+    verbs = type(Task.objects.all())
+    claim, calls, hold = verbs.claim, [], threading.Event()
+
+    def slow(self, *args):
+        calls.append(1)
+        if len(calls) == 2:
+            hold.wait(10)
+        return claim(self, *args)
+
+    monkeypatch.setattr(verbs, "claim", slow)
+    leaving = asyncio.create_task(claiming(bob))
+    while len(calls) < 2:
+        await asyncio.sleep(0.01)
+    await sync_to_async(bob.submit, thread_sensitive=False)()
+    leaving.cancel()
+    await asyncio.sleep(0.1)
+    hold.set()
+    for _ in range(500):
+        task = await Task.objects.aget()
+        if task.attempt == 1 and task.status == "pending":
+            break
+        await asyncio.sleep(0.01)
+    assert (task.status, task.attempt, task.worker_id) == ("pending", 1, None)

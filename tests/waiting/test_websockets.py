@@ -21,15 +21,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 GONE = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
 
 
-@pytest.fixture
-def running(bob):
-    bob.register()
-    bob.submit()
-    task = bob.claim()
-    bob.report(task["id"], "running")
-    return task["id"]
-
-
 class Socket:
     def __init__(self, path, headers=(), subprotocols=()):
         path, _, query = f"/ws/v1/joblib/{path}/".partition("?")

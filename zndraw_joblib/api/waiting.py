@@ -16,6 +16,7 @@ from uuid import UUID
 
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
@@ -63,6 +64,8 @@ def granted_wait(header: str | None) -> int | None:
 def waits(view: View) -> Callable[..., Any]:
     """Let a sync DRF view wait. Its response may carry `waits_for`, what would change it."""
 
+    # Django wraps no async view in ATOMIC_REQUESTS; a transaction must not outlast a wait anyway.
+    @transaction.non_atomic_requests
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         async def run() -> HttpResponseBase:
