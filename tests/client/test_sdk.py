@@ -410,6 +410,14 @@ def test_an_unreachable_server_is_asked_again(server, manager):
     assert server.tasks == {"a": "completed"}
 
 
+def test_a_server_that_refuses_ends_the_worker_with_its_error(server, manager):
+    manager.register(Rotate)
+    server.fail["POST /tasks/claim"] = [refusal("not-authenticated", 401)]
+    with pytest.raises(exceptions.NotAuthenticatedError):
+        manager.serve(concurrency=2)
+    assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
+
+
 def test_errors_are_cut_between_characters():
     assert cut("é" * 5000) == "é" * 4096
     assert cut("x") == "x"

@@ -360,6 +360,11 @@ class JobManager(Mapping[str, type[BaseModel]]):
         `execute` is called as ``execute(task, instance)``, or ``execute(task)`` when it takes
         one argument; without it the instance's own ``run(task)`` or ``run()`` is. Returning
         means completed, an exception failed. What runs at the end is finished first.
+
+        Raises
+        ------
+        ApiError
+            The server refuses to grant tasks, for instance because the token is not valid.
         """
         if self._heart is None:
             with self:

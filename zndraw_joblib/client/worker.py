@@ -36,20 +36,36 @@ Execute = Callable[..., Any]
 
 
 def serve(manager: JobManager, execute: Execute | None, concurrency: int) -> None:
-    """Run `concurrency` loops until the manager is stopped or a signal comes."""
+    """Run `concurrency` loops until the manager is stopped or a signal comes.
+
+    Raises
+    ------
+    ApiError
+        The server refuses to grant tasks, for instance because the token is no longer valid.
+    """
     if concurrency < 1:
         raise ValueError("concurrency must be at least 1")
+    errors: list[Exception] = []
+
+    def work(stream: TaskStream) -> None:
+        try:
+            _loop(manager, stream, execute)
+        except Exception as error:
+            errors.append(error)
+            manager.stop()
+
     # All streams exist before the first thread runs, so that a stop reaches every one.
-    streams = [manager.listen() for _ in range(concurrency)]
     threads = [
-        threading.Thread(target=_loop, args=(manager, stream, execute), name=f"joblib-work-{n}")
-        for n, stream in enumerate(streams)
+        threading.Thread(target=work, args=(manager.listen(),), name=f"joblib-work-{number}")
+        for number in range(concurrency)
     ]
     with _signals_stop(manager):
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+    if errors:
+        raise errors[0]
 
 
 @contextmanager
