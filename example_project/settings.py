@@ -1,6 +1,7 @@
 """A complete host of the job server.
 
-From the environment: SECRET_KEY, DEBUG, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL and DATA_DIR.
+From the environment: SECRET_KEY, DEBUG, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL, DATA_DIR
+and THROTTLE_RATES (`joblib_submit=10/s,joblib_work=100/s`).
 Without them it runs embedded: SQLite and an in-memory channel layer.
 """
 
@@ -110,7 +111,10 @@ def database(url: str) -> dict[str, Any]:
     if config["ENGINE"] == "django.db.backends.postgresql":
         # CONN_MAX_AGE leaks connections under ASGI; the pool does not.
         config["CONN_MAX_AGE"] = 0
-        config.setdefault("OPTIONS", {})["pool"] = {"min_size": 2, "max_size": 16, "timeout": 10}
+        options = config.setdefault("OPTIONS", {})
+        options["pool"] = {"min_size": 2, "max_size": 16, "timeout": 10}
+        # What hangs ends; a transaction left open would keep vacuum from the tables.
+        options["options"] = "-c statement_timeout=30s -c idle_in_transaction_session_timeout=60s"
     return config
 
 
@@ -131,8 +135,18 @@ if REDIS_URL:
         }
     }
     CACHES: dict[str, Any] = {
-        "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL}
+        "default": {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": REDIS_URL,
+            "OPTIONS": {
+                "SOCKET_TIMEOUT": 0.5,
+                "SOCKET_CONNECT_TIMEOUT": 0.5,
+                # While it is down requests are not counted, rather than refused.
+                "IGNORE_EXCEPTIONS": True,
+            },
+        }
     }
+    DJANGO_REDIS_LOG_IGNORED_EXCEPTIONS = True
 else:
     CHANNEL_LAYERS = {
         "default": {
@@ -157,6 +171,14 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.ScopedRateThrottle"],
+    # For each user and scope; joblib_read and joblib_work, which waits and workers use, have none.
+    "DEFAULT_THROTTLE_RATES": {
+        "token": "60/min",
+        "joblib_submit": "1000/s",
+        "joblib_register": "200/s",
+        **env.dict("THROTTLE_RATES", {}),
+    },
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
 }
 

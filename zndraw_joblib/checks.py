@@ -10,8 +10,13 @@ from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.db import router
 from django.utils.module_loading import import_string
+from rest_framework.permissions import AllowAny
+from rest_framework.renderers import BrowsableAPIRenderer
+from rest_framework.settings import api_settings
 
+from zndraw_joblib.models import Task
 from zndraw_joblib.settings import ENV_PREFIX, JobLibSettings, get_settings
 
 _DOCS = "See docs/settings.md."
@@ -91,16 +96,186 @@ def check_middleware(
     return messages
 
 
+def _settings() -> JobLibSettings | None:
+    try:
+        return get_settings()
+    except ImproperlyConfigured:
+        return None  # E001 says so.
+
+
+def _database() -> tuple[str, str, dict[str, Any]]:
+    """Alias, vendor and settings of the database that holds the tasks."""
+    alias = router.db_for_write(Task)
+    values = django_settings.DATABASES.get(alias, {})
+    engine = values.get("ENGINE", "")
+    vendors = {"postg": "postgresql", "sqlite": "sqlite", "spatialite": "sqlite"}
+    return alias, next((v for part, v in vendors.items() if part in engine), ""), values
+
+
+@register(Tags.security, deploy=True)
+def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """E002-E004, W005, W008: the site itself lets nobody in and shows no insides."""
+    messages: list[CheckMessage] = []
+    if django_settings.DEBUG:
+        messages.append(
+            Error(
+                "DEBUG is on: errors show settings and source to everybody.",
+                hint="Set DEBUG = False.",
+                id="zndraw_joblib.E002",
+            )
+        )
+    if "*" in django_settings.ALLOWED_HOSTS:
+        messages.append(
+            Error(
+                "ALLOWED_HOSTS has '*': any Host header, and any Origin of a WebSocket, is taken.",
+                hint='Set ALLOWED_HOSTS = ["jobs.example.org"].',
+                id="zndraw_joblib.E003",
+            )
+        )
+    drf: Any = api_settings
+    if AllowAny in drf.DEFAULT_PERMISSION_CLASSES:
+        messages.append(
+            Error(
+                "DEFAULT_PERMISSION_CLASSES of REST_FRAMEWORK has AllowAny, its default: views "
+                "that say nothing else are open to everybody.",
+                hint='Set REST_FRAMEWORK["DEFAULT_PERMISSION_CLASSES"] = '
+                '["rest_framework.permissions.IsAuthenticated"].',
+                id="zndraw_joblib.E004",
+            )
+        )
+    if not drf.DEFAULT_THROTTLE_CLASSES:
+        messages.append(
+            Warning(
+                "There are no throttles: one caller may take all of the server.",
+                hint='Set REST_FRAMEWORK["DEFAULT_THROTTLE_CLASSES"] = '
+                '["rest_framework.throttling.ScopedRateThrottle"] and rates for the scopes in '
+                "docs/settings.md.",
+                id="zndraw_joblib.W005",
+            )
+        )
+    if BrowsableAPIRenderer in drf.DEFAULT_RENDERER_CLASSES:
+        messages.append(
+            Warning(
+                "The browsable API is on for the host's views.",
+                hint='Set REST_FRAMEWORK["DEFAULT_RENDERER_CLASSES"] = '
+                '["rest_framework.renderers.JSONRenderer"].',
+                id="zndraw_joblib.W008",
+            )
+        )
+    return messages
+
+
+@register(Tags.database, Tags.security, deploy=True)
+def check_servers(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E005-E008, W006, W007: database, channel layer and cache suit several processes."""
+    messages: list[CheckMessage] = []
+    alias, vendor, database = _database()
+    options = database.get("OPTIONS") or {}
+    layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {}).get("BACKEND")
+    cache = django_settings.CACHES.get("default", {}).get("BACKEND", "")
+    if vendor == "postgresql":
+        if layer == "channels.layers.InMemoryChannelLayer":
+            messages.append(
+                Error(
+                    "The in-memory channel layer carries no news between processes, and the "
+                    "database is PostgreSQL.",
+                    hint='Set CHANNEL_LAYERS["default"]["BACKEND"] = '
+                    '"channels_redis.pubsub.RedisPubSubChannelLayer".',
+                    id="zndraw_joblib.E005",
+                )
+            )
+        if cache == "django.core.cache.backends.locmem.LocMemCache":
+            messages.append(
+                Error(
+                    "The local-memory cache counts throttles for one process only, and the "
+                    "database is PostgreSQL.",
+                    hint='Set CACHES["default"]["BACKEND"] = "django_redis.cache.RedisCache".',
+                    id="zndraw_joblib.E006",
+                )
+            )
+        if not database.get("CONN_HEALTH_CHECKS"):
+            messages.append(
+                Warning(
+                    "CONN_HEALTH_CHECKS is off: after a restart of PostgreSQL requests fail "
+                    "on connections that are gone.",
+                    hint=f'Set DATABASES["{alias}"]["CONN_HEALTH_CHECKS"] = True.',
+                    id="zndraw_joblib.W006",
+                )
+            )
+        if "statement_timeout" not in str(options.get("options", "")):
+            messages.append(
+                Warning(
+                    "No statement_timeout is set: a query that hangs holds its connection.",
+                    hint=f'Set DATABASES["{alias}"]["OPTIONS"]["options"] = '
+                    '"-c statement_timeout=30000". Where the database\'s role has one '
+                    "(ALTER ROLE ... SET statement_timeout), silence this check.",
+                    id="zndraw_joblib.W007",
+                )
+            )
+    if vendor == "sqlite" and str(options.get("transaction_mode", "")).upper() != "IMMEDIATE":
+        messages.append(
+            Error(
+                "SQLite without IMMEDIATE transactions fails with 'database is locked' as soon "
+                "as two write at once.",
+                hint=f'Set DATABASES["{alias}"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
+                id="zndraw_joblib.E007",
+            )
+        )
+    if database.get("ATOMIC_REQUESTS"):
+        messages.append(
+            Error(
+                "ATOMIC_REQUESTS makes each claim, report and heartbeat hold its locks until the "
+                "answer is made, and doubles their statements.",
+                hint=f'Set DATABASES["{alias}"]["ATOMIC_REQUESTS"] = False, and use '
+                "transaction.atomic where your own views need it.",
+                id="zndraw_joblib.E008",
+            )
+        )
+    return messages
+
+
+@register(Tags.security, deploy=True)
+def check_times(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E009, E010: leases outlast lost heartbeats, and end soon after their worker."""
+    messages: list[CheckMessage] = []
+    settings = _settings()
+    if settings is None:
+        return messages
+    lease = settings.worker_timeout_seconds
+    if lease < 3 * settings.heartbeat_interval_seconds:
+        messages.append(
+            Error(
+                f"A lease of {lease:g} s is shorter than three heartbeats of "
+                f"{settings.heartbeat_interval_seconds:g} s: a lost packet costs a worker its "
+                "tasks.",
+                hint="Raise worker_timeout_seconds or lower heartbeat_interval_seconds in "
+                "ZNDRAW_JOBLIB.",
+                id="zndraw_joblib.E009",
+            )
+        )
+    if settings.sweeper_interval_seconds > lease:
+        messages.append(
+            Error(
+                f"Sweeps every {settings.sweeper_interval_seconds:g} s are rarer than leases of "
+                f"{lease:g} s end: tasks of dead workers wait for the sweeper.",
+                hint="Lower sweeper_interval_seconds in ZNDRAW_JOBLIB.",
+                id="zndraw_joblib.E010",
+            )
+        )
+    return messages
+
+
 @register(Tags.security, deploy=True)
 def check_room_access(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """W004: somebody decided who may use which room."""
-    try:
-        settings = get_settings()
-    except ImproperlyConfigured:
-        return []  # E001 says so.
-    if settings.room_access == JobLibSettings.model_fields["room_access"].default:
+    settings = _settings()
+    if settings and settings.room_access == JobLibSettings.model_fields["room_access"].default:
         return [
             Warning(
                 "room_access is unset: every authenticated user may use every room.",

@@ -127,6 +127,27 @@ class LeaseLost(ProblemException):
     title = "Lease Lost"
 
 
+class TooManyJobs(ProblemException):
+    """The worker offers as many jobs as a worker may; delete it, or use another one."""
+
+    status = 409
+    title = "Too Many Jobs"
+
+
+class TooManyWorkers(ProblemException):
+    """You have as many workers as one identity may have; delete those that are not needed."""
+
+    status = 409
+    title = "Too Many Workers"
+
+
+class TooManyPending(ProblemException):
+    """As many tasks are pending in this room as it may hold; try again when some have started."""
+
+    status = 429
+    title = "Too Many Pending Tasks"
+
+
 class InvalidCategory(ProblemException):
     """Jobs of this category are not accepted here."""
 
@@ -146,6 +167,13 @@ class InvalidPayload(ProblemException):
 
     status = 422
     title = "Invalid Payload"
+
+
+class IdempotencyKeyReused(ProblemException):
+    """The Idempotency-Key came with another body before; a new request needs a new key."""
+
+    status = 422
+    title = "Idempotency Key Reused"
 
 
 class ValidationError(ProblemException):

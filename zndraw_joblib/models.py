@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -13,11 +14,18 @@ from uuid_utils import compat as uuid_utils
 
 from zndraw_joblib import signals
 from zndraw_joblib.clock import Now
-from zndraw_joblib.exceptions import SchemaConflict, WorkerNotFound
+from zndraw_joblib.exceptions import SchemaConflict, TooManyJobs, WorkerNotFound
 from zndraw_joblib.fields import OrderedJSONField, canonical_json
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.names import MAX_NAME_LENGTH, JobName
-from zndraw_joblib.querysets import JobQuerySet, TaskQuerySet, WorkerQuerySet, announce
+from zndraw_joblib.querysets import (
+    IdempotencyKeyQuerySet,
+    JobQuerySet,
+    RoomBacklogQuerySet,
+    TaskQuerySet,
+    WorkerQuerySet,
+    announce,
+)
 
 MAX_IDENTITY_LENGTH = 255
 
@@ -65,10 +73,18 @@ class Job(models.Model):
         """``room:category:Name``."""
         return str(JobName(self.room_id, self.category, self.name))
 
-    def submit(self, room_id: str, payload: dict[str, Any], created_by: str, retries: int) -> Task:
+    def submit(
+        self,
+        room_id: str,
+        payload: dict[str, Any],
+        created_by: str,
+        retries: int,
+        task_id: UUID | None = None,
+    ) -> Task:
         """Accept a task of this job. Hold the job by `JobQuerySet.lock_shared` meanwhile."""
         using = router.db_for_write(Task, instance=self)
         task = Task.objects.using(using).create(
+            id=task_id or new_id(),
             job=self,
             room_id=room_id,
             payload=payload,
@@ -110,7 +126,9 @@ class Worker(models.Model):
             threshold = timedelta(seconds=threshold)
         return timezone.now() - self.last_heartbeat <= threshold
 
-    def register(self, name: JobName, schema: dict[str, Any], lease: timedelta) -> tuple[Job, bool]:
+    def register(
+        self, name: JobName, schema: dict[str, Any], lease: timedelta, max_jobs: int | None = None
+    ) -> tuple[Job, bool]:
         """Offer a job; returns it and whether it is new (or back from retirement).
 
         With no live worker left on another schema, this one takes over; the stale ones lose the
@@ -120,6 +138,8 @@ class Worker(models.Model):
         ------
         SchemaConflict
             A live worker, perhaps this one, has registered another schema.
+        TooManyJobs
+            This worker would offer more than `max_jobs`.
         WorkerNotFound
             This worker has been removed meanwhile.
         """
@@ -148,6 +168,10 @@ class Worker(models.Model):
             job.retired_at = None
             job.save(using=using, update_fields=["schema", "retired_at"])
             links.bulk_create([WorkerJobLink(worker=self, job=job)], ignore_conflicts=True)
+            # The heartbeat above holds this worker's row: it registers one job at a time.
+            own = links.filter(worker=self)
+            if max_jobs is not None and own[: max_jobs + 1].count() > max_jobs:
+                raise TooManyJobs(f"A worker offers at most {max_jobs} jobs.")
             return job, new
 
     def renew(self, lease: timedelta, grants: list[tuple[UUID, int]] | None) -> list[Task]:
@@ -300,3 +324,43 @@ class Task(models.Model):
     def _row(self) -> TaskQuerySet:
         using = router.db_for_write(Task, instance=self)
         return Task.objects.using(using).filter(pk=self.pk)
+
+
+class IdempotencyKey(models.Model):
+    """The `Idempotency-Key` of a submit and the task that it made.
+
+    Its id is a digest of the identity, the route and the key, so that a key is nobody else's and
+    no index row is too long; `request` is a digest of the body.
+    """
+
+    id = models.CharField(primary_key=True, max_length=64, editable=False)
+    request = models.CharField(max_length=64, editable=False)
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="idempotency_keys")
+    created_at = models.DateTimeField(db_default=Now(), editable=False, db_index=True)
+
+    objects = IdempotencyKeyQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.id
+
+    @staticmethod
+    def digest(*parts: str) -> str:
+        """SHA-256 of the parts, kept apart by their lengths."""
+        return sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
+
+
+class RoomBacklog(models.Model):
+    """How many more pending tasks a room may take before they are counted again.
+
+    Rows exist for rooms that were used while `max_pending_per_room` was set.
+    """
+
+    room_id = models.CharField(primary_key=True, max_length=MAX_NAME_LENGTH)
+    limit = models.PositiveIntegerField(help_text=_("The limit that was counted for."))
+    places = models.PositiveIntegerField(default=0)
+    full_at = models.DateTimeField(null=True)
+
+    objects = RoomBacklogQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.room_id

@@ -23,9 +23,9 @@ from django.dispatch import Signal
 
 from zndraw_joblib import signals
 from zndraw_joblib.clock import Now
+from zndraw_joblib.exceptions import IdempotencyKeyReused, TooManyPending, TooManyWorkers
 from zndraw_joblib.lifecycle import (
     LEASED_STATUSES,
-    TERMINAL_STATUSES,
     UNFINISHED_STATUSES,
     TaskStatus,
     sources,
@@ -33,12 +33,16 @@ from zndraw_joblib.lifecycle import (
 from zndraw_joblib.names import GLOBAL_ROOM, JobName
 
 if TYPE_CHECKING:
-    from zndraw_joblib.models import Job, Task, Worker
+    from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task, Worker
 
 #: Rows that one statement of a sweep changes at most.
 BATCH = 500
 #: `queue_position` is counted up to here and no further.
 MAX_QUEUE_POSITION = 1000
+#: Backlogs up to this limit are counted whenever no place is left.
+EXACT_BACKLOG = 1000
+#: A longer one that was full is not counted again for so long.
+FULL_FOR = timedelta(seconds=1)
 
 M = TypeVar("M", bound=models.Model)
 
@@ -98,6 +102,31 @@ class JobQuerySet(models.QuerySet["Job"]):
 class WorkerQuerySet(models.QuerySet["Worker"]):
     """Verbs over workers."""
 
+    def enlist(self, identity: str, limit: int, worker_id: str | None = None) -> Worker:
+        """Make a worker of this identity; with an id that is taken, return that worker.
+
+        Raises
+        ------
+        TooManyWorkers
+            The identity has `limit` workers.
+        """
+        with transaction.atomic(using=self.db):
+            connection = connections[self.db]
+            if connection.vendor == "postgresql":
+                # One at a time for each identity, or two would both see the last free place.
+                # SQLite has one writer at a time.
+                with connection.cursor() as cursor:
+                    cursor.execute(
+                        "SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))",
+                        [self.model._meta.db_table, identity],
+                    )
+            if worker_id is not None and (known := self.filter(pk=worker_id).first()):
+                return known
+            if self.filter(identity=identity)[:limit].count() >= limit:
+                raise TooManyWorkers(f"You have {limit} workers, as many as you may.")
+            named = {} if worker_id is None else {"pk": worker_id}
+            return self.create(identity=identity, **named)
+
     def stale(self, timeout: timedelta) -> Self:
         """Workers whose last heartbeat is older than `timeout`."""
         return self.filter(last_heartbeat__lt=Now() - timeout)
@@ -124,12 +153,96 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
             return removed
 
 
+class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
+    """Verbs over the keys of submits."""
+
+    def expired(self, ttl: timedelta) -> Self:
+        """Keys older than `ttl`."""
+        return self.filter(created_at__lt=Now() - ttl)
+
+    def reserve(self, pk: str, request: str, task_id: UUID, ttl: timedelta) -> UUID:
+        """Keep a key for a task, in the submit's own transaction; the id of the key's task.
+
+        That is `task_id` for a new or expired key. Whoever comes while the first submit is still
+        under way waits for its commit by the unique key. `request` is the digest of the body.
+
+        Raises
+        ------
+        IdempotencyKeyReused
+            The key was kept for another request.
+        """
+        wanted: IdempotencyKey = self.model(pk=pk, request=request, task_id=task_id)
+        self.bulk_create([wanted], ignore_conflicts=True)
+        kept = self.get(pk=pk)
+        if kept.task_id == task_id:
+            return task_id
+        if (
+            self.filter(pk=pk, task_id=kept.task_id)
+            .expired(ttl)
+            .update(request=request, task_id=task_id, created_at=Now())
+        ):
+            return task_id
+        if kept.request != request:
+            raise IdempotencyKeyReused
+        known: UUID = kept.task_id
+        return known
+
+    def remove(self) -> int:
+        """Delete up to `BATCH` of these keys; say how many."""
+        with transaction.atomic(using=self.db):
+            ids = list(locked_batch(self).values_list("pk", flat=True))
+            # The condition is looked at again: a submit may have renewed a key before the lock.
+            return self.filter(pk__in=ids).delete()[0] if ids else 0
+
+
+class RoomBacklogQuerySet(models.QuerySet["RoomBacklog"]):
+    """Verbs over the rooms' limits of pending tasks."""
+
+    def admit(self, room_id: str, limit: int) -> None:
+        """Let one more pending task into a room, in the submit's own transaction.
+
+        Counting the backlog costs more the longer it is, so a count is drawn upon: it leaves so
+        many places, each submit takes one, and only when none is left is the backlog counted
+        again. Claims free places that the next count finds, so the limit is never exceeded by
+        submits. Up to `EXACT_BACKLOG` that next count comes at once; beyond it a room that was
+        full is counted again a second later.
+
+        Raises
+        ------
+        TooManyPending
+            No place is left. Tell `note_full` after the rollback.
+        """
+        room = self.filter(room_id=room_id)
+        if room.filter(limit=limit, places__gt=0).update(places=F("places") - 1):
+            return
+        self.bulk_create([self.model(room_id=room_id, limit=limit)], ignore_conflicts=True)
+        locked: RoomBacklog = room.select_for_update().get()
+        # Another submit may have counted while this one waited for the lock.
+        places = locked.places if locked.limit == limit else 0
+        just_full = room.filter(limit=limit, full_at__gt=Now() - FULL_FOR)
+        if not places and not (limit > EXACT_BACKLOG and just_full.exists()):
+            tasks: Any = self.model._meta.apps.get_model("zndraw_joblib", "Task")
+            pending = tasks.objects.using(self.db).filter(
+                room_id=room_id, status=TaskStatus.PENDING
+            )
+            places = limit - pending.order_by()[:limit].count()
+        if not places:
+            raise TooManyPending(
+                f"{limit} tasks are pending in this room, as many as may be.",
+                headers={"Retry-After": "1"},
+            )
+        room.update(limit=limit, places=places - 1, full_at=None)
+
+    def note_full(self, room_id: str, limit: int) -> None:
+        """Remember that a room was just counted and found full."""
+        if limit > EXACT_BACKLOG:
+            self.bulk_create([self.model(room_id=room_id, limit=limit)], ignore_conflicts=True)
+            room = self.filter(room_id=room_id).exclude(full_at__gt=Now() - FULL_FOR)
+            room.update(limit=limit, places=0, full_at=Now())
+
+
 class TaskQuerySet(models.QuerySet["Task"]):
     """Verbs over tasks: each returns the tasks that it changed, as they are now."""
-
-    def terminal(self) -> Self:
-        """Tasks that ended."""
-        return self.filter(status__in=TERMINAL_STATUSES)
 
     def leased(self) -> Self:
         """Tasks that a worker holds."""

@@ -37,6 +37,13 @@ class JobLibSettings(BaseSettings):
         description="Seconds after which a worker without a heartbeat is removed, and the "
         "length of a task's lease.",
     )
+    heartbeat_interval_seconds: float = Field(
+        default=20,
+        gt=0,
+        le=31_536_000,
+        description="Seconds between two heartbeats that the SDK's workers are told to send; "
+        "at most a third of `worker_timeout_seconds`.",
+    )
     sweeper_interval_seconds: float = Field(
         default=30,
         gt=0,
@@ -54,6 +61,24 @@ class JobLibSettings(BaseSettings):
         ge=0,
         le=1_000,
         description="How often a task whose worker died while running it is run again.",
+    )
+    idempotency_key_ttl_seconds: float = Field(
+        default=86_400,
+        gt=0,
+        le=31_536_000,
+        description="Seconds for which a submit's `Idempotency-Key` is remembered.",
+    )
+    max_jobs_per_worker: int = Field(
+        default=100, gt=0, description="Most jobs that one worker may offer."
+    )
+    max_workers_per_identity: int = Field(
+        default=50, gt=0, description="Most workers that one identity may have."
+    )
+    max_pending_per_room: int | None = Field(
+        default=None,
+        gt=0,
+        le=2**31 - 1,
+        description="Most pending tasks of a room; None sets no limit.",
     )
     max_body_bytes: int = Field(
         default=1_048_576, gt=0, description="Largest request body in bytes."
@@ -110,6 +135,11 @@ class JobLibSettings(BaseSettings):
     def lease(self) -> timedelta:
         """How long a claim or a heartbeat keeps a task."""
         return timedelta(seconds=self.worker_timeout_seconds)
+
+    @property
+    def idempotency_key_ttl(self) -> timedelta:
+        """How long a key is remembered."""
+        return timedelta(seconds=self.idempotency_key_ttl_seconds)
 
     def hook(self, name: str) -> Callable[..., Any]:
         """The callable that the setting `name` points to."""

@@ -12,7 +12,7 @@ from django.db import router
 from django.db.models import F, Value
 from django.db.models.functions import Concat
 
-from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
 from zndraw_joblib.settings import get_settings
 
 
@@ -21,7 +21,7 @@ class SweepReport:
     """How many rows a step changed.
 
     `requeued` were claimed and never started; `retried` ran and had a retry left; `failed` ran
-    and had none; `workers` were removed and `jobs` retired.
+    and had none; `workers` were removed, `jobs` retired, and `keys` of submits forgotten.
     """
 
     requeued: int = 0
@@ -29,6 +29,7 @@ class SweepReport:
     failed: int = 0
     workers: int = 0
     jobs: int = 0
+    keys: int = 0
 
     def __str__(self) -> str:
         return " ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
@@ -37,7 +38,8 @@ class SweepReport:
 def sweep(using: str | None = None) -> SweepReport:
     """Take tasks from workers whose lease is over, remove dead workers, retire idle jobs.
 
-    `using` is a database alias; the one that the router writes tasks to, when left out.
+    Keys of submits that are older than `idempotency_key_ttl_seconds` are forgotten. `using` is a
+    database alias; the one that the router writes tasks to, when left out.
     """
     using = using or router.db_for_write(Task)
     due = Task.objects.using(using).due()
@@ -47,10 +49,15 @@ def sweep(using: str | None = None) -> SweepReport:
         for outcome, tasks in zip(counts, batch, strict=True):
             counts[outcome] += len(tasks)
     workers = 0
-    stale = Worker.objects.using(using).stale(get_settings().lease)
+    settings = get_settings()
+    stale = Worker.objects.using(using).stale(settings.lease)
     while removed := stale.remove():
         workers += len(removed)
     jobs = 0
     while retired := Job.objects.using(using).retire():
         jobs += retired
-    return SweepReport(**counts, workers=workers, jobs=jobs)
+    keys = 0
+    expired = IdempotencyKey.objects.using(using).expired(settings.idempotency_key_ttl)
+    while removed_keys := expired.remove():
+        keys += removed_keys
+    return SweepReport(**counts, workers=workers, jobs=jobs, keys=keys)

@@ -17,6 +17,7 @@ class TokenView(APIView):
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
+    throttle_scope = "token"
 
     @extend_schema(
         operation_id="token",

@@ -21,6 +21,7 @@ from zndraw_joblib.client import (
     LeaseLostError,
     ServerError,
     TaskWaitTimeout,
+    TooManyPendingError,
     exceptions,
 )
 from zndraw_joblib.client.worker import cut
@@ -35,6 +36,7 @@ class Server:
         self.calls, self.queue, self.fail, self.tasks = [], [], {}, {}
         self.workers, self.released = 0, threading.Event()
         self.honours_waits = True
+        self.keys, self.interval = [], 20.0
         self.lock = threading.Lock()
 
     def __call__(self, request):
@@ -43,6 +45,8 @@ class Server:
         call = (request.method, path, body)
         with self.lock:
             self.calls.append(call)
+            if "idempotency-key" in request.headers:
+                self.keys.append(request.headers["idempotency-key"])
             key = f"{request.method} {path}"
             planned = self.fail.get(key)
             if planned:
@@ -55,7 +59,8 @@ class Server:
     def post(self, path, body, request):
         if path == "/workers":
             self.workers += 1
-            return httpx.Response(201, json={"id": f"w{self.workers}"})
+            made = {"id": f"w{self.workers}", "heartbeat_interval_seconds": self.interval}
+            return httpx.Response(201, json=made)
         if path == "/tasks/claim":
             if not self.queue and self.honours_waits and "prefer" in request.headers:
                 self.released.wait(20)
@@ -137,7 +142,7 @@ def slugs():
 def test_problems_become_typed_errors(server, manager, cls):
     server.fail["GET /tasks/t"] = [refusal(cls.slug, 400, **{"Retry-After": "7"})]
     with pytest.raises(ApiError) as caught:
-        manager.get("t")
+        manager.task("t")
     assert type(caught.value) is cls
     assert caught.value.status == 400
     assert caught.value.problem["detail"] == "why"
@@ -148,10 +153,10 @@ def test_problems_become_typed_errors(server, manager, cls):
 def test_answers_that_are_no_problems_are_errors_too(server, manager):
     server.fail["GET /tasks/t"] = [httpx.Response(500, text="oops")]
     with pytest.raises(ServerError):
-        manager.get("t")
+        manager.task("t")
     server.fail["GET /tasks/t"] = [httpx.Response(418, json=[])]
     with pytest.raises(ApiError) as caught:
-        manager.get("t")
+        manager.task("t")
     assert type(caught.value) is ApiError
     assert caught.value.problem == {}
 
@@ -202,15 +207,37 @@ def test_submit_names_the_rooms_own_or_the_global_job(server, manager):
     assert server.sent("POST", "/rooms")[0][2] == {"payload": {"angle": 3}}
 
 
-def test_a_submit_is_repeated_only_when_it_never_arrived(server, manager):
-    key = "POST /rooms/r/tasks/@global:modifiers:Rotate"
-    server.fail[key] = [httpx.ConnectError("no"), httpx.ConnectTimeout("no")]
-    manager.submit(Rotate(), room="r")
-    assert len(server.sent("POST", "/rooms")) == 3
-    server.fail[key] = [httpx.ReadTimeout("late")]
-    with pytest.raises(httpx.ReadTimeout):
-        manager.submit(Rotate(), room="r")
+def test_a_submit_is_repeated_under_its_own_key(server, manager):
+    url = "POST /rooms/r/tasks/@global:modifiers:Rotate"
+    server.fail[url] = [httpx.ConnectError("no"), httpx.ReadTimeout("late"), httpx.Response(502)]
+    assert manager.submit(Rotate(), room="r") == "t1"
     assert len(server.sent("POST", "/rooms")) == 4
+    assert len(server.keys) == 4
+    assert len(set(server.keys)) == 1
+    manager.submit(Rotate(), room="r")
+    assert len(set(server.keys)) == 2
+    assert all(key.startswith('"') and key.endswith('"') for key in server.keys)
+
+
+def test_a_full_room_is_tried_again_when_the_server_says(server, manager):
+    url = "POST /rooms/r/tasks/@global:modifiers:Rotate"
+    document = {"type": "/v1/problems/too-many-pending", "title": "Too Many", "status": 429}
+    full = httpx.Response(429, json=document, headers={"Retry-After": "0"})
+    server.fail[url] = [full]
+    assert manager.submit(Rotate(), room="r") == "t1"
+    server.fail[url] = [full] * 6
+    with pytest.raises(TooManyPendingError):
+        manager.submit(Rotate(), room="r")
+
+
+def test_heartbeats_come_as_often_as_the_server_asks(server):
+    server.interval = 0.05
+    with JobManager(Api("http://x/", transport=httpx.MockTransport(server))) as manager:
+        manager.create_worker()
+        deadline = time.monotonic() + 10
+        while len(server.sent("PATCH", "/workers")) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_a_report_is_repeated_until_it_arrives(server, manager):

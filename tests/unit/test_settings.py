@@ -85,3 +85,113 @@ def test_unset_room_access_is_a_deploy_warning(settings):
     assert ids(checks.check_room_access()) == ["zndraw_joblib.W004"]
     settings.ZNDRAW_JOBLIB = {"room_access": "tests.factories.by_room"}
     assert checks.check_room_access() == []
+
+
+PRODUCTION = {
+    "DEBUG": False,
+    "ALLOWED_HOSTS": ["jobs.example.org"],
+    "DATABASES": {
+        "default": {
+            "ENGINE": "django.db.backends.postgresql",
+            "CONN_HEALTH_CHECKS": True,
+            "OPTIONS": {"options": "-c statement_timeout=30s"},
+        }
+    },
+    "CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}},
+    "CACHES": {"default": {"BACKEND": "django_redis.cache.RedisCache"}},
+    "REST_FRAMEWORK": {
+        "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+        "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+        "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.ScopedRateThrottle"],
+    },
+    "ZNDRAW_JOBLIB": {"room_access": "tests.factories.by_room"},
+}
+SQLITE = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"transaction_mode": "IMMEDIATE"}}
+_POSTGRES = PRODUCTION["DATABASES"]["default"]
+_DRF = PRODUCTION["REST_FRAMEWORK"]
+LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+DEPLOYMENTS = {
+    "nothing to say": ({}, []),
+    "sqlite is embedded": (
+        {"DATABASES": {"default": SQLITE}, "CHANNEL_LAYERS": IN_MEMORY, "CACHES": LOCMEM},
+        [],
+    ),
+    "debug": ({"DEBUG": True}, ["E002"]),
+    "any host": ({"ALLOWED_HOSTS": ["a.example", "*"]}, ["E003"]),
+    "allow any": (
+        {
+            "REST_FRAMEWORK": {
+                **_DRF,
+                "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.AllowAny"],
+            }
+        },
+        ["E004"],
+    ),
+    "DRF untouched": ({"REST_FRAMEWORK": {}}, ["E004", "W005", "W008"]),
+    "in-memory layer": ({"CHANNEL_LAYERS": IN_MEMORY}, ["E005"]),
+    "local-memory cache": ({"CACHES": LOCMEM}, ["E006"]),
+    "deferred sqlite": (
+        {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3"}}},
+        ["E007"],
+    ),
+    "atomic requests": ({"DATABASES": {"default": {**SQLITE, "ATOMIC_REQUESTS": True}}}, ["E008"]),
+    "short lease": (
+        {"ZNDRAW_JOBLIB": {**PRODUCTION["ZNDRAW_JOBLIB"], "worker_timeout_seconds": 59}},
+        ["E009"],
+    ),
+    "quick heartbeats": (
+        {
+            "ZNDRAW_JOBLIB": {
+                **PRODUCTION["ZNDRAW_JOBLIB"],
+                "worker_timeout_seconds": 30,
+                "heartbeat_interval_seconds": 10,
+            }
+        },
+        [],
+    ),
+    "rare sweeps": (
+        {"ZNDRAW_JOBLIB": {**PRODUCTION["ZNDRAW_JOBLIB"], "sweeper_interval_seconds": 61}},
+        ["E010"],
+    ),
+    "no room_access": ({"ZNDRAW_JOBLIB": {}}, ["W004"]),
+    "no throttles": ({"REST_FRAMEWORK": {**_DRF, "DEFAULT_THROTTLE_CLASSES": []}}, ["W005"]),
+    "no health checks": (
+        {"DATABASES": {"default": {**_POSTGRES, "CONN_HEALTH_CHECKS": False}}},
+        ["W006"],
+    ),
+    "no timeout": ({"DATABASES": {"default": {**_POSTGRES, "OPTIONS": {}}}}, ["W007"]),
+    "browsable": (
+        {
+            "REST_FRAMEWORK": {
+                **_DRF,
+                "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.BrowsableAPIRenderer"],
+            }
+        },
+        ["W008"],
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+@pytest.mark.parametrize(("changed", "expected"), DEPLOYMENTS.values(), ids=DEPLOYMENTS)
+def test_checks_under_deploy(settings, changed, expected):
+    for name, value in {**PRODUCTION, **changed}.items():
+        setattr(settings, name, value)
+    found = [
+        *checks.check_site(),
+        *checks.check_servers(),
+        *checks.check_times(),
+        *checks.check_room_access(),
+    ]
+    assert ids(found) == [f"zndraw_joblib.{number}" for number in expected]
+    assert all(message.hint for message in found)
+
+
+def test_checks_are_of_deployment_only():
+    """`manage.py check` alone does not say them."""
+    from django.core.checks import registry
+
+    deployment = {check.__name__ for check in registry.registry.deployment_checks}
+    assert {"check_site", "check_servers", "check_times", "check_room_access"} <= deployment

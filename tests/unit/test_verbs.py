@@ -144,7 +144,7 @@ def test_a_sweep_ends_what_dead_workers_left(job, worker):
     assert failed.completed_at is not None
     retried.refresh_from_db()
     assert (retried.retries_left, retried.worker_id, retried.attempt) == (0, None, 1)
-    assert str(sweep()) == "requeued=0 retried=0 failed=0 workers=0 jobs=0"
+    assert str(sweep()) == "requeued=0 retried=0 failed=0 workers=0 jobs=0 keys=0"
     assert Task.objects.claim(worker.pk, "bob", LEASE).attempt == 2
 
 

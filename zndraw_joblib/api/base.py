@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from django.utils.cache import patch_vary_headers
 from rest_framework.negotiation import BaseContentNegotiation
@@ -12,6 +12,7 @@ from rest_framework.parsers import JSONParser
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
+from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
 from zndraw_joblib.access import Action, Caller
@@ -44,6 +45,14 @@ class JobLibView(APIView):
     content_negotiation_class = AlwaysJSON
     http_method_names = ("get", "head", "post", "put", "patch", "delete")
     schema = JobLibSchema()
+    #: Scopes of DRF's `ScopedRateThrottle` by action.
+    throttle_scopes: ClassVar[Mapping[str | None, str]] = {}
+
+    @property
+    def throttle_scope(self) -> str | None:
+        """The scope of this request; None where the host set no rate for it."""
+        scope = self.throttle_scopes.get(getattr(self, "action", None), "joblib_read")
+        return scope if scope in SimpleRateThrottle.THROTTLE_RATES else None
 
     @cached_property
     def caller(self) -> Caller:

@@ -88,6 +88,15 @@ _PREFER = [
 ]
 
 
+_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    str,
+    OpenApiParameter.HEADER,
+    description="A string of your own, 1 to 255 characters in quotes: the same request with the "
+    "same key gives the same task, for 24 hours.",
+)
+
+
 def _operation(
     operation_id: str,
     answers: dict[Any, Any],
@@ -139,6 +148,8 @@ jobs_register = _operation(
     problems.WorkerNotFound,
     problems.Forbidden,
     problems.SchemaConflict,
+    problems.TooManyJobs,
+    problems.TooManyWorkers,
     parameters=[_ROOM],
     body=shapes.RegistrationBody,
 )
@@ -163,9 +174,12 @@ tasks_submit = _operation(
     problems.JobNotFound,
     problems.Forbidden,
     problems.InvalidPayload,
+    problems.IdempotencyKeyReused,
+    problems.TooManyPending,
     parameters=[
         _ROOM,
         _JOB,
+        _KEY,
         _header("Location", "Path of the task.", [202]),
         _header("Retry-After", "Seconds until it is worth asking for the task.", [202], int),
     ],
@@ -209,7 +223,12 @@ workers_of_room = _operation(
     problems.WorkerNotFound,
     parameters=[_ROOM, *_PAGE],
 )
-workers_create = _operation("workers_create", {201: shapes.WorkerDocument}, body=EmptyBody)
+workers_create = _operation(
+    "workers_create",
+    {201: shapes.NewWorkerDocument},
+    problems.TooManyWorkers,
+    body=EmptyBody,
+)
 workers_heartbeat = _operation(
     "workers_heartbeat",
     {200: shapes.HeartbeatDocument},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 from django.http import HttpRequest
@@ -18,6 +19,9 @@ from zndraw_joblib.settings import get_settings
 
 #: Digits of an integer; far beyond any identifier, far below what makes parsing slow.
 MAX_DIGITS = 300
+#: Longest Idempotency-Key, in characters.
+MAX_KEY_LENGTH = 255
+_KEY = re.compile(r'"(?P<quoted>(?:[ !#-\[\]-~]|\\["\\])*)"|(?P<bare>[!#-+\--~]+)')
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -69,6 +73,26 @@ def parse_json(body: bytes) -> Any:
     if b"\\u" in body:
         _check_escapes(value)
     return value
+
+
+def read_idempotency_key(request: HttpRequest) -> str | None:
+    """The `Idempotency-Key`, a quoted string (RFC 9651, section 3.3.3) or bare; None without one.
+
+    Raises
+    ------
+    ValidationError
+        It is empty, too long, or holds what a header's string must not.
+    """
+    header = request.headers.get("Idempotency-Key")
+    if header is None:
+        return None
+    match = _KEY.fullmatch(header.strip(" "))
+    key = (match["bare"] or re.sub(r"\\(.)", r"\1", match["quoted"])) if match else ""
+    if not 1 <= len(key) <= MAX_KEY_LENGTH:
+        raise invalid(
+            f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable ASCII characters, in quotes."
+        )
+    return key
 
 
 def _read(request: HttpRequest) -> bytes:

@@ -218,6 +218,12 @@ class WorkerDocument(serializers.Serializer[Any]):
     job_count = serializers.IntegerField(min_value=0)
 
 
+class NewWorkerDocument(WorkerDocument):
+    """A worker just made, and how often it is to send heartbeats."""
+
+    heartbeat_interval_seconds = serializers.FloatField()
+
+
 class HeartbeatDocument(serializers.Serializer[Any]):
     """The reply to a heartbeat."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.db import router, transaction
@@ -17,7 +17,7 @@ from rest_framework.viewsets import ViewSet
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.pagination import page
-from zndraw_joblib.api.parsing import invalid
+from zndraw_joblib.api.parsing import invalid, read_idempotency_key
 from zndraw_joblib.api.problems import explain
 from zndraw_joblib.api.serializers import (
     ClaimBody,
@@ -43,11 +43,22 @@ from zndraw_joblib.exceptions import (
     JobNotFound,
     LeaseLost,
     TaskNotFound,
+    TooManyPending,
     ValidationError,
     WorkerNotFound,
 )
+from zndraw_joblib.fields import canonical_json
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Job, Task, Worker, WorkerJobLink
+from zndraw_joblib.models import (
+    MAX_IDENTITY_LENGTH,
+    IdempotencyKey,
+    Job,
+    RoomBacklog,
+    Task,
+    Worker,
+    WorkerJobLink,
+    new_id,
+)
 from zndraw_joblib.names import GLOBAL_ROOM, JobName, name_fault
 from zndraw_joblib.querysets import TaskQuerySet
 from zndraw_joblib.settings import get_settings
@@ -76,6 +87,8 @@ def readable() -> TaskQuerySet:
 
 class JobViewSet(JobLibView, ViewSet):
     """Jobs of a room."""
+
+    throttle_scopes: ClassVar = {"register": "joblib_register", "submit": "joblib_submit"}
 
     @openapi.jobs_list
     def list(self, request: Request, room_id: str) -> Response:
@@ -106,12 +119,14 @@ class JobViewSet(JobLibView, ViewSet):
         ):
             raise ValidationError(
                 "schema is not accepted; see errors.",
-                errors=[FieldError(fault.detail, f"/schema{fault.pointer}") for fault in faults],
+                errors=below("/schema", faults),
             )
         name = JobName(room_id, body["category"], body["name"])
         with transaction.atomic(using=router.db_for_write(Job)):
             worker = self._worker(body.get("worker_id"))
-            job, new = worker.register(name, body["schema"], settings.lease)
+            job, new = worker.register(
+                name, body["schema"], settings.lease, settings.max_jobs_per_worker
+            )
         job = jobs().with_worker_count().get(pk=job.pk)
         document = job_document(job) | {"worker_id": worker.pk}
         return Response(document, status=201 if new else 200)
@@ -120,19 +135,13 @@ class JobViewSet(JobLibView, ViewSet):
     def retrieve(self, request: Request, room_id: str, full_name: str) -> Response:
         """One job, with its schema."""
         self._offers(room_id)
-        name = self._visible_name(room_id, full_name)
-        job = jobs().live().named(name).with_worker_count().first()
-        if job is None:
-            raise JobNotFound
-        return Response(job_document(job))
+        return Response(job_document(self._job(room_id, full_name, jobs().with_worker_count())))
 
     @openapi.jobs_tasks
     def tasks(self, request: Request, room_id: str, full_name: str) -> Response:
         """The room's tasks of one job, newest first."""
         self.room(room_id, "read", JobNotFound)
-        job = jobs().live().named(self._visible_name(room_id, full_name)).first()
-        if job is None:
-            raise JobNotFound
+        job = self._job(room_id, full_name, jobs())
         return task_page(request, readable().filter(job=job, room_id=room_id))
 
     @openapi.tasks_submit
@@ -141,26 +150,49 @@ class JobViewSet(JobLibView, ViewSet):
         self.room(room_id, "submit", JobNotFound)
         name = self._visible_name(room_id, full_name)
         payload = self.body(SubmissionBody).get("payload", {})
+        key = read_idempotency_key(request._request)
+        settings = get_settings()
         using = router.db_for_write(Task)
-        with transaction.atomic(using=using):
-            job = jobs().lock_shared(name)
-            if job is None:
-                raise JobNotFound
-            if faults := self._faults(job, payload):
-                raise InvalidPayload(
-                    errors=[
-                        FieldError(fault.detail, f"/payload{fault.pointer}") for fault in faults
-                    ]
-                )
-            task = job.submit(
-                room_id, payload, self.caller.identity, get_settings().task_max_retries
-            )
-        location = reverse("zndraw_joblib:task", args=[task.pk])
+        try:
+            with transaction.atomic(using=using):
+                task_id = self._submit(room_id, name, payload, key)
+        except TooManyPending:
+            limit = settings.max_pending_per_room or 0
+            RoomBacklog.objects.using(using).note_full(room_id, limit)
+            raise
         return Response(
-            task_document(readable().get(pk=task.pk)),
+            task_document(readable().get(pk=task_id)),
             status=202,
-            headers={"Location": location, "Retry-After": "1"},
+            headers={
+                "Location": reverse("zndraw_joblib:task", args=[task_id]),
+                "Retry-After": "1",
+            },
         )
+
+    def _submit(
+        self, room_id: str, name: JobName, payload: dict[str, Any], key: str | None
+    ) -> UUID:
+        """Accept a task, or find the one that this key made; returns its id."""
+        settings, identity, using = get_settings(), self.caller.identity, tasks().db
+        task_id = new_id()
+        if key is not None:
+            kept = IdempotencyKey.objects.using(using).reserve(
+                IdempotencyKey.digest(identity, room_id, str(name), key),
+                IdempotencyKey.digest(canonical_json(payload)),
+                task_id,
+                settings.idempotency_key_ttl,
+            )
+            if kept != task_id:
+                return kept
+        job = jobs().lock_shared(name)
+        if job is None:
+            raise JobNotFound
+        if faults := self._faults(job, payload):
+            raise InvalidPayload(errors=below("/payload", faults))
+        if settings.max_pending_per_room is not None:
+            RoomBacklog.objects.using(using).admit(room_id, settings.max_pending_per_room)
+        job.submit(room_id, payload, identity, settings.task_max_retries, task_id)
+        return task_id
 
     def _faults(self, job: Job, payload: dict[str, Any]) -> Sequence[FieldError]:
         limit = get_settings().max_payload_bytes
@@ -173,6 +205,12 @@ class JobViewSet(JobLibView, ViewSet):
         if room_id != GLOBAL_ROOM:
             self.room(room_id, "read", JobNotFound)
 
+    def _job(self, room_id: str, full_name: str, among: Any) -> Job:
+        job: Job | None = among.live().named(self._visible_name(room_id, full_name)).first()
+        if job is None:
+            raise JobNotFound
+        return job
+
     def _visible_name(self, room_id: str, full_name: str) -> JobName:
         try:
             name = JobName.parse(full_name)
@@ -184,12 +222,11 @@ class JobViewSet(JobLibView, ViewSet):
 
     def _worker(self, worker_id: str | None) -> Worker:
         identity = self.caller.identity
-        if worker_id in {None, identity}:
-            worker: Worker = workers().get_or_create(pk=identity, defaults={"identity": identity})[
-                0
-            ]
-        else:
-            worker = workers().filter(pk=bounded(worker_id), identity=identity).first()
+        worker_id = bounded(worker_id or identity)
+        worker: Worker | None = workers().filter(pk=worker_id).first()
+        if worker is None and worker_id == identity:
+            limit = get_settings().max_workers_per_identity
+            worker = workers().enlist(identity, limit, identity)
         if worker is None or worker.identity != identity:
             raise WorkerNotFound
         return worker
@@ -197,6 +234,8 @@ class JobViewSet(JobLibView, ViewSet):
 
 class TaskViewSet(JobLibView, ViewSet):
     """Tasks."""
+
+    throttle_scopes: ClassVar = {"claim": "joblib_work", "partial_update": "joblib_work"}
 
     @openapi.tasks_list
     def list(self, request: Request, room_id: str) -> Response:
@@ -279,13 +318,17 @@ class TaskViewSet(JobLibView, ViewSet):
 class WorkerViewSet(JobLibView, ViewSet):
     """Workers."""
 
+    throttle_scopes: ClassVar = {
+        "create": "joblib_register",
+        "partial_update": "joblib_work",
+        "destroy": "joblib_work",
+    }
+
     @openapi.workers_list
     def list(self, request: Request) -> Response:
         """The caller's workers, or all for an admin; newest first."""
-        found = workers().with_job_count()
-        if not self.caller.is_admin:
-            found = found.filter(identity=self.caller.identity)
-        return worker_page(request, found)
+        found = workers() if self.caller.is_admin else self._own()
+        return worker_page(request, found.with_job_count())
 
     @openapi.workers_of_room
     def of_room(self, request: Request, room_id: str) -> Response:
@@ -300,8 +343,11 @@ class WorkerViewSet(JobLibView, ViewSet):
     def create(self, request: Request) -> Response:
         """Make a worker of its own for one process."""
         self.body(openapi.EmptyBody)
-        worker = workers().create(identity=self.caller.identity)
-        return Response(worker_document(workers().with_job_count().get(pk=worker.pk)), status=201)
+        settings = get_settings()
+        made = workers().enlist(self.caller.identity, settings.max_workers_per_identity)
+        document = worker_document(workers().with_job_count().get(pk=made.pk))
+        document["heartbeat_interval_seconds"] = settings.heartbeat_interval_seconds
+        return Response(document, status=201)
 
     @openapi.workers_heartbeat
     def partial_update(self, request: Request, worker_id: str) -> Response:
@@ -309,7 +355,7 @@ class WorkerViewSet(JobLibView, ViewSet):
         listed = self.body(HeartbeatBody).get("tasks")
         grants = None if listed is None else [(grant["id"], grant["attempt"]) for grant in listed]
         with transaction.atomic(using=router.db_for_write(Worker)):
-            beaten = self._own(worker_id).beat()
+            beaten = self._own().filter(pk=bounded(worker_id)).beat()
             if not beaten:
                 raise WorkerNotFound
             renewed = {task.pk for task in beaten[0].renew(get_settings().lease, grants)}
@@ -321,17 +367,15 @@ class WorkerViewSet(JobLibView, ViewSet):
     @openapi.workers_delete
     def destroy(self, request: Request, worker_id: str) -> Response:
         """Remove a worker; its claimed tasks go back to pending."""
-        own = workers().filter(pk=bounded(worker_id))
-        if not self.caller.is_admin:
-            own = self._own(worker_id)
-        worker = own.first()
+        removable = workers() if self.caller.is_admin else self._own()
+        worker = removable.filter(pk=bounded(worker_id)).first()
         if worker is None:
             raise WorkerNotFound
         worker.deregister()
         return Response(status=204)
 
-    def _own(self, worker_id: str) -> Any:
-        return workers().filter(pk=bounded(worker_id), identity=self.caller.identity)
+    def _own(self) -> Any:
+        return workers().filter(identity=self.caller.identity)
 
     def _missing(self, grants: Any, renewed: set[UUID]) -> dict[str, Any]:
         gone = [(pk, attempt) for pk, attempt in grants if pk not in renewed]
@@ -381,6 +425,11 @@ def report(held: TaskQuerySet, status: TaskStatus, error: str | None) -> Sequenc
             return held.fail(error)
         case _:
             return held.cancel(error)
+
+
+def below(prefix: str, faults: Sequence[FieldError]) -> Sequence[FieldError]:
+    """Faults of a part of the body, pointed at from the whole."""
+    return [FieldError(fault.detail, f"{prefix}{fault.pointer}") for fault in faults]
 
 
 def cut(text: str | None, limit: int) -> str | None:

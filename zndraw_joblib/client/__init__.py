@@ -9,6 +9,7 @@ from zndraw_joblib.client.api import Api, ApiManager
 from zndraw_joblib.client.exceptions import (
     ApiError,
     ForbiddenError,
+    IdempotencyKeyReusedError,
     InvalidCategoryError,
     InvalidPayloadError,
     InvalidRoomIdError,
@@ -22,6 +23,9 @@ from zndraw_joblib.client.exceptions import (
     TaskNotFoundError,
     TaskWaitTimeout,
     ThrottledError,
+    TooManyJobsError,
+    TooManyPendingError,
+    TooManyWorkersError,
     WorkerNotFoundError,
 )
 from zndraw_joblib.client.manager import JobManager
@@ -35,6 +39,7 @@ __all__ = [
     "ClaimedTask",
     "ForbiddenError",
     "HeartbeatReply",
+    "IdempotencyKeyReusedError",
     "InvalidCategoryError",
     "InvalidPayloadError",
     "InvalidRoomIdError",
@@ -51,5 +56,8 @@ __all__ = [
     "TaskStream",
     "TaskWaitTimeout",
     "ThrottledError",
+    "TooManyJobsError",
+    "TooManyPendingError",
+    "TooManyWorkersError",
     "WorkerNotFoundError",
 ]

@@ -18,6 +18,7 @@ GRACE = 10.0
 CONNECTIONS = 100
 #: Answers of a proxy whose server is away.
 _AWAY = {502, 503, 504}
+_TOO_MANY = 429
 
 
 class ApiManager(Protocol):
@@ -96,9 +97,11 @@ def never_sent(error: Exception) -> bool:
     return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
-def transient(error: Exception) -> bool:
-    """Whether a request that may be repeated is worth repeating."""
+def transient(error: Exception) -> bool | float:
+    """Whether a request that may be repeated is worth repeating, or in how many seconds."""
     if isinstance(error, ApiError):
+        if error.status == _TOO_MANY:
+            return error.retry_after or True
         return error.status in _AWAY
     return isinstance(error, httpx.TransportError)
 
@@ -109,8 +112,9 @@ def send(
     url: str,
     *,
     body: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
     wait: int = 0,
-    retry_on: Callable[[Exception], bool] | None = transient,
+    retry_on: Callable[[Exception], bool | float] | None = transient,
     attempts: int = 6,
 ) -> httpx.Response:
     """Send a request and raise its problem.
@@ -119,6 +123,8 @@ def send(
     ----------
     body
         Sent as JSON.
+    headers
+        Sent besides the credentials.
     wait
         Seconds that the server is asked to wait for news (``Prefer: wait=N``, RFC 7240).
     retry_on
@@ -133,7 +139,7 @@ def send(
     httpx.TransportError
         The server cannot be reached.
     """
-    headers = api.get_headers()
+    headers = {**api.get_headers(), **(headers or {})}
     timeout: Any = httpx.USE_CLIENT_DEFAULT
     if wait:
         headers = {**headers, "Prefer": f"wait={wait}"}

@@ -115,6 +115,30 @@ class ForbiddenError(ApiError):
     slug = "forbidden"
 
 
+class TooManyJobsError(ApiError):
+    """The worker offers as many jobs as a worker may."""
+
+    slug = "too-many-jobs"
+
+
+class TooManyWorkersError(ApiError):
+    """The caller has as many workers as one identity may have."""
+
+    slug = "too-many-workers"
+
+
+class TooManyPendingError(ApiError):
+    """As many tasks are pending in the room as it may hold; see `retry_after`."""
+
+    slug = "too-many-pending"
+
+
+class IdempotencyKeyReusedError(ApiError):
+    """The request's key came with another body before."""
+
+    slug = "idempotency-key-reused"
+
+
 class ThrottledError(ApiError):
     """Too many requests; see `retry_after`."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
+from uuid import uuid4
 
 import httpx
 from pydantic import BaseModel
@@ -33,6 +34,8 @@ J = TypeVar("J", bound=type[BaseModel])
 
 #: Category of a class that names none.
 DEFAULT_CATEGORY = "modifiers"
+#: Seconds between two heartbeats for a server that does not say how often it wants them.
+HEARTBEAT_INTERVAL = 20.0
 #: Longest single wait for a task's end, in seconds.
 LONGEST_WAIT = 60
 
@@ -56,17 +59,18 @@ class JobManager(Mapping[str, type[BaseModel]]):
     api
         How to reach the server.
     heartbeat_interval
-        Seconds between two heartbeats; at most a third of the server's worker timeout.
+        Seconds between two heartbeats; what the server asks for when left out.
     long_poll
         Seconds that the server is asked to wait for work in one claim.
     """
 
     def __init__(
-        self, api: ApiManager, *, heartbeat_interval: float = 20.0, long_poll: int = 30
+        self, api: ApiManager, *, heartbeat_interval: float | None = None, long_poll: int = 30
     ) -> None:
         self.api = api
         self.long_poll = long_poll
         self._heartbeat_interval = heartbeat_interval
+        self._asked_interval = HEARTBEAT_INTERVAL
         self._classes: dict[str, type[BaseModel]] = {}
         self._worker_id: str | None = None
         # Held while the worker is made or made anew, so that one thread does it.
@@ -97,7 +101,9 @@ class JobManager(Mapping[str, type[BaseModel]]):
     def create_worker(self) -> str:
         """Make a worker of its own for this process and return its id."""
         with self._registering:
-            worker_id: str = send(self.api, "POST", path("workers")).json()["id"]
+            made = send(self.api, "POST", path("workers")).json()
+            self._asked_interval = made.get("heartbeat_interval_seconds", HEARTBEAT_INTERVAL)
+            worker_id: str = made["id"]
             self._worker_id = worker_id
             return worker_id
 
@@ -168,13 +174,13 @@ class JobManager(Mapping[str, type[BaseModel]]):
         """Submit a task in a room and return its id.
 
         The job is the room's own when this manager registered the class there, ``@global``'s
-        otherwise; `job_room` names another. Sent again only when the request never reached the
-        server.
+        otherwise; `job_room` names another. The request carries a key of its own
+        (``Idempotency-Key``), so that it may be sent again without submitting twice.
 
         Raises
         ------
         ApiError
-            `JobNotFoundError`, `InvalidPayloadError`, `ForbiddenError`.
+            `JobNotFoundError`, `InvalidPayloadError`, `ForbiddenError`, `TooManyPendingError`.
         """
         cls = type(instance)
         if job_room is None:
@@ -182,10 +188,11 @@ class JobManager(Mapping[str, type[BaseModel]]):
             job_room = room if own is cls else GLOBAL_ROOM
         url = path("rooms", room, "tasks", str(job_name(cls, job_room)))
         body = {"payload": instance.model_dump(mode="json")}
-        task_id: str = send(self.api, "POST", url, body=body, retry_on=never_sent).json()["id"]
+        key = {"Idempotency-Key": f'"{uuid4()}"'}
+        task_id: str = send(self.api, "POST", url, body=body, headers=key).json()["id"]
         return task_id
 
-    def get(self, task_id: str) -> TaskInfo:  # type: ignore[override]
+    def task(self, task_id: str) -> TaskInfo:
         """The task as it is now.
 
         Raises
@@ -409,8 +416,13 @@ class JobManager(Mapping[str, type[BaseModel]]):
             except (httpx.TransportError, ApiError) as failure:
                 logger.warning("could not delete the worker: %s", failure)
 
+    def _pause(self) -> float:
+        """Seconds until the next heartbeat; how many the server wants, its worker's reply says."""
+        interval = self._heartbeat_interval or self._asked_interval
+        return interval if self._worker_id else min(interval, 1.0)
+
     def _beat(self, ended: threading.Event) -> None:
-        while not ended.wait(self._heartbeat_interval):
+        while not ended.wait(self._pause()):
             if self._worker_id is None:
                 continue
             try:

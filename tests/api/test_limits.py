@@ -1,0 +1,175 @@
+"""Limits that count rows, and throttles."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
+from rest_framework.throttling import ScopedRateThrottle
+
+from tests.factories import problem
+from zndraw_joblib import querysets
+from zndraw_joblib.models import Job, RoomBacklog, Task, Worker, WorkerJobLink
+
+pytestmark = pytest.mark.django_db
+
+
+def at_once(count, work):
+    """Answers of `work(number)` from so many threads at once."""
+    answers, ready = [], threading.Barrier(count)
+
+    def run(number):
+        try:
+            ready.wait(10)
+            answers.append(work(number))
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return sorted(answer.status_code for answer in answers)
+
+
+def test_jobs_per_worker(bob, settings_of):
+    settings_of(max_jobs_per_worker=2)
+    worker = bob.worker()
+    for name in ("A", "B", "A", "B"):
+        assert bob.register(name=name, worker_id=worker).status_code in {200, 201}
+    document = problem(bob.register(name="C", worker_id=worker), "too-many-jobs", 409)
+    assert "2" in document["detail"]
+    assert Job.objects.count() == WorkerJobLink.objects.count() == 2
+    assert bob.register(name="C", worker_id=bob.worker()).status_code == 201
+
+
+def test_workers_per_identity(bob, carol, settings_of):
+    settings_of(max_workers_per_identity=2)
+    first = bob.worker()
+    bob.worker()
+    problem(bob.send("post", "/workers"), "too-many-workers", 409)
+    problem(bob.register(), "too-many-workers", 409)
+    assert Worker.objects.count() == 2
+    assert not Job.objects.exists()
+    assert bob.register(worker_id=first).status_code == 201
+    assert carol.send("post", "/workers").status_code == 201
+    bob.send("delete", f"/workers/{first}")
+    assert bob.send("post", "/workers").status_code == 201
+
+
+def test_the_default_worker_is_made_once(bob, settings_of):
+    settings_of(max_workers_per_identity=1)
+    assert bob.register(name="A").status_code == 201
+    assert bob.register(name="B").status_code == 201
+    assert Worker.objects.get().pk == bob.identity
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_at_once_do_not_exceed_the_limit_of_workers(bob, settings_of):
+    settings_of(max_workers_per_identity=3)
+    codes = at_once(8, lambda number: bob.send("post", "/workers"))
+    assert codes == [201] * 3 + [409] * 5
+    assert Worker.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_at_once_do_not_exceed_the_limit_of_jobs(bob, settings_of):
+    settings_of(max_jobs_per_worker=3)
+    worker = bob.worker()
+    codes = at_once(8, lambda number: bob.register(name=f"J{number}", worker_id=worker))
+    assert codes == [201] * 3 + [409] * 5
+    assert WorkerJobLink.objects.count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_at_once_do_not_exceed_the_limit_of_a_room(bob, settings_of):
+    settings_of(max_pending_per_room=3)
+    bob.register()
+    assert at_once(8, lambda number: bob.submit()) == [202] * 3 + [429] * 5
+    assert Task.objects.count() == 3
+
+
+def test_pending_tasks_of_a_room(bob, settings_of):
+    bob.register()
+    for _ in range(5):
+        assert bob.submit().status_code == 202
+    settings_of(max_pending_per_room=6)
+    assert bob.submit().status_code == 202
+    answer = bob.submit()
+    problem(answer, "too-many-pending", 429)
+    assert answer["Retry-After"] == "1"
+    assert Task.objects.count() == 6
+    task = bob.claim()
+    assert bob.submit().status_code == 202
+    problem(bob.submit(), "too-many-pending", 429)
+    # A claimed one is not pending, and another room has places of its own.
+    bob.register("opener")
+    assert bob.submit("opener", "opener:modifiers:Rotate").status_code == 202
+    # What goes back to the queue is never refused.
+    Task.objects.filter(pk=task["id"]).requeue()
+    problem(bob.submit(), "too-many-pending", 429)
+    settings_of(max_pending_per_room=8)
+    assert bob.submit().status_code == 202
+    settings_of(max_pending_per_room=7)
+    problem(bob.submit(), "too-many-pending", 429)
+
+
+def test_a_key_that_is_known_takes_no_place(bob, settings_of):
+    settings_of(max_pending_per_room=1)
+    bob.register()
+    body = {"payload": {}}
+    url = "/rooms/open/tasks/open:modifiers:Rotate"
+    answers = [
+        bob.send("post", url, body, headers={"idempotency-key": "k"}).status_code for _ in range(3)
+    ]
+    assert answers == [202] * 3
+
+
+def counts(queries):
+    return [query["sql"] for query in queries if "COUNT(" in query["sql"]]
+
+
+def test_a_long_backlog_is_counted_once_for_many_submits(bob, settings_of, monkeypatch):
+    monkeypatch.setattr(querysets, "EXACT_BACKLOG", 3)
+    settings_of(max_pending_per_room=10)
+    bob.register()
+    with CaptureQueriesContext(connections["default"]) as queries:
+        for _ in range(10):
+            assert bob.submit().status_code == 202
+        problem(bob.submit(), "too-many-pending", 429)
+    in_room = [sql for sql in counts(queries) if '"room_id"' in sql and "LIMIT 10" in sql]
+    assert len(in_room) == 2
+    # Full is remembered for a second, also after a claim ...
+    bob.claim()
+    with CaptureQueriesContext(connections["default"]) as queries:
+        for _ in range(3):
+            problem(bob.submit(), "too-many-pending", 429)
+    assert not [sql for sql in counts(queries) if "LIMIT 10" in sql]
+    # ... and no longer.
+    RoomBacklog.objects.update(full_at="2020-01-01T00:00:00Z")
+    assert bob.submit().status_code == 202
+
+
+def test_scoped_throttles_of_the_host(bob, monkeypatch):
+    monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_submit", "2/min")
+    bob.register()
+    assert [bob.submit().status_code for _ in range(2)] == [202, 202]
+    answer = bob.submit()
+    problem(answer, "throttled", 429)
+    assert 0 < int(answer["Retry-After"]) <= 60
+    assert Task.objects.count() == 2
+    # Other scopes, and scopes without a rate, go on.
+    assert bob.get("/rooms/open/tasks").status_code == 200
+    assert bob.claim() is not None
+
+
+@pytest.fixture(autouse=True)
+def forget_throttles():
+    from django.core.cache import cache
+
+    cache.clear()
+    yield
+    cache.clear()

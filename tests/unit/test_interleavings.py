@@ -1,0 +1,677 @@
+"""Two real connections, stopped by barriers where it hurts, and what must come out.
+
+Each interleaving has a control: the same steps with the guard taken out, which must show the
+anomaly. Without it a test of a race proves nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from django.db import connection, connections, transaction
+
+from tests.factories import problem
+from zndraw_joblib import querysets
+from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink
+from zndraw_joblib.names import JobName
+from zndraw_joblib.querysets import JobQuerySet, TaskQuerySet, WorkerQuerySet
+from zndraw_joblib.sweeper import sweep
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LEASE = timedelta(seconds=60)
+PAST = "2020-01-01T00:00:00Z"
+NAME = JobName("open", "modifiers", "Rotate")
+JOB = "/rooms/open/tasks/open:modifiers:Rotate"
+postgres_only = pytest.mark.skipif(
+    connection.vendor != "postgresql",
+    reason="two transactions that write at once; SQLite has one writer at a time",
+)
+
+
+class Other(threading.Thread):
+    """Somebody else, on a connection of their own. `result()` is what they got."""
+
+    def __init__(self, work):
+        super().__init__(daemon=True)
+        self.work, self.value, self.error = work, None, None
+        self.start()
+
+    def run(self):
+        try:
+            self.value = self.work()
+        except BaseException as error:
+            self.error = error
+        finally:
+            connections.close_all()
+
+    def waits(self, seconds=0.4):
+        """Whether they are held up by a lock."""
+        self.join(seconds)
+        return self.is_alive()
+
+    def result(self):
+        self.join(30)
+        assert not self.is_alive(), "they never came back"
+        if self.error:
+            raise self.error
+        return self.value
+
+
+class Gate:
+    """Stops whoever passes a point, until opened."""
+
+    def __init__(self):
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def hold(self):
+        self.reached.set()
+        assert self.opened.wait(30)
+
+
+@contextmanager
+def stop_before(monkeypatch, owner, method, gate):
+    """Stop somebody else's first call of a method at the gate."""
+    original = getattr(owner, method)
+    once = iter([True])
+
+    def wrapper(*args, **kwargs):
+        if isinstance(threading.current_thread(), Other) and next(once, False):
+            gate.hold()
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, wrapper)
+        yield
+
+
+@pytest.fixture
+def no_fence(monkeypatch):
+    """Reports and renewals that look at the task's id alone."""
+
+    def unguarded(self, status, signal, **values):
+        ids = list(self.values_list("pk", flat=True))
+        everything = self.model._base_manager.filter(pk__in=ids)
+        moved = querysets.update_returning(everything, self._job_name(), status=status, **values)
+        return querysets.announce(signal, moved, self.db)
+
+    return lambda: monkeypatch.setattr(TaskQuerySet, "_move", unguarded)
+
+
+def attempts_do_not_count(monkeypatch):
+    """The view forgets the attempt that a report carries."""
+    from zndraw_joblib.api.serializers import ReportBody
+
+    original = ReportBody.validate
+
+    def forget(self, attrs):
+        attrs = dict(original(self, attrs))
+        attrs.pop("attempt", None)
+        return attrs
+
+    monkeypatch.setattr(ReportBody, "validate", forget)
+
+
+@pytest.fixture
+def scene(bob, alice):
+    """Bob's worker offers a job; a task of Alice's is pending. (worker id, task id)"""
+    worker = bob.worker()
+    bob.register(worker_id=worker)
+    return worker, alice.submit().json()["id"]
+
+
+def claimed(bob, worker):
+    return bob.claim(worker)
+
+
+def run(bob, worker):
+    task = bob.claim(worker)
+    assert bob.report(task["id"], "running", attempt=task["attempt"]).status_code == 200
+    return task
+
+
+def status_of(task_id):
+    return Task.objects.get(pk=task_id).status
+
+
+def expire(**also):
+    Task.objects.update(lease_expires_at=PAST, **also)
+
+
+# -- 1 claim against claim
+
+
+@postgres_only
+def test_claim_against_claim(bob, alice, scene):
+    """The second claimer passes over the row that the first holds, and does not wait."""
+    worker, first = scene
+    second = alice.submit().json()["id"]
+    with transaction.atomic():
+        mine = Task.objects.claim(worker, bob.identity, LEASE)
+        theirs = Other(lambda: Task.objects.claim(worker, bob.identity, LEASE)).result()
+        nothing = Other(lambda: Task.objects.claim(worker, bob.identity, LEASE)).result()
+    assert (str(mine.pk), mine.attempt) == (first, 1)
+    assert (str(theirs.pk), theirs.attempt) == (second, 1)
+    assert nothing is None
+
+
+@postgres_only
+def test_claim_against_claim_without_skip_locked(bob, scene, monkeypatch):
+    """Control: the second claimer is held up by the first."""
+    worker, _ = scene
+    unguarded = querysets._PICK["postgresql"].replace(" SKIP LOCKED", "")
+    monkeypatch.setitem(querysets._PICK, "postgresql", unguarded)
+    with transaction.atomic():
+        assert Task.objects.claim(worker, bob.identity, LEASE)
+        theirs = Other(lambda: Task.objects.claim(worker, bob.identity, LEASE))
+        assert theirs.waits()
+    theirs.result()
+
+
+def pick_first(worker, bob):
+    """Read the head of the queue, then grant it: two statements, as the ORM would."""
+    return Task.objects.filter(status="pending").order_by("created_at").first().pk
+
+
+def test_two_claims_of_one_row(bob, scene):
+    """Both saw the row pending; one is granted it."""
+    worker, _ = scene
+    head = pick_first(worker, bob)
+    grants = [Task.objects.all()._grant(head, worker, bob.identity, LEASE) for _ in range(2)]
+    assert [bool(grant) for grant in grants] == [True, False]
+    assert Task.objects.get().attempt == 1
+
+
+def test_two_claims_of_one_row_without_the_condition(bob, scene, no_fence):
+    """Control: it is granted twice."""
+    worker, _ = scene
+    no_fence()
+    head = pick_first(worker, bob)
+    assert all(Task.objects.all()._grant(head, worker, bob.identity, LEASE) for _ in range(2))
+    assert Task.objects.get().attempt == 2
+
+
+# -- 2 cancel against finish
+
+
+def cancel_against_finish(bob, alice, worker):
+    """The worker's report has found its task running when the submitter cancels it."""
+    task = run(bob, worker)
+    row = Task.objects.filter(pk=task["id"], worker_identity=bob.identity)
+    ids = list(row.filter(status=TaskStatus.RUNNING).values_list("pk", flat=True))
+    assert ids
+    assert alice.report(task["id"], "cancelled").status_code == 200
+    return task, bob.report(task["id"], "completed", attempt=task["attempt"])
+
+
+def test_cancel_against_finish(bob, alice, scene):
+    task, late = cancel_against_finish(bob, alice, scene[0])
+    problem(late, "invalid-task-transition", 409)
+    assert status_of(task["id"]) == "cancelled"
+
+
+def test_cancel_against_finish_without_the_condition(bob, alice, scene, no_fence):
+    """Control: a task that ended ends again."""
+    no_fence()
+    task, late = cancel_against_finish(bob, alice, scene[0])
+    assert late.status_code == 200
+    assert status_of(task["id"]) == "completed"
+
+
+@postgres_only
+def test_cancel_and_finish_at_once(bob, scene):
+    """The cancel is written and not committed; the finish waits for it and then changes nothing."""
+    task = run(bob, scene[0])
+    row = Task.objects.filter(pk=task["id"])
+    with transaction.atomic():
+        assert row.cancel()
+        finish = Other(row.complete)
+        assert finish.waits()
+    assert finish.result() == []
+    assert status_of(task["id"]) == "cancelled"
+
+
+# -- 3 sweep against finish
+
+
+def sweep_against_finish(monkeypatch, bob, worker):
+    """A sweep has chosen the task; before it writes, the worker reports the end."""
+    task = run(bob, worker)
+    expire()
+    gate = Gate()
+    with stop_before(monkeypatch, TaskQuerySet, "_finish", gate):
+        sweeping = Other(sweep)
+        assert gate.reached.wait(10)
+        finish = Other(
+            lambda: Task.objects.filter(pk=task["id"], attempt=task["attempt"]).complete()
+        )
+        # On either database the sweep holds the row, or the only writer's place.
+        assert finish.waits()
+        gate.opened.set()
+        return task, sweeping.result(), finish.result()
+
+
+def test_sweep_against_finish(bob, scene, monkeypatch):
+    task, report, finished = sweep_against_finish(monkeypatch, bob, scene[0])
+    assert report.failed == 1
+    assert finished == []
+    assert status_of(task["id"]) == "failed"
+    late = bob.report(task["id"], "completed", attempt=task["attempt"])
+    problem(late, "invalid-task-transition", 409)
+
+
+@postgres_only
+def test_finish_before_the_sweeps_lock(bob, scene, monkeypatch):
+    """The worker's end commits after the sweep looked and before it locks."""
+    task = run(bob, scene[0])
+    expire()
+    gate = Gate()
+    with stop_before(monkeypatch, querysets, "locked_batch", gate):
+        sweeping = Other(sweep)
+        assert gate.reached.wait(10)
+        done = bob.report(task["id"], "completed", attempt=task["attempt"])
+        assert done.status_code == 200
+        gate.opened.set()
+        assert sweeping.result().failed == 0
+    assert status_of(task["id"]) == "completed"
+
+
+@postgres_only
+def test_finish_before_the_sweeps_write_without_lock_and_condition(
+    bob, scene, monkeypatch, no_fence
+):
+    """Control: a sweep that does not lock what it chose, nor look again, undoes the end."""
+    task = run(bob, scene[0])
+    expire()
+    no_fence()
+    monkeypatch.setattr(querysets, "locked_batch", lambda chosen: chosen.order_by())
+    chosen = Gate()
+    fail = TaskQuerySet._finish
+
+    def late(self, status, **values):
+        if status == TaskStatus.FAILED:
+            ids = list(self.values_list("pk", flat=True))
+            chosen.hold()
+            self = Task.objects.filter(pk__in=ids)
+        return fail(self, status, **values)
+
+    monkeypatch.setattr(TaskQuerySet, "_finish", late)
+    sweeping = Other(sweep)
+    assert chosen.reached.wait(10)
+    assert bob.report(task["id"], "completed", attempt=task["attempt"]).status_code == 200
+    chosen.opened.set()
+    sweeping.result()
+    assert status_of(task["id"]) == "failed"
+
+
+# -- 4 zombie after requeue
+
+
+def zombie(bob, worker):
+    """A worker sleeps over its lease; the task is granted anew, to the same worker even."""
+    old = claimed(bob, worker)
+    expire()
+    assert sweep().requeued == 1
+    new = run(bob, worker)
+    assert (new["id"], new["attempt"]) == (old["id"], old["attempt"] + 1)
+    return old, bob.report(old["id"], "completed", attempt=old["attempt"])
+
+
+def test_zombie_after_requeue(bob, scene):
+    task, late = zombie(bob, scene[0])
+    problem(late, "lease-lost", 409)
+    row = Task.objects.get()
+    assert (row.status, row.attempt) == ("running", 2)
+    assert bob.report(task["id"], "completed", attempt=2).status_code == 200
+
+
+def test_zombie_after_requeue_without_the_fence(bob, scene, monkeypatch):
+    """Control: the zombie ends the task of its successor."""
+    attempts_do_not_count(monkeypatch)
+    _, late = zombie(bob, scene[0])
+    assert late.status_code == 200
+    assert status_of(late.json()["id"]) == "completed"
+
+
+def test_a_zombies_report_while_the_task_waits_for_its_successor(bob, scene):
+    old = run(bob, scene[0])
+    expire(retries_left=1)
+    assert sweep().retried == 1
+    late = bob.report(old["id"], "completed", attempt=old["attempt"])
+    problem(late, "invalid-task-transition", 409)
+    assert status_of(old["id"]) == "pending"
+
+
+# -- 5, 6 replayed finish and start
+
+
+def no_memory(monkeypatch):
+    """A server that takes a repeated report for a wrong one."""
+    from zndraw_joblib.api.views import TaskViewSet
+    from zndraw_joblib.exceptions import InvalidTaskTransition
+
+    def refuse(self, granted, pk, status, attempt, error):
+        raise InvalidTaskTransition
+
+    monkeypatch.setattr(TaskViewSet, "_report_otherwise", refuse)
+
+
+@pytest.mark.parametrize("status", ["running", "completed", "failed"])
+def test_a_replayed_report(bob, scene, status):
+    """The reply was lost; the same report is answered with the stored task, unchanged."""
+    task = claimed(bob, scene[0]) if status == "running" else run(bob, scene[0])
+    reports = [bob.report(task["id"], status, attempt=1) for _ in range(3)]
+    assert [report.status_code for report in reports] == [200] * 3
+    assert reports[0].json() == reports[1].json() == reports[2].json()
+
+
+@pytest.mark.parametrize("status", ["running", "completed", "failed"])
+def test_a_replayed_report_without_the_look_at_what_is_stored(bob, scene, status, monkeypatch):
+    """Control: a worker whose reply was lost is told that it failed."""
+    no_memory(monkeypatch)
+    task = claimed(bob, scene[0]) if status == "running" else run(bob, scene[0])
+    codes = [bob.report(task["id"], status, attempt=1).status_code for _ in range(2)]
+    assert codes == [200, 409]
+
+
+def test_a_start_replayed_after_the_end_is_refused(bob, scene):
+    task = run(bob, scene[0])
+    bob.report(task["id"], "completed", attempt=1)
+    problem(bob.report(task["id"], "running", attempt=1), "invalid-task-transition", 409)
+    assert status_of(task["id"]) == "completed"
+
+
+# -- 7 replayed submit
+
+
+def replayed_submit(alice):
+    body = {"payload": {"angle": 1}}
+    send = [
+        alice.send("post", JOB, body, headers={"idempotency-key": '"k"'}).json()["id"]
+        for _ in range(2)
+    ]
+    return len(set(send)), Task.objects.filter(payload={"angle": 1}).count()
+
+
+def test_a_replayed_submit(alice, scene):
+    assert replayed_submit(alice) == (1, 1)
+
+
+def test_a_replayed_submit_without_the_key(alice, scene, monkeypatch):
+    """Control: it is submitted twice."""
+    from zndraw_joblib.api import views
+
+    monkeypatch.setattr(views, "read_idempotency_key", lambda request: None)
+    assert replayed_submit(alice) == (2, 2)
+
+
+@postgres_only
+def test_two_submits_of_one_key_at_once(bob, scene):
+    """The second waits for the first one's commit; neither makes a second task."""
+    task_ids = [Task().pk for _ in range(2)]
+
+    def submit(task_id):
+        with transaction.atomic():
+            kept = IdempotencyKey.objects.reserve("k", "body", task_id, LEASE)
+            if kept == task_id:
+                Job.objects.get().submit("open", {}, "alice", 0, task_id)
+            return kept
+
+    with transaction.atomic():
+        submit(task_ids[0])
+        second = Other(lambda: submit(task_ids[1]))
+        assert second.waits()
+    assert second.result() == task_ids[0]
+    assert not Task.objects.filter(pk=task_ids[1]).exists()
+
+
+# -- 8 delete-worker against finish
+
+
+def delete_against_finish(bob, worker):
+    task = run(bob, worker)
+    assert bob.send("delete", f"/workers/{worker}").status_code == 204
+    return task, bob.report(task["id"], "completed", attempt=task["attempt"])
+
+
+def test_delete_worker_against_finish(bob, scene):
+    _, late = delete_against_finish(bob, scene[0])
+    problem(late, "invalid-task-transition", 409)
+    row = Task.objects.get()
+    assert (row.status, row.error) == ("failed", f"Worker '{scene[0]}' deregistered")
+    assert not Worker.objects.exists()
+
+
+def test_delete_worker_against_finish_without_the_condition(bob, scene, no_fence):
+    """Control: what ended with its worker ends again."""
+    no_fence()
+    task, late = delete_against_finish(bob, scene[0])
+    assert late.status_code == 200
+    assert status_of(task["id"]) == "completed"
+
+
+@postgres_only
+def test_delete_worker_and_finish_at_once(bob, scene):
+    task = run(bob, scene[0])
+    with transaction.atomic():
+        Worker.objects.get(pk=scene[0]).deregister()
+        finish = Other(Task.objects.filter(pk=task["id"]).complete)
+        assert finish.waits()
+    assert finish.result() == []
+    assert status_of(task["id"]) == "failed"
+
+
+# -- 9 register against retire
+
+
+def idle_job(bob):
+    bob.register()
+    WorkerJobLink.objects.all().delete()
+    Worker.objects.all().delete()
+    return Worker.objects.create(identity=bob.identity)
+
+
+@postgres_only
+def test_register_against_retire(bob, monkeypatch):
+    """A retirement is about to choose the idle job; a registration commits before it locks."""
+    worker = idle_job(bob)
+    gate = Gate()
+    with stop_before(monkeypatch, querysets, "locked_batch", gate):
+        retiring = Other(lambda: Job.objects.retire())
+        assert gate.reached.wait(10)
+        worker.register(NAME, {}, LEASE)
+        gate.opened.set()
+        assert retiring.result() == 0
+    assert Job.objects.get().retired_at is None
+
+
+@postgres_only
+def test_registration_under_way_against_retire(bob):
+    """The registration holds the job's row: the retirement passes over it."""
+    worker = idle_job(bob)
+    with transaction.atomic():
+        worker.register(NAME, {}, LEASE)
+        assert Other(lambda: Job.objects.retire()).result() == 0
+    assert Job.objects.get().retired_at is None
+
+
+@postgres_only
+def test_registration_under_way_against_retire_without_the_lock(bob, monkeypatch):
+    """Control: a retirement that does not lock first retires a job that is offered.
+
+    PostgreSQL looks at the job's row again once it has it, and at the links as they were.
+    """
+    worker = idle_job(bob)
+    monkeypatch.setattr(querysets, "locked_batch", lambda chosen: chosen.order_by())
+    with transaction.atomic():
+        worker.register(NAME, {}, LEASE)
+        retiring = Other(lambda: Job.objects.retire())
+        assert retiring.waits()
+    assert retiring.result() == 1
+    job = Job.objects.get()
+    assert job.retired_at is not None
+    assert job.workers.count() == 1
+
+
+# -- 10 submit against retire
+
+
+@postgres_only
+def test_submit_against_retire(bob):
+    """The submit holds the job shared: the retirement passes over it and finds it busy later."""
+    idle_job(bob)
+    with transaction.atomic():
+        job = Job.objects.lock_shared(NAME)
+        assert Other(lambda: Job.objects.retire()).result() == 0
+        job.submit("open", {}, "alice", 0)
+    assert Job.objects.retire() == 0
+    assert Job.objects.get().retired_at is None
+
+
+@postgres_only
+def test_submit_against_retire_without_the_lock(bob, monkeypatch):
+    """Control: the submit lands on a job just retired; the foreign key's lock does not help."""
+    idle_job(bob)
+    monkeypatch.setattr(
+        JobQuerySet, "lock_shared", lambda self, name: self.live().named(name).first()
+    )
+    with transaction.atomic():
+        job = Job.objects.lock_shared(NAME)
+        assert Other(lambda: Job.objects.retire()).result() == 1
+        job.submit("open", {}, "alice", 0)
+    assert Job.objects.get().retired_at is not None
+    assert Task.objects.filter(status="pending").count() == 1
+
+
+@postgres_only
+def test_submits_do_not_wait_for_each_other(bob):
+    idle_job(bob)
+
+    def submit():
+        with transaction.atomic():
+            return Job.objects.lock_shared(NAME).submit("open", {}, "alice", 0)
+
+    with transaction.atomic():
+        submit()
+        Other(submit).result()
+    assert Task.objects.count() == 2
+
+
+@postgres_only
+def test_retire_under_way_against_submit(bob, alice):
+    """The submit waits for the retirement, and then there is no such job."""
+    idle_job(bob)
+    with transaction.atomic():
+        assert Job.objects.retire() == 1
+        submit = Other(alice.submit)
+        assert submit.waits()
+    problem(submit.result(), "job-not-found", 404)
+    assert not Task.objects.exists()
+
+
+# -- 11 two sweepers
+
+
+def two_sweepers(monkeypatch, bob, alice, worker):
+    for _ in range(3):
+        alice.submit()
+    for _ in range(4):
+        run(bob, worker)
+    expire(retries_left=5)
+    gate = Gate()
+    with stop_before(monkeypatch, TaskQuerySet, "_finish", gate):
+        first = Other(sweep)
+        assert gate.reached.wait(10)
+        # It has locked its batch. On SQLite the second one waits, here it passes over it.
+        second = Other(sweep)
+        if connection.vendor == "postgresql":
+            assert second.result().retried == 0
+        gate.opened.set()
+        return first.result().retried + second.result().retried
+
+
+def test_two_sweepers(bob, alice, scene, monkeypatch):
+    assert two_sweepers(monkeypatch, bob, alice, scene[0]) == 4
+    # A task that two sweepers took would have lost two of its retries.
+    assert set(Task.objects.values_list("retries_left", flat=True)) == {4}
+
+
+@postgres_only
+def test_two_sweepers_without_lock_and_condition(bob, alice, scene, monkeypatch, no_fence):
+    """Control: both take every task, and each costs it a retry."""
+    run(bob, scene[0])
+    expire(retries_left=5)
+    no_fence()
+    monkeypatch.setattr(querysets, "locked_batch", lambda chosen: chosen.order_by())
+    both = threading.Barrier(2)
+    requeue = TaskQuerySet.requeue
+
+    def late(self, **values):
+        if values and isinstance(threading.current_thread(), Other):
+            ids = list(self.values_list("pk", flat=True))
+            if ids:
+                both.wait(10)
+            self = Task.objects.filter(pk__in=ids)
+        return requeue(self, **values)
+
+    monkeypatch.setattr(TaskQuerySet, "requeue", late)
+    sweepers = [Other(sweep), Other(sweep)]
+    assert [sweeper.result().retried for sweeper in sweepers] == [1, 1]
+    assert Task.objects.get().retries_left == 3
+
+
+# -- 12 heartbeat against sweep
+
+
+@postgres_only
+def test_heartbeat_against_sweep(bob, scene):
+    """A heartbeat under way saves worker and task from the sweep."""
+    run(bob, scene[0])
+    expire()
+    Worker.objects.update(last_heartbeat=PAST)
+    with transaction.atomic():
+        worker = Worker.objects.filter(pk=scene[0]).beat()[0]
+        assert worker.renew(LEASE, None)
+        report = Other(sweep).result()
+    assert (report.failed, report.workers) == (0, 0)
+    assert sweep().workers == 0
+    assert status_of(scene[1]) == "running"
+
+
+@postgres_only
+def test_heartbeat_after_the_sweeps_choice(bob, scene, monkeypatch):
+    """The heartbeat commits after the sweep looked at the workers and before it locks them."""
+    Worker.objects.update(last_heartbeat=PAST)
+    gate = Gate()
+    with stop_before(monkeypatch, querysets, "locked_batch", gate):
+        sweeping = Other(lambda: Worker.objects.stale(LEASE).remove())
+        assert gate.reached.wait(10)
+        assert bob.send("patch", f"/workers/{scene[0]}").status_code == 200
+        gate.opened.set()
+        assert sweeping.result() == []
+    assert Worker.objects.count() == 1
+
+
+@postgres_only
+def test_heartbeat_against_sweep_without_the_second_look(bob, scene, monkeypatch):
+    """Control: a sweep that removes what it chose earlier removes a living worker."""
+    Worker.objects.update(last_heartbeat=PAST)
+    chosen = [worker.pk for worker in Worker.objects.stale(LEASE)]
+    assert bob.send("patch", f"/workers/{scene[0]}").status_code == 200
+    monkeypatch.setattr(WorkerQuerySet, "stale", lambda self, timeout: self.filter(pk__in=chosen))
+    assert Worker.objects.stale(LEASE).remove() == chosen
+    assert not Worker.objects.exists()
+
+
+def test_sweep_before_heartbeat(bob, scene):
+    """The sweep was first: the worker is told, and nothing of its is renewed."""
+    run(bob, scene[0])
+    expire()
+    Worker.objects.update(last_heartbeat=PAST)
+    assert sweep().workers == 1
+    problem(bob.send("patch", f"/workers/{scene[0]}"), "worker-not-found", 404)
+    assert status_of(scene[1]) == "failed"
