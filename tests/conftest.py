@@ -5,11 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings as hypothesis_settings
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from example_project.accounts.models import User
 from tests.factories import Person
+
+_PROFILE = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "database": None,
+    "print_blob": True,
+}
+hypothesis_settings.register_profile("ci", max_examples=50, stateful_step_count=30, **_PROFILE)
+hypothesis_settings.register_profile("full", max_examples=500, stateful_step_count=50, **_PROFILE)
+hypothesis_settings.load_profile("ci")
 
 
 @pytest.fixture
