@@ -232,6 +232,13 @@ class ServerError(ProblemException):
     title = "Server Error"
 
 
+class ServiceUnavailable(ProblemException):
+    """The database did not answer; the request may be tried again."""
+
+    status = 503
+    title = "Service Unavailable"
+
+
 def _problem_types() -> dict[str, type[ProblemException]]:
     return {cls.slug(): cls for cls in ProblemException.__subclasses__()}
 

@@ -11,6 +11,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from example_project.errors import ERRORS
+
 
 class TokenView(APIView):
     """``POST /v1/auth/token``."""
@@ -23,7 +25,10 @@ class TokenView(APIView):
         operation_id="token",
         auth=[],
         request=AuthTokenSerializer,
-        responses={200: inline_serializer("Token", {"token": serializers.CharField()})},
+        responses={
+            200: inline_serializer("Token", {"token": serializers.CharField()}),
+            **{code: ERRORS[code] for code in (400, 405, 415, 429)},
+        },
     )
     def post(self, request: Request) -> Response:
         """Give the caller's token, made at the first call."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.db import connection
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -13,8 +13,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from example_project.errors import ERRORS
 from example_project.rooms.models import Document
 from zndraw_joblib import Task
+from zndraw_joblib.names import room_fault
 
 DEMO_ROOM = "demo"
 
@@ -32,40 +34,48 @@ class DocumentName(serializers.Serializer):
     """Where a document lies."""
 
     room_id = serializers.CharField(max_length=128)
-    name = serializers.CharField(max_length=128)
+    name = serializers.CharField(max_length=128, required=False)
+
+    @classmethod
+    def of(cls, **names: str) -> dict[str, str]:
+        """The names in an address, as the database can look them up."""
+        address = cls(data=names)
+        address.is_valid(raise_exception=True)
+        return address.validated_data
 
 
 class DocumentList(APIView):
     """The documents of a room."""
 
-    @extend_schema(operation_id="documents_list", responses=DocumentSerializer(many=True))
+    @extend_schema(
+        operation_id="documents_list", responses={200: DocumentSerializer(many=True), **ERRORS}
+    )
     def get(self, request: Request, room_id: str) -> Response:
         """All of them with their content."""
-        found = Document.objects.filter(room_id=room_id)
+        found = Document.objects.filter(**DocumentName.of(room_id=room_id))
         return Response(DocumentSerializer(found, many=True).data)
 
 
 class DocumentDetail(APIView):
     """One document of a room."""
 
-    @extend_schema(operation_id="documents_retrieve", responses=DocumentSerializer)
+    @extend_schema(operation_id="documents_retrieve", responses={200: DocumentSerializer, **ERRORS})
     def get(self, request: Request, room_id: str, name: str) -> Response:
         """Read it."""
-        document = get_object_or_404(Document, room_id=room_id, name=name)
+        document = get_object_or_404(Document, **DocumentName.of(room_id=room_id, name=name))
         return Response(DocumentSerializer(document).data)
 
     @extend_schema(
-        operation_id="documents_write", request=DocumentSerializer, responses=DocumentSerializer
+        operation_id="documents_write",
+        request=DocumentSerializer,
+        responses={200: DocumentSerializer, **ERRORS},
     )
     def put(self, request: Request, room_id: str, name: str) -> Response:
         """Write it, new or over the old one."""
-        address = DocumentName(data={"room_id": room_id, "name": name})
-        address.is_valid(raise_exception=True)
+        address = DocumentName.of(room_id=room_id, name=name)
         body = DocumentSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        document, _ = Document.objects.update_or_create(
-            room_id=room_id, name=name, defaults=body.validated_data
-        )
+        document, _ = Document.objects.update_or_create(**address, defaults=body.validated_data)
         return Response(DocumentSerializer(document).data)
 
 
@@ -82,6 +92,8 @@ def first_page(request: HttpRequest) -> HttpResponse:
 @login_required
 def room_page(request: HttpRequest, room_id: str) -> HttpResponse:
     """A room's documents and its latest tasks."""
+    if fault := room_fault(room_id):
+        raise Http404(f"The room id {fault}.")
     return render(
         request,
         "room.html",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from django.core.signals import got_request_exception
+from django.db import OperationalError
 
 from tests.factories import V1, problem
 from zndraw_joblib.exceptions import PROBLEM_TYPES
@@ -33,6 +34,7 @@ EXPECTED = {
     "unsupported-media-type": 415,
     "throttled": 429,
     "server-error": 500,
+    "service-unavailable": 503,
 }
 
 
@@ -120,6 +122,20 @@ def test_500_tells_nothing_and_is_reported(bob, settings_of, caplog):
     document = problem(answer, "server-error", 500)
     assert "secret" not in json.dumps(document)
     assert seen == [f"{V1}/rooms/open/tasks"]
+    assert "secret" in caplog.text
+
+
+def away(request, room_id, action):
+    raise OperationalError("the connection is closed: secret")
+
+
+def test_503_while_the_database_is_away(bob, settings_of, caplog):
+    settings_of(room_access="tests.api.test_problems.away")
+    bob.client.raise_request_exception = False
+    answer = bob.get("/rooms/open/tasks")
+    document = problem(answer, "service-unavailable", 503)
+    assert answer["Retry-After"] == "1"
+    assert "secret" not in json.dumps(document)
     assert "secret" in caplog.text
 
 

@@ -24,6 +24,7 @@ GENERAL: tuple[Problem, ...] = (
     problems.MethodNotAllowed,
     problems.Throttled,
     problems.ServerError,
+    problems.ServiceUnavailable,
 )
 #: What an endpoint with a body may answer besides.
 WITH_BODY: tuple[Problem, ...] = (
@@ -123,7 +124,7 @@ def _operation(
         _header("Vary", "What answers may depend on.", codes),
         _header("WWW-Authenticate", "How to authenticate.", [401]),
         _header("Allow", "The methods there are.", [405]),
-        _header("Retry-After", "Seconds to wait before trying again.", [429], int),
+        _header("Retry-After", "Seconds to wait before trying again.", [429, 503], int),
     ]
     return extend_schema(
         operation_id=operation_id,

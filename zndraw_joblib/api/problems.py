@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.core.signals import got_request_exception
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -43,7 +44,8 @@ def problem_response(problem: ProblemException, request: HttpRequest) -> Respons
 def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
     """A DRF exception handler that answers every exception with a problem document.
 
-    What nobody foresaw is logged, sent as `got_request_exception` and answered 500.
+    What nobody foresaw is logged, sent as `got_request_exception` and answered 500; 503 when it
+    was the database that is away.
     """
     set_rollback()
     request = context["request"]
@@ -51,7 +53,10 @@ def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Respon
     if problem is None:
         logger.error("%s %s failed", request.method, request.path, exc_info=exc)
         got_request_exception.send(type(context["view"]), request=request._request)
-        problem = exceptions.ServerError()
+        if isinstance(exc, OperationalError | InterfaceError):
+            problem = exceptions.ServiceUnavailable(headers={"Retry-After": "1"})
+        else:
+            problem = exceptions.ServerError()
     return problem_response(problem, request)
 
 

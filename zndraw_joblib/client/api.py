@@ -16,9 +16,8 @@ from zndraw_joblib.client.exceptions import ApiError, raise_for_problem
 GRACE = 10.0
 #: Most connections at once; a worker holds one for each claim that waits.
 CONNECTIONS = 100
-#: Answers of a proxy whose server is away.
-_AWAY = {502, 503, 504}
-_TOO_MANY = 429
+#: Too many requests, and answers while a server or its database is away.
+_PASSING = {429, 502, 503, 504}
 
 
 class ApiManager(Protocol):
@@ -100,9 +99,7 @@ def never_sent(error: Exception) -> bool:
 def transient(error: Exception) -> bool | float:
     """Whether a request that may be repeated is worth repeating, or in how many seconds."""
     if isinstance(error, ApiError):
-        if error.status == _TOO_MANY:
-            return error.retry_after or True
-        return error.status in _AWAY
+        return error.status in _PASSING and (error.retry_after or True)
     return isinstance(error, httpx.TransportError)
 
 
