@@ -112,9 +112,9 @@ def database(url: str) -> dict[str, Any]:
         # CONN_MAX_AGE leaks connections under ASGI; the pool does not.
         config["CONN_MAX_AGE"] = 0
         options = config.setdefault("OPTIONS", {})
-        options["pool"] = {"min_size": 2, "max_size": 16, "timeout": 10}
+        options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
         # What hangs ends; a transaction left open would keep vacuum from the tables.
-        options["options"] = "-c statement_timeout=30s -c idle_in_transaction_session_timeout=60s"
+        options["options"] = "-c statement_timeout=30s -c idle_in_transaction_session_timeout=10s"
     return config
 
 
@@ -170,6 +170,7 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.ScopedRateThrottle"],
     # For each user and scope; joblib_read and joblib_work, which waits and workers use, have none.

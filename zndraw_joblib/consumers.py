@@ -131,7 +131,9 @@ class TaskConsumer(NewsConsumer):
         """Wait for the end."""
         read = database_sync_to_async(self._read)
         while not (task := await read())[1]:
-            await get_hub().wait_for_end(UUID(task[0]["id"]), WATCH_SECONDS)
+            await get_hub().wait_for_end(
+                UUID(task[0]["id"]), asyncio.get_running_loop().time() + WATCH_SECONDS
+            )
         await self.send_json(task[0])
 
     def _read(self) -> tuple[dict[str, Any], bool]:
@@ -140,7 +142,7 @@ class TaskConsumer(NewsConsumer):
             task_id = UUID(self.scope["url_route"]["kwargs"]["task_id"])
         except ValueError as error:
             raise Refused(NOT_FOUND) from error
-        task = readable().filter(pk=task_id).first()
+        task = tasks().readable().filter(pk=task_id).first()
         if task is None or not caller.sees(task):
             raise Refused(NOT_FOUND)
         return task_document(task), task.is_terminal
@@ -207,7 +209,7 @@ class RoomConsumer(NewsConsumer):
         room_id = self.scope["url_route"]["kwargs"]["room_id"]
         if room_fault(room_id) or not self.caller().may("read", room_id):
             raise Refused(NOT_FOUND)
-        ended = readable().filter(room_id=room_id, completed_at__isnull=False)
+        ended = tasks().readable().filter(room_id=room_id, completed_at__isnull=False)
         latest = ended.order_by("-completed_at").values_list("completed_at", flat=True)
         newest: datetime | None = max(self._seen.values(), default=None) or latest.first()
         if newest is None:
@@ -227,6 +229,6 @@ class RoomConsumer(NewsConsumer):
         return [task_document(task) for task in rows]
 
 
-def readable() -> TaskQuerySet:
-    """Tasks with their jobs, on the database that is written to."""
-    return Task.objects.using(router.db_for_write(Task)).select_related("job")
+def tasks() -> TaskQuerySet:
+    """Tasks on the database that is written to."""
+    return Task.objects.using(router.db_for_write(Task))

@@ -33,6 +33,8 @@ REREAD_SECONDS = 5.0
 MAX_OUTSTANDING = 10_000
 #: Seconds that one message may take to be handed to the layer.
 SEND_TIMEOUT = 2.0
+#: Requests that look at the database at a time before they wait.
+MAX_LOOKING = 8
 #: Ids in one query of the re-read.
 CHUNK = 1000
 
@@ -115,8 +117,9 @@ class Publisher:
             if layer is not None:
                 async with asyncio.timeout(SEND_TIMEOUT):
                     await layer.group_send(group, message)
-        except Exception:
-            logger.exception("could not send %s to %s", message["type"], group)
+        except Exception as error:
+            # A line each: while the layer is down there are many.
+            logger.warning("could not send %s to %s: %r", message["type"], group, error)
 
 
 publisher = Publisher()
@@ -146,6 +149,15 @@ def connect() -> None:
 
 
 @dataclass(eq=False)
+class Reading:
+    """Somebody whose wait is over and who wants to know how the task stands."""
+
+    task_id: UUID
+    sees: Callable[[Task], bool]
+    task: asyncio.Future[Task | None]
+
+
+@dataclass(eq=False)
 class Claimer:
     """Somebody who waits for work of some jobs."""
 
@@ -171,6 +183,10 @@ class Hub:
         self._joined: set[str] = set()
         self._joining: dict[str, asyncio.Task[None]] = {}
         self._unread_waits = asyncio.Event()
+        self._readings: list[Reading] = []
+        self._reader: asyncio.Task[None] | None = None
+        #: Who is about to wait looks at the database first, so many at a time.
+        self.looking = asyncio.Semaphore(MAX_LOOKING)
         # One thread and one connection for all waiters, and only while it reads.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="joblib-reread")
         loop = asyncio.get_running_loop()
@@ -179,10 +195,9 @@ class Hub:
         if self._layer is not None:
             self._tasks.append(loop.create_task(self._receive_forever()))
 
-    async def wait_for_end(self, task_id: UUID, seconds: float) -> None:
-        """Return when the task ended or is gone, or after `seconds`."""
+    async def wait_for_end(self, task_id: UUID, deadline: float) -> None:
+        """Return when the task ended or is gone, or at `deadline` by the loop's clock."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
         ended: asyncio.Future[None] = loop.create_future()
         self._ends.setdefault(task_id, set()).add(ended)
         group = task_group(task_id)
@@ -199,21 +214,52 @@ class Hub:
                 self._unread.discard(task_id)
             self._leave(group)
 
+    async def read(self, task_id: UUID, sees: Callable[[Task], bool]) -> Task | None:
+        """The task as it is now; None when it is gone or `sees` says no, called in a thread.
+
+        All who ask while a read is under way are answered by the next one, with one query.
+
+        Raises
+        ------
+        DatabaseError, InterfaceError
+            It could not be read.
+        """
+        reading = Reading(task_id, sees, asyncio.get_running_loop().create_future())
+        self._readings.append(reading)
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read_all())
+        return await reading.task
+
+    async def _read_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._readings:
+            batch, self._readings = self._readings[:CHUNK], self._readings[CHUNK:]
+            try:
+                tasks = await loop.run_in_executor(self._executor, read_tasks, batch)
+            except Exception as error:
+                logger.exception("could not read %d tasks", len(batch))
+                for reading in batch:
+                    if not reading.task.done():
+                        reading.task.set_exception(error)
+            else:
+                for reading, task in zip(batch, tasks, strict=True):
+                    if not reading.task.done():
+                        reading.task.set_result(task)
+        self._reader = None
+
     async def wait_for_work(
         self,
         jobs: Iterable[UUID],
-        seconds: float,
+        deadline: float,
         attempt: Callable[[], Coroutine[Any, Any, str | None]],
     ) -> None:
-        """Call `attempt` until it answers a task's id, or `seconds` are over.
+        """Call `attempt` until it answers a task's id, or until `deadline` by the loop's clock.
 
         `attempt` answers the hex id of the task that it claimed, or None. It is called at the
         start, and then whenever there may be work: of all claimers on this loop one is woken for
         each piece of news. Whoever was woken for a task and took another, or left, passes the
         news on.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
         claimer = Claimer(tuple(jobs))
         owed: set[tuple[UUID, str | None]] = set()
         taken: str | None = None
@@ -363,6 +409,19 @@ def read_state(ids: list[UUID], jobs: list[UUID]) -> tuple[set[UUID], list[UUID]
         pending = tasks.filter(job=OuterRef("pk"), status=TaskStatus.PENDING)
         with_work = Job.objects.using(tasks.db).filter(Exists(pending), pk__in=jobs)
         return ended, list(with_work.values_list("pk", flat=True)) if jobs else []
+    finally:
+        release_connections()
+
+
+def read_tasks(batch: list[Reading]) -> list[Task | None]:
+    """The tasks that these readings ask for, in their order."""
+    try:
+        tasks = Task.objects.using(router.db_for_write(Task)).readable()
+        found = tasks.in_bulk({reading.task_id for reading in batch})
+        return [
+            task if (task := found.get(reading.task_id)) and reading.sees(task) else None
+            for reading in batch
+        ]
     finally:
         release_connections()
 

@@ -262,6 +262,10 @@ class TaskQuerySet(models.QuerySet["Task"]):
             queue_position=RawSQL(position, [], output_field=models.IntegerField(null=True))
         )
 
+    def readable(self) -> Self:
+        """With all that their documents show."""
+        return self.select_related("job").with_queue_position()
+
     def granted(self, grants: Iterable[tuple[UUID, int]]) -> Self:
         """Tasks among these pairs of id and attempt."""
         # One term an attempt: SQLite takes no expression of a thousand terms.

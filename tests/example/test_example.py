@@ -67,7 +67,7 @@ def test_database_urls(url, expected, tmp_path):
     )
     values, pool, layer, cache = json.loads(done.stdout)
     assert values == expected
-    assert pool["max_size"] == 16
+    assert pool["max_size"] == 8
     assert layer == "channels_redis.pubsub.RedisPubSubChannelLayer"
     assert cache == "django_redis.cache.RedisCache"
 

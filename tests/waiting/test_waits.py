@@ -9,7 +9,7 @@ import time
 import pytest
 from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
-from django.db import connections
+from django.db import OperationalError, connections
 from django.test import AsyncClient
 
 from tests.factories import V1
@@ -321,3 +321,49 @@ async def test_what_a_leaving_claimer_was_granted_goes_back_at_once(bob, monkeyp
             break
         await asyncio.sleep(0.01)
     assert (task.status, task.attempt, task.worker_id) == ("pending", 1, None)
+
+
+def nobody(request, room_id, action):
+    return False
+
+
+async def test_access_is_looked_at_again_when_the_wait_ends(alice, bob, running, settings_of):
+    def revoke_and_end():
+        settings_of(room_access="tests.waiting.test_waits.nobody")
+        return bob.report(running, "completed")
+
+    mine, theirs, ended = await asyncio.gather(
+        waiting(bob, running), waiting(alice, running), after_it_waits(revoke_and_end)
+    )
+    assert ended.status_code == 200
+    assert mine.json()["status"] == "completed"
+    assert (theirs.status_code, theirs.json()["type"]) == (404, "/v1/problems/task-not-found")
+    assert "Preference-Applied" not in theirs
+
+
+async def test_a_read_that_fails_is_answered_by_the_view(bob, running, monkeypatch):
+    def fail(batch):
+        raise OperationalError("away")
+
+    monkeypatch.setattr(notifications, "read_tasks", fail)
+    answer = await waiting(bob, running, 1)
+    assert (answer.status_code, answer.json()["status"]) == (200, "running")
+
+
+async def test_all_whose_wait_ends_are_read_with_few_queries(bob, running, monkeypatch):
+    read, sizes = notifications.read_tasks, []
+
+    def count(batch):
+        sizes.append(len(batch))
+        return read(batch)
+
+    monkeypatch.setattr(notifications, "read_tasks", count)
+    waiters = [asyncio.create_task(waiting(bob, running)) for _ in range(30)]
+    hub = notifications.get_hub()
+    while sum(len(waiters) for waiters in hub._ends.values()) < 30:
+        await asyncio.sleep(0.01)
+    await sync_to_async(bob.report)(running, "completed")
+    answers = await asyncio.gather(*waiters)
+    assert {answer.json()["status"] for answer in answers} == {"completed"}
+    assert sum(sizes) == 30
+    assert len(sizes) < 15

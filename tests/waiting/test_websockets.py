@@ -3,63 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import pytest
 from asgiref.sync import sync_to_async
-from asgiref.testing import ApplicationCommunicator
 from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore
 
-from example_project.asgi import application
+from tests.sockets import Socket, token
 from zndraw_joblib import consumers
 from zndraw_joblib.models import Task
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 GONE = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
-
-
-class Socket:
-    def __init__(self, path, headers=(), subprotocols=()):
-        path, _, query = f"/ws/v1/joblib/{path}/".partition("?")
-        scope = {
-            "type": "websocket",
-            "path": path,
-            "query_string": query.encode(),
-            "headers": list(headers),
-            "subprotocols": list(subprotocols),
-        }
-        self.it = ApplicationCommunicator(application, scope)
-
-    async def __aenter__(self):
-        await self.it.send_input({"type": "websocket.connect"})
-        accepted = await self.it.receive_output(timeout=10)
-        assert accepted["type"] == "websocket.accept"
-        self.subprotocol = accepted.get("subprotocol")
-        return self
-
-    async def __aexit__(self, *exc):
-        await self.it.send_input({"type": "websocket.disconnect", "code": 1000})
-        await self.it.wait(timeout=10)
-
-    async def send(self, **message):
-        await self.it.send_input({"type": "websocket.receive", **message})
-
-    async def json(self):
-        message = await self.it.receive_output(timeout=10)
-        assert message["type"] == "websocket.send", message
-        return json.loads(message["text"])
-
-    async def code(self):
-        message = await self.it.receive_output(timeout=10)
-        assert message["type"] == "websocket.close", message
-        return message.get("code", 1000)
-
-
-def token(person):
-    return [(b"authorization", f"Token {person.token}".encode())]
 
 
 async def test_the_task_is_sent_when_it_ends_and_the_socket_closes(bob, running):

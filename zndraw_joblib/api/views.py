@@ -80,11 +80,6 @@ def workers() -> Any:
     return Worker.objects.using(router.db_for_write(Worker))
 
 
-def readable() -> TaskQuerySet:
-    """Tasks with all that their documents show."""
-    return tasks().select_related("job").with_queue_position()
-
-
 class JobViewSet(JobLibView, ViewSet):
     """Jobs of a room."""
 
@@ -142,7 +137,7 @@ class JobViewSet(JobLibView, ViewSet):
         """The room's tasks of one job, newest first."""
         self.room(room_id, "read", JobNotFound)
         job = self._job(room_id, full_name, jobs())
-        return task_page(request, readable().filter(job=job, room_id=room_id))
+        return task_page(request, tasks().readable().filter(job=job, room_id=room_id))
 
     @openapi.tasks_submit
     def submit(self, request: Request, room_id: str, full_name: str) -> Response:
@@ -161,7 +156,7 @@ class JobViewSet(JobLibView, ViewSet):
             RoomBacklog.objects.using(using).note_full(room_id, limit)
             raise
         return Response(
-            task_document(readable().get(pk=task_id)),
+            task_document(tasks().readable().get(pk=task_id)),
             status=202,
             headers={
                 "Location": reverse("zndraw_joblib:task", args=[task_id]),
@@ -241,7 +236,7 @@ class TaskViewSet(JobLibView, ViewSet):
     def list(self, request: Request, room_id: str) -> Response:
         """The tasks of a room, newest first."""
         self.room(room_id, "read", TaskNotFound)
-        return task_page(request, readable().filter(room_id=room_id))
+        return task_page(request, tasks().readable().filter(room_id=room_id))
 
     @openapi.tasks_claim
     def claim(self, request: Request) -> Response:
@@ -262,12 +257,12 @@ class TaskViewSet(JobLibView, ViewSet):
     @openapi.tasks_retrieve
     def retrieve(self, request: Request, task_id: str) -> Response:
         """One task; `Prefer: wait=N` waits for its end."""
-        task = readable().filter(pk=parse_task_id(task_id)).first()
+        task = tasks().readable().filter(pk=parse_task_id(task_id)).first()
         if task is None or not self.caller.sees(task):
             raise TaskNotFound
         response = Response(task_document(task))
         if not task.is_terminal:
-            response.waits_for = UntilEnd(task.pk)  # type: ignore[attr-defined]
+            response.waits_for = UntilEnd(task.pk, self.caller.sees)  # type: ignore[attr-defined]
         return response
 
     @openapi.tasks_report
@@ -295,7 +290,7 @@ class TaskViewSet(JobLibView, ViewSet):
         error: str | None,
     ) -> Sequence[Task]:
         """Report as somebody else, answer a repeated report, or say why it is refused."""
-        task = readable().filter(pk=pk).first()
+        task = tasks().readable().filter(pk=pk).first()
         if task is None or not self.caller.sees(task):
             raise TaskNotFound
         may = self.caller.runs(task) or self.caller.is_admin

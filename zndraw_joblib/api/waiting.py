@@ -1,7 +1,8 @@
 """``Prefer: wait=N`` (RFC 7240): requests that wait without a thread or a connection.
 
 The sync view runs once in a thread. If its answer may yet change, the thread and its database
-connection are given back, the request waits on the event loop, and the view runs once more.
+connection are given back and the request waits on the event loop. A task is read again for all
+whose wait ends at that moment at once; a claim runs its view again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
+from zndraw_joblib.documents import task_document
 from zndraw_joblib.models import Task
 from zndraw_joblib.notifications import get_hub, release_connections
 from zndraw_joblib.settings import get_settings
@@ -27,13 +29,19 @@ from zndraw_joblib.settings import get_settings
 logger = logging.getLogger(__name__)
 
 View = Callable[..., HttpResponseBase]
+Run = Callable[[], Awaitable[HttpResponseBase]]
+
+
+#: Share of its time by which a wait may end early.
+MAX_EARLY = 0.25
 
 
 @dataclass(frozen=True)
 class UntilEnd:
-    """The answer changes when this task ends."""
+    """The answer changes when this task ends; `sees` says whether the caller may still read it."""
 
     task_id: UUID
+    sees: Callable[[Task], bool]
 
 
 @dataclass(frozen=True)
@@ -69,24 +77,29 @@ def waits(view: View) -> Callable[..., Any]:
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         async def run() -> HttpResponseBase:
-            return await _run(view, request, *args, **kwargs)
+            async with get_hub().looking:
+                return await _run(view, request, *args, **kwargs)
 
         wait = granted_wait(request.headers.get("Prefer"))
         # Under WSGI a wait would hold a thread and a connection: it is not honoured.
         waitable = isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
         if wait is None or not waitable:
             return await sync_to_async(view)(request, *args, **kwargs)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         response = await run()
+        # In a rush the request has queued before it came here, unseen; as long as for its first
+        # look is a fair guess, so that the answer is not late.
+        deadline = began + wait - min(loop.time() - began, MAX_EARLY * wait)
         if response.status_code >= 400:
             return response
         # It is one request to the host's throttles, however often it is looked at again.
         request.joblib_looks_again = True  # type: ignore[attr-defined]
         match getattr(response, "waits_for", None):
-            case UntilEnd(task_id) if wait:
-                await get_hub().wait_for_end(task_id, wait)
-                response = await run()
+            case UntilEnd() as until if wait:
+                response = await _until_end(run, response, until, deadline)
             case UntilWork(jobs) if wait:
-                response = await _claim(run, jobs, wait)
+                response = await _claim(run, jobs, deadline)
         if response.status_code < 400:
             response["Preference-Applied"] = f"wait={wait}"
         return response
@@ -94,9 +107,20 @@ def waits(view: View) -> Callable[..., Any]:
     return wrapper
 
 
-async def _claim(
-    run: Callable[[], Awaitable[HttpResponseBase]], jobs: tuple[UUID, ...], wait: int
-) -> HttpResponseBase:
+async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) -> HttpResponseBase:
+    await get_hub().wait_for_end(until.task_id, deadline)
+    try:
+        task = await get_hub().read(until.task_id, until.sees)
+    except Exception:
+        # The view says what is wrong; the hub has logged it.
+        return await run()
+    if task is None:
+        return await run()
+    response.data = task_document(task)
+    return response  # type: ignore[no-any-return]
+
+
+async def _claim(run: Run, jobs: tuple[UUID, ...], deadline: float) -> HttpResponseBase:
     response: Any = None
 
     async def attempt() -> str | None:
@@ -112,7 +136,7 @@ async def _claim(
         # An error ends the wait like a task does.
         return UUID(task["id"]).hex if task else ("" if response.status_code < 400 else "error")
 
-    await get_hub().wait_for_work(jobs, wait, attempt)
+    await get_hub().wait_for_work(jobs, deadline, attempt)
     result: HttpResponseBase = response
     return result
 

@@ -1,0 +1,125 @@
+"""1,000 long polls on one server while Valkey is stopped, flushed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from tests.factories import V1
+from tests.servers import server, until
+from tests.soak.faults import Valkey
+from zndraw_joblib.models import Job, Task
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+POLLS = 1000
+WAIT = 30
+#: What one process may hold at most; the pool of the example project is smaller.
+MAX_CONNECTIONS = 10
+
+
+@dataclass
+class Poll:
+    """A long poll: when it was sent, when it was answered, and how."""
+
+    task_id: str
+    sent: float = 0.0
+    answered: float = 0.0
+    status: int = 0
+    applied: bool = False
+    task: Any = None
+
+    async def send(self, port: int, token: str) -> None:
+        self.sent = time.monotonic()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = (
+            f"GET {V1}/tasks/{self.task_id} HTTP/1.1\r\nHost: localhost\r\n"
+            f"Authorization: Token {token}\r\nPrefer: wait={WAIT}\r\nConnection: close\r\n\r\n"
+        )
+        writer.write(head.encode())
+        answer = await reader.read()
+        self.answered = time.monotonic()
+        writer.close()
+        start, _, body = answer.partition(b"\r\n\r\n")
+        self.status = int(start.split()[1])
+        self.applied = b"preference-applied" in start.lower()
+        self.task = json.loads(body)
+
+
+def poll_all(polls: list[Poll], port: int, token: str) -> threading.Thread:
+    """Send all of them at once from a thread of their own."""
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(poll.send(port, token) for poll in polls))
+
+    thread = threading.Thread(target=lambda: asyncio.run(all_of_them()))
+    thread.start()
+    return thread
+
+
+def connections() -> int:
+    """Connections to the test database but this one."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.timeout(300)
+def test_no_waiter_is_lost_while_valkey_goes_and_comes(bob):
+    bob.register()
+    job = Job.objects.get()
+    ids = [str(job.submit("open", {}, bob.identity, 0).pk) for _ in range(POLLS)]
+    polls = [Poll(task_id) for task_id in ids]
+    most = 0
+
+    def end(part: list[str], seconds: float) -> None:
+        """End these tasks, a few at a time, looking at the connections meanwhile."""
+        nonlocal most
+        step = max(1, len(part) // 10)
+        for start in range(0, len(part), step):
+            Task.objects.filter(pk__in=part[start : start + step]).cancel()
+            time.sleep(seconds / 10)
+            if connection.vendor == "postgresql":
+                most = max(most, connections())
+
+    valkey = Valkey()
+    try:
+        with server(REDIS_URL=valkey.url) as url:
+            thread = poll_all(polls, int(url.rpartition(":")[2]), bob.token)
+            time.sleep(2)
+            end(ids[:200], 2)
+            valkey.flush()
+            end(ids[200:400], 2)
+            valkey.stop()
+            end(ids[400:600], 2)
+            valkey.start()
+            end(ids[600:800], 2)
+            # The last 200 do not end.
+            until(lambda: not thread.is_alive(), WAIT + 60)
+            thread.join()
+            log = url.log.read_text()
+    finally:
+        valkey.stop()
+    late = max(poll.answered - poll.sent - WAIT for poll in polls)
+    print(f"latest answer {late:.2f} s after its deadline, {most} connections")
+    assert [poll.status for poll in polls] == [200] * POLLS
+    assert all(poll.applied for poll in polls)
+    ended = {"cancelled": 800, "pending": 200}
+    assert {s: sum(p.task["status"] == s for p in polls) for s in ended} == ended
+    assert all(poll.task["id"] == poll.task_id for poll in polls)
+    # Who was told of an end was told by news or the re-read, not by the deadline.
+    assert sum(poll.answered - poll.sent < WAIT - 1 for poll in polls[:800]) == 800
+    assert late < 1
+    assert most <= MAX_CONNECTIONS
+    errors = [line for line in log.splitlines() if " ERROR " in line]
+    assert all("channel layer" in line or "channels_redis" in line for line in errors), errors
