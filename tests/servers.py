@@ -20,14 +20,15 @@ ROOT = Path(__file__).parents[1]
 
 
 class Address(str):
-    """The address of a server, and its process id."""
-
-    def __new__(cls, url: str, pid: int) -> Address:
-        self = super().__new__(cls, url)
-        self.pid = pid
-        return self
+    """The address of a server, its process id and the file of its output."""
 
     pid: int
+    log: Path
+
+    def __new__(cls, url: str, child: Any) -> Address:
+        self = super().__new__(cls, url)
+        self.pid, self.log = child.pid, child.log
+        return self
 
 
 def free_port() -> int:
@@ -97,7 +98,7 @@ def server(**extra: str) -> Iterator[Address]:
             assert child.poll() is None, child.log.read_text()
             assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.05)
-        yield Address(url, child.pid)
+        yield Address(url, child)
 
 
 def until(condition: Any, seconds: float = 20) -> Any:

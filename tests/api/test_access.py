@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
+from asgiref.sync import sync_to_async
+from django.test import AsyncClient
 
 from tests.factories import V1, Person, problem
-from zndraw_joblib.models import Task
+from tests.sockets import Socket, token
+from zndraw_joblib.api.urls import urlpatterns
+from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.routing import websocket_urlpatterns
 
 ROLES = ("anonymous", "submitter", "stranger", "owner", "other", "admin")
 ROOM = "open-lab"
@@ -32,102 +42,216 @@ def not_the_stranger(request, room_id, action):
 
 
 def check(answer, expected):
+    assert answer.status_code == expected, answer.content
     if expected >= 400:
-        slug = {401: "not-authenticated", 403: "forbidden"}.get(expected)
-        assert answer.status_code == expected, answer.content
         assert answer["Content-Type"] == "application/problem+json"
-        if slug:
+        if slug := {401: "not-authenticated", 403: "forbidden"}.get(expected):
             problem(answer, slug, expected)
         if expected == 401:
             assert answer["WWW-Authenticate"] == "Token"
-    else:
-        assert answer.status_code == expected, answer.content
 
 
-def table(*codes):
-    return list(zip(ROLES, codes, strict=True))
+@dataclass(frozen=True)
+class Row:
+    """What each role is answered on a route; `send` takes a person, the worker and the task."""
+
+    route: str
+    method: str
+    codes: tuple[int, ...]
+    send: Callable[[Person, str, str], Any]
+    about: str = ""
+
+    def __str__(self):
+        return f"{self.method} {self.route} {self.about}".strip()
 
 
-@pytest.mark.parametrize(("role", "code"), table(401, 200, 404, 200, 200, 200))
-@pytest.mark.parametrize(
-    "path",
-    [
-        f"/rooms/{ROOM}/jobs",
-        f"/rooms/{ROOM}/jobs/{ROOM}:modifiers:Rotate",
-        f"/rooms/{ROOM}/jobs/{ROOM}:modifiers:Rotate/tasks",
-        f"/rooms/{ROOM}/tasks",
-        f"/rooms/{ROOM}/workers",
-    ],
-)
-def test_look_into_a_room(scene, path, role, code):
-    check(scene[0][role].get(path), code)
+IN_ROOM = (401, 200, 404, 200, 200, 200)
+FOR_ALL = (401, 200, 200, 200, 200, 200)
+JOB = f"{ROOM}:modifiers:Rotate"
+GLOBAL = "@global:modifiers:Global"
 
 
-@pytest.mark.parametrize(("role", "code"), table(401, 200, 200, 200, 200, 200))
-@pytest.mark.parametrize(
-    "path", ["/rooms/@global/jobs", "/rooms/@global/jobs/@global:modifiers:Global", "/workers"]
-)
-def test_what_everybody_sees(scene, path, role, code):
-    check(scene[0][role].get(path), code)
+def getting(path):
+    return lambda person, worker, task: person.get(path.format(worker=worker, task=task))
 
 
-@pytest.mark.parametrize(("role", "code"), table(401, 201, 403, 201, 201, 201))
-def test_register_in_a_room(scene, role, code):
-    check(scene[0][role].register(ROOM, name="New"), code)
+def reporting(status, **body):
+    return lambda person, worker, task: person.report(task, status, **body)
 
 
-@pytest.mark.parametrize(("role", "code"), table(401, 403, 403, 403, 403, 201))
-def test_register_a_global_job(scene, role, code):
-    check(scene[0][role].register("@global", name="New"), code)
+def ending(status):
+    def send(person, worker, task):
+        Task.objects.filter(pk=task).update(status="running")
+        return person.report(task, status)
+
+    return send
 
 
-@pytest.mark.parametrize(("role", "code"), table(401, 202, 403, 202, 202, 202))
-def test_submit(scene, role, code):
-    check(scene[0][role].submit(ROOM, f"{ROOM}:modifiers:Rotate"), code)
+def claiming(person, worker, task):
+    return person.send("post", "/tasks/claim", {"worker_id": worker})
 
 
-@pytest.mark.parametrize(("role", "code"), table(401, 200, 404, 200, 200, 200))
-def test_get_a_task(scene, role, code):
-    check(scene[0][role].get(f"/tasks/{scene[2]}"), code)
+MATRIX = [
+    Row("jobs", "get", IN_ROOM, getting(f"/rooms/{ROOM}/jobs")),
+    Row("jobs", "get", FOR_ALL, getting("/rooms/@global/jobs"), "@global"),
+    Row(
+        "jobs",
+        "put",
+        (401, 201, 403, 201, 201, 201),
+        lambda person, *_: person.register(ROOM, name="New"),
+    ),
+    Row(
+        "jobs",
+        "put",
+        (401, 403, 403, 403, 403, 201),
+        lambda person, *_: person.register("@global", name="New"),
+        "@global",
+    ),
+    Row("job", "get", IN_ROOM, getting(f"/rooms/{ROOM}/jobs/{JOB}")),
+    Row("job", "get", FOR_ALL, getting(f"/rooms/@global/jobs/{GLOBAL}"), "@global"),
+    Row("job-tasks", "get", IN_ROOM, getting(f"/rooms/{ROOM}/jobs/{JOB}/tasks")),
+    Row("room-tasks", "get", IN_ROOM, getting(f"/rooms/{ROOM}/tasks")),
+    Row("room-workers", "get", IN_ROOM, getting(f"/rooms/{ROOM}/workers")),
+    Row(
+        "submit",
+        "post",
+        (401, 202, 403, 202, 202, 202),
+        lambda person, *_: person.submit(ROOM, JOB),
+    ),
+    Row("task", "get", IN_ROOM, getting("/tasks/{task}")),
+    Row("task", "patch", (401, 403, 404, 200, 403, 200), reporting("running", attempt=1), "start"),
+    Row("task", "patch", (401, 403, 404, 200, 403, 200), ending("completed"), "complete"),
+    Row("task", "patch", (401, 403, 404, 200, 403, 200), ending("failed"), "fail"),
+    Row("task", "patch", (401, 200, 404, 200, 403, 200), reporting("cancelled"), "cancel"),
+    Row("claim", "post", (401, 404, 404, 200, 404, 404), claiming),
+    Row("workers", "get", FOR_ALL, getting("/workers")),
+    Row(
+        "workers",
+        "post",
+        (401, 201, 201, 201, 201, 201),
+        lambda person, *_: person.send("post", "/workers"),
+    ),
+    Row(
+        "worker",
+        "patch",
+        (401, 404, 404, 200, 404, 404),
+        lambda person, worker, _: person.send("patch", f"/workers/{worker}"),
+    ),
+    Row(
+        "worker",
+        "delete",
+        (401, 404, 404, 204, 404, 204),
+        lambda person, worker, _: person.send("delete", f"/workers/{worker}"),
+    ),
+    Row("me", "get", FOR_ALL, lambda person, *_: person.client.get("/v1/me")),
+    Row(
+        "problem",
+        "get",
+        (200, 200, 200, 200, 200, 200),
+        lambda person, *_: person.client.get("/v1/problems/job-not-found"),
+    ),
+]
 
 
-@pytest.mark.parametrize(("role", "code"), table(401, 404, 404, 200, 404, 404))
-def test_claim_with_and_beat_a_worker(scene, role, code):
-    check(scene[0][role].send("post", "/tasks/claim", {"worker_id": scene[1]}), code)
-    check(scene[0][role].send("patch", f"/workers/{scene[1]}"), code)
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("row", MATRIX, ids=str)
+def test_who_may_do_what(scene, row, role):
+    cast, worker, task_id = scene
+    before = (Job.objects.count(), Worker.objects.count(), Task.objects.count())
+    status = Task.objects.get().status
+    code = row.codes[ROLES.index(role)]
+    check(row.send(cast[role], worker, task_id), code)
+    if code >= 400:
+        assert (Job.objects.count(), Worker.objects.count(), Task.objects.count()) == before
+        assert row.about in {"complete", "fail"} or Task.objects.get().status == status
 
 
-@pytest.mark.parametrize(("role", "code"), table(401, 403, 404, 200, 403, 200))
-def test_report(scene, role, code):
+@pytest.mark.parametrize("role", ROLES)
+def test_nobody_gets_more_from_an_address_that_is_none(scene, role):
+    problem(scene[0][role].get("/nothing"), "not-found", 404)
+
+
+def test_me_is_the_caller(scene):
+    for role in ROLES[1:]:
+        person = scene[0][role]
+        assert person.client.get("/v1/me").json() == {"id": person.identity}
+
+
+def test_workers_are_listed_to_their_owner_and_to_admins(scene):
+    cast, worker, _ = scene
+    seen = {
+        role: worker in [listed["id"] for listed in cast[role].get("/workers").json()]
+        for role in ROLES[1:]
+    }
+    assert [role for role, there in seen.items() if there] == ["owner", "admin"]
+
+
+def routes():
+    """Every route and method that there is, by the urls themselves."""
+    for pattern in urlpatterns:
+        view = pattern.callback
+        actions = getattr(view, "actions", None)
+        methods = actions or [m for m in ("get", "post", "put") if hasattr(view.view_class, m)]
+        for method in methods:
+            if method != "head":
+                yield pattern.name, method
+
+
+def test_every_route_is_in_the_matrix():
+    """A route without a row above fails here."""
+    assert {(row.route, row.method) for row in MATRIX} == set(routes())
+    assert next(p for p in urlpatterns if p.name == "unknown").pattern.regex.match("v1/joblib/x")
+
+
+#: A close code, or None for a socket that stays open.
+SOCKETS = {
+    "ws/v1/joblib/tasks/<str:task_id>/": (4401, None, 4404, None, None, None),
+    "ws/v1/joblib/rooms/<str:room_id>/": (4401, None, 4404, None, None, None),
+}
+
+
+def test_every_socket_is_in_the_matrix():
+    assert {str(pattern.pattern) for pattern in websocket_urlpatterns} == set(SOCKETS)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("path", SOCKETS)
+async def test_who_may_subscribe(scene, path, role):
     cast, _, task_id = scene
-    check(cast[role].report(task_id, "running", attempt=1), code)
-    for status in ("completed", "failed"):
-        Task.objects.filter(pk=task_id).update(status="running")
-        check(cast[role].report(task_id, status), code)
+    code = SOCKETS[path][ROLES.index(role)]
+    path = re.sub("<str:task_id>", task_id, re.sub("<str:room_id>", ROOM, path))
+    headers = token(cast[role]) if cast[role].user else ()
+    async with Socket(path.removeprefix("ws/v1/joblib/").rstrip("/"), headers) as socket:
+        if code:
+            assert await socket.code() == code
+        else:
+            assert await socket.it.receive_nothing(0.3)
+            await sync_to_async(cast["submitter"].report)(task_id, "cancelled")
+            assert (await socket.json())["id"] == task_id
 
 
-@pytest.mark.parametrize(("role", "code"), table(401, 200, 404, 200, 403, 200))
-def test_cancel(scene, role, code):
-    check(scene[0][role].report(scene[2], "cancelled"), code)
-
-
-@pytest.mark.parametrize(("role", "code"), table(401, 404, 404, 204, 404, 204))
-def test_delete_a_worker(scene, role, code):
-    check(scene[0][role].send("delete", f"/workers/{scene[1]}"), code)
-
-
-@pytest.mark.parametrize(("role", "code"), table(401, 201, 201, 201, 201, 201))
-def test_make_a_worker(scene, role, code):
-    check(scene[0][role].send("post", "/workers"), code)
-
-
-@pytest.mark.parametrize(("role", "code"), table(401, 200, 200, 200, 200, 200))
-def test_me(scene, role, code):
-    person = scene[0][role]
-    answer = person.client.get("/v1/me")
-    check(answer, code)
-    if code == 200:
-        assert answer.json() == {"id": person.identity}
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("path", ["/tasks/{task}", "/tasks/claim"])
+async def test_who_may_wait(scene, path, role):
+    """The same codes as without a wait, at once where they are errors."""
+    cast, worker, task_id = scene
+    await sync_to_async(cast["owner"].report)(task_id, "cancelled")
+    headers = {"Prefer": "wait=1"}
+    if cast[role].user:
+        headers["Authorization"] = f"Token {cast[role].token}"
+    client = AsyncClient()
+    if path == "/tasks/claim":
+        codes = (401, 404, 404, 200, 404, 404)
+        answer = await client.post(
+            f"{V1}{path}", {"worker_id": worker}, content_type="application/json", headers=headers
+        )
+    else:
+        codes = IN_ROOM
+        answer = await client.get(f"{V1}{path.format(task=task_id)}", headers=headers)
+    check(answer, codes[ROLES.index(role)])
+    assert ("Preference-Applied" in answer) == (answer.status_code == 200)
 
 
 def test_the_owner_of_the_worker_sees_its_task_without_access_to_the_room(scene, settings_of):
@@ -169,14 +293,3 @@ def test_the_permission_administer_makes_an_admin(people, bob):
         Permission.objects.get(codename="administer", content_type__app_label="zndraw_joblib")
     )
     assert bob.register("@global").status_code == 201
-
-
-def test_every_route_is_in_this_file():
-    """A route added without a row above fails here."""
-    from zndraw_joblib.api.urls import urlpatterns
-
-    assert {pattern.name for pattern in urlpatterns} == {
-        *("jobs", "job", "job-tasks", "room-tasks", "submit", "room-workers", "claim", "task"),
-        *("workers", "worker", "me", "problem", "unknown"),
-    }
-    assert V1 == "/v1/joblib"

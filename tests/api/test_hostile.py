@@ -1,0 +1,166 @@
+"""What is sent on purpose to break a running server."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import schemathesis
+from django.db import connection
+from hypothesis import Phase, given, settings, strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.factories import SCHEMA, V1
+from tests.servers import server
+from zndraw_joblib.models import Task
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.yml"
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+ROTATE = "open:modifiers:Rotate"
+LONG = "x" * 32_000
+MANY = "9" * 400
+
+
+def raw(url, head, body=b"", token=None):
+    """Send bytes as they are; the status of the answer and what follows it."""
+    host, port = url.removeprefix("http://").split(":")
+    lines = [head, b"Host: localhost", b"Connection: close"]
+    if token:
+        lines.append(f"Authorization: Token {token}".encode())
+    with socket.create_connection((host, int(port)), 30) as link:
+        link.sendall(b"\r\n".join([*lines, b"", b""]) + body)
+        answer = b""
+        while data := link.recv(65536):
+            answer += data
+    status, _, rest = answer.partition(b"\r\n")
+    return int(status.split()[1]), rest
+
+
+def json_body(body, *more):
+    head = [b"Content-Type: application/json", b"Content-Length: %d" % len(body), *more]
+    return b"\r\n".join(head), body
+
+
+def lines(method, path, *more):
+    return b"\r\n".join([f"{method} {path} HTTP/1.1".encode("latin1"), *more])
+
+
+HOSTILE = {
+    "nul in a path": lines("GET", f"{V1}/tasks/%00"),
+    "nul in a room": lines("GET", f"{V1}/rooms/a%00b/tasks"),
+    "no utf-8 in a path": lines("GET", f"{V1}/rooms/%ff%fe/jobs"),
+    "surrogate in a path": lines("GET", f"{V1}/rooms/%ed%a0%80/jobs"),
+    "long id": lines("GET", f"{V1}/tasks/{LONG}"),
+    "long room": lines("GET", f"{V1}/rooms/{LONG}/jobs"),
+    "long job": lines("GET", f"{V1}/rooms/open/jobs/open:modifiers:{LONG}"),
+    "long worker": lines("PATCH", f"{V1}/workers/{LONG}"),
+    "dots": lines("GET", f"{V1}/rooms/../../etc/passwd"),
+    "huge limit": lines("GET", f"{V1}/rooms/open/tasks?limit={MANY}"),
+    "negative limit": lines("GET", f"{V1}/rooms/open/tasks?limit=-1"),
+    "arabic limit": lines("GET", f"{V1}/rooms/open/tasks?limit=%D9%A1"),
+    "nul in a cursor": lines("GET", f"{V1}/rooms/open/tasks?cursor=%00"),
+    "odd cursor": lines("GET", f"{V1}/rooms/open/tasks?cursor=eyJhIjoxfQ=="),
+    "nul in a status": lines("GET", f"{V1}/rooms/open/tasks?status=%00"),
+    "nul in a slug": lines("GET", "/v1/problems/%00"),
+    "nul in a token": lines("GET", f"{V1}/workers", b"Authorization: Token a\x00b"),
+    "latin-1 token": lines("GET", f"{V1}/workers", b"Authorization: Token \xff\xfe"),
+    "long token": lines("GET", f"{V1}/workers", b"Authorization: Token " + b"x" * 20_000),
+    "basic": lines("GET", f"{V1}/workers", b"Authorization: Basic \xff"),
+    "no http": b"GET / HTTP/9.9",
+    "length that is none": lines("POST", f"{V1}/workers", b"Content-Length: x"),
+    "two lengths": lines("POST", f"{V1}/workers", b"Content-Length: 1\r\nContent-Length: 2"),
+}
+
+
+def test_hostile_requests_are_answered_4xx(bob, root):
+    bob.register(schema=SCHEMA)
+    with server(ZNDRAW_JOBLIB_LONG_POLL_MAX_WAIT_SECONDS="1") as url:
+        for name, head in HOSTILE.items():
+            for token in (None, root.token):
+                status, rest = raw(url, head, token=token)
+                assert 400 <= status < 500 or name in REPLACED, (name, status, rest)
+                assert status < 500, (name, rest)
+        submit = f"{V1}/rooms/open/tasks/{ROTATE}"
+        for number, key in enumerate((b'""', b"\xff", b'"\x01"', b'"' + b"x" * 5000 + b'"')):
+            head, body = json_body(b'{"payload":{}}', b"Idempotency-Key: " + key)
+            status, rest = raw(url, lines("POST", submit, head), body, bob.token)
+            assert status == 400, (number, status, rest)
+        # Without a length nobody knows how much is coming.
+        chunk = b"x" * 65536
+        body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for _ in range(40)) + b"0\r\n\r\n"
+        head = b"Content-Type: application/json\r\nTransfer-Encoding: chunked"
+        status, rest = raw(url, lines("POST", submit, head), body, bob.token)
+        assert status == 413, rest
+        # Preferences that make no sense are ignored.
+        for prefer in (b"wait=-1", b"wait=1e9", b"wait=" + MANY.encode(), b"\xff", b";;=,wait"):
+            status, _ = raw(
+                url, lines("GET", f"{V1}/workers", b"Prefer: " + prefer), b"", bob.token
+            )
+            assert status == 200, prefer
+        assert "Traceback" not in url.log.read_text()
+    assert not Task.objects.exists()
+
+
+#: The server in front decodes these to U+FFFD: odd, but a room's id.
+REPLACED = {"no utf-8 in a path", "surrogate in a path"}
+
+
+@pytest.mark.timeout(3600)
+def test_whatever_the_document_allows_or_not_is_answered_by_the_document(bob, root):
+    """1,000 cases; 10,000 with ``--hypothesis-profile=full``."""
+    if connection.vendor != "postgresql":
+        pytest.skip("runs once, on PostgreSQL")
+    cases = 20 * settings().max_examples
+    document = schemathesis.openapi.from_path(DOCUMENT)
+    operations = [found.ok() for found in document.get_all_operations()]
+    bob.register(schema={}, worker_id=bob.worker())
+    known = {
+        "room_id": ["open", "open", "@global"],
+        "full_name": [ROTATE],
+        "worker_id": [bob.worker(), bob.identity],
+    }
+    seen: Counter[int] = Counter()
+    with server(ZNDRAW_JOBLIB_LONG_POLL_MAX_WAIT_SECONDS="1") as url:
+
+        def fuzz(operation):
+            modes = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
+            generated = st.one_of([operation.as_strategy(mode) for mode in modes])
+
+            @settings(max_examples=-(-cases // len(operations)), phases=[Phase.generate])
+            @given(case=generated, data=st.data())
+            def one(case, data):
+                # Mostly what is there, or nothing but 404 would be seen.
+                for name in case.path_parameters or {}:
+                    real = known.get(name) or [str(bob.submit().json()["id"])]
+                    if data.draw(st.integers(0, 3)):
+                        case.path_parameters[name] = data.draw(st.sampled_from(real))
+                person = data.draw(st.sampled_from([bob, root]))
+                headers = {"Authorization": f"Token {person.token}"}
+                answer = case.call(base_url=url, headers=headers)
+                seen[answer.status_code] += 1
+                case.validate_response(answer, checks=CHECKS)
+
+            one()
+
+        for operation in operations:
+            fuzz(operation)
+        assert "Traceback" not in url.log.read_text()
+    assert seen.total() >= cases * 0.9
+    # A run that came to none of these has tried nothing.
+    assert {200, 202, 400, 404} <= set(seen), seen
