@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench openapi clean
+.PHONY: setup demo test lint bench soak openapi clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/cycles.py
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak.run --report docs/soak.md
 
 openapi: $(STAMP)
 	$(BIN)/python manage.py spectacular --file docs/openapi.yml --validate --fail-on-warn

@@ -1,0 +1,276 @@
+"""The clients of a soak. Each is a process of its own and may be killed at any line."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar
+from uuid import UUID
+
+import httpx
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection, transaction
+from pydantic import BaseModel
+
+from tests.soak.log import Log
+from zndraw_joblib.client import Api, ApiError, JobManager
+from zndraw_joblib.client.exceptions import InvalidTaskTransitionError, LeaseLostError
+from zndraw_joblib.exceptions import WorkerNotFound
+from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.names import JobName
+from zndraw_joblib.querysets import TaskQuerySet
+from zndraw_joblib.settings import get_settings
+
+VERB_JOB = JobName("@global", "modifiers", "Verb")
+ROOM = "soak"
+AWAY = (DatabaseError, InterfaceError)
+#: Tasks that are submitted in one transaction.
+BATCH = 50
+#: Tasks that a worker takes before it begins.
+HANDFUL = 15
+Grant = tuple[UUID, int]
+
+
+def connect_alone() -> None:
+    """One connection a process, made anew when it breaks, and no news: nobody waits at this level.
+
+    Whoever is stopped in a transaction loses it soon, or it would hold up everybody.
+    """
+    settings.CHANNEL_LAYERS = {}
+    options = connection.settings_dict["OPTIONS"]
+    options.pop("pool", None)
+    options["options"] = "-c statement_timeout=30s -c idle_in_transaction_session_timeout=300ms"
+
+
+@contextmanager
+def patient(pause: float = 0.1) -> Iterator[None]:
+    """What the database's absence interrupts is given up; its outcome is unknown."""
+    try:
+        yield
+    except AWAY:
+        with suppress(Exception):
+            connection.close()
+        time.sleep(pause)
+
+
+def payload(marker: str, slow: float) -> dict[str, Any]:
+    """Most tasks take no time; a share `slow` takes up to two leases, half of it in silence."""
+    if random.random() > slow:
+        return {"marker": marker, "hold": 0.0, "beats": False}
+    lease = get_settings().worker_timeout_seconds
+    return {
+        "marker": marker,
+        "hold": random.uniform(0, 2 * lease),
+        "beats": random.random() < 0.5,
+    }
+
+
+def hold(seconds: float, beat: Callable[[], None] | None) -> None:
+    """Work that takes a while, with heartbeats or without."""
+    end = time.monotonic() + seconds
+    step = get_settings().worker_timeout_seconds / 4
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, step))
+        if beat:
+            beat()
+
+
+def submit_by_verbs(log: Log, total: int, slow: float) -> None:
+    """Submit until `total` tasks were acknowledged, and cancel one in a hundred."""
+    connect_alone()
+    retries = get_settings().task_max_retries
+    acknowledged = 0
+    while acknowledged < total:
+        markers = [log.number() for _ in range(min(BATCH, total - acknowledged))]
+        for marker in markers:
+            log("submit", m=marker)
+        with patient():
+            with transaction.atomic():
+                job = Job.objects.lock_shared(VERB_JOB)
+                tasks = job and [
+                    job.submit(ROOM, payload(marker, slow), "soak", retries) for marker in markers
+                ]
+            if not tasks:  # Retired for a moment: nobody offers it.
+                time.sleep(0.05)
+                continue
+            for marker, task in zip(markers, tasks, strict=True):
+                log("submitted", m=marker, id=str(task.pk))
+            acknowledged += len(tasks)
+            if random.random() < BATCH / 100:
+                cancel = random.choice(tasks)
+                number = log.number()
+                log("report", r=number, id=str(cancel.pk), a=None, s="cancelled")
+                done = Task.objects.filter(pk=cancel.pk).cancel("by its submitter")
+                log("reported", r=number, ok=bool(done))
+
+
+class VerbWorker:
+    """Claims, runs and reports by the verbs of the models."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.lease = get_settings().lease
+        self.worker: Worker | None = None
+        self.beaten = 0.0
+
+    def run(self) -> None:
+        """Work until killed."""
+        connect_alone()
+        while True:
+            with patient():
+                try:
+                    if self.worker is None:
+                        self.worker = Worker.objects.create(identity="soak")
+                        self.worker.register(VERB_JOB, {}, self.lease)
+                        self.beaten = time.monotonic()
+                    self.step(self.worker)
+                except WorkerNotFound:
+                    self.worker = None
+
+    def step(self, worker: Worker) -> None:
+        """A handful of tasks, if there are any; the slow ones last, one after the other."""
+        if time.monotonic() - self.beaten > self.lease.total_seconds() / 4:
+            self.beat(worker)
+        tasks: dict[Grant, Task] = {}
+        while len(tasks) < HANDFUL and (task := Task.objects.claim(worker.pk, "soak", self.lease)):
+            tasks[task.pk, task.attempt] = task
+            self.log("granted", id=str(task.pk), a=task.attempt)
+        if not tasks:
+            self.beat(worker)
+            time.sleep(self.lease.total_seconds() / 2)
+            return
+        if random.random() < 0.005:
+            # A clean leave with work in hand, on which it reports all the same.
+            self.worker = None
+            worker.deregister()
+        started = self.report(list(tasks), "running", TaskQuerySet.start)
+        self.finish([grant for grant in started if not tasks[grant].payload["hold"]])
+        for grant in started:
+            if seconds := tasks[grant].payload["hold"]:
+                beats = tasks[grant].payload["beats"]
+                hold(seconds, (lambda: self.beat(worker)) if beats else None)
+                self.finish([grant])
+
+    def finish(self, grants: list[Grant]) -> None:
+        """Complete most, fail some, and repeat some reports."""
+        cut = len(grants) if random.random() < 0.7 else random.randint(0, len(grants))
+        self.report(grants[:cut], "completed", TaskQuerySet.complete)
+        self.report(grants[cut:], "failed", lambda held: held.fail(f"of {self.log.name}"))
+        if random.random() < 0.05:
+            self.report(grants, "completed", TaskQuerySet.complete, again=True)
+
+    def beat(self, worker: Worker) -> None:
+        """A heartbeat that renews all leases."""
+        if not Worker.objects.filter(pk=worker.pk).beat():
+            raise WorkerNotFound
+        worker.renew(self.lease, None)
+        self.beaten = time.monotonic()
+
+    def report(
+        self,
+        grants: list[Grant],
+        status: str,
+        verb: Callable[[TaskQuerySet], list[Task]],
+        **extra: Any,
+    ) -> list[Grant]:
+        """Report on some tasks in one statement; those that were accepted."""
+        if not grants:
+            return []
+        numbers = [self.log.number() for _ in grants]
+        for number, (task_id, attempt) in zip(numbers, grants, strict=True):
+            self.log("report", r=number, id=str(task_id), a=attempt, s=status, **extra)
+        # By attempt too: a worker that slept may hold a task that it was granted again since.
+        done = {(task.pk, task.attempt) for task in verb(Task.objects.granted(grants))}
+        for number, grant in zip(numbers, grants, strict=True):
+            self.log("reported", r=number, ok=grant in done)
+        return [grant for grant in grants if grant in done]
+
+
+class Http(BaseModel):
+    """The job of the clients that use HTTP."""
+
+    category: ClassVar[str] = "modifiers"
+    marker: str
+    hold: float
+    beats: bool
+
+
+#: What the SDK raises when servers are away for longer than it tries; the outcome is unknown.
+CUT_OFF = (httpx.TransportError, ApiError, ValueError)
+
+
+def submit_by_http(log: Log, url: str, token: str, total: int, slow: float) -> None:
+    """Submit by the SDK until `total` tasks were acknowledged; wait for some, cancel some."""
+    with Api(url, token) as api:
+        manager = JobManager(api)
+        acknowledged = 0
+        while acknowledged < total:
+            marker = log.number()
+            log("submit", m=marker)
+            try:
+                task_id = manager.submit(Http(**payload(marker, slow)), room=ROOM)
+            except CUT_OFF:
+                time.sleep(0.1)
+                continue
+            log("submitted", m=marker, id=task_id)
+            acknowledged += 1
+            with suppress(*CUT_OFF, TimeoutError):
+                if random.random() < 0.01:
+                    number = log.number()
+                    log("report", r=number, id=task_id, a=None, s="cancelled")
+                    report_by_http(log, number, lambda: manager.cancel(task_id))  # noqa: B023
+                if random.random() < 0.05:
+                    ended = manager.wait(task_id, timeout=2)
+                    log("waited", id=task_id, s=str(ended.status))
+
+
+def report_by_http(log: Log, number: str, call: Callable[[], Any]) -> bool:
+    """Send a report and note its answer; without one nothing is noted."""
+    try:
+        call()
+    except (LeaseLostError, InvalidTaskTransitionError):
+        log("reported", r=number, ok=False)
+        return False
+    log("reported", r=number, ok=True)
+    return True
+
+
+def work_by_http(log: Log, url: str, token: str) -> None:
+    """Claim, run and report by the SDK until killed."""
+    api = Api(url, token)
+    manager = JobManager(api)
+    beaten = 0.0
+
+    def beat() -> None:
+        nonlocal beaten
+        with suppress(*CUT_OFF):
+            manager.heartbeat()
+            beaten = time.monotonic()
+
+    while True:
+        try:
+            if not manager:
+                manager.register(Http)
+            if time.monotonic() - beaten > get_settings().worker_timeout_seconds / 3:
+                beat()
+            task = manager.claim(wait=1)
+            if task is None:
+                continue
+            log("granted", id=task.id, a=task.attempt)
+
+            def report(status: str, call: Callable[[], Any], **extra: Any) -> bool:
+                number = log.number()
+                log("report", r=number, id=task.id, a=task.attempt, s=status, **extra)  # noqa: B023
+                return report_by_http(log, number, call)
+
+            if not report("running", lambda: manager.start(task)):  # noqa: B023
+                continue
+            hold(task.payload["hold"], beat if task.payload["beats"] else None)
+            if random.random() < 0.05:
+                report("failed", lambda: manager.fail(task, f"of {log.name}"))  # noqa: B023
+            else:
+                report("completed", lambda: manager.complete(task))  # noqa: B023
+        except CUT_OFF:
+            time.sleep(0.1)

