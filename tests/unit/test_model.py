@@ -331,6 +331,25 @@ class Life(RuleBasedStateMachine):
             self.claim((worker_id, worker.owner))
         self.report(task_id, None, status, "old", 1)
 
+    @rule(task_id=tasks, worker=workers)
+    def run_until_it_fails(self, task_id, worker):
+        """A task that takes every worker with it."""
+        for _ in range(RETRIES + 1):
+            self.claim_and_start(worker, False)
+            self.lease_ends(self.unfinished(task_id, False))
+            self.sweep()
+
+    @rule(
+        target=tasks,
+        who=st.sampled_from(["alice", "bob"]),
+        name=st.sampled_from(NAMES),
+        key=st.sampled_from(["k", "l"]),
+        numbers=st.permutations([1, 2]),
+    )
+    def submit_with_a_key_that_is_taken(self, who, name, key, numbers):
+        made = [self.submit(who, name, key, number) for number in numbers]
+        return multiple(*(task_id for task_id in made if isinstance(task_id, str)))
+
     @rule(task_id=tasks)
     def lease_ends(self, task_id):
         """The task's alone: its worker sent a heartbeat that did not list it."""
