@@ -73,6 +73,8 @@ class Publisher:
 
     def publish(self, group: str, message: dict[str, Any]) -> None:
         """Send a message to a group; a failure is logged and never raised."""
+        if get_channel_layer() is None:
+            return
         with self._lock:
             if len(self._outstanding) >= MAX_OUTSTANDING:
                 logger.warning("too much unsent news; dropped %s for %s", message["type"], group)
@@ -113,10 +115,9 @@ class Publisher:
 
     async def _send(self, group: str, message: dict[str, Any]) -> None:
         try:
-            layer = get_channel_layer()
-            if layer is not None:
-                async with asyncio.timeout(SEND_TIMEOUT):
-                    await layer.group_send(group, message)
+            layer: Any = get_channel_layer()
+            async with asyncio.timeout(SEND_TIMEOUT):
+                await layer.group_send(group, message)
         except Exception as error:
             # A line each: while the layer is down there are many.
             logger.warning("could not send %s to %s: %r", message["type"], group, error)

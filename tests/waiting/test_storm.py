@@ -23,6 +23,8 @@ POLLS = 1000
 WAIT = 30
 #: What one process may hold at most; the pool of the example project is smaller.
 MAX_CONNECTIONS = 10
+#: What the server calls itself to PostgreSQL.
+NAME = "joblib-storm"
 
 
 @dataclass
@@ -65,12 +67,9 @@ def poll_all(polls: list[Poll], port: int, token: str) -> threading.Thread:
 
 
 def connections() -> int:
-    """Connections to the test database but this one."""
+    """Connections of the server to its database; the test's own pool is not counted."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [NAME])
         return cursor.fetchone()[0]
 
 
@@ -94,7 +93,7 @@ def test_no_waiter_is_lost_while_valkey_goes_and_comes(bob):
 
     valkey = Valkey()
     try:
-        with server(REDIS_URL=valkey.url) as url:
+        with server(REDIS_URL=valkey.url, PGAPPNAME=NAME) as url:
             thread = poll_all(polls, int(url.rpartition(":")[2]), bob.token)
             time.sleep(2)
             end(ids[:200], 2)
@@ -120,6 +119,7 @@ def test_no_waiter_is_lost_while_valkey_goes_and_comes(bob):
     # Who was told of an end was told by news or the re-read, not by the deadline.
     assert sum(poll.answered - poll.sent < WAIT - 1 for poll in polls[:800]) == 800
     assert late < 1
-    assert most <= MAX_CONNECTIONS
+    if connection.vendor == "postgresql":
+        assert 1 <= most <= MAX_CONNECTIONS
     errors = [line for line in log.splitlines() if " ERROR " in line]
     assert all("channel layer" in line or "channels_redis" in line for line in errors), errors
