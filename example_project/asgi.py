@@ -12,8 +12,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
 # Loads the apps: what needs models is imported after it.
 http = get_asgi_application()
 
+from zndraw_joblib.asgi import ApiLane  # noqa: E402
 from zndraw_joblib.routing import websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(
-    {"http": http, "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns))}
+    {"http": ApiLane(http), "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns))}
 )

@@ -37,6 +37,9 @@ SECRET_KEY = env.str("SECRET_KEY", "") or kept_secret_key()
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 DATABASE_URL = env.str("DATABASE_URL", "")
+# Under WSGI threads stay, and so may their connections (wsgi.py sets this). Under ASGI, where each
+# request has a thread of its own, they would leak: PostgreSQL gets a pool instead.
+CONN_MAX_AGE = env.int("CONN_MAX_AGE", 0)
 REDIS_URL = env.str("REDIS_URL", "")
 
 INSTALLED_APPS = [
@@ -98,6 +101,7 @@ def sqlite() -> dict[str, Any]:
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         },
+        "CONN_MAX_AGE": CONN_MAX_AGE,
         # A file, because the tests use several threads and processes.
         "TEST": {"NAME": DATA_DIR / "test.sqlite3"},
     }
@@ -109,10 +113,10 @@ def database(url: str) -> dict[str, Any]:
     if config["ENGINE"] == "django.db.backends.sqlite3":
         return {**sqlite(), "NAME": config["NAME"]}
     if config["ENGINE"] == "django.db.backends.postgresql":
-        # CONN_MAX_AGE leaks connections under ASGI; the pool does not.
-        config["CONN_MAX_AGE"] = 0
+        config["CONN_MAX_AGE"] = CONN_MAX_AGE
         options = config.setdefault("OPTIONS", {})
-        options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
+        if not CONN_MAX_AGE:
+            options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
         # What hangs ends; a transaction left open would keep vacuum from the tables.
         options["options"] = "-c statement_timeout=30s -c idle_in_transaction_session_timeout=10s"
     return config
@@ -156,6 +160,13 @@ else:
     }
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
+# Each process remembers tokens for itself: a look into its own memory costs less than the work.
+CACHES["tokens"] = {
+    "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+    "LOCATION": "tokens",
+    "OPTIONS": {"MAX_ENTRIES": 10_000},
+}
+
 AUTH_USER_MODEL = "accounts.User"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
@@ -166,7 +177,7 @@ LOGIN_URL = "admin:login"
 REST_FRAMEWORK = {
     # The token first: its challenge is what a 401 shows.
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "rest_framework.authentication.TokenAuthentication",
+        "zndraw_joblib.authentication.CachedTokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
@@ -196,7 +207,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_PATCH": False,
 }
 
-ZNDRAW_JOBLIB: dict[str, Any] = {}
+ZNDRAW_JOBLIB: dict[str, Any] = {"token_cache": "tokens"}
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

@@ -27,9 +27,10 @@ from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.documents import task_document
+from zndraw_joblib.hub import REREAD_SECONDS, get_hub
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_fault
-from zndraw_joblib.notifications import REREAD_SECONDS, get_hub, room_group
+from zndraw_joblib.notifications import room_group
 from zndraw_joblib.querysets import TaskQuerySet
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class TaskConsumer(NewsConsumer):
             task_id = UUID(self.scope["url_route"]["kwargs"]["task_id"])
         except ValueError as error:
             raise Refused(NOT_FOUND) from error
-        task = tasks().readable().filter(pk=task_id).first()
+        task = tasks().read([task_id]).get(task_id)
         if task is None or not caller.sees(task):
             raise Refused(NOT_FOUND)
         return task_document(task), task.is_terminal
@@ -187,7 +188,7 @@ class RoomConsumer(NewsConsumer):
         except Exception:
             logger.warning("could not leave %s", self._group, exc_info=True)
 
-    async def task_finished(self, message: dict[str, Any]) -> None:
+    async def room_changed(self, message: dict[str, Any]) -> None:
         """News of the channel layer."""
         if self._following is not None and hasattr(self, "_news"):
             self._news.set()
@@ -209,7 +210,7 @@ class RoomConsumer(NewsConsumer):
         room_id = self.scope["url_route"]["kwargs"]["room_id"]
         if room_fault(room_id) or not self.caller().may("read", room_id):
             raise Refused(NOT_FOUND)
-        ended = tasks().readable().filter(room_id=room_id, completed_at__isnull=False)
+        ended = tasks().filter(room_id=room_id, completed_at__isnull=False)
         latest = ended.order_by("-completed_at").values_list("completed_at", flat=True)
         newest: datetime | None = max(self._seen.values(), default=None) or latest.first()
         if newest is None:
@@ -225,8 +226,12 @@ class RoomConsumer(NewsConsumer):
         self._seen = found
         if first or not unseen:
             return []
-        rows = ended.filter(pk__in=unseen).order_by("completed_at", "id")
-        return [task_document(task) for task in rows]
+        rows = tasks().read(unseen).values()
+        return [task_document(task) for task in sorted(rows, key=_ended)]
+
+
+def _ended(task: Task) -> tuple[Any, UUID]:
+    return task.completed_at, task.pk
 
 
 def tasks() -> TaskQuerySet:

@@ -12,9 +12,8 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from uuid_utils import compat as uuid_utils
 
-from zndraw_joblib import signals
 from zndraw_joblib.clock import Now
-from zndraw_joblib.exceptions import SchemaConflict, TooManyJobs, WorkerNotFound
+from zndraw_joblib.exceptions import JobNotFound, SchemaConflict, TooManyJobs, WorkerNotFound
 from zndraw_joblib.fields import OrderedJSONField, canonical_json
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.names import MAX_NAME_LENGTH, JobName
@@ -24,15 +23,29 @@ from zndraw_joblib.querysets import (
     RoomBacklogQuerySet,
     TaskQuerySet,
     WorkerQuerySet,
-    announce,
 )
 
 MAX_IDENTITY_LENGTH = 255
+#: Most tasks of one batch: the last ten bits of an id number them.
+MAX_BATCH = 1024
 
 
 def new_id() -> UUID:
     """A UUID of version 7: ordered by time, so that indexes grow at their end (RFC 9562)."""
     return uuid_utils.uuid7()
+
+
+def new_ids(number: int) -> list[UUID]:
+    """So many ids in a row: the first tells them all."""
+    if not 1 <= number <= MAX_BATCH:
+        raise ValueError(f"a batch has 1 to {MAX_BATCH} ids")
+    first = new_id().int // MAX_BATCH * MAX_BATCH
+    return following(UUID(int=first), number)
+
+
+def following(first: UUID, number: int) -> list[UUID]:
+    """The ids of a batch, by its first and how many there are."""
+    return [UUID(int=first.int + offset) for offset in range(number)]
 
 
 def new_worker_id() -> str:
@@ -53,6 +66,9 @@ class Job(models.Model):
     schema = OrderedJSONField(help_text=_("JSON Schema (draft 2020-12) of a payload."))
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     retired_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revision = models.PositiveIntegerField(
+        db_default=0, editable=False, help_text=_("Goes up by one when another schema takes over.")
+    )
 
     objects = JobQuerySet.as_manager()
 
@@ -74,24 +90,20 @@ class Job(models.Model):
         return str(JobName(self.room_id, self.category, self.name))
 
     def submit(
-        self,
-        room_id: str,
-        payload: dict[str, Any],
-        created_by: str,
-        retries: int,
-        task_id: UUID | None = None,
+        self, room_id: str, payload: dict[str, Any], created_by: str, retries: int = 0
     ) -> Task:
-        """Accept a task of this job. Hold the job by `JobQuerySet.lock_shared` meanwhile."""
-        using = router.db_for_write(Task, instance=self)
-        task = Task.objects.using(using).create(
-            id=task_id or new_id(),
-            job=self,
-            room_id=room_id,
-            payload=payload,
-            created_by=created_by,
-            retries_left=retries,
-        )
-        return announce(signals.task_submitted, [task], using)[0]
+        """Accept a task of this job; the payload is not looked at.
+
+        Raises
+        ------
+        JobNotFound
+            The job was retired, or has another revision by now.
+        """
+        tasks = Task.objects.using(router.db_for_write(Task, instance=self))
+        made = tasks.submit(self, room_id, created_by, retries, {new_id(): payload})
+        if not made:
+            raise JobNotFound
+        return made[0]
 
 
 class Worker(models.Model):
@@ -146,7 +158,7 @@ class Worker(models.Model):
         using = router.db_for_write(Job, instance=self)
         with transaction.atomic(using=using):
             # Keeps the sweeper from removing this worker before its link is there.
-            if not Worker.objects.using(using).filter(pk=self.pk).beat():
+            if Worker.objects.using(using).beat(self.pk, self.identity) is None:
                 raise WorkerNotFound
             jobs = Job.objects.using(using)
             wanted = Job(room_id=name.room_id, category=name.category, name=name.name)
@@ -164,20 +176,16 @@ class Worker(models.Model):
                     )
                 others.delete()
                 job.schema = schema
+                job.revision += 1
             new = job.pk == wanted.pk or job.retired_at is not None
             job.retired_at = None
-            job.save(using=using, update_fields=["schema", "retired_at"])
+            job.save(using=using, update_fields=["schema", "revision", "retired_at"])
             links.bulk_create([WorkerJobLink(worker=self, job=job)], ignore_conflicts=True)
             # The heartbeat above holds this worker's row: it registers one job at a time.
             own = links.filter(worker=self)
             if max_jobs is not None and own[: max_jobs + 1].count() > max_jobs:
                 raise TooManyJobs(f"A worker offers at most {max_jobs} jobs.")
             return job, new
-
-    def renew(self, lease: timedelta, grants: list[tuple[UUID, int]] | None) -> list[Task]:
-        """Make leases end `lease` from now: those granted, or with None all of this worker's."""
-        held = self.tasks.using(router.db_for_write(Task, instance=self))
-        return (held if grants is None else held.granted(grants)).renew(lease)
 
     def deregister(self) -> None:
         """Leave: what was claimed goes back to pending, what ran ends as in a sweep."""

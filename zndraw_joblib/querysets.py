@@ -6,13 +6,15 @@ ends by announcing what it changed, after the transaction committed.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
+import orjson
 from django.core.exceptions import EmptyResultSet
 from django.db import connections, models, transaction
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
@@ -21,7 +23,7 @@ from django.db.models.functions import Coalesce
 from django.db.models.sql.subqueries import UpdateQuery
 from django.dispatch import Signal
 
-from zndraw_joblib import signals
+from zndraw_joblib import signals, statements
 from zndraw_joblib.clock import Now
 from zndraw_joblib.exceptions import IdempotencyKeyReused, TooManyPending, TooManyWorkers
 from zndraw_joblib.lifecycle import (
@@ -31,14 +33,14 @@ from zndraw_joblib.lifecycle import (
     sources,
 )
 from zndraw_joblib.names import GLOBAL_ROOM, JobName
+from zndraw_joblib.rows import reader
+from zndraw_joblib.statements import QUEUE_POSITION, Beat, Report
 
 if TYPE_CHECKING:
     from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task, Worker
 
 #: Rows that one statement of a sweep changes at most.
 BATCH = 500
-#: `queue_position` is counted up to here and no further.
-MAX_QUEUE_POSITION = 1000
 #: Backlogs up to this limit are counted whenever no place is left.
 EXACT_BACKLOG = 1000
 #: A longer one that was full is not counted again for so long.
@@ -67,20 +69,6 @@ class JobQuerySet(models.QuerySet["Job"]):
         links = self.model.workers.through._base_manager.filter(job=OuterRef("pk"))
         count = links.order_by().values("job").annotate(count=Count("pk")).values("count")
         return self.annotate(worker_count=Coalesce(Subquery(count), 0))
-
-    def lock_shared(self, name: JobName) -> Job | None:
-        """The live job of that name, kept from being retired until the transaction ends."""
-        if connections[self.db].vendor != "postgresql":
-            # SQLite has one writer at a time; elsewhere an exclusive lock does as well.
-            return self.live().named(name).select_for_update().first()
-        # The ORM knows FOR UPDATE and FOR NO KEY UPDATE only; submits must not wait for each other.
-        table = self.model._meta.db_table
-        rows = self.raw(
-            f'SELECT * FROM "{table}" WHERE room_id = %s AND category = %s AND name = %s'
-            " AND retired_at IS NULL FOR SHARE",
-            [name.room_id, name.category, name.name],
-        ).using(self.db)
-        return next(iter(rows), None)
 
     def retire(self) -> int:
         """Retire up to `BATCH` jobs that have no worker and no unfinished task; say how many."""
@@ -131,9 +119,15 @@ class WorkerQuerySet(models.QuerySet["Worker"]):
         """Workers whose last heartbeat is older than `timeout`."""
         return self.filter(last_heartbeat__lt=Now() - timeout)
 
-    def beat(self) -> list[Worker]:
-        """Note a heartbeat now; returns the workers as written."""
-        return update_returning(self, last_heartbeat=Now())
+    def beat(self, worker_id: str, identity: str) -> Beat | None:
+        """Note that this identity's worker lives; None when there is no such worker."""
+        if statements.supports(self.db):
+            return statements.beat(self.db, worker_id, identity)
+        beaten = update_returning(
+            self.filter(pk=worker_id, identity=identity), last_heartbeat=Now()
+        )
+        holds = [worker.tasks.leased().exists() for worker in beaten]
+        return Beat(worker_id, beaten[0].last_heartbeat, holds[0]) if beaten else None
 
     def with_job_count(self) -> Self:
         """Annotate each worker with `job_count`."""
@@ -160,28 +154,30 @@ class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
         """Keys older than `ttl`."""
         return self.filter(created_at__lt=Now() - ttl)
 
-    def reserve(self, pk: str, request: str, task_id: UUID, ttl: timedelta) -> UUID:
-        """Keep a key for a task, in the submit's own transaction; the id of the key's task.
+    def reserve(self, pk: str, request: str, tasks: Sequence[UUID], ttl: timedelta) -> UUID:
+        """Keep a key for tasks, in the submit's own transaction; the id of the key's first task.
 
-        That is `task_id` for a new or expired key. Whoever comes while the first submit is still
-        under way waits for its commit by the unique key. `request` is the digest of the body.
+        That is the first of `tasks` for a new or expired key. Whoever comes while the first submit
+        is still under way waits for its commit by the unique key. `request` is the digest of the
+        body.
 
         Raises
         ------
         IdempotencyKeyReused
             The key was kept for another request.
         """
-        wanted: IdempotencyKey = self.model(pk=pk, request=request, task_id=task_id)
+        first = tasks[0]
+        wanted: IdempotencyKey = self.model(pk=pk, request=request, task_id=first)
         self.bulk_create([wanted], ignore_conflicts=True)
         kept = self.get(pk=pk)
-        if kept.task_id == task_id:
-            return task_id
+        if kept.task_id == first:
+            return first
         if (
             self.filter(pk=pk, task_id=kept.task_id)
             .expired(ttl)
-            .update(request=request, task_id=task_id, created_at=Now())
+            .update(request=request, task_id=first, created_at=Now())
         ):
-            return task_id
+            return first
         if kept.request != request:
             raise IdempotencyKeyReused
         known: UUID = kept.task_id
@@ -198,40 +194,40 @@ class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
 class RoomBacklogQuerySet(models.QuerySet["RoomBacklog"]):
     """Verbs over the rooms' limits of pending tasks."""
 
-    def admit(self, room_id: str, limit: int) -> None:
-        """Let one more pending task into a room, in the submit's own transaction.
+    def admit(self, room_id: str, limit: int, number: int = 1) -> None:
+        """Let so many more pending tasks into a room, in the submit's own transaction.
 
         Counting the backlog costs more the longer it is, so a count is drawn upon: it leaves so
-        many places, each submit takes one, and only when none is left is the backlog counted
-        again. Claims free places that the next count finds, so the limit is never exceeded by
-        submits. Up to `EXACT_BACKLOG` that next count comes at once; beyond it a room that was
-        full is counted again a second later.
+        many places, each submit takes its own, and only when too few are left is the backlog
+        counted again. Claims free places that the next count finds, so the limit is never
+        exceeded by submits. Up to `EXACT_BACKLOG` that next count comes at once; beyond it a room
+        that was full is counted again a second later.
 
         Raises
         ------
         TooManyPending
-            No place is left. Tell `note_full` after the rollback.
+            There are not so many places. Tell `note_full` after the rollback.
         """
         room = self.filter(room_id=room_id)
-        if room.filter(limit=limit, places__gt=0).update(places=F("places") - 1):
+        if room.filter(limit=limit, places__gte=number).update(places=F("places") - number):
             return
         self.bulk_create([self.model(room_id=room_id, limit=limit)], ignore_conflicts=True)
         locked: RoomBacklog = room.select_for_update().get()
         # Another submit may have counted while this one waited for the lock.
         places = locked.places if locked.limit == limit else 0
         just_full = room.filter(limit=limit, full_at__gt=Now() - FULL_FOR)
-        if not places and not (limit > EXACT_BACKLOG and just_full.exists()):
+        if places < number and not (limit > EXACT_BACKLOG and just_full.exists()):
             tasks: Any = self.model._meta.apps.get_model("zndraw_joblib", "Task")
             pending = tasks.objects.using(self.db).filter(
                 room_id=room_id, status=TaskStatus.PENDING
             )
             places = limit - pending.order_by()[:limit].count()
-        if not places:
+        if places < number:
             raise TooManyPending(
-                f"{limit} tasks are pending in this room, as many as may be.",
+                f"At most {limit} tasks may be pending in this room; {number} more do not fit.",
                 headers={"Retry-After": "1"},
             )
-        room.update(limit=limit, places=places - 1, full_at=None)
+        room.update(limit=limit, places=places - number, full_at=None)
 
     def note_full(self, room_id: str, limit: int) -> None:
         """Remember that a room was just counted and found full."""
@@ -257,10 +253,9 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
         Counted up to `MAX_QUEUE_POSITION`; None for tasks that are not pending.
         """
-        position = _QUEUE_POSITION.format(**_tables(self.model), ahead=MAX_QUEUE_POSITION - 1)
-        return self.annotate(
-            queue_position=RawSQL(position, [], output_field=models.IntegerField(null=True))
-        )
+        position = RawSQL(statements.named(QUEUE_POSITION, self.db), [])
+        position.output_field = models.IntegerField(null=True)
+        return self.annotate(queue_position=position)
 
     def readable(self) -> Self:
         """With all that their documents show."""
@@ -277,42 +272,133 @@ class TaskQuerySet(models.QuerySet["Task"]):
             condition |= Q(pk__in=ids, attempt=attempt)
         return self.filter(condition)
 
-    def claim(self, worker_id: str, identity: str, lease: timedelta) -> Task | None:
-        """Grant the worker the oldest pending task among its jobs; None when there is none.
+    def submit(
+        self,
+        job: Job,
+        room_id: str,
+        created_by: str,
+        retries: int,
+        payloads: Mapping[UUID, dict[str, Any]],
+    ) -> list[Task]:
+        """Accept tasks of a job, by their ids; all of them, or none when the job is gone.
 
-        The attempt goes up by one and the lease ends `lease` from now.
+        It is gone when it was retired or has another revision by now. Each comes with its
+        `queue_position`.
         """
-        pick = _PICK.get(connections[self.db].vendor)
-        if pick:
-            head = RawSQL(pick.format(**_tables(self.model)), [worker_id, identity])
-            return self._grant(head, worker_id, identity, lease)
-        with transaction.atomic(using=self.db):
-            oldest = self.filter(
-                status=TaskStatus.PENDING,
-                job__workers=worker_id,
-                job__workers__identity=identity,
-            ).order_by("created_at", "id")
-            return self._grant(
-                oldest.select_for_update().values_list("pk", flat=True).first(),
-                worker_id,
-                identity,
-                lease,
+        if statements.supports(self.db):
+            texts = {task_id: json_text(payload) for task_id, payload in payloads.items()}
+            made = statements.submit(
+                self.db, (job.pk, job.revision), room_id, created_by, retries, texts
             )
+        else:
+            with transaction.atomic(using=self.db):
+                jobs = type(job)._base_manager.using(self.db).filter(retired_at=None)
+                if not jobs.filter(pk=job.pk, revision=job.revision).select_for_update().exists():
+                    return []
+                self.bulk_create(
+                    self.model(
+                        pk=task_id,
+                        job=job,
+                        room_id=room_id,
+                        created_by=created_by,
+                        retries_left=retries,
+                        payload=payload,
+                    )
+                    for task_id, payload in payloads.items()
+                )
+                made = list(self.filter(pk__in=payloads).readable().order_by("id"))
+        return announce(self.db, made, signals.task_submitted)
 
-    def _grant(self, task_id: Any, worker_id: str, identity: str, lease: timedelta) -> Task | None:
-        claimed = self.filter(id=task_id)._move(
-            TaskStatus.CLAIMED,
-            signals.task_claimed,
-            attempt=F("attempt") + 1,
-            worker_id=worker_id,
-            worker_identity=identity,
-            lease_expires_at=Now() + lease,
-        )
-        return claimed[0] if claimed else None
+    def claim(
+        self, worker_id: str, identity: str, lease: timedelta, limit: int = 1, start: bool = False
+    ) -> list[Task]:
+        """Grant the worker up to `limit` of the oldest pending tasks among its jobs, oldest first.
 
-    def renew(self, lease: timedelta) -> list[Task]:
-        """Make the leases of those that are held end `lease` from now."""
-        return update_returning(self.leased(), lease_expires_at=Now() + lease)
+        The attempt goes up by one and the lease ends `lease` from now. With `start` the tasks run
+        at once. It comes back empty only if nobody could be granted anything.
+        """
+        if statements.supports(self.db):
+            granted = statements.claim(self.db, worker_id, identity, lease, limit, start)
+            if not granted and limit > 1:
+                granted = statements.claim(self.db, worker_id, identity, lease, 1, start)
+        else:
+            granted = self._claim_by_orm(worker_id, identity, lease, limit, start)
+        sent = (signals.task_claimed, signals.task_started) if start else (signals.task_claimed,)
+        return announce(self.db, granted, *sent)
+
+    def _claim_by_orm(
+        self, worker_id: str, identity: str, lease: timedelta, limit: int, start: bool
+    ) -> list[Task]:
+        with transaction.atomic(using=self.db):
+            offered = self.model._meta.get_field("job").related_model.objects.using(self.db)
+            jobs = offered.filter(workers=worker_id, workers__identity=identity)
+            pending = self.filter(status=TaskStatus.PENDING, job__in=list(jobs))
+            ids = list(
+                pending.order_by("created_at", "id")
+                .select_for_update()
+                .values_list("pk", flat=True)[:limit]
+            )
+            granted = update_returning(
+                self.filter(pk__in=ids, status=TaskStatus.PENDING),
+                status=TaskStatus.RUNNING if start else TaskStatus.CLAIMED,
+                attempt=F("attempt") + 1,
+                worker_id=worker_id,
+                worker_identity=identity,
+                lease_expires_at=Now() + lease,
+                **({"started_at": Now()} if start else {}),
+            )
+            return sorted(granted, key=lambda task: (task.created_at, task.pk))
+
+    def report(self, status: TaskStatus, reports: Sequence[Report], identity: str) -> list[Task]:
+        """Move tasks that this identity's workers hold, by what they say of each.
+
+        Tasks that moved are returned; one that is in no state to move, was granted to somebody
+        else or by another attempt is not among them.
+        """
+        if statements.supports(self.db):
+            moved = statements.report(self.db, status, reports, identity)
+            return announce(self.db, moved, SIGNALS[status])
+        moved = []
+        for task_id, attempt, error in reports:
+            held = self.filter(pk=task_id, worker_identity=identity)
+            moved += held.by_attempt(attempt).move(status, error)
+        return moved
+
+    def by_attempt(self, attempt: int | None) -> Self:
+        """Tasks granted by this attempt, or by any with None."""
+        return self if attempt is None else self.filter(attempt=attempt)
+
+    def read(self, ids: Iterable[UUID]) -> dict[UUID, Task]:
+        """These tasks with all that their documents show, as far as they exist."""
+        if statements.supports(self.db):
+            return statements.read(self.db, ids)
+        return self.readable().in_bulk(ids)
+
+    def renew(
+        self, worker_id: str, lease: timedelta, grants: Sequence[tuple[UUID, int]] | None
+    ) -> set[UUID]:
+        """Make leases of a worker's tasks end `lease` from now; the ids of those that now do.
+
+        `grants` are pairs of id and attempt; None renews all that the worker holds.
+        """
+        if statements.supports(self.db):
+            return statements.renew(self.db, worker_id, lease, grants)
+        held = self.leased().filter(worker_id=worker_id)
+        if grants is not None:
+            held = held.granted(grants)
+        return {task.pk for task in update_returning(held, lease_expires_at=Now() + lease)}
+
+    def move(self, status: TaskStatus, error: str | None = None) -> list[Task]:
+        """What a report of this status does."""
+        match status:
+            case TaskStatus.RUNNING:
+                return self.start()
+            case TaskStatus.COMPLETED:
+                return self.complete()
+            case TaskStatus.FAILED:
+                return self.fail(error)
+            case _:
+                return self.cancel(error)
 
     def start(self) -> list[Task]:
         """Claimed -> running."""
@@ -367,25 +453,35 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def _move(self, status: TaskStatus, signal: Signal, **values: Any) -> list[Task]:
         movable = self.filter(status__in=sources(status))
-        moved = update_returning(movable, self._job_name(), status=status, **values)
-        return announce(signal, moved, self.db)
-
-    def _job_name(self) -> str:
-        # Comes with the changed row, so that an answer needs no second query.
-        tables = _tables(self.model)
-        return (
-            "(SELECT job.room_id || ':' || job.category || ':' || job.name"
-            f" FROM {tables['job']} job WHERE job.id = {tables['task']}.job_id) AS job_full_name"
-        )
+        moved = update_returning(movable, status=status, **values)
+        return announce(self.db, moved, signal)
 
 
-def announce(signal: Signal, tasks: list[Task], using: str) -> list[Task]:
-    """Send `signal` for each task once the transaction committed; pass the tasks on."""
+#: What is sent of a report.
+SIGNALS = {
+    TaskStatus.RUNNING: signals.task_started,
+    TaskStatus.COMPLETED: signals.task_finished,
+    TaskStatus.FAILED: signals.task_finished,
+    TaskStatus.CANCELLED: signals.task_finished,
+}
+
+
+def announce(using: str, tasks: list[Task], *sent: Signal) -> list[Task]:
+    """Send these signals for each task once the transaction committed; pass the tasks on."""
     for task in tasks:
-        transaction.on_commit(
-            partial(signal.send_robust, type(task), task=task), using=using, robust=True
-        )
+        for signal in sent:
+            transaction.on_commit(
+                partial(signal.send_robust, type(task), task=task), using=using, robust=True
+            )
     return tasks
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON text, however large its integers are."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # An integer beyond 64 bits.
+        return json.dumps(value, ensure_ascii=False)
 
 
 def locked_batch(queryset: models.QuerySet[M]) -> models.QuerySet[M]:
@@ -396,17 +492,15 @@ def locked_batch(queryset: models.QuerySet[M]) -> models.QuerySet[M]:
     )[:BATCH]
 
 
-def update_returning(queryset: models.QuerySet[M], *extra: str, **values: Any) -> list[M]:
+def update_returning(queryset: models.QuerySet[M], **values: Any) -> list[M]:
     """``UPDATE ... RETURNING``: change the rows in one statement and return them as they are now.
 
-    `extra` are more columns as SQL, set as attributes. Where the database has no RETURNING, rows
-    are locked, changed and read again, without those.
+    Where the database has no RETURNING, rows are locked, changed and read again.
     """
     model: Any = queryset.model
     using = queryset.db
-    connection = connections[using]
-    everything = model._base_manager.using(using)
-    if connection.vendor not in _PICK:
+    if not statements.supports(using):
+        everything = model._base_manager.using(using)
         with transaction.atomic(using=using, savepoint=False):
             ids = list(queryset.order_by().select_for_update().values_list("pk", flat=True))
             rows = everything.filter(pk__in=ids)
@@ -418,67 +512,7 @@ def update_returning(queryset: models.QuerySet[M], *extra: str, **values: Any) -
         sql, params = query.get_compiler(using).as_sql()
     except EmptyResultSet:  # Django sees that no row can match.
         return []
-    quote = connection.ops.quote_name
-    table = quote(model._meta.db_table)
-    columns = [f"{table}.{quote(field.column)}" for field in model._meta.concrete_fields]
-    return list(everything.raw(f"{sql} RETURNING {', '.join([*columns, *extra])}", params))
-
-
-#: How a claim finds its task, per database that we write SQL for. Each probes the head of every
-#: job by the index ``(job_id, created_at, id) WHERE status = 'pending'``, so the cost does not
-#: grow with the backlog; the literal status lets the planner use that partial index.
-#: PostgreSQL orders the heads by age and locks one row that nobody else holds: locking in the
-#: first probe would lock a row of every job. MATERIALIZED, or a plan may run a LIMIT twice.
-_PICK = {
-    "postgresql": """
-        WITH heads AS MATERIALIZED (
-            SELECT head.job_id, head.created_at, head.id
-            FROM {link} link
-            JOIN {worker} worker ON worker.id = link.worker_id
-            CROSS JOIN LATERAL (
-                SELECT job_id, created_at, id FROM {task}
-                WHERE job_id = link.job_id AND status = 'pending'
-                ORDER BY created_at, id LIMIT 1
-            ) head
-            WHERE link.worker_id = %s AND worker.identity = %s
-        ), picked AS MATERIALIZED (
-            SELECT locked.id
-            FROM (SELECT job_id FROM heads ORDER BY created_at, id) oldest
-            CROSS JOIN LATERAL (
-                SELECT id FROM {task}
-                WHERE job_id = oldest.job_id AND status = 'pending'
-                ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
-            ) locked
-            LIMIT 1
-        )
-        SELECT id FROM picked""",
-    "sqlite": """
-        SELECT head.id
-        FROM {link} link
-        JOIN {worker} worker ON worker.id = link.worker_id
-        JOIN {task} head ON head.id = (
-            SELECT id FROM {task}
-            WHERE job_id = link.job_id AND status = 'pending'
-            ORDER BY created_at, id LIMIT 1
-        )
-        WHERE link.worker_id = %s AND worker.identity = %s
-        ORDER BY head.created_at, head.id LIMIT 1""",
-}
-
-
-_QUEUE_POSITION = """
-    CASE WHEN {task}.status = 'pending' THEN 1 + (
-        SELECT COUNT(*) FROM (
-            SELECT 1 FROM {task} ahead
-            WHERE ahead.job_id = {task}.job_id AND ahead.status = 'pending'
-              AND (ahead.created_at, ahead.id) < ({task}.created_at, {task}.id)
-            LIMIT {ahead}
-        ) counted
-    ) END"""
-
-
-def _tables(task: type[Task]) -> dict[str, str]:
-    job: Any = task._meta.get_field("job").related_model
-    worker: Any = task._meta.get_field("worker").related_model
-    tables = {"task": task, "job": job, "worker": worker, "link": worker.jobs.through}
-    return {name: f'"{model._meta.db_table}"' for name, model in tables.items()}
+    rows = reader(model, using)
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"{sql} RETURNING {rows.columns}", params)
+        return [rows.instance(row) for row in cursor.fetchall()]

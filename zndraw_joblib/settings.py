@@ -100,6 +100,28 @@ class JobLibSettings(BaseSettings):
         gt=0,
         description="Longest error text kept, in bytes of UTF-8; what is longer is cut.",
     )
+    max_batch_size: int = Field(
+        default=500,
+        gt=0,
+        le=1_024,
+        description="Most tasks that one request submits, claims or reports on.",
+    )
+    api_threads: int = Field(
+        default=8,
+        gt=0,
+        le=1_000,
+        description="Threads of a process that answer requests on the `ApiLane` under ASGI.",
+    )
+    token_cache: str = Field(
+        default="default",
+        description="The cache in which `CachedTokenAuthentication` remembers tokens.",
+    )
+    token_cache_seconds: float = Field(
+        default=5,
+        ge=0,
+        le=3_600,
+        description="Seconds for which it does; 0 asks the database at every request.",
+    )
     max_page_size: int = Field(
         default=500, gt=0, le=10_000, description="Largest `limit` of a list."
     )
@@ -146,8 +168,15 @@ class JobLibSettings(BaseSettings):
         return import_string(getattr(self, name))  # type: ignore[no-any-return]
 
 
+# Looked into at every request: the dict behind `os.environ` costs a tenth of its own methods.
+_ENVIRONMENT: Any = getattr(os.environ, "_data", os.environ)
+_VARIABLES: list[Any] = [f"{ENV_PREFIX}{name}".upper() for name in JobLibSettings.model_fields]
+if _ENVIRONMENT is not os.environ:
+    _VARIABLES = [os.environ.encodekey(name) for name in _VARIABLES]
+
+
 @lru_cache(maxsize=16)
-def _build(configured: str, environment: tuple[tuple[str, str], ...]) -> JobLibSettings:
+def _build(configured: str, environment: tuple[str | None, ...]) -> JobLibSettings:
     # The arguments are the cache's key; what they describe is read afresh below.
     try:
         return JobLibSettings(**_configured())
@@ -178,7 +207,4 @@ def get_settings() -> JobLibSettings:
     ImproperlyConfigured
         A key is unknown or a value is wrong.
     """
-    environment = tuple(
-        item for item in sorted(os.environ.items()) if item[0].upper().startswith(ENV_PREFIX)
-    )
-    return _build(repr(_configured()), environment)
+    return _build(repr(_configured()), tuple(map(_ENVIRONMENT.get, _VARIABLES)))

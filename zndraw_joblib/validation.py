@@ -140,13 +140,17 @@ def schema_faults(schema: dict[str, Any], *, max_bytes: int, max_depth: int) -> 
     return list(islice(_Walk(schema).faults(), MAX_FAULTS))
 
 
-def payload_faults(schema: dict[str, Any], payload: Any) -> list[FieldError]:
-    """Where a payload breaks a job's schema; pointers are relative to the payload."""
-    validator = _Validator(schema, registry=Registry())
+def validator(schema: dict[str, Any]) -> Any:
+    """What checks payloads against a schema that `schema_faults` found fine."""
+    return _Validator(schema, registry=Registry())
+
+
+def payload_faults(check: Any, payload: Any) -> list[FieldError]:
+    """Where a payload breaks the schema of this `validator`; pointers are into the payload."""
     try:
         faults = [
             FieldError(fault.message[:MAX_DETAIL], json_pointer(fault.absolute_path))
-            for fault in islice(validator.iter_errors(payload), MAX_FAULTS)
+            for fault in islice(check.iter_errors(payload), MAX_FAULTS)
         ]
     except (ArithmeticError, RecursionError, Unresolvable) as error:
         return [FieldError(f"The payload cannot be checked: {type(error).__name__}.")]

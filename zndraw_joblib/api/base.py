@@ -10,18 +10,20 @@ from django.utils.cache import patch_vary_headers
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import JSONParser
 from rest_framework.permissions import IsAuthenticated
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
+from rest_framework.serializers import ValidationError as Invalid
 from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
 from zndraw_joblib.access import Action, Caller
 from zndraw_joblib.api.openapi import JobLibSchema
-from zndraw_joblib.api.parsing import read_body
+from zndraw_joblib.api.parsing import invalid, read_body
 from zndraw_joblib.api.problems import problem_exception_handler
+from zndraw_joblib.api.rendering import FastJSONRenderer
 from zndraw_joblib.api.serializers import Body
 from zndraw_joblib.exceptions import Forbidden, InvalidRoomId, NotFound, ProblemException
 from zndraw_joblib.names import room_fault
+from zndraw_joblib.settings import get_settings
 
 
 class AlwaysJSON(BaseContentNegotiation):
@@ -41,7 +43,7 @@ class JobLibView(APIView):
 
     permission_classes: Sequence[Any] = (IsAuthenticated,)
     parser_classes = (JSONParser,)
-    renderer_classes = (JSONRenderer,)
+    renderer_classes = (FastJSONRenderer,)
     content_negotiation_class = AlwaysJSON
     http_method_names = ("get", "head", "post", "put", "patch", "delete")
     schema = JobLibSchema()
@@ -60,11 +62,28 @@ class JobLibView(APIView):
         return Caller(self.request)
 
     def body(self, serializer: type[Body]) -> dict[str, Any]:
-        """The request's body, read strictly and validated."""
-        body = serializer(data=read_body(self.request._request))
-        body.is_valid(raise_exception=True)
-        validated: dict[str, Any] = body.validated_data
-        return validated
+        """The request's body, a JSON object, read strictly and validated."""
+        value = read_body(self.request._request)
+        if not isinstance(value, dict):
+            raise invalid("The body must be a JSON object.")
+        return serializer.check(value)
+
+    def bodies(self, serializer: type[Body], value: Any) -> list[dict[str, Any]]:
+        """A JSON array of such objects, each validated; errors point at which one is wrong."""
+        limit = get_settings().max_batch_size
+        if not isinstance(value, list):
+            raise invalid("The body must be a JSON array of objects.")
+        if not 1 <= len(value) <= limit:
+            raise invalid(f"The array must have 1 to {limit} entries, not {len(value)}.")
+        valid, faults = [], {}
+        for index, item in enumerate(value):
+            try:
+                valid.append(serializer.check(item))
+            except Invalid as error:
+                faults[index] = error.detail
+        if faults:
+            raise Invalid(faults)
+        return valid
 
     def room(self, room_id: str, action: Action, hidden: type[ProblemException]) -> str:
         """A room that the caller may use; without access reading is answered by `hidden`."""

@@ -216,6 +216,11 @@ tasks_report = _operation(
     parameters=[_TASK],
     body=shapes.ReportBody,
 )
+tasks_report_many = _operation(
+    "tasks_report_many",
+    {200: shapes.ReportResultDocument(many=True)},
+    body=shapes.ListedReportBody(many=True),
+)
 workers_list = _operation("workers_list", {200: shapes.WorkerDocument(many=True)}, parameters=_PAGE)
 workers_of_room = _operation(
     "workers_of_room",

@@ -1,4 +1,4 @@
-"""Strict reading of a request's body: JSON objects only, bounded before they are parsed."""
+"""Strict reading of a request's body: JSON, bounded before it is parsed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import re
 from typing import Any, NoReturn
 
+import orjson
 from django.http import HttpRequest
 
 from zndraw_joblib.exceptions import (
@@ -22,6 +23,7 @@ MAX_DIGITS = 300
 #: Longest Idempotency-Key, in characters.
 MAX_KEY_LENGTH = 255
 _KEY = re.compile(r'"(?P<quoted>(?:[ !#-\[\]-~]|\\["\\])*)"|(?P<bare>[!#-+\--~]+)')
+_LARGE = re.compile(rb"[0-9]{19}")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -30,8 +32,8 @@ def invalid(detail: str, pointer: str = "") -> ValidationError:
     return ValidationError(detail, errors=[FieldError(detail, pointer)])
 
 
-def read_body(request: HttpRequest) -> dict[str, Any]:
-    """The JSON object in the request's body; ``{}`` when there is no body.
+def read_body(request: HttpRequest) -> Any:
+    """The JSON in the request's body; ``{}`` when there is no body.
 
     Raises
     ------
@@ -40,8 +42,8 @@ def read_body(request: HttpRequest) -> dict[str, Any]:
     ContentTooLarge
         It has more than `max_body_bytes`.
     ValidationError
-        It is no JSON object, is nested too deep, or holds what JSON or the database cannot:
-        NaN, infinities, the character U+0000, lone surrogates.
+        It is no JSON, is nested too deep, or holds what JSON or the database cannot: NaN,
+        infinities, the character U+0000, lone surrogates.
     """
     body = _read(request)
     if not body:
@@ -50,10 +52,7 @@ def read_body(request: HttpRequest) -> dict[str, Any]:
         raise UnsupportedMediaType(
             f"The body must be application/json, not {(request.content_type or '')[:100]!r}."
         )
-    value = parse_json(body)
-    if not isinstance(value, dict):
-        raise invalid("The body must be a JSON object.")
-    return value
+    return parse_json(body)
 
 
 def parse_json(body: bytes) -> Any:
@@ -62,17 +61,22 @@ def parse_json(body: bytes) -> Any:
     if _depth(body) > limit:
         raise invalid(f"The body must not be nested deeper than {limit}.")
     try:
-        value = json.loads(
-            body.decode("utf-8"),
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_bounded,
-        )
+        # The fast parser makes a float of an integer beyond 64 bits.
+        value = _parse_large(body) if _LARGE.search(body) else orjson.loads(body)
     except ValueError as error:
         raise invalid(f"The body is not valid JSON: {error}") from error
     if b"\\u" in body:
         _check_escapes(value)
     return value
+
+
+def _parse_large(body: bytes) -> Any:
+    return json.loads(
+        body.decode("utf-8"),
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+        parse_int=_bounded,
+    )
 
 
 def read_idempotency_key(request: HttpRequest) -> str | None:

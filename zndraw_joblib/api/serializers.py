@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from rest_framework import serializers
@@ -36,6 +37,16 @@ class StrictIntegerField(serializers.IntegerField):
         return data
 
 
+class StrictBooleanField(serializers.BooleanField):
+    """true or false and nothing that could be made one."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """Refuse what is no boolean."""
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
+
+
 class JSONObjectField(serializers.JSONField):
     """A JSON object."""
 
@@ -50,6 +61,19 @@ class JSONObjectField(serializers.JSONField):
 
 class Body(serializers.Serializer[Any]):
     """A request body in which unknown fields are errors."""
+
+    @classmethod
+    def check(cls, data: Any) -> dict[str, Any]:
+        """The validated values.
+
+        Raises
+        ------
+        rest_framework.serializers.ValidationError
+            They are not valid.
+        """
+        # One for all requests: to make one costs more than to validate, and it keeps no state.
+        validated: dict[str, Any] = _serializer(cls).run_validation(data)
+        return validated
 
     def to_internal_value(self, data: Any) -> Any:
         """Refuse unknown fields along with what the fields refuse."""
@@ -70,6 +94,11 @@ class Body(serializers.Serializer[Any]):
         if unknown:
             raise serializers.ValidationError(unknown)
         return value
+
+
+@cache
+def _serializer(body: type[Body]) -> Body:
+    return body()
 
 
 def worker_id_field() -> StrictCharField:
@@ -107,9 +136,18 @@ class SubmissionBody(Body):
 
 
 class ClaimBody(Body):
-    """Claims a task."""
+    """Claims tasks."""
 
     worker_id = worker_id_field()
+    limit = StrictIntegerField(
+        required=False,
+        allow_null=True,
+        min_value=1,
+        help_text="Claim up to so many; they are listed as `tasks`.",
+    )
+    start = StrictBooleanField(
+        required=False, help_text="Report them running at once, which saves a request for each."
+    )
 
 
 class ReportBody(Body):
@@ -143,6 +181,12 @@ class ReportBody(Body):
                 {"error": "Goes with the status failed or cancelled only."}
             )
         return attrs
+
+
+class ListedReportBody(ReportBody):
+    """One report of a list."""
+
+    id = serializers.UUIDField(help_text="Id of the task.")
 
 
 class Grant(Body):
@@ -183,7 +227,10 @@ class TaskDocument(serializers.Serializer[Any]):
 class ClaimDocument(serializers.Serializer[Any]):
     """What a claim got."""
 
-    task = TaskDocument(allow_null=True)
+    task = TaskDocument(allow_null=True, help_text="The oldest one.")
+    tasks = TaskDocument(
+        many=True, required=False, help_text="All of them, oldest first; there with `limit` alone."
+    )
 
 
 class JobSummaryDocument(serializers.Serializer[Any]):
@@ -264,6 +311,15 @@ class ProblemDocument(serializers.Serializer[Any]):
     instance = serializers.CharField()
     # DRF's own `errors` is a property of each serializer.
     errors = FaultDocument(many=True, required=False)  # type: ignore[assignment]
+
+
+class ReportResultDocument(serializers.Serializer[Any]):
+    """What became of one report of a list."""
+
+    id = serializers.UUIDField()
+    status = serializers.IntegerField(help_text="What the report alone would have been answered.")
+    task = TaskDocument(required=False, help_text="The task, when it was 200.")
+    problem = ProblemDocument(required=False, help_text="What is wrong, when it was not.")
 
 
 class ProblemTypeDocument(serializers.Serializer[Any]):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from django.urls import path, re_path
 
 from zndraw_joblib.api.base import UnknownURL
+from zndraw_joblib.api.routes import WaitingRoute
 from zndraw_joblib.api.views import JobViewSet, MeView, ProblemTypeView, TaskViewSet, WorkerViewSet
-from zndraw_joblib.api.waiting import waits
 
 app_name = "zndraw_joblib"
 
@@ -43,11 +43,12 @@ urlpatterns = [
         WorkerViewSet.as_view({"get": "of_room"}),
         name="room-workers",
     ),
-    path(f"{_P}tasks/claim", waits(TaskViewSet.as_view({"post": "claim"})), name="claim"),
-    path(
+    path(f"{_P}tasks", TaskViewSet.as_view({"patch": "report_many"}), name="tasks"),
+    WaitingRoute(f"{_P}tasks/claim", TaskViewSet.as_view({"post": "claim"}), "claim"),
+    WaitingRoute(
         f"{_P}tasks/<str:task_id>",
-        waits(TaskViewSet.as_view({"get": "retrieve", "patch": "partial_update"})),
-        name="task",
+        TaskViewSet.as_view({"get": "retrieve", "patch": "partial_update"}),
+        "task",
     ),
     path(
         f"{_P}workers",

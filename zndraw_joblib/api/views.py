@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from types import EllipsisType
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -17,11 +18,12 @@ from rest_framework.viewsets import ViewSet
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.pagination import page
-from zndraw_joblib.api.parsing import invalid, read_idempotency_key
-from zndraw_joblib.api.problems import explain
+from zndraw_joblib.api.parsing import invalid, read_body, read_idempotency_key
+from zndraw_joblib.api.problems import explain, type_url
 from zndraw_joblib.api.serializers import (
     ClaimBody,
     HeartbeatBody,
+    ListedReportBody,
     RegistrationBody,
     ReportBody,
     SubmissionBody,
@@ -42,8 +44,8 @@ from zndraw_joblib.exceptions import (
     InvalidTaskTransition,
     JobNotFound,
     LeaseLost,
+    ProblemException,
     TaskNotFound,
-    TooManyPending,
     ValidationError,
     WorkerNotFound,
 )
@@ -51,18 +53,17 @@ from zndraw_joblib.fields import canonical_json
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import (
     MAX_IDENTITY_LENGTH,
-    IdempotencyKey,
     Job,
-    RoomBacklog,
     Task,
     Worker,
     WorkerJobLink,
-    new_id,
 )
 from zndraw_joblib.names import GLOBAL_ROOM, JobName, name_fault
 from zndraw_joblib.querysets import TaskQuerySet
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.validation import payload_faults, schema_faults
+from zndraw_joblib.statements import Report
+from zndraw_joblib.submissions import submit
+from zndraw_joblib.validation import schema_faults
 
 
 def jobs() -> Any:
@@ -141,59 +142,35 @@ class JobViewSet(JobLibView, ViewSet):
 
     @openapi.tasks_submit
     def submit(self, request: Request, room_id: str, full_name: str) -> Response:
-        """Submit a task of a job in a room."""
+        """Submit a task of a job in a room, or with an array several, all or none."""
         self.room(room_id, "submit", JobNotFound)
         name = self._visible_name(room_id, full_name)
+        body = read_body(request._request)
+        if isinstance(body, list):
+            return self._submit_many(room_id, name, self.bodies(SubmissionBody, body))
         payload = self.body(SubmissionBody).get("payload", {})
-        key = read_idempotency_key(request._request)
-        settings = get_settings()
-        using = router.db_for_write(Task)
         try:
-            with transaction.atomic(using=using):
-                task_id = self._submit(room_id, name, payload, key)
-        except TooManyPending:
-            limit = settings.max_pending_per_room or 0
-            RoomBacklog.objects.using(using).note_full(room_id, limit)
-            raise
-        return Response(
-            task_document(tasks().readable().get(pk=task_id)),
-            status=202,
-            headers={
-                "Location": reverse("zndraw_joblib:task", args=[task_id]),
-                "Retry-After": "1",
-            },
-        )
+            (task,) = self._submit(room_id, name, [payload], payload)
+        except InvalidPayload as refusal:
+            faults = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
+            raise InvalidPayload(errors=faults) from refusal
+        where = reverse("zndraw_joblib:task", args=[task.pk])
+        return accepted(task_document(task), where)
+
+    def _submit_many(
+        self, room_id: str, name: JobName, bodies: Sequence[dict[str, Any]]
+    ) -> Response:
+        payloads = [body.get("payload", {}) for body in bodies]
+        made = self._submit(room_id, name, payloads, payloads)
+        where = reverse("zndraw_joblib:job-tasks", args=[room_id, str(name)])
+        return accepted([task_document(task) for task in made], where)
 
     def _submit(
-        self, room_id: str, name: JobName, payload: dict[str, Any], key: str | None
-    ) -> UUID:
-        """Accept a task, or find the one that this key made; returns its id."""
-        settings, identity, using = get_settings(), self.caller.identity, tasks().db
-        task_id = new_id()
-        if key is not None:
-            kept = IdempotencyKey.objects.using(using).reserve(
-                IdempotencyKey.digest(identity, room_id, str(name), key),
-                IdempotencyKey.digest(canonical_json(payload)),
-                task_id,
-                settings.idempotency_key_ttl,
-            )
-            if kept != task_id:
-                return kept
-        job = jobs().lock_shared(name)
-        if job is None:
-            raise JobNotFound
-        if faults := self._faults(job, payload):
-            raise InvalidPayload(errors=below("/payload", faults))
-        if settings.max_pending_per_room is not None:
-            RoomBacklog.objects.using(using).admit(room_id, settings.max_pending_per_room)
-        job.submit(room_id, payload, identity, settings.task_max_retries, task_id)
-        return task_id
-
-    def _faults(self, job: Job, payload: dict[str, Any]) -> Sequence[FieldError]:
-        limit = get_settings().max_payload_bytes
-        if len(json.dumps(payload, ensure_ascii=False).encode()) > limit:
-            return [FieldError(f"The payload must have at most {limit} bytes of JSON.")]
-        return payload_faults(job.schema, payload)
+        self, room_id: str, name: JobName, payloads: Sequence[dict[str, Any]], request: Any
+    ) -> Sequence[Task]:
+        key = read_idempotency_key(self.request._request)
+        once = None if key is None else (key, canonical_json(request))
+        return submit(room_id, name, payloads, self.caller.identity, once)
 
     def _offers(self, room_id: str) -> None:
         """See to it that the caller may see the room's jobs. The global ones are everybody's."""
@@ -230,7 +207,11 @@ class JobViewSet(JobLibView, ViewSet):
 class TaskViewSet(JobLibView, ViewSet):
     """Tasks."""
 
-    throttle_scopes: ClassVar = {"claim": "joblib_work", "partial_update": "joblib_work"}
+    throttle_scopes: ClassVar = {
+        "claim": "joblib_work",
+        "partial_update": "joblib_work",
+        "report_many": "joblib_work",
+    }
 
     @openapi.tasks_list
     def list(self, request: Request, room_id: str) -> Response:
@@ -240,24 +221,39 @@ class TaskViewSet(JobLibView, ViewSet):
 
     @openapi.tasks_claim
     def claim(self, request: Request) -> Response:
-        """Claim the oldest pending task among the worker's jobs."""
+        """Claim the oldest pending tasks among the worker's jobs, one unless `limit` is given."""
         identity = self.caller.identity
-        worker_id = bounded(self.body(ClaimBody).get("worker_id") or identity)
-        task = tasks().claim(worker_id, identity, get_settings().lease)
-        if task:
-            return Response({"task": task_document(task)})
-        worker = workers().filter(pk=worker_id, identity=identity).first()
-        if worker is None and worker_id != identity:
-            raise WorkerNotFound
-        response = Response({"task": None})
-        offered = worker.jobs.values_list("pk", flat=True) if worker else ()
-        response.waits_for = UntilWork(tuple(offered))  # type: ignore[attr-defined]
+        body = self.body(ClaimBody)
+        worker_id = bounded(body.get("worker_id") or identity)
+        settings, limit = get_settings(), body.get("limit")
+        if limit is not None and limit > settings.max_batch_size:
+            raise invalid(f"limit must be at most {settings.max_batch_size}.", "/limit")
+        granted = tasks().claim(
+            worker_id, identity, settings.lease, limit or 1, body.get("start", False)
+        )
+        documents = [task_document(task) for task in granted]
+        answer: dict[str, Any] = {"task": documents[0] if documents else None}
+        response = Response(answer if limit is None else answer | {"tasks": documents})
+        if not granted:
+            response.waits_for = UntilWork(self._offered(worker_id))  # type: ignore[attr-defined]
         return response
+
+    def _offered(self, worker_id: str) -> tuple[UUID, ...]:
+        """The jobs of one of the caller's workers. The default worker need not exist."""
+        identity = self.caller.identity
+        links = WorkerJobLink.objects.using(tasks().db)
+        offered = links.filter(worker=worker_id, worker__identity=identity)
+        found = tuple(offered.values_list("job_id", flat=True))
+        if not found and worker_id != identity:
+            if not workers().filter(pk=worker_id, identity=identity).exists():
+                raise WorkerNotFound
+        return found
 
     @openapi.tasks_retrieve
     def retrieve(self, request: Request, task_id: str) -> Response:
         """One task; `Prefer: wait=N` waits for its end."""
-        task = tasks().readable().filter(pk=parse_task_id(task_id)).first()
+        pk = parse_task_id(task_id)
+        task = tasks().read([pk]).get(pk)
         if task is None or not self.caller.sees(task):
             raise TaskNotFound
         response = Response(task_document(task))
@@ -268,45 +264,74 @@ class TaskViewSet(JobLibView, ViewSet):
     @openapi.tasks_report
     def partial_update(self, request: Request, task_id: str) -> Response:
         """Report on a task, or cancel it."""
-        pk = parse_task_id(task_id)
         body = self.body(ReportBody)
-        status, attempt = TaskStatus(body["status"]), body.get("attempt")
-        error = cut(body.get("error"), get_settings().max_error_bytes)
-        granted = tasks().filter(pk=pk)
-        if attempt is not None:
-            granted = granted.filter(attempt=attempt)
+        status, said = parse_report(parse_task_id(task_id), body)
         # Nearly every report is the worker's own, and needs no look at the task first.
-        changed = report(granted.filter(worker_identity=self.caller.identity), status, error)
-        if not changed:
-            changed = self._report_otherwise(granted, pk, status, attempt, error)
-        return Response(task_document(changed[0]))
+        moved = tasks().report(status, [said], self.caller.identity)
+        task = moved[0] if moved else self._report_otherwise(status, said)
+        return Response(task_document(task))
+
+    @openapi.tasks_report_many
+    def report_many(self, request: Request) -> Response:
+        """Report on several tasks; each report stands alone and has its own result."""
+        bodies = self.bodies(ListedReportBody, read_body(request._request))
+        said = [parse_report(body["id"], body) for body in bodies]
+        return Response([result for wave in waves(said) for result in self._report_wave(wave)])
+
+    def _report_wave(self, wave: Sequence[tuple[TaskStatus, Report]]) -> Iterator[dict[str, Any]]:
+        by_status = defaultdict(list)
+        for status, said in wave:
+            by_status[status].append(said)
+        done: dict[UUID, Task] = {}
+        for status, reports in by_status.items():
+            moved = tasks().report(status, reports, self.caller.identity)
+            done.update((task.pk, task) for task in moved)
+        left = [said.task_id for _, said in wave if said.task_id not in done]
+        known = tasks().read(left) if left else {}
+        for status, said in wave:
+            result: dict[str, Any] = {"id": str(said.task_id), "status": 200}
+            try:
+                task = done.get(said.task_id) or self._report_otherwise(
+                    status, said, known.get(said.task_id)
+                )
+            except ProblemException as problem:
+                result["status"] = problem.status
+                result["problem"] = problem.document(
+                    type_url(type(problem)), reverse("zndraw_joblib:task", args=[said.task_id])
+                )
+            else:
+                result["task"] = task_document(task)
+            yield result
 
     def _report_otherwise(
-        self,
-        granted: TaskQuerySet,
-        pk: UUID,
-        status: TaskStatus,
-        attempt: int | None,
-        error: str | None,
-    ) -> Sequence[Task]:
-        """Report as somebody else, answer a repeated report, or say why it is refused."""
-        task = tasks().readable().filter(pk=pk).first()
+        self, status: TaskStatus, said: Report, task: Task | EllipsisType | None = ...
+    ) -> Task:
+        """Report as somebody else, answer a repeated report, or say why it is refused.
+
+        `task` is the task as it was read, None when there is none; left out, it is read.
+        """
+        if task is ...:
+            task = tasks().read([said.task_id]).get(said.task_id)
         if task is None or not self.caller.sees(task):
             raise TaskNotFound
         may = self.caller.runs(task) or self.caller.is_admin
         if status == TaskStatus.CANCELLED:
             may = may or task.created_by == self.caller.identity
-        if may and not self.caller.runs(task) and (changed := report(granted, status, error)):
-            return changed
-        if attempt is not None and (attempt < task.attempt or (may and attempt > task.attempt)):
+        if may and not self.caller.runs(task):
+            granted = tasks().filter(pk=task.pk).by_attempt(said.attempt)
+            if moved := granted.move(status, said.error):
+                return moved[0]
+        if said.attempt is not None and (
+            said.attempt < task.attempt or (may and said.attempt > task.attempt)
+        ):
             raise LeaseLost(
-                f"Attempt {attempt} is not the current one, {task.attempt}; drop the result."
+                f"Attempt {said.attempt} is not the current one, {task.attempt}; drop the result."
             )
         # Of a task that was never granted nobody is the worker: its state alone says no.
         if not may and task.attempt:
             raise Forbidden("Only the owner of the task's worker may report on it.")
         if may and task.status == status:
-            return [task]
+            return task
         raise InvalidTaskTransition(f"A task that is {task.status} cannot become {status}.")
 
 
@@ -349,14 +374,15 @@ class WorkerViewSet(JobLibView, ViewSet):
         """Say that a worker lives, and renew the leases of its tasks."""
         listed = self.body(HeartbeatBody).get("tasks")
         grants = None if listed is None else [(grant["id"], grant["attempt"]) for grant in listed]
-        with transaction.atomic(using=router.db_for_write(Worker)):
-            beaten = self._own().filter(pk=bounded(worker_id)).beat()
-            if not beaten:
-                raise WorkerNotFound
-            renewed = {task.pk for task in beaten[0].renew(get_settings().lease, grants)}
-            document = {"id": beaten[0].pk, "last_heartbeat": rfc3339(beaten[0].last_heartbeat)}
-            if grants is not None:
-                document |= self._missing(grants, renewed)
+        beat = workers().beat(bounded(worker_id), self.caller.identity)
+        if beat is None:
+            raise WorkerNotFound
+        document = {"id": beat.worker_id, "last_heartbeat": rfc3339(beat.last_heartbeat)}
+        lease, renewed = get_settings().lease, set()
+        if beat.holds and grants != []:
+            renewed = tasks().renew(beat.worker_id, lease, grants)
+        if grants is not None:
+            document |= self._missing(grants, renewed)
         return Response(document)
 
     @openapi.workers_delete
@@ -409,17 +435,30 @@ class MeView(JobLibView):
         return Response({"id": self.caller.identity})
 
 
-def report(held: TaskQuerySet, status: TaskStatus, error: str | None) -> Sequence[Task]:
-    """Move tasks as a report says."""
-    match status:
-        case TaskStatus.RUNNING:
-            return held.start()
-        case TaskStatus.COMPLETED:
-            return held.complete()
-        case TaskStatus.FAILED:
-            return held.fail(error)
-        case _:
-            return held.cancel(error)
+def accepted(document: Any, where: str) -> Response:
+    """What was submitted, and where to look for it."""
+    return Response(document, status=202, headers={"Location": where, "Retry-After": "1"})
+
+
+def parse_report(task_id: UUID, body: dict[str, Any]) -> tuple[TaskStatus, Report]:
+    """The status that a report asks for, and the rest of it."""
+    error = cut(body.get("error"), get_settings().max_error_bytes)
+    return TaskStatus(body["status"]), Report(task_id, body.get("attempt"), error)
+
+
+def waves(
+    said: Sequence[tuple[TaskStatus, Report]],
+) -> Iterator[list[tuple[TaskStatus, Report]]]:
+    """Reports in order, cut where a task comes again: those of a wave do not touch each other."""
+    wave: list[tuple[TaskStatus, Report]] = []
+    seen: set[UUID] = set()
+    for status, report in said:
+        if report.task_id in seen:
+            yield wave
+            wave, seen = [], set()
+        wave.append((status, report))
+        seen.add(report.task_id)
+    yield wave
 
 
 def below(prefix: str, faults: Sequence[FieldError]) -> Sequence[FieldError]:

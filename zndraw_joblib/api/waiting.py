@@ -22,8 +22,8 @@ from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
 from zndraw_joblib.documents import task_document
+from zndraw_joblib.hub import get_hub, release_connections
 from zndraw_joblib.models import Task
-from zndraw_joblib.notifications import get_hub, release_connections
 from zndraw_joblib.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -76,14 +76,19 @@ def waits(view: View) -> Callable[..., Any]:
     @transaction.non_atomic_requests
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        on_the_lane = getattr(request, "joblib_run", None)
+
         async def run() -> HttpResponseBase:
-            async with get_hub().looking:
-                return await _run(view, request, *args, **kwargs)
+            look = on_the_lane or _run
+            response: HttpResponseBase = await look(view, request, *args, **kwargs)
+            return response
 
         wait = granted_wait(request.headers.get("Prefer"))
-        # Under WSGI a wait would hold a thread and a connection: it is not honoured.
+        # A synchronous test client comes here without ASGI.
         waitable = isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
         if wait is None or not waitable:
+            if on_the_lane:
+                return await run()
             return await sync_to_async(view)(request, *args, **kwargs)
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -117,13 +122,15 @@ async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) 
     if task is None:
         return await run()
     response.data = task_document(task)
+    if response.is_rendered:
+        response.content = response.rendered_content
     return response  # type: ignore[no-any-return]
 
 
 async def _claim(run: Run, jobs: tuple[UUID, ...], deadline: float) -> HttpResponseBase:
     response: Any = None
 
-    async def attempt() -> str | None:
+    async def attempt() -> list[str] | None:
         nonlocal response
         running = asyncio.ensure_future(run())
         try:
@@ -132,27 +139,29 @@ async def _claim(run: Run, jobs: tuple[UUID, ...], deadline: float) -> HttpRespo
             # The client left while the database was asked: what it got goes back at once.
             running.add_done_callback(_give_back)
             raise
-        task = _claimed(response)
         # An error ends the wait like a task does.
-        return UUID(task["id"]).hex if task else ("" if response.status_code < 400 else "error")
+        taken = [UUID(task["id"]).hex for task in _claimed(response)]
+        return taken if taken or response.status_code >= 400 else None
 
     await get_hub().wait_for_work(jobs, deadline, attempt)
     result: HttpResponseBase = response
     return result
 
 
-def _claimed(response: HttpResponseBase) -> dict[str, Any] | None:
+def _claimed(response: HttpResponseBase) -> list[dict[str, Any]]:
+    """The tasks in the answer to a claim."""
     if isinstance(response, Response) and isinstance(response.data, dict):
-        return response.data.get("task")
-    return None
+        one = response.data.get("task")
+        return response.data.get("tasks") or ([one] if one else [])
+    return []
 
 
 def _give_back(running: asyncio.Future[HttpResponseBase]) -> None:
     if running.cancelled() or running.exception():
         return
-    if task := _claimed(running.result()):
-        granted = Task.objects.granted([(UUID(task["id"]), task["attempt"])])
-        giving = sync_to_async(granted.requeue, thread_sensitive=False)()
+    if claimed := _claimed(running.result()):
+        grants = [(UUID(task["id"]), task["attempt"]) for task in claimed]
+        giving = sync_to_async(Task.objects.granted(grants).requeue, thread_sensitive=False)()
         pending = asyncio.ensure_future(giving)
         _giving_back.add(pending)
         pending.add_done_callback(_giving_back.discard)
@@ -162,16 +171,19 @@ _giving_back: set[asyncio.Future[Any]] = set()
 
 
 async def _run(view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    """Run the view in the thread that asgiref keeps for this request, and end that thread."""
+
     def call() -> HttpResponseBase:
         try:
             return view(*args, **kwargs)
         finally:
             release_connections()
 
-    try:
-        return await sync_to_async(call)()
-    finally:
-        _release_thread()
+    async with get_hub().looking:
+        try:
+            return await sync_to_async(call)()
+        finally:
+            _release_thread()
 
 
 def _release_thread() -> None:

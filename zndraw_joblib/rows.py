@@ -1,0 +1,60 @@
+"""Rows of a statement written by hand as instances of a model, without a queryset's machinery."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from django.db import connections, models
+
+
+class Reader:
+    """Knows a model's columns in order and how its fields convert what the database returns."""
+
+    def __init__(self, model: type[models.Model], using: str) -> None:
+        connection = connections[using]
+        table = connection.ops.quote_name(model._meta.db_table)
+        self.model: Any = model
+        self.using = using
+        self.names: list[str] = []
+        columns: list[str] = []
+        #: Position of a column and what converts its value.
+        self._converters: list[tuple[int, Callable[[Any], Any]]] = []
+        for position, field in enumerate(model._meta.concrete_fields):
+            self.names.append(field.attname)
+            columns.append(f"{table}.{connection.ops.quote_name(field.column)}")
+            if converter := _converter(field, using):
+                self._converters.append((position, converter))
+        self.columns = ", ".join(columns)
+
+    def instance(self, row: Sequence[Any], *extra: str) -> Any:
+        """An instance of the row; columns behind the model's are set as the attributes `extra`."""
+        values = list(row[: len(self.names)])
+        for position, convert in self._converters:
+            if values[position] is not None:
+                values[position] = convert(values[position])
+        instance = self.model.from_db(self.using, self.names, values)
+        instance.__dict__.update(zip(extra, row[len(self.names) :], strict=True))
+        return instance
+
+
+@lru_cache(maxsize=64)
+def reader(model: type[models.Model], using: str) -> Reader:
+    """The reader of a model on a database."""
+    return Reader(model, using)
+
+
+def _converter(field: Any, using: str) -> Callable[[Any], Any] | None:
+    connection = connections[using]
+    column = field.get_col(field.model._meta.db_table)
+    chain = connection.ops.get_db_converters(column) + field.get_db_converters(connection)
+    if not chain:
+        return None
+
+    def convert(value: Any) -> Any:
+        for step in chain:
+            value = step(value, column, connections[using])
+        return value
+
+    return convert

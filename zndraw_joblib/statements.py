@@ -1,0 +1,420 @@
+"""The statements of the hot paths: one round trip each, for PostgreSQL and SQLite.
+
+They are written by hand because the ORM compiles a query anew for each request, which costs more
+than the database does, and because it cannot say "heads, then lock one". Each is conditional: the
+rows that it returns decide who won. Other databases are served by the ORM, see `querysets`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
+
+from django.apps import apps
+from django.db import connections
+
+from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus, sources
+from zndraw_joblib.rows import reader
+
+if TYPE_CHECKING:
+    from zndraw_joblib.models import Task
+
+#: `queue_position` is counted up to here and no further.
+MAX_QUEUE_POSITION = 1000
+
+
+class Report(NamedTuple):
+    """What a worker says of a task; with `attempt` None its identity alone is the fence."""
+
+    task_id: UUID
+    attempt: int | None
+    error: str | None = None
+
+
+class Beat(NamedTuple):
+    """A heartbeat as written, and whether the worker holds tasks."""
+
+    worker_id: str
+    last_heartbeat: datetime
+    holds: bool
+
+
+def listed(statuses: frozenset[TaskStatus]) -> str:
+    """The statuses as SQL literals, so that the planner sees which partial index they match."""
+    return ", ".join(f"'{status}'" for status in sorted(statuses))
+
+
+#: Pending tasks of the worker's jobs, so many of each at most: found by the index
+#: ``(job_id, created_at, id) WHERE status = 'pending'``, so the cost does not grow with the backlog.
+_HEADS = """
+    SELECT head.job_id, head.created_at, head.id
+    FROM {link} link
+    JOIN {worker} worker ON worker.id = link.worker_id
+    CROSS JOIN LATERAL (
+        SELECT job_id, created_at, id FROM {task}
+        WHERE job_id = link.job_id AND status = 'pending'
+        ORDER BY created_at, id LIMIT %(limit)s
+    ) head
+    WHERE link.worker_id = %(worker)s AND worker.identity = %(identity)s
+    ORDER BY head.created_at, head.id"""
+
+#: Heads by age, then one row that nobody else holds is locked: locking in the first probe would
+#: lock a row of every job. MATERIALIZED, or a plan may run a LIMIT twice.
+_PICK_ONE = f"""
+    WITH heads AS MATERIALIZED ({_HEADS}), picked AS MATERIALIZED (
+        SELECT locked.id
+        FROM (SELECT job_id FROM heads ORDER BY created_at, id) oldest
+        CROSS JOIN LATERAL (
+            SELECT id FROM {{task}}
+            WHERE job_id = oldest.job_id AND status = 'pending'
+            ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+        ) locked
+        LIMIT 1
+    )
+    SELECT id FROM picked"""
+
+#: How many of the oldest each job holds is looked at without locks; each job then gives so many
+#: that nobody else holds, so that claimers beside each other get different tasks.
+_PICK_MANY = f"""
+    WITH shares AS MATERIALIZED (
+        SELECT job_id, COUNT(*) AS share
+        FROM ({_HEADS} LIMIT %(limit)s) oldest GROUP BY job_id
+    ), picked AS MATERIALIZED (
+        SELECT locked.id
+        FROM shares
+        CROSS JOIN LATERAL (
+            SELECT id FROM {{task}}
+            WHERE job_id = shares.job_id AND status = 'pending'
+            ORDER BY created_at, id LIMIT shares.share FOR UPDATE SKIP LOCKED
+        ) locked
+    )
+    SELECT id FROM picked"""
+
+_PICK_SQLITE = """
+    SELECT head.id
+    FROM {link} link
+    JOIN {worker} worker ON worker.id = link.worker_id
+    JOIN {task} head ON head.id IN (
+        SELECT id FROM {task}
+        WHERE job_id = link.job_id AND status = 'pending'
+        ORDER BY created_at, id LIMIT %(limit)s
+    )
+    WHERE link.worker_id = %(worker)s AND worker.identity = %(identity)s
+    ORDER BY head.created_at, head.id LIMIT %(limit)s"""
+
+_NOW_SQLITE = "REPLACE(STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW') || '000', '.000000', '')"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What the two databases say differently."""
+
+    now: str
+    #: `lease` from now.
+    later: str
+    lease: Callable[[timedelta], Any]
+    uuid: Callable[[UUID], Any]
+    #: A list of values as one parameter.
+    array: Callable[[list[Any]], Any]
+    pick_one: str
+    pick_many: str
+    #: Tables `given` of the parameters.
+    reports: str
+    payloads: str
+    among: str
+    #: Takes the rows in one order, so that nobody waits in a circle.
+    lock: str
+    lock_held: str
+    #: A shared lock on a job's row keeps it from being retired, and submits do not wait for each
+    #: other. A foreign key's own lock would not do.
+    share: str
+    #: What a statement inserts itself is not ahead of it.
+    ahead: str
+    json: str
+
+
+DIALECTS = {
+    "postgresql": Dialect(
+        now="STATEMENT_TIMESTAMP()",
+        later="STATEMENT_TIMESTAMP() + %(lease)s::interval",
+        lease=lambda lease: lease,
+        uuid=lambda value: value,
+        array=lambda values: values,
+        pick_one=_PICK_ONE,
+        pick_many=_PICK_MANY,
+        reports="unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(errors)s::text[])"
+        " AS given(id, attempt, error)",
+        payloads="unnest(%(ids)s::uuid[], %(payloads)s::text[]) AS given(id, payload)",
+        among="= ANY(%(ids)s::uuid[])",
+        lock="FOR UPDATE",
+        lock_held="FOR UPDATE OF held",
+        share="FOR SHARE",
+        ahead="TRUE",
+        json="::jsonb",
+    ),
+    "sqlite": Dialect(
+        now=_NOW_SQLITE,
+        later=f"django_format_dtdelta('+', {_NOW_SQLITE}, %(lease)s)",
+        lease=lambda lease: lease // timedelta(microseconds=1),
+        uuid=lambda value: value.hex,
+        array=json.dumps,
+        pick_one=_PICK_SQLITE,
+        pick_many=_PICK_SQLITE,
+        reports="(SELECT a.value AS id, b.value AS attempt, c.value AS error"
+        " FROM json_each(%(ids)s) a JOIN json_each(%(attempts)s) b ON b.key = a.key"
+        " JOIN json_each(%(errors)s) c ON c.key = a.key) AS given",
+        payloads="(SELECT a.value AS id, b.value AS payload FROM json_each(%(ids)s) a"
+        " JOIN json_each(%(payloads)s) b ON b.key = a.key) AS given",
+        among="IN (SELECT value FROM json_each(%(ids)s))",
+        lock="",
+        lock_held="",
+        share="",
+        ahead="id NOT IN (SELECT value FROM json_each(%(ids)s))",
+        json="",
+    ),
+}
+
+
+def supports(using: str) -> bool:
+    """Whether statements are written for this database."""
+    return connections[using].vendor in DIALECTS
+
+
+def claim(
+    using: str, worker_id: str, identity: str, lease: timedelta, limit: int, start: bool
+) -> list[Task]:
+    """Grant the worker up to `limit` of the oldest pending tasks of its jobs.
+
+    With `start` they run at once. On PostgreSQL a claim of several may come back empty while
+    others hold what it chose; a claim of one does not.
+    """
+    params = {
+        "worker": worker_id,
+        "identity": identity,
+        "lease": _dialect(using).lease(lease),
+        "limit": limit,
+    }
+    granted = _tasks(using, _claim(connections[using].vendor, limit == 1, start), params)
+    return sorted(granted, key=attrgetter("created_at", "id"))
+
+
+@cache
+def _claim(vendor: str, one: bool, start: bool) -> str:
+    dialect = DIALECTS[vendor]
+    pick = dialect.pick_one if one else dialect.pick_many
+    status = TaskStatus.RUNNING if start else TaskStatus.CLAIMED
+    started = f", started_at = {dialect.now}" if start else ""
+    return f"""
+        UPDATE {{task}} SET status = '{status}', attempt = attempt + 1, worker_id = %(worker)s,
+            worker_identity = %(identity)s, lease_expires_at = {dialect.later}{started}
+        WHERE id IN ({pick}) AND status = 'pending'
+        RETURNING {{columns}}, {{job_full_name}}"""
+
+
+def report(using: str, status: TaskStatus, reports: Sequence[Report], identity: str) -> list[Task]:
+    """Move those tasks that this identity's workers hold by these attempts."""
+    dialect = _dialect(using)
+    reports = sorted(reports)
+    params = {
+        "ids": dialect.array([dialect.uuid(report.task_id) for report in reports]),
+        "attempts": dialect.array([report.attempt for report in reports]),
+        "errors": dialect.array([report.error for report in reports]),
+        "identity": identity,
+    }
+    return _tasks(using, _report(connections[using].vendor, status, len(reports) > 1), params)
+
+
+@cache
+def _report(vendor: str, status: TaskStatus, many: bool) -> str:
+    dialect = DIALECTS[vendor]
+    match status:
+        case TaskStatus.RUNNING:
+            values = f"started_at = {dialect.now}"
+        case TaskStatus.COMPLETED:
+            values = f"completed_at = {dialect.now}, lease_expires_at = NULL"
+        case _:
+            values = f"completed_at = {dialect.now}, lease_expires_at = NULL, error = given.error"
+    in_order = (
+        f"AND {{task}}.id IN (SELECT id FROM {{task}} WHERE id {dialect.among}"
+        f" ORDER BY id {dialect.lock})"
+        if many
+        else ""
+    )
+    return f"""
+        UPDATE {{task}} SET status = '{status}', {values}
+        FROM {dialect.reports}
+        WHERE {{task}}.id = given.id AND {{task}}.status IN ({listed(sources(status))})
+            AND {{task}}.worker_identity = %(identity)s
+            AND (given.attempt IS NULL OR {{task}}.attempt = given.attempt) {in_order}
+        RETURNING {{columns}}, {{job_full_name}}"""
+
+
+def submit(
+    using: str,
+    job: tuple[UUID, int],
+    room_id: str,
+    created_by: str,
+    retries: int,
+    payloads: Mapping[UUID, str],
+) -> list[Task]:
+    """Accept tasks of a job, unless it was retired or its revision is another one by now.
+
+    `payloads` are JSON texts by the ids of the new tasks, in their order.
+    """
+    dialect = _dialect(using)
+    job_id, revision = job
+    params = {
+        "job": dialect.uuid(job_id),
+        "revision": revision,
+        "room": room_id,
+        "by": created_by,
+        "retries": retries,
+        "ids": dialect.array([dialect.uuid(task_id) for task_id in payloads]),
+        "payloads": dialect.array(list(payloads.values())),
+    }
+    made = _tasks(using, _submit(connections[using].vendor), params, "ahead")
+    made.sort(key=attrgetter("id"))
+    for number, task in enumerate(made, 1):
+        position = task.__dict__.pop("ahead") + number
+        task.queue_position = min(position, MAX_QUEUE_POSITION)  # type: ignore[attr-defined]
+    return made
+
+
+@cache
+def _submit(vendor: str) -> str:
+    dialect = DIALECTS[vendor]
+    return f"""
+        INSERT INTO {{task}} (id, job_id, room_id, created_by, payload, status, attempt,
+            retries_left, worker_identity)
+        SELECT given.id, offered.id, %(room)s, %(by)s, given.payload{dialect.json}, 'pending', 0,
+            %(retries)s, ''
+        FROM (
+            SELECT id FROM {{job}}
+            WHERE id = %(job)s AND revision = %(revision)s AND retired_at IS NULL {dialect.share}
+        ) offered
+        CROSS JOIN {dialect.payloads}
+        RETURNING {{columns}}, {{job_full_name}}, (
+            SELECT COUNT(*) FROM (
+                SELECT 1 FROM {{task}} WHERE job_id = %(job)s AND status = 'pending'
+                    AND {dialect.ahead}
+                ORDER BY created_at, id LIMIT {MAX_QUEUE_POSITION - 1}
+            ) counted
+        )"""
+
+
+def read(using: str, ids: Iterable[UUID]) -> dict[UUID, Task]:
+    """These tasks with all that their documents show."""
+    dialect = _dialect(using)
+    params = {"ids": dialect.array([dialect.uuid(task_id) for task_id in ids])}
+    found = _tasks(using, _read(connections[using].vendor), params, "queue_position")
+    return {task.pk: task for task in found}
+
+
+@cache
+def _read(vendor: str) -> str:
+    return f"""
+        SELECT {{columns}}, {{job_full_name}}, {QUEUE_POSITION}
+        FROM {{task}} WHERE id {DIALECTS[vendor].among}"""
+
+
+def beat(using: str, worker_id: str, identity: str) -> Beat | None:
+    """Note that a worker of this identity lives; None when there is no such worker."""
+    rows = _run(using, _beat(connections[using].vendor), {"id": worker_id, "identity": identity})
+    if not rows:
+        return None
+    worker = reader(apps.get_model("zndraw_joblib", "Worker"), using).instance(rows[0], "holds")
+    return Beat(worker.pk, worker.last_heartbeat, bool(worker.holds))
+
+
+@cache
+def _beat(vendor: str) -> str:
+    return f"""
+        UPDATE {{worker}} SET last_heartbeat = {DIALECTS[vendor].now}
+        WHERE id = %(id)s AND identity = %(identity)s
+        RETURNING {{worker_columns}}, EXISTS(
+            SELECT 1 FROM {{task}}
+            WHERE worker_id = {{worker}}.id AND status IN ({listed(LEASED_STATUSES)})
+        )"""
+
+
+def renew(
+    using: str, worker_id: str, lease: timedelta, grants: Sequence[tuple[UUID, int]] | None
+) -> set[UUID]:
+    """Make leases of a worker's tasks end `lease` from now: those granted, or all with None."""
+    dialect = _dialect(using)
+    params = {"worker": worker_id, "lease": dialect.lease(lease)}
+    if grants is not None:
+        params["ids"] = dialect.array([dialect.uuid(task_id) for task_id, _ in grants])
+        params["attempts"] = dialect.array([attempt for _, attempt in grants])
+        params["errors"] = dialect.array([None] * len(grants))
+    statement = _renew(connections[using].vendor, grants is None)
+    return {UUID(str(task_id)) for (task_id,) in _run(using, statement, params)}
+
+
+@cache
+def _renew(vendor: str, everything: bool) -> str:
+    dialect = DIALECTS[vendor]
+    given = "" if everything else f"JOIN {dialect.reports} ON held.id = given.id"
+    same = "" if everything else "AND held.attempt = given.attempt"
+    return f"""
+        UPDATE {{task}} SET lease_expires_at = {dialect.later}
+        WHERE id IN (
+            SELECT held.id FROM {{task}} held {given}
+            WHERE held.worker_id = %(worker)s AND held.status IN ({listed(LEASED_STATUSES)}) {same}
+            ORDER BY held.id {dialect.lock_held}
+        )
+        RETURNING id"""
+
+
+#: The full name of a task's job as a column, so that an answer needs no second query.
+JOB_FULL_NAME = (
+    "(SELECT job.room_id || ':' || job.category || ':' || job.name"
+    " FROM {job} job WHERE job.id = {task}.job_id)"
+)
+
+#: A pending task's place in its job's queue as a column, counted from 1; else NULL.
+QUEUE_POSITION = f"""
+    CASE WHEN {{task}}.status = 'pending' THEN 1 + (
+        SELECT COUNT(*) FROM (
+            SELECT 1 FROM {{task}} ahead
+            WHERE ahead.job_id = {{task}}.job_id AND ahead.status = 'pending'
+              AND (ahead.created_at, ahead.id) < ({{task}}.created_at, {{task}}.id)
+            LIMIT {MAX_QUEUE_POSITION - 1}
+        ) counted
+    ) END"""
+
+
+@cache
+def named(text: str, using: str) -> str:
+    """A statement with the names of tables and columns filled in."""
+    models = {name: apps.get_model("zndraw_joblib", name) for name in ("Task", "Job", "Worker")}
+    quote = connections[using].ops.quote_name
+    names = {name.lower(): quote(model._meta.db_table) for name, model in models.items()}
+    names["link"] = quote(models["Worker"].jobs.through._meta.db_table)
+    return text.format(
+        **names,
+        columns=reader(models["Task"], using).columns,
+        worker_columns=reader(models["Worker"], using).columns,
+        job_full_name=JOB_FULL_NAME.format(**names),
+    )
+
+
+def _dialect(using: str) -> Dialect:
+    return DIALECTS[connections[using].vendor]
+
+
+def _run(using: str, text: str, params: Mapping[str, Any]) -> list[Any]:
+    with connections[using].cursor() as cursor:
+        cursor.execute(named(text, using), params)
+        return cursor.fetchall()
+
+
+def _tasks(using: str, text: str, params: Mapping[str, Any], *extra: str) -> list[Task]:
+    read = reader(apps.get_model("zndraw_joblib", "Task"), using).instance
+    return [read(row, "job_full_name", *extra) for row in _run(using, text, params)]
