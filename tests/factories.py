@@ -59,6 +59,11 @@ class Person:
         body = {} if worker_id is None else {"worker_id": worker_id}
         return self.send("post", "/tasks/claim", body).json()["task"]
 
+    def report_many(self, reports: list[Any]) -> Any:
+        """The result of each, or the answer when there are none."""
+        answer = self.send("patch", "/tasks", reports)
+        return answer.json() if answer.status_code == 200 else answer
+
     def report(self, task_id: str, status: str, **body: Any) -> Any:
         return self.send("patch", f"/tasks/{task_id}", {"status": status, **body})
 

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import orjson
 from django.db import models
+
+#: The exponent of a number.
+_EXPONENT = re.compile(rb"(?<=[\[:,])-?[0-9][0-9.]*[eE][+-]?([0-9]{1,3})(?=[,\]}])")
 
 
 def canonical_json(value: Any) -> str:
     """One text for equal JSON: keys sorted, ``1``, ``1.0`` and ``true`` told apart."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def json_size(value: Any) -> int:
+    """Bytes of a value as compact JSON with numbers written out, as ``jsonb`` does to ``1e300``."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError:  # An integer beyond 64 bits.
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return len(text) + sum(map(int, _EXPONENT.findall(text)))
 
 
 class OrderedJSONField(models.TextField):  # type: ignore[type-arg]

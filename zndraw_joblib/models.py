@@ -90,7 +90,12 @@ class Job(models.Model):
         return str(JobName(self.room_id, self.category, self.name))
 
     def submit(
-        self, room_id: str, payload: dict[str, Any], created_by: str, retries: int = 0
+        self,
+        room_id: str,
+        payload: dict[str, Any],
+        created_by: str,
+        retries: int = 0,
+        task_id: UUID | None = None,
     ) -> Task:
         """Accept a task of this job; the payload is not looked at.
 
@@ -100,7 +105,7 @@ class Job(models.Model):
             The job was retired, or has another revision by now.
         """
         tasks = Task.objects.using(router.db_for_write(Task, instance=self))
-        made = tasks.submit(self, room_id, created_by, retries, {new_id(): payload})
+        made = tasks.submit(self, room_id, created_by, retries, {task_id or new_id(): payload})
         if not made:
             raise JobNotFound
         return made[0]

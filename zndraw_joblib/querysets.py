@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-import orjson
 from django.core.exceptions import EmptyResultSet
 from django.db import connections, models, transaction
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
@@ -154,30 +153,29 @@ class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
         """Keys older than `ttl`."""
         return self.filter(created_at__lt=Now() - ttl)
 
-    def reserve(self, pk: str, request: str, tasks: Sequence[UUID], ttl: timedelta) -> UUID:
-        """Keep a key for tasks, in the submit's own transaction; the id of the key's first task.
+    def reserve(self, pk: str, request: str, task_id: UUID, ttl: timedelta) -> UUID:
+        """Keep a key for a task, in the submit's own transaction; the id of the key's task.
 
-        That is the first of `tasks` for a new or expired key. Whoever comes while the first submit
-        is still under way waits for its commit by the unique key. `request` is the digest of the
-        body.
+        That is `task_id` for a new or expired key. Whoever comes while the first submit is still
+        under way waits for its commit by the unique key. `request` is the digest of the body. Of
+        several tasks the key keeps the first: the ids of the others follow it.
 
         Raises
         ------
         IdempotencyKeyReused
             The key was kept for another request.
         """
-        first = tasks[0]
-        wanted: IdempotencyKey = self.model(pk=pk, request=request, task_id=first)
+        wanted: IdempotencyKey = self.model(pk=pk, request=request, task_id=task_id)
         self.bulk_create([wanted], ignore_conflicts=True)
         kept = self.get(pk=pk)
-        if kept.task_id == first:
-            return first
+        if kept.task_id == task_id:
+            return task_id
         if (
             self.filter(pk=pk, task_id=kept.task_id)
             .expired(ttl)
-            .update(request=request, task_id=first, created_at=Now())
+            .update(request=request, task_id=task_id, created_at=Now())
         ):
-            return first
+            return task_id
         if kept.request != request:
             raise IdempotencyKeyReused
         known: UUID = kept.task_id
@@ -286,7 +284,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
         `queue_position`.
         """
         if statements.supports(self.db):
-            texts = {task_id: json_text(payload) for task_id, payload in payloads.items()}
+            # As Django writes it, so that lookups by value find it on SQLite too.
+            texts = {task_id: json.dumps(payload) for task_id, payload in payloads.items()}
             made = statements.submit(
                 self.db, (job.pk, job.revision), room_id, created_by, retries, texts
             )
@@ -309,8 +308,12 @@ class TaskQuerySet(models.QuerySet["Task"]):
                 made = list(self.filter(pk__in=payloads).readable().order_by("id"))
         return announce(self.db, made, signals.task_submitted)
 
-    def claim(
-        self, worker_id: str, identity: str, lease: timedelta, limit: int = 1, start: bool = False
+    def claim(self, worker_id: str, identity: str, lease: timedelta) -> Task | None:
+        """Grant the worker the oldest pending task among its jobs; None when there is none."""
+        return next(iter(self.claim_many(worker_id, identity, lease, 1)), None)
+
+    def claim_many(
+        self, worker_id: str, identity: str, lease: timedelta, limit: int, start: bool = False
     ) -> list[Task]:
         """Grant the worker up to `limit` of the oldest pending tasks among its jobs, oldest first.
 
@@ -474,14 +477,6 @@ def announce(using: str, tasks: list[Task], *sent: Signal) -> list[Task]:
                 partial(signal.send_robust, type(task), task=task), using=using, robust=True
             )
     return tasks
-
-
-def json_text(value: Any) -> str:
-    """A value as JSON text, however large its integers are."""
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:  # An integer beyond 64 bits.
-        return json.dumps(value, ensure_ascii=False)
 
 
 def locked_batch(queryset: models.QuerySet[M]) -> models.QuerySet[M]:

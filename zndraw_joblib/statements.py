@@ -50,8 +50,8 @@ def listed(statuses: frozenset[TaskStatus]) -> str:
     return ", ".join(f"'{status}'" for status in sorted(statuses))
 
 
-#: Pending tasks of the worker's jobs, so many of each at most: found by the index
-#: ``(job_id, created_at, id) WHERE status = 'pending'``, so the cost does not grow with the backlog.
+#: Pending tasks of the worker's jobs, so many of each at most: found by the index on
+#: ``(job_id, created_at, id) WHERE status = 'pending'``, so a backlog of any length costs the same.
 _HEADS = """
     SELECT head.job_id, head.created_at, head.id
     FROM {link} link

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from threading import Lock
 from typing import Any
 from uuid import UUID
 
 from django.db import router, transaction
 
-from zndraw_joblib.exceptions import FieldError, InvalidPayload, JobNotFound, TooManyPending
+from zndraw_joblib.exceptions import (
+    FieldError,
+    InvalidPayload,
+    JobNotFound,
+    ProblemException,
+    TooManyPending,
+)
+from zndraw_joblib.fields import json_size
 from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task, following, new_ids
 from zndraw_joblib.names import JobName
-from zndraw_joblib.querysets import json_text
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.validation import payload_faults, validator
 
@@ -35,7 +41,7 @@ class Offer:
 
     def faults(self, payload: dict[str, Any], limit: int) -> list[FieldError]:
         """What is wrong with a payload of at most `limit` bytes of JSON; pointers are into it."""
-        if len(json_text(payload).encode()) > limit:
+        if json_size(payload) > limit:
             return [FieldError(f"The payload must have at most {limit} bytes of JSON.")]
         return payload_faults(self.validator, payload)
 
@@ -107,69 +113,86 @@ def submit(
     """
     using = router.db_for_write(Task)
     limit = get_settings().max_pending_per_room
-    if key is None and limit is None:
-        return _accept(using, room_id, name, payloads, identity, new_ids(len(payloads)))
-    try:
-        with transaction.atomic(using=using):
-            return _accept_once(using, room_id, name, payloads, identity, key)
-    except TooManyPending:
-        if len(payloads) == 1:
-            RoomBacklog.objects.using(using).note_full(room_id, limit or 0)
-        raise
-
-
-def _accept_once(
-    using: str,
-    room_id: str,
-    name: JobName,
-    payloads: Sequence[dict[str, Any]],
-    identity: str,
-    key: tuple[str, str] | None,
-) -> list[Task]:
-    settings = get_settings()
     ids = new_ids(len(payloads))
-    if key is not None:
-        first = IdempotencyKey.objects.using(using).reserve(
-            IdempotencyKey.digest(identity, room_id, str(name), key[0]),
-            IdempotencyKey.digest(key[1]),
-            ids[0],
-            settings.idempotency_key_ttl,
-        )
-        if first != ids[0]:
-            # The same request made as many.
-            made = Task.objects.using(using).read(following(first, len(payloads)))
-            return sorted(made.values(), key=lambda task: task.pk)
-    if settings.max_pending_per_room is not None:
-        RoomBacklog.objects.using(using).admit(
-            room_id, settings.max_pending_per_room, len(payloads)
-        )
-    return _accept(using, room_id, name, payloads, identity, ids)
+    while True:
+        # Before a transaction holds anything: a check may take its time.
+        offer, refusal = _check(using, name, payloads)
+        accept = partial(_accept, using, offer, refusal, room_id, identity, ids, payloads)
+        if key is None and limit is None:
+            made = accept()
+        else:
+            try:
+                with transaction.atomic(using=using):
+                    made = key and _made(using, room_id, name, identity, key, ids)
+                    made = made or accept(limit)
+                    # Nothing accepted leaves nothing behind.
+                    transaction.set_rollback(not made, using=using)
+            except TooManyPending:
+                if len(payloads) == 1:
+                    RoomBacklog.objects.using(using).note_full(room_id, limit or 0)
+                raise
+        if made:
+            return made
+        # Retired, or offered with another schema, since it was read.
+        offers.read(using, name)
+
+
+def _check(
+    using: str, name: JobName, payloads: Sequence[dict[str, Any]]
+) -> tuple[Offer | None, ProblemException | None]:
+    """The job, and why the payloads are refused by what the database holds, if they are."""
+    offer = offers.known(using, name)
+    faults = _faults(offer, payloads) if offer else []
+    if offer is None or faults:
+        try:
+            fresh = offers.read(using, name)
+        except JobNotFound as refusal:
+            return None, refusal
+        if fresh is not offer:
+            offer, faults = fresh, _faults(fresh, payloads)
+    return offer, InvalidPayload(errors=faults) if faults else None
 
 
 def _accept(
     using: str,
+    offer: Offer | None,
+    refusal: ProblemException | None,
     room_id: str,
-    name: JobName,
-    payloads: Sequence[dict[str, Any]],
     identity: str,
     ids: Sequence[UUID],
+    payloads: Sequence[dict[str, Any]],
+    limit: int | None = None,
 ) -> list[Task]:
-    offer = offers.known(using, name)
-    faults = _faults(offer, payloads) if offer else []
-    if offer is None or faults:
-        offer = offers.read(using, name)
-        faults = _faults(offer, payloads)
+    """The tasks; none when the job is no longer what the payloads were checked against."""
+    if refusal or offer is None:
+        raise refusal or JobNotFound()
+    if limit is not None:
+        RoomBacklog.objects.using(using).admit(room_id, limit, len(payloads))
+    given = dict(zip(ids, payloads, strict=True))
     retries = get_settings().task_max_retries
-    while not faults:
-        tasks = Task.objects.using(using).submit(
-            offer.job, room_id, identity, retries, dict(zip(ids, payloads, strict=True))
-        )
-        if tasks:
-            return tasks
-        # Retired, or offered with another schema, since it was read.
-        offer = offers.read(using, name)
-        faults = _faults(offer, payloads)
-    raise InvalidPayload(errors=faults)
+    return Task.objects.using(using).submit(offer.job, room_id, identity, retries, given)
+
+
+def _made(
+    using: str,
+    room_id: str,
+    name: JobName,
+    identity: str,
+    key: tuple[str, str],
+    ids: Sequence[UUID],
+) -> list[Task]:
+    """Keep the key for these ids; the tasks that it made before, if it did."""
+    first = IdempotencyKey.objects.using(using).reserve(
+        IdempotencyKey.digest(identity, room_id, str(name), key[0]),
+        IdempotencyKey.digest(key[1]),
+        ids[0],
+        get_settings().idempotency_key_ttl,
+    )
+    if first == ids[0]:
+        return []
+    # The same request made as many.
+    made = Task.objects.using(using).read(following(first, len(ids)))
+    return sorted(made.values(), key=lambda task: task.pk)
 
 
 def _faults(offer: Offer, payloads: Sequence[dict[str, Any]]) -> list[FieldError]:

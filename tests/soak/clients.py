@@ -11,22 +11,23 @@ from uuid import UUID
 
 import httpx
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import DatabaseError, InterfaceError, connection
 from pydantic import BaseModel
 
 from tests.soak.log import Log
 from zndraw_joblib.client import Api, ApiError, JobManager
 from zndraw_joblib.client.exceptions import InvalidTaskTransitionError, LeaseLostError
 from zndraw_joblib.exceptions import WorkerNotFound
-from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.models import Job, Task, Worker, new_ids
 from zndraw_joblib.names import JobName
-from zndraw_joblib.querysets import TaskQuerySet
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.statements import Report
 
 VERB_JOB = JobName("@global", "modifiers", "Verb")
 ROOM = "soak"
 AWAY = (DatabaseError, InterfaceError)
-#: Tasks that are submitted in one transaction.
+#: Tasks that are submitted at once.
 BATCH = 50
 #: Tasks that a worker takes before it begins.
 HANDFUL = 15
@@ -87,11 +88,10 @@ def submit_by_verbs(log: Log, total: int, slow: float) -> None:
         for marker in markers:
             log("submit", m=marker)
         with patient():
-            with transaction.atomic():
-                job = Job.objects.lock_shared(VERB_JOB)
-                tasks = job and [
-                    job.submit(ROOM, payload(marker, slow), "soak", retries) for marker in markers
-                ]
+            job = Job.objects.live().named(VERB_JOB).first()
+            payloads = [payload(marker, slow) for marker in markers]
+            given = dict(zip(new_ids(len(markers)), payloads, strict=True))
+            tasks = job and Task.objects.submit(job, ROOM, "soak", retries, given)
             if not tasks:  # Retired for a moment: nobody offers it.
                 time.sleep(0.05)
                 continue
@@ -133,10 +133,12 @@ class VerbWorker:
         """A handful of tasks, if there are any; the slow ones last, one after the other."""
         if time.monotonic() - self.beaten > self.lease.total_seconds() / 4:
             self.beat(worker)
-        tasks: dict[Grant, Task] = {}
-        while len(tasks) < HANDFUL and (task := Task.objects.claim(worker.pk, "soak", self.lease)):
-            tasks[task.pk, task.attempt] = task
-            self.log("granted", id=str(task.pk), a=task.attempt)
+        # Sometimes one by one: a claim of one and a claim of many are different statements.
+        limit = HANDFUL if random.random() < 0.8 else 1
+        granted = Task.objects.claim_many(worker.pk, "soak", self.lease, limit)
+        tasks: dict[Grant, Task] = {(task.pk, task.attempt): task for task in granted}
+        for task_id, attempt in tasks:
+            self.log("granted", id=str(task_id), a=attempt)
         if not tasks:
             self.beat(worker)
             time.sleep(self.lease.total_seconds() / 2)
@@ -145,7 +147,7 @@ class VerbWorker:
             # A clean leave with work in hand, on which it reports all the same.
             self.worker = None
             worker.deregister()
-        started = self.report(list(tasks), "running", TaskQuerySet.start)
+        started = self.report(list(tasks), TaskStatus.RUNNING)
         self.finish([grant for grant in started if not tasks[grant].payload["hold"]])
         for grant in started:
             if seconds := tasks[grant].payload["hold"]:
@@ -156,25 +158,19 @@ class VerbWorker:
     def finish(self, grants: list[Grant]) -> None:
         """Complete most, fail some, and repeat some reports."""
         cut = len(grants) if random.random() < 0.7 else random.randint(0, len(grants))
-        self.report(grants[:cut], "completed", TaskQuerySet.complete)
-        self.report(grants[cut:], "failed", lambda held: held.fail(f"of {self.log.name}"))
+        self.report(grants[:cut], TaskStatus.COMPLETED)
+        self.report(grants[cut:], TaskStatus.FAILED)
         if random.random() < 0.05:
-            self.report(grants, "completed", TaskQuerySet.complete, again=True)
+            self.report(grants, TaskStatus.COMPLETED, again=True)
 
     def beat(self, worker: Worker) -> None:
         """A heartbeat that renews all leases."""
-        if not Worker.objects.filter(pk=worker.pk).beat():
+        if Worker.objects.beat(worker.pk, "soak") is None:
             raise WorkerNotFound
-        worker.renew(self.lease, None)
+        Task.objects.renew(worker.pk, self.lease, None)
         self.beaten = time.monotonic()
 
-    def report(
-        self,
-        grants: list[Grant],
-        status: str,
-        verb: Callable[[TaskQuerySet], list[Task]],
-        **extra: Any,
-    ) -> list[Grant]:
+    def report(self, grants: list[Grant], status: TaskStatus, **extra: Any) -> list[Grant]:
         """Report on some tasks in one statement; those that were accepted."""
         if not grants:
             return []
@@ -182,7 +178,9 @@ class VerbWorker:
         for number, (task_id, attempt) in zip(numbers, grants, strict=True):
             self.log("report", r=number, id=str(task_id), a=attempt, s=status, **extra)
         # By attempt too: a worker that slept may hold a task that it was granted again since.
-        done = {(task.pk, task.attempt) for task in verb(Task.objects.granted(grants))}
+        said = [Report(task_id, attempt, f"of {self.log.name}") for task_id, attempt in grants]
+        moved = Task.objects.report(status, said, "soak")
+        done = {(task.pk, task.attempt) for task in moved}
         for number, grant in zip(numbers, grants, strict=True):
             self.log("reported", r=number, ok=grant in done)
         return [grant for grant in grants if grant in done]

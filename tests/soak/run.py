@@ -372,15 +372,14 @@ def events(folder: Path) -> Iterator[dict[str, Any]]:
 
 def take_the_fence_out() -> None:
     """Reports are accepted whatever attempt they are of: the control of the checker."""
-    from zndraw_joblib.api.serializers import ReportBody
     from zndraw_joblib.querysets import TaskQuerySet
 
-    TaskQuerySet.granted = lambda self, grants: self.filter(  # type: ignore[method-assign]
-        pk__in=[task_id for task_id, _ in grants]
-    )
-    ReportBody.validate = lambda self, attrs: {  # type: ignore[method-assign]
-        name: value for name, value in attrs.items() if name != "attempt"
-    }
+    report = TaskQuerySet.report
+
+    def unfenced(self: Any, status: Any, reports: Any, identity: str) -> Any:
+        return report(self, status, [said._replace(attempt=None) for said in reports], identity)
+
+    TaskQuerySet.report = unfenced  # type: ignore[method-assign]
 
 
 def main() -> int:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.db import connection, connections, transaction
 
 from tests.factories import problem
-from zndraw_joblib import querysets
+from zndraw_joblib import querysets, statements
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink
+from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink, new_id
 from zndraw_joblib.names import JobName
-from zndraw_joblib.querysets import JobQuerySet, TaskQuerySet, WorkerQuerySet
+from zndraw_joblib.querysets import TaskQuerySet, WorkerQuerySet
+from zndraw_joblib.statements import Report
 from zndraw_joblib.sweeper import sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -93,13 +95,36 @@ def stop_before(monkeypatch, owner, method, gate):
 def no_fence(monkeypatch):
     """Reports and renewals that look at the task's id alone."""
 
-    def unguarded(self, status, signal, **values):
+    def move(self, status, signal, **values):
         ids = list(self.values_list("pk", flat=True))
         everything = self.model._base_manager.filter(pk__in=ids)
-        moved = querysets.update_returning(everything, self._job_name(), status=status, **values)
-        return querysets.announce(signal, moved, self.db)
+        moved = querysets.update_returning(everything, status=status, **values)
+        return querysets.announce(self.db, moved, signal)
 
-    return lambda: monkeypatch.setattr(TaskQuerySet, "_move", unguarded)
+    def report(self, status, reports, identity):
+        return [
+            task
+            for task_id, _, error in reports
+            for task in self.filter(pk=task_id).move(status, error)
+        ]
+
+    def take_out():
+        monkeypatch.setattr(TaskQuerySet, "_move", move)
+        monkeypatch.setattr(TaskQuerySet, "report", report)
+
+    return take_out
+
+
+def change(monkeypatch, statement, old, new):
+    """Take something out of a statement."""
+    original = getattr(statements, statement)
+
+    def changed(*args):
+        text = original(*args)
+        assert old in text
+        return text.replace(old, new)
+
+    monkeypatch.setattr(statements, statement, changed)
 
 
 def attempts_do_not_count(monkeypatch):
@@ -163,8 +188,7 @@ def test_claim_against_claim(bob, alice, scene):
 def test_claim_against_claim_without_skip_locked(bob, scene, monkeypatch):
     """Control: the second claimer is held up by the first."""
     worker, _ = scene
-    unguarded = querysets._PICK["postgresql"].replace(" SKIP LOCKED", "")
-    monkeypatch.setitem(querysets._PICK, "postgresql", unguarded)
+    change(monkeypatch, "_claim", " SKIP LOCKED", "")
     with transaction.atomic():
         assert Task.objects.claim(worker, bob.identity, LEASE)
         theirs = Other(lambda: Task.objects.claim(worker, bob.identity, LEASE))
@@ -172,27 +196,51 @@ def test_claim_against_claim_without_skip_locked(bob, scene, monkeypatch):
     theirs.result()
 
 
-def pick_first(worker, bob):
-    """Read the head of the queue, then grant it: two statements, as the ORM would."""
-    return Task.objects.filter(status="pending").order_by("created_at").first().pk
+def claim_what_was_seen(monkeypatch, bob, worker):
+    """Two claims that chose the same row before either wrote, as two statements would."""
+    head = Task.objects.filter(status="pending").order_by("created_at").first().pk
+    vendor = connection.vendor
+    head = statements.DIALECTS[vendor].uuid(head)
+    change(monkeypatch, "_claim", statements.DIALECTS[vendor].pick_one, f"'{head}'")
+    return [bool(Task.objects.claim(worker, bob.identity, LEASE)) for _ in range(2)]
 
 
-def test_two_claims_of_one_row(bob, scene):
+def test_two_claims_of_one_row(bob, scene, monkeypatch):
     """Both saw the row pending; one is granted it."""
-    worker, _ = scene
-    head = pick_first(worker, bob)
-    grants = [Task.objects.all()._grant(head, worker, bob.identity, LEASE) for _ in range(2)]
-    assert [bool(grant) for grant in grants] == [True, False]
+    assert claim_what_was_seen(monkeypatch, bob, scene[0]) == [True, False]
     assert Task.objects.get().attempt == 1
 
 
-def test_two_claims_of_one_row_without_the_condition(bob, scene, no_fence):
+def test_two_claims_of_one_row_without_the_condition(bob, scene, monkeypatch):
     """Control: it is granted twice."""
-    worker, _ = scene
-    no_fence()
-    head = pick_first(worker, bob)
-    assert all(Task.objects.all()._grant(head, worker, bob.identity, LEASE) for _ in range(2))
+    change(monkeypatch, "_claim", "AND status = 'pending'\n        RETURNING", "RETURNING")
+    assert claim_what_was_seen(monkeypatch, bob, scene[0]) == [True, True]
     assert Task.objects.get().attempt == 2
+
+
+@postgres_only
+def test_claims_of_many_beside_each_other(bob, alice, scene):
+    """Each gets its own, though both saw the same ones as the oldest."""
+    for _ in range(5):
+        alice.submit()
+    with transaction.atomic():
+        mine = Task.objects.claim_many(scene[0], bob.identity, LEASE, 3)
+        theirs = Other(lambda: Task.objects.claim_many(scene[0], bob.identity, LEASE, 3)).result()
+    assert [len(mine), len(theirs)] == [3, 3]
+    assert not {task.pk for task in mine} & {task.pk for task in theirs}
+
+
+@postgres_only
+def test_a_claim_of_many_is_not_empty_while_work_is_left(bob, alice, scene):
+    """What it chose is held by others; the last task, of another job, is found all the same."""
+    bob.register(worker_id=scene[0], name="Other")
+    for _ in range(3):
+        alice.submit()
+    late = alice.submit(job="open:modifiers:Other").json()["id"]
+    with transaction.atomic():
+        assert len(Task.objects.claim_many(scene[0], bob.identity, LEASE, 4)) == 4
+        claim = Other(lambda: Task.objects.claim_many(scene[0], bob.identity, LEASE, 3))
+        assert [str(task.pk) for task in claim.result()] == [late]
 
 
 # -- 2 cancel against finish
@@ -226,10 +274,10 @@ def test_cancel_against_finish_without_the_condition(bob, alice, scene, no_fence
 def test_cancel_and_finish_at_once(bob, scene):
     """The cancel is written and not committed; the finish waits for it and then changes nothing."""
     task = run(bob, scene[0])
-    row = Task.objects.filter(pk=task["id"])
+    said = Report(UUID(task["id"]), task["attempt"])
     with transaction.atomic():
-        assert row.cancel()
-        finish = Other(row.complete)
+        assert Task.objects.filter(pk=task["id"]).cancel()
+        finish = Other(lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity))
         assert finish.waits()
     assert finish.result() == []
     assert status_of(task["id"]) == "cancelled"
@@ -246,9 +294,8 @@ def sweep_against_finish(monkeypatch, bob, worker):
     with stop_before(monkeypatch, TaskQuerySet, "_finish", gate):
         sweeping = Other(sweep)
         assert gate.reached.wait(10)
-        finish = Other(
-            lambda: Task.objects.filter(pk=task["id"], attempt=task["attempt"]).complete()
-        )
+        said = Report(UUID(task["id"]), task["attempt"])
+        finish = Other(lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity))
         # On either database the sweep holds the row, or the only writer's place.
         assert finish.waits()
         gate.opened.set()
@@ -354,7 +401,7 @@ def no_memory(monkeypatch):
     from zndraw_joblib.api.views import TaskViewSet
     from zndraw_joblib.exceptions import InvalidTaskTransition
 
-    def refuse(self, granted, pk, status, attempt, error):
+    def refuse(self, status, said, task=None):
         raise InvalidTaskTransition
 
     monkeypatch.setattr(TaskViewSet, "_report_otherwise", refuse)
@@ -457,9 +504,10 @@ def test_delete_worker_against_finish_without_the_condition(bob, scene, no_fence
 @postgres_only
 def test_delete_worker_and_finish_at_once(bob, scene):
     task = run(bob, scene[0])
+    said = Report(UUID(task["id"]), task["attempt"])
     with transaction.atomic():
         Worker.objects.get(pk=scene[0]).deregister()
-        finish = Other(Task.objects.filter(pk=task["id"]).complete)
+        finish = Other(lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity))
         assert finish.waits()
     assert finish.result() == []
     assert status_of(task["id"]) == "failed"
@@ -520,14 +568,32 @@ def test_registration_under_way_against_retire_without_the_lock(bob, monkeypatch
 # -- 10 submit against retire
 
 
+def submit_against_retire(bob):
+    """The submit has read the job and not written its task when a retirement comes.
+
+    It is held up there by somebody who is about to write a task of the same id, and does not.
+    """
+    idle_job(bob)
+    job = Job.objects.get()
+    task_id = new_id()
+
+    def submit():
+        return job.submit("open", {}, "alice", 0, task_id)
+
+    with transaction.atomic():
+        Task.objects.create(id=task_id, job=job, room_id="open", created_by="x", payload={})
+        submitting = Other(submit)
+        assert submitting.waits()
+        retired = Other(lambda: Job.objects.retire()).result()
+        transaction.set_rollback(True)
+    return retired, submitting.result()
+
+
 @postgres_only
 def test_submit_against_retire(bob):
     """The submit holds the job shared: the retirement passes over it and finds it busy later."""
-    idle_job(bob)
-    with transaction.atomic():
-        job = Job.objects.lock_shared(NAME)
-        assert Other(lambda: Job.objects.retire()).result() == 0
-        job.submit("open", {}, "alice", 0)
+    retired, task = submit_against_retire(bob)
+    assert (retired, task.status) == (0, "pending")
     assert Job.objects.retire() == 0
     assert Job.objects.get().retired_at is None
 
@@ -535,29 +601,19 @@ def test_submit_against_retire(bob):
 @postgres_only
 def test_submit_against_retire_without_the_lock(bob, monkeypatch):
     """Control: the submit lands on a job just retired; the foreign key's lock does not help."""
-    idle_job(bob)
-    monkeypatch.setattr(
-        JobQuerySet, "lock_shared", lambda self, name: self.live().named(name).first()
-    )
-    with transaction.atomic():
-        job = Job.objects.lock_shared(NAME)
-        assert Other(lambda: Job.objects.retire()).result() == 1
-        job.submit("open", {}, "alice", 0)
+    change(monkeypatch, "_submit", "FOR SHARE", "")
+    retired, task = submit_against_retire(bob)
+    assert (retired, task.status) == (1, "pending")
     assert Job.objects.get().retired_at is not None
-    assert Task.objects.filter(status="pending").count() == 1
 
 
 @postgres_only
 def test_submits_do_not_wait_for_each_other(bob):
     idle_job(bob)
-
-    def submit():
-        with transaction.atomic():
-            return Job.objects.lock_shared(NAME).submit("open", {}, "alice", 0)
-
+    job = Job.objects.get()
     with transaction.atomic():
-        submit()
-        Other(submit).result()
+        job.submit("open", {}, "alice")
+        Other(lambda: job.submit("open", {}, "alice")).result()
     assert Task.objects.count() == 2
 
 
@@ -634,8 +690,8 @@ def test_heartbeat_against_sweep(bob, scene):
     expire()
     Worker.objects.update(last_heartbeat=PAST)
     with transaction.atomic():
-        worker = Worker.objects.filter(pk=scene[0]).beat()[0]
-        assert worker.renew(LEASE, None)
+        assert Worker.objects.beat(scene[0], bob.identity).holds
+        assert Task.objects.renew(scene[0], LEASE, None)
         report = Other(sweep).result()
     assert (report.failed, report.workers) == (0, 0)
     assert sweep().workers == 0

@@ -8,7 +8,12 @@ import pytest
 from pydantic import BaseModel
 from rest_framework.throttling import ScopedRateThrottle
 
-from zndraw_joblib.validation import payload_faults, schema_faults
+from zndraw_joblib import validation
+from zndraw_joblib.validation import schema_faults
+
+
+def payload_faults(schema, payload):
+    return validation.payload_faults(validation.validator(schema), payload)
 
 
 def faults(schema):

@@ -12,8 +12,10 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from zndraw_joblib.exceptions import SchemaConflict, WorkerNotFound
+from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.names import JobName
+from zndraw_joblib.statements import Report
 from zndraw_joblib.sweeper import sweep
 
 LEASE = timedelta(seconds=60)
@@ -73,11 +75,11 @@ def test_claim_start_and_finish_are_one_statement_each(job, worker):
     with CaptureQueriesContext(connection) as claim:
         task = Task.objects.claim(worker.pk, "bob", LEASE)
         assert task.job_name == "room:modifiers:Rotate"
-    held = Task.objects.filter(pk=task.pk, attempt=1)
+    said = Report(task.pk, 1)
     with CaptureQueriesContext(connection) as start:
-        assert held.start()[0].status == "running"
+        assert Task.objects.report(TaskStatus.RUNNING, [said], "bob")[0].status == "running"
     with CaptureQueriesContext(connection) as finish:
-        assert held.complete()[0].status == "completed"
+        assert Task.objects.report(TaskStatus.COMPLETED, [said], "bob")[0].is_terminal
     assert [len(queries) for queries in (claim, start, finish)] == [1, 1, 1]
 
 

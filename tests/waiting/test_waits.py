@@ -13,7 +13,7 @@ from django.db import OperationalError, connections
 from django.test import AsyncClient
 
 from tests.factories import V1
-from zndraw_joblib import notifications
+from zndraw_joblib import hub as hubs, notifications
 from zndraw_joblib.api.waiting import granted_wait
 from zndraw_joblib.models import Task, Worker
 from zndraw_joblib.sweeper import sweep
@@ -59,7 +59,7 @@ async def waiting(person, task_id, wait=LONG):
 
 
 async def after_it_waits(change, *args):
-    hub = notifications.get_hub()
+    hub = hubs.get_hub()
     while not hub._ends and not hub._idle:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
@@ -74,7 +74,7 @@ async def test_a_waiter_is_woken_by_the_end(bob, running):
     assert answer.json()["status"] == "completed"
     assert answer["Preference-Applied"] == f"wait={LONG}"
     # By the news, not by the re-read or the deadline.
-    assert time.monotonic() - started < notifications.REREAD_SECONDS
+    assert time.monotonic() - started < hubs.REREAD_SECONDS
 
 
 async def test_a_waiter_is_answered_with_the_present_state_at_its_deadline(bob, running):
@@ -121,7 +121,7 @@ async def test_the_sweeper_and_the_admin_verbs_wake_waiters(bob, running, settin
 
 
 async def test_without_news_the_reread_answers(bob, running, monkeypatch):
-    monkeypatch.setattr(notifications, "REREAD_SECONDS", 0.5)
+    monkeypatch.setattr(hubs, "REREAD_SECONDS", 0.5)
     monkeypatch.setattr(notifications.publisher, "publish", lambda *args: None)
     started = time.monotonic()
     answer, _ = await asyncio.gather(
@@ -139,7 +139,7 @@ async def test_a_layer_that_fails_costs_no_answer(bob, running, monkeypatch):
 
     for name in ("group_add", "group_send", "group_discard", "new_channel"):
         monkeypatch.setattr(layer, name, refuse)
-    monkeypatch.setattr(notifications, "REREAD_SECONDS", 0.5)
+    monkeypatch.setattr(hubs, "REREAD_SECONDS", 0.5)
     answer, _ = await asyncio.gather(
         waiting(bob, running), after_it_waits(bob.report, running, "completed")
     )
@@ -148,21 +148,21 @@ async def test_a_layer_that_fails_costs_no_answer(bob, running, monkeypatch):
 
 async def test_an_end_between_the_look_and_the_subscription_is_seen(bob, running, monkeypatch):
     """The control: without the read after joining, this waits for the re-read."""
-    join = notifications.Hub._join
+    join = hubs.Hub._join
 
     async def end_first(self, group):
-        monkeypatch.setattr(notifications.Hub, "_join", join)
+        monkeypatch.setattr(hubs.Hub, "_join", join)
         await sync_to_async(bob.report)(running, "completed")
         await join(self, group)
 
-    monkeypatch.setattr(notifications.Hub, "_join", end_first)
-    monkeypatch.setattr(notifications, "REREAD_SECONDS", 60)
+    monkeypatch.setattr(hubs.Hub, "_join", end_first)
+    monkeypatch.setattr(hubs, "REREAD_SECONDS", 60)
     answer = await asyncio.wait_for(waiting(bob, running), LONG / 2)
     assert answer.json()["status"] == "completed"
 
 
 async def test_a_deleted_task_ends_the_wait(bob, running, monkeypatch):
-    monkeypatch.setattr(notifications, "REREAD_SECONDS", 0.3)
+    monkeypatch.setattr(hubs, "REREAD_SECONDS", 0.3)
     answer, _ = await asyncio.gather(
         waiting(bob, running), after_it_waits(lambda: Task.objects.all().delete())
     )
@@ -184,7 +184,7 @@ async def test_a_claim_waits_for_work(bob):
     answer, submitted = await asyncio.gather(claiming(bob), after_it_waits(bob.submit))
     assert answer.json()["task"]["id"] == submitted.json()["id"]
     assert answer["Preference-Applied"] == f"wait={LONG}"
-    assert time.monotonic() - started < notifications.REREAD_SECONDS
+    assert time.monotonic() - started < hubs.REREAD_SECONDS
     assert (await claiming(bob, 1)).json() == {"task": None}
 
 
@@ -205,7 +205,7 @@ async def test_one_claimer_is_woken_for_each_task(bob, monkeypatch):
 
     monkeypatch.setattr(type(Task.objects.all()), "claim", count)
     waiters = [asyncio.create_task(claiming(bob)) for _ in range(10)]
-    hub = notifications.get_hub()
+    hub = hubs.get_hub()
     while sum(len(queue) for queue in hub._idle.values()) < 10:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)
@@ -221,7 +221,7 @@ async def test_one_claimer_is_woken_for_each_task(bob, monkeypatch):
 
 async def test_a_claimer_that_left_passes_the_news_on(bob):
     await sync_to_async(bob.register)()
-    hub = notifications.get_hub()
+    hub = hubs.get_hub()
     first = asyncio.create_task(claiming(bob))
     await after_it_waits(lambda: None)
     second = asyncio.create_task(claiming(bob))
@@ -240,7 +240,7 @@ async def test_a_claimer_that_left_passes_the_news_on(bob):
     submitted = await sync_to_async(bob.submit)()
     answer = await second
     assert answer.json()["task"]["id"] == submitted.json()["id"]
-    assert time.monotonic() - started < notifications.REREAD_SECONDS
+    assert time.monotonic() - started < hubs.REREAD_SECONDS
 
 
 async def test_a_lost_registration_is_said_to_a_waiting_claimer(bob):
@@ -254,23 +254,23 @@ async def test_a_lost_registration_is_said_to_a_waiting_claimer(bob):
 def test_a_publisher_without_a_server_uses_one_thread_and_survives_a_fork(bob, running):
     publisher = notifications.Publisher()
     for _ in range(3):
-        publisher.publish("joblib.test", {"type": "x"})
+        publisher.publish("joblib.test", "x", "id")
     publisher.flush()
     names = [thread.name for thread in threading.enumerate()]
     assert names.count("joblib-news") >= 1
     before = threading.active_count()
-    publisher.publish("joblib.test", {"type": "x"})
+    publisher.publish("joblib.test", "x", "id")
     publisher.flush()
     assert threading.active_count() == before
     publisher.forget()
-    publisher.publish("joblib.test", {"type": "x"})
+    publisher.publish("joblib.test", "x", "id")
     publisher.flush()
     assert not publisher._outstanding
 
 
 def test_news_is_bounded(monkeypatch, caplog):
     monkeypatch.setattr(notifications, "MAX_OUTSTANDING", 0)
-    notifications.Publisher().publish("joblib.test", {"type": "x"})
+    notifications.Publisher().publish("joblib.test", "x", "id")
     assert "dropped" in caplog.text
 
 
@@ -299,7 +299,7 @@ async def test_hosts_with_atomic_requests_are_served(bob, running, monkeypatch):
 async def test_what_a_leaving_claimer_was_granted_goes_back_at_once(bob, monkeypatch):
     await sync_to_async(bob.register)()
     verbs = type(Task.objects.all())
-    claim, calls, hold = verbs.claim, [], threading.Event()
+    claim, calls, hold = verbs.claim_many, [], threading.Event()
 
     def slow(self, *args):
         calls.append(1)
@@ -307,7 +307,7 @@ async def test_what_a_leaving_claimer_was_granted_goes_back_at_once(bob, monkeyp
             hold.wait(10)
         return claim(self, *args)
 
-    monkeypatch.setattr(verbs, "claim", slow)
+    monkeypatch.setattr(verbs, "claim_many", slow)
     leaving = asyncio.create_task(claiming(bob))
     while len(calls) < 2:
         await asyncio.sleep(0.01)
@@ -345,21 +345,21 @@ async def test_a_read_that_fails_is_answered_by_the_view(bob, running, monkeypat
     def fail(batch):
         raise OperationalError("away")
 
-    monkeypatch.setattr(notifications, "read_tasks", fail)
+    monkeypatch.setattr(hubs, "read_tasks", fail)
     answer = await waiting(bob, running, 1)
     assert (answer.status_code, answer.json()["status"]) == (200, "running")
 
 
 async def test_all_whose_wait_ends_are_read_with_few_queries(bob, running, monkeypatch):
-    read, sizes = notifications.read_tasks, []
+    read, sizes = hubs.read_tasks, []
 
     def count(batch):
         sizes.append(len(batch))
         return read(batch)
 
-    monkeypatch.setattr(notifications, "read_tasks", count)
+    monkeypatch.setattr(hubs, "read_tasks", count)
     waiters = [asyncio.create_task(waiting(bob, running)) for _ in range(30)]
-    hub = notifications.get_hub()
+    hub = hubs.get_hub()
     while sum(len(waiters) for waiters in hub._ends.values()) < 30:
         await asyncio.sleep(0.01)
     await sync_to_async(bob.report)(running, "completed")

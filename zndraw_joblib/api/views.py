@@ -228,7 +228,7 @@ class TaskViewSet(JobLibView, ViewSet):
         settings, limit = get_settings(), body.get("limit")
         if limit is not None and limit > settings.max_batch_size:
             raise invalid(f"limit must be at most {settings.max_batch_size}.", "/limit")
-        granted = tasks().claim(
+        granted = tasks().claim_many(
             worker_id, identity, settings.lease, limit or 1, body.get("start", False)
         )
         documents = [task_document(task) for task in granted]
@@ -244,9 +244,9 @@ class TaskViewSet(JobLibView, ViewSet):
         links = WorkerJobLink.objects.using(tasks().db)
         offered = links.filter(worker=worker_id, worker__identity=identity)
         found = tuple(offered.values_list("job_id", flat=True))
-        if not found and worker_id != identity:
-            if not workers().filter(pk=worker_id, identity=identity).exists():
-                raise WorkerNotFound
+        mine = workers().filter(pk=worker_id, identity=identity)
+        if not found and worker_id != identity and not mine.exists():
+            raise WorkerNotFound
         return found
 
     @openapi.tasks_retrieve
