@@ -205,6 +205,10 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "COMPONENT_SPLIT_PATCH": False,
+    "ENUM_NAME_OVERRIDES": {
+        "TaskStatusEnum": "zndraw_joblib.api.serializers.TASK_STATUSES",
+        "ReportStatusEnum": "zndraw_joblib.api.serializers.REPORT_STATUSES",
+    },
 }
 
 ZNDRAW_JOBLIB: dict[str, Any] = {"token_cache": "tokens"}

@@ -34,6 +34,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 #: What the path of each of the app's routes contains, wherever the host includes them.
 PREFIX = "/v1/joblib/"
 APP_NAME = "zndraw_joblib"
+#: How many times the limit of a body is read before the answer is given regardless.
+PASSED_OVER = 16
 
 
 class ClientLeft(Exception):
@@ -123,14 +125,22 @@ def _authorized(scope: Scope) -> bool:
 
 
 async def _read(receive: Receive, stream: BytesIO) -> None:
-    """Read the body, and no more of it than the view needs to see that it is too large."""
+    """Read the body, and keep no more of it than shows the view that it is too large.
+
+    What a client sends beyond that is passed over for a while: one that is cut off while it sends
+    would not see the answer.
+    """
     limit = get_settings().max_body_bytes
+    read = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeft
-        stream.write(message.get("body", b""))
-        if not message.get("more_body") or stream.tell() > limit:
+        part = message.get("body", b"")
+        read += len(part)
+        if stream.tell() <= limit:
+            stream.write(part)
+        if not message.get("more_body") or read > PASSED_OVER * limit:
             stream.seek(0)
             return
 

@@ -8,12 +8,16 @@ from typing import Any
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+)
 
 from zndraw_joblib import exceptions as problems
 from zndraw_joblib.api import serializers as shapes
 from zndraw_joblib.exceptions import ProblemException
-from zndraw_joblib.lifecycle import TaskStatus
 
 Problem = type[ProblemException]
 
@@ -75,9 +79,7 @@ _PAGE = [
     ),
     _header("Link", 'The next page, `rel="next"` (RFC 8288); absent on the last.', [200]),
 ]
-_STATUS = OpenApiParameter(
-    "status", str, enum=[status.value for status in TaskStatus], description="Only such tasks."
-)
+_STATUS = OpenApiParameter("status", str, enum=shapes.TASK_STATUSES, description="Only such tasks.")
 _PREFER = [
     OpenApiParameter(
         "Prefer",
@@ -134,6 +136,12 @@ def _operation(
     )
 
 
+def _one_or_many(name: str, shape: Any) -> Any:
+    return PolymorphicProxySerializer(
+        name, [shape, shape(many=True)], resource_type_field_name=None, many=False
+    )
+
+
 jobs_list = _operation(
     "jobs_list",
     {200: shapes.JobSummaryDocument(many=True)},
@@ -170,7 +178,7 @@ jobs_tasks = _operation(
 )
 tasks_submit = _operation(
     "tasks_submit",
-    {202: shapes.TaskDocument},
+    {202: _one_or_many("AcceptedDocument", shapes.TaskDocument)},
     problems.InvalidRoomId,
     problems.JobNotFound,
     problems.Forbidden,
@@ -181,10 +189,10 @@ tasks_submit = _operation(
         _ROOM,
         _JOB,
         _KEY,
-        _header("Location", "Path of the task.", [202]),
+        _header("Location", "Path of the task, or of the job's tasks for an array.", [202]),
         _header("Retry-After", "Seconds until it is worth asking for the task.", [202], int),
     ],
-    body=shapes.SubmissionBody,
+    body=_one_or_many("Submission", shapes.SubmissionBody),
 )
 tasks_list = _operation(
     "tasks_list",

@@ -13,6 +13,9 @@ from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 #: Other names of a registration's `schema`; the second is what the original's client sends.
 SCHEMA_ALIASES = {"json_schema", "schema_"}
 
+TASK_STATUSES = [status.value for status in TaskStatus]
+REPORT_STATUSES = sorted(status.value for status in REPORTABLE_STATUSES)
+
 
 class StrictCharField(serializers.CharField):
     """A string and nothing that could be made one; DRF's own takes the number 0."""
@@ -154,7 +157,7 @@ class ReportBody(Body):
     """Reports on a task."""
 
     status = serializers.ChoiceField(
-        choices=sorted(REPORTABLE_STATUSES),
+        choices=REPORT_STATUSES,
         help_text="`claimed` and `pending` are the server's own.",
     )
     error = StrictCharField(
@@ -208,7 +211,7 @@ class TaskDocument(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     job_name = serializers.CharField(help_text="Full name of the job, `room:category:Name`.")
     room_id = serializers.CharField()
-    status = serializers.ChoiceField(choices=[status.value for status in TaskStatus])
+    status = serializers.ChoiceField(choices=TASK_STATUSES)
     payload = serializers.DictField(child=serializers.JSONField(allow_null=True))
     error = serializers.CharField(allow_null=True)
     created_at = serializers.DateTimeField()
