@@ -118,6 +118,8 @@ def database(url: str) -> dict[str, Any]:
         if not CONN_MAX_AGE:
             options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
         # What hangs ends; a transaction left open would keep vacuum from the tables.
+        # Our statements are planned once for each connection.
+        options["prepare_threshold"] = 1
         options["options"] = "-c statement_timeout=30s -c idle_in_transaction_session_timeout=10s"
     return config
 

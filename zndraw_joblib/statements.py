@@ -20,6 +20,7 @@ from django.apps import apps
 from django.db import connections
 
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus, sources
+from zndraw_joblib.prepared import prepare
 from zndraw_joblib.rows import reader
 
 if TYPE_CHECKING:
@@ -410,7 +411,9 @@ def _dialect(using: str) -> Dialect:
 
 
 def _run(using: str, text: str, params: Mapping[str, Any]) -> list[Any]:
-    with connections[using].cursor() as cursor:
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        prepare(connection, cursor)
         cursor.execute(named(text, using), params)
         return cursor.fetchall()
 

@@ -1,0 +1,34 @@
+"""Prepared statements on PostgreSQL, where the host allows them.
+
+To plan one of our statements takes PostgreSQL several times as long as to execute it. Django's own
+cursors put parameters into the text, so that nothing can be kept. A host opts in with
+``DATABASES[...]["OPTIONS"]["prepare_threshold"] = 1``; a pooler in transaction mode may not bear it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+
+def prepare(connection: Any, cursor: Any) -> None:
+    """Let this cursor of Django's run prepared statements, if its connection does."""
+    if connection.vendor != "postgresql":
+        return
+    raw = cursor.cursor
+    if getattr(raw.connection, "prepare_threshold", None) is not None:
+        cursor.cursor = _cursor_class()(raw.connection)
+
+
+@cache
+def _cursor_class() -> type[Any]:
+    # Not needed, and perhaps not there, with other databases.
+    import psycopg  # noqa: PLC0415
+
+    class PreparedCursor(psycopg.Cursor[Any]):
+        """Prepares what it executes."""
+
+        def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
+            return super().execute(query, params, **{**kwargs, "prepare": True})
+
+    return PreparedCursor
