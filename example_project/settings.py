@@ -1,7 +1,8 @@
 """A complete host of the job server.
 
-From the environment: SECRET_KEY, DEBUG, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL, DATA_DIR
-and THROTTLE_RATES (`joblib_submit=10/s,joblib_work=100/s`).
+From the environment: SECRET_KEY, DEBUG, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL, DATA_DIR,
+THROTTLE_RATES (`joblib_submit=10/s,joblib_work=100/s`), TRANSACTION_POOLING (the database is
+behind pgbouncer in transaction mode) and BEHIND_TLS_PROXY (a proxy speaks TLS to the clients).
 Without them it runs embedded: SQLite and an in-memory channel layer.
 """
 
@@ -38,6 +39,12 @@ DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 DATABASE_URL = env.str("DATABASE_URL", "")
 REDIS_URL = env.str("REDIS_URL", "")
+TRANSACTION_POOLING = env.bool("TRANSACTION_POOLING", False)
+
+if env.bool("BEHIND_TLS_PROXY", False):
+    # The proxy sets this header itself, whatever the client sent.
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -113,6 +120,11 @@ def database(url: str) -> dict[str, Any]:
         config["CONN_MAX_AGE"] = 0
         options = config.setdefault("OPTIONS", {})
         options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
+        if TRANSACTION_POOLING:
+            # The next transaction may be on another session: no cursor outlasts its own, and
+            # Django prepares no statements. Startup options are pgbouncer's to set.
+            config["DISABLE_SERVER_SIDE_CURSORS"] = True
+            return config
         # What hangs ends; a transaction left open would keep vacuum from the tables.
         options["options"] = "-c statement_timeout=30s -c idle_in_transaction_session_timeout=10s"
     return config
@@ -197,6 +209,8 @@ SPECTACULAR_SETTINGS = {
 }
 
 ZNDRAW_JOBLIB: dict[str, Any] = {}
+# pgbouncer.ini sets statement_timeout where the database is behind it.
+SILENCED_SYSTEM_CHECKS = ["zndraw_joblib.W007"] if TRANSACTION_POOLING else []
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
