@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shlex
 import shutil
 import subprocess
@@ -48,8 +47,3 @@ def service(name: str, **instead: str) -> list[str]:
         assert words.count(old) == 1, (old, words)
         words[words.index(old)] = new
     return words if start == "python" else ["-m", start, *words]
-
-
-def unprivileged() -> str | None:
-    """A user for programs that refuse to be root; None where we are none."""
-    return pwd.getpwnam("nobody").pw_name if os.geteuid() == 0 else None
