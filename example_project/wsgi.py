@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from django.core.wsgi import get_wsgi_application
@@ -23,9 +24,11 @@ def drained(application: Application, chunks: int = 32) -> Application:
     def wrapper(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         answer = application(environ, start_response)
         if environ.get("CONTENT_LENGTH") not in {None, "", "0"}:
-            for _ in range(chunks):
-                if not environ["wsgi.input"].read(65536):
-                    break
+            # A client that is gone needs no answer, but the answer must be closed.
+            with suppress(OSError):
+                for _ in range(chunks):
+                    if not environ["wsgi.input"].read(65536):
+                        break
         return answer
 
     return wrapper

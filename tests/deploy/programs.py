@@ -23,7 +23,10 @@ def program(name: str, package: str) -> str:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
             done = subprocess.run(
-                [apt, "-qq", *command], env=environment, capture_output=True, text=True
+                [apt, "-qq", "-o", "DPkg::Lock::Timeout=60", *command],
+                env=environment,
+                capture_output=True,
+                text=True,
             )
         if done.returncode:
             pytest.fail(f"apt-get install {package}: {done.stdout}{done.stderr}", pytrace=False)

@@ -58,7 +58,7 @@ class Nginx:
 @contextmanager
 def nginx(wsgi: int, asgi: int) -> Iterator[Nginx]:
     """The system's nginx with the shipped files, on another port and in a folder of its own."""
-    binary = program("nginx", "nginx-light")
+    binary = program("nginx", "nginx")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="joblib-nginx-") as name:
         folder = Path(name)

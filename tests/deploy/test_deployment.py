@@ -370,7 +370,7 @@ def test_each_server_stands_in_for_the_other(bob, front, offered):
         assert only.served("GET", path) == ["uvicorn", "granian"]
 
 
-def test_without_any_server_answers_are_problems_and_the_sdk_tries_again(bob, root):
+def test_without_any_server_answers_are_problems_and_the_sdk_tries_again(postgres, bob, root):
     schema = Double.model_json_schema()
     root.register("@global", schema=schema, name="Double", category="analysis")
     port = free_port()

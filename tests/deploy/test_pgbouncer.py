@@ -218,13 +218,13 @@ def test_many_clients_share_a_few_connections_and_no_task_is_granted_twice(
             working = [pool.submit(works, client) for client in clients[2:]]
             try:
                 for future in submitting:
-                    future.result(LONG)
+                    future.result(3 * LONG)
                 pools.extend(console(pooled, "SHOW POOLS"))
-                until(lambda: Task.objects.filter(status="completed").count() == total)
+                until(lambda: Task.objects.filter(status="completed").count() == total, LONG)
             finally:
                 ended.set()
             for future in working:
-                future.result(LONG)
+                future.result(3 * LONG)
     assert Task.objects.count() == len(granted) == total
     assert set(granted.values()) == {1}
     ours = next(row for row in pools if row["database"] == connection.settings_dict["NAME"])
@@ -295,3 +295,15 @@ def test_the_checks_are_content(settings_of_servers):
         said = set(re.findall(r"\w+\.[WE]\d{3}", check.log.read_text()))
     # HSTS and the redirect to TLS are the proxy's; rooms are the site's own.
     assert said == {"security.W004", "security.W008", "zndraw_joblib.W004"}
+
+
+def test_the_queries_to_watch_by_run(bob, pooled):
+    bob.register()
+    bob.submit()
+    text = (FILES.parent / "deployment.md").read_text()
+    queries = re.findall(r"```sql\n(.*?)```", text, re.S)
+    with psycopg.connect(pooled, autocommit=True) as link:
+        answers = [link.execute(query).fetchall() for query in queries]
+    assert [row[:4] for row in answers[0]] == [("open", "modifiers", "Rotate", 1)]
+    assert answers[1] == [(0,)]
+    assert "zndraw_joblib_task" in {row[0] for row in answers[3]}
