@@ -1,7 +1,8 @@
 """A complete host of the job server.
 
-From the environment: SECRET_KEY, DEBUG, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL, DATA_DIR
-and THROTTLE_RATES (`joblib_submit=10/s,joblib_work=100/s`).
+From the environment: SECRET_KEY, DEBUG, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL, DATA_DIR,
+THROTTLE_RATES (`joblib_submit=10/s,joblib_work=100/s`), TRANSACTION_POOLING (the database is
+behind pgbouncer in transaction mode) and BEHIND_TLS_PROXY (a proxy speaks TLS to the clients).
 Without them it runs embedded: SQLite and an in-memory channel layer.
 """
 
@@ -41,6 +42,12 @@ DATABASE_URL = env.str("DATABASE_URL", "")
 # request has a thread of its own, they would leak: PostgreSQL gets a pool instead.
 CONN_MAX_AGE = env.int("CONN_MAX_AGE", 0)
 REDIS_URL = env.str("REDIS_URL", "")
+TRANSACTION_POOLING = env.bool("TRANSACTION_POOLING", False)
+
+if env.bool("BEHIND_TLS_PROXY", False):
+    # The proxy sets this header itself, whatever the client sent.
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -117,9 +124,14 @@ def database(url: str) -> dict[str, Any]:
         options = config.setdefault("OPTIONS", {})
         if not CONN_MAX_AGE:
             options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
-        # What hangs ends; a transaction left open would keep vacuum from the tables.
+        if TRANSACTION_POOLING:
+            # The next transaction may be on another session: no cursor outlasts its own, and no
+            # statement is prepared. Startup options are pgbouncer's to set.
+            config["DISABLE_SERVER_SIDE_CURSORS"] = True
+            return config
         # Our statements are planned once for each connection.
         options["prepare_threshold"] = 1
+        # What hangs ends; a transaction left open would keep vacuum from the tables.
         options["options"] = "-c statement_timeout=30s -c idle_in_transaction_session_timeout=10s"
     return config
 
@@ -214,6 +226,8 @@ SPECTACULAR_SETTINGS = {
 }
 
 ZNDRAW_JOBLIB: dict[str, Any] = {"token_cache": "tokens"}
+# pgbouncer.ini sets statement_timeout where the database is behind it.
+SILENCED_SYSTEM_CHECKS = ["zndraw_joblib.W007"] if TRANSACTION_POOLING else []
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"

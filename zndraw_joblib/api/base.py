@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 
 from zndraw_joblib.access import Action, Caller
 from zndraw_joblib.api.openapi import JobLibSchema
-from zndraw_joblib.api.parsing import invalid, read_body
+from zndraw_joblib.api.parsing import invalid, pass_over_body, read_body
 from zndraw_joblib.api.problems import problem_exception_handler
 from zndraw_joblib.api.rendering import FastJSONRenderer
 from zndraw_joblib.api.serializers import Body
@@ -109,7 +109,8 @@ class JobLibView(APIView):
         return super().get_authenticate_header(request) or 'Session realm="api"'
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add `Vary: Prefer`."""
+        """Add `Vary: Prefer`, and leave nothing of the body unread."""
+        pass_over_body(getattr(request, "_request", request))
         response = super().finalize_response(request, response, *args, **kwargs)
         patch_vary_headers(response, ["Prefer"])
         return response

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import orjson
+from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 
 from zndraw_joblib.exceptions import (
@@ -24,6 +26,7 @@ MAX_DIGITS = 300
 MAX_KEY_LENGTH = 255
 _KEY = re.compile(r'"(?P<quoted>(?:[ !#-\[\]-~]|\\["\\])*)"|(?P<bare>[!#-+\--~]+)')
 _LARGE = re.compile(rb"[0-9]{19}")
+_EMPTY = {None, "", "0"}
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -114,6 +117,20 @@ def _read(request: HttpRequest) -> bytes:
             raise ContentTooLarge(f"The body must have at most {limit} bytes.")
         request._joblib_body = kept  # type: ignore[attr-defined]
     return kept
+
+
+def pass_over_body(request: HttpRequest) -> None:
+    """Under WSGI, read what is left of the body, up to 2 MiB.
+
+    An answer such as 401 needs no body. A server that has not read all of it closes the
+    connection, and a proxy that is still sending then sees that, and not the answer.
+    """
+    if isinstance(request, WSGIRequest) and request.META.get("CONTENT_LENGTH") not in _EMPTY:
+        # A client that is gone needs no answer, but the answer must be closed.
+        with suppress(OSError):
+            for _ in range(32):
+                if not request._stream.read(65536):
+                    return
 
 
 def _depth(body: bytes) -> int:
