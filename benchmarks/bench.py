@@ -49,7 +49,7 @@ class Bench:
         return str(server.connection_url)
 
     def site(self, template: str, name: str) -> Site:
-        """This project on a copy of a template; see `template`."""
+        """Our project on a copy of a template; see `template`."""
         database = self.postgres.clone(self.template(template), name)
         return self._site(name, self.postgres.url(database), self.redis())
 
@@ -59,7 +59,7 @@ class Bench:
         return OriginalSite(name, self.postgres.url(database, "postgresql+asyncpg"))
 
     def sqlite_site(self, name: str) -> Site:
-        """This project embedded: a fresh SQLite file and no Redis."""
+        """Our project embedded: a fresh SQLite file and no Redis."""
         site = self._site(name, "", "")
         site.migrate()
         return self._with_tokens(site, tuple(site.ask("seed", str(USERS), str(JOBS))["tokens"]))
@@ -95,8 +95,10 @@ class Bench:
     def _filled(self, whose: str, table: fill.Table, kind: str) -> str:
         name = f"{whose}-{kind}"
         if name not in self._made:
-            base = f"{whose}-empty" if kind in {"history", "big"} else self._filled(
-                whose, table, "history"
+            base = (
+                f"{whose}-empty"
+                if kind in {"history", "big"}
+                else self._filled(whose, table, "history")
             )
             self.postgres.clone(base, name)
             with self.postgres.connect(name) as connection:

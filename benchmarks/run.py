@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -18,18 +19,31 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
-from benchmarks import machine
+from benchmarks import machine, plot
 from benchmarks.bench import Bench
-from benchmarks.parts import cycles
+from benchmarks.parts import backlog, batches, cycles, waits
 from benchmarks.report import Goal, Section, render
 from benchmarks.scale import FULL, QUICK
 from benchmarks.stack import original
 from benchmarks.stack.postgres import postgres
 from benchmarks.stack.processes import ROOT, SCRATCH
 
+PLOT = "performance.svg"
+
+
+def with_plot(bench: Bench) -> Section:
+    """The part of the backlog, and its plot beside the report."""
+    section, found = backlog.measure(bench)
+    plot.draw(found, bench.scale.backlogs, SCRATCH / PLOT)
+    return section
+
+
 PARTS: dict[str, Callable[[Bench], Section]] = {
     "cycles": cycles.on_postgres,
     "sqlite": cycles.on_sqlite,
+    "batches": batches.on_postgres,
+    "backlog": with_plot,
+    "waits": waits.measure,
 }
 
 
@@ -80,6 +94,8 @@ def main() -> int:
             print(f"{name} ...", flush=True)
             sections.append(measure(bench, name))
     command = "make bench QUICK=1" if scale is QUICK else "make bench"
+    if whole:
+        shutil.copy(SCRATCH / PLOT, output.parent)
     if chosen != list(PARTS):
         command = f"python -m benchmarks.run {'--quick ' * options.quick}--only {options.only}"
     output.write_text(render(sections, facts, [command], scale is QUICK))

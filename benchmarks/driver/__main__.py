@@ -8,13 +8,16 @@ import sys
 import orjson
 import uvloop
 
-from benchmarks.driver import backlog, batches, cycles
+from benchmarks.driver import backlog, batches, cycles, ends, starts
 
 KINDS = {
     "backlog": backlog.run,
     "batches": batches.run,
     "cycles": cycles.run,
+    "ends": ends.run,
+    "ends_swept": ends.run_swept,
     "enlist": backlog.enlist,
+    "starts": starts.run,
 }
 
 

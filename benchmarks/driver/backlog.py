@@ -1,4 +1,4 @@
-"""How long single requests take on a table as it is; each sample leaves the backlog as long."""
+"""How long single requests take on tables as they are; samples leave the backlogs as long."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any, TypeVar
 
 from benchmarks.driver.api import Client
 from benchmarks.driver.meter import Meter
-from benchmarks.driver.wire import Target
+from benchmarks.driver.wire import Failed, Target
 
 T = TypeVar("T")
-
-WARM_UP = 5
 
 
 async def enlist(target: dict[str, Any], jobs: list[int]) -> list[str]:
@@ -25,46 +23,55 @@ async def enlist(target: dict[str, Any], jobs: list[int]) -> list[str]:
     return ids
 
 
-async def run(
-    target: dict[str, Any],
-    worker: str,
-    jobs: int,
-    samples: int,
-    seconds: float,
-    reads: bool = True,
-) -> dict[str, Any]:
-    """Times of submit and claim and, with `reads`, of GET and heartbeat, by one worker.
+class Place:
+    """A server on a database with its backlog, and a worker that offers so many jobs."""
 
-    The worker offers the first `jobs` jobs; tasks are submitted to each in turn. It ends early
-    after `seconds`.
-    """
-    client = Client(Target(**target), worker_id=worker)
-    spans: dict[str, list[float]] = {}
-    keep = False
+    def __init__(self, target: dict[str, Any], worker: str, jobs: int) -> None:
+        self._client = Client(Target(**target), worker_id=worker)
+        self._jobs = jobs
+        self._turn = 0
+        self.spans: dict[str, list[float]] = {}
 
-    async def timed(verb: str, request: Awaitable[T]) -> T:
+    async def sample(self) -> None:
+        """One submit to a job in turn, one claim, GETs, a heartbeat; then the task is finished."""
+        client = self._client
+        submitted = await self._timed("submit", client.submit(self._turn % self._jobs))
+        self._turn += 1
+        if client.target.ours:
+            await self._timed("GET pending task", client.get(submitted["id"]))
+        claimed = await self._timed("claim", client.claim())
+        if claimed is None:
+            raise Failed("a task is pending and the claim found none")
+        if client.target.ours:
+            await self._timed("GET claimed task", client.get(claimed["id"]))
+            await self._timed("heartbeat", client.beat())
+        await client.finish(claimed)
+
+    async def _timed(self, verb: str, request: Awaitable[T]) -> T:
         begun = time.perf_counter()
         result = await request
-        if keep:
-            spans.setdefault(verb, []).append(time.perf_counter() - begun)
+        self.spans.setdefault(verb, []).append(time.perf_counter() - begun)
         return result
 
-    warm_up = WARM_UP if reads else 1
+
+async def run(
+    places: list[dict[str, Any]], samples: int, warm_up: int, seconds: float
+) -> dict[str, Any]:
+    """Times of single requests at each place, in their order.
+
+    Samples go round the places, so that a slow moment of the machine is everybody's. It ends
+    early after `seconds`.
+    """
+    visited = [Place(**place) for place in places]
+    for _ in range(warm_up):
+        for place in visited:
+            await place.sample()
+            place.spans.clear()
     end = time.perf_counter() + seconds
     with Meter() as meter:
-        for number in range(warm_up + samples):
-            keep = number >= warm_up
-            submitted = await timed("submit", client.submit(number % jobs))
-            if reads:
-                await timed("GET pending task", client.get(submitted["id"]))
-            claimed = await timed("claim", client.claim())
-            if claimed is None:
-                raise RuntimeError("a task is pending and the claim found none")
-            if reads:
-                await timed("GET claimed task", client.get(claimed["id"]))
-                await timed("heartbeat", client.beat())
-            await client.finish(claimed)
-            if keep and time.perf_counter() > end:
+        for _ in range(samples):
+            for place in visited:
+                await place.sample()
+            if time.perf_counter() > end:
                 break
-    client.connection.close()
-    return {"spans": spans, "share": meter.share}
+    return {"spans": [place.spans for place in visited], "share": meter.share}

@@ -87,7 +87,9 @@ class Connection(asyncio.Protocol):
         prefer = "" if wait is None else f"Prefer: wait={wait}\r\n"
         kind = "" if body is None else "Content-Type: application/json\r\n"
         size = "" if method == "GET" else f"Content-Length: {len(content)}\r\n"
-        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{self._lines}{prefer}{kind}{size}\r\n"
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{self._lines}{prefer}{kind}{size}\r\n"
+        )
         loop = asyncio.get_running_loop()
         answer = self._answer = loop.create_future()
         late = loop.call_later(TIMEOUT, self._give_up, Failed(f"{method} {path}: no answer"))
@@ -98,9 +100,7 @@ class Connection(asyncio.Protocol):
             late.cancel()
             self._answer = None
 
-    async def ask(
-        self, method: str, path: str, body: Any = None, wait: int | None = None
-    ) -> Any:
+    async def ask(self, method: str, path: str, body: Any = None, wait: int | None = None) -> Any:
         """Like `send`, but returns the JSON of a successful answer.
 
         Raises

@@ -1,8 +1,8 @@
 """The FastAPI original as a site of its own, without authentication.
 
 Run inside its own environment, where `zndraw_joblib` is the original: ``uvicorn original_app:app``
-serves, ``python original_app.py N`` makes the tables, the one user, N jobs and a task. DATABASE_URL is
-SQLAlchemy's.
+serves, ``python original_app.py N`` makes the tables, the one user, N jobs and a task.
+DATABASE_URL is SQLAlchemy's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zndraw_auth import (
     current_superuser,
     current_user_scoped_session,
 )
-from zndraw_auth.db import get_session_maker
+
 from zndraw_joblib import (
     Job,
     JobLibSettings,

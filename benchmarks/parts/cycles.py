@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.bench import Bench, middle, rounds, target
-from benchmarks.report import Goal, Section, per_second, ms, table, times
+from benchmarks.report import Goal, Section, ms, per_second, table, times
 from benchmarks.stack.ours import started
 
 SQLITE_CONNECTIONS = (1, 8)
@@ -38,7 +38,7 @@ def on_postgres(bench: Bench) -> Section:
         rate = found[RECOMMENDED, connections, False]["rate"]
         section.goals.append(
             Goal(
-                f"full cycles/s, PostgreSQL, 2 processes, {connections} connections ({RECOMMENDED})",
+                f"full cycles/s, PostgreSQL, {connections} connections ({RECOMMENDED})",
                 "4 times the original or more",
                 per_second(rate),
                 per_second(best),

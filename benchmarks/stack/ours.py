@@ -1,4 +1,4 @@
-"""This project: the example site on a database of its own, under several servers."""
+"""Our project: the example site on a database of its own, under several servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stack.processes import ROOT, BenchError, Server, clean_environment, free_port, serving
+from benchmarks.stack.processes import (
+    ROOT,
+    BenchError,
+    Server,
+    clean_environment,
+    free_port,
+    serving,
+)
 
 BIN = Path(sys.executable).parent
 

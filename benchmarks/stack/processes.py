@@ -100,7 +100,7 @@ def stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """This process's environment without what would configure the project; with `extra`."""
+    """The present environment without what would configure the project; with `extra`."""
     ours = ("ZNDRAW_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "THROTTLE_", "PYTHON", "DATA_DIR")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", **extra}
