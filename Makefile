@@ -27,7 +27,8 @@ lint: $(STAMP)
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/cycles.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	QUICK=$(QUICK) $(BIN)/python -m benchmarks.run $(BENCH_ARGS)
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak.run --report docs/soak.md

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from benchmarks import machine, plot
 from benchmarks.bench import Bench
-from benchmarks.parts import backlog, batches, cycles, waits
+from benchmarks.parts import backlog, batches, big, cycles, sql, waiters, waits
 from benchmarks.report import Goal, Section, render
 from benchmarks.scale import FULL, QUICK
 from benchmarks.stack import original
@@ -44,6 +44,11 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "batches": batches.on_postgres,
     "backlog": with_plot,
     "waits": waits.measure,
+    "waiters": waiters.measure,
+    "sweep": big.sweep,
+    "pages": big.pages,
+    "admin": big.admin,
+    "sql": sql.measure,
 }
 
 

@@ -26,6 +26,8 @@ class Scale:
     slow_samples: int
     #: Tasks whose start, or whose end, is waited for in a round.
     wakes: int
+    #: Workers that wait at once for one job.
+    idle_workers: int
     #: Tasks that each of the original's workers runs; there are eight.
     original_wakes: int
     #: Requests that wait at once, and for how long heartbeats are watched meanwhile.
@@ -48,6 +50,7 @@ FULL = Scale(
     samples=60,
     slow_samples=8,
     wakes=60,
+    idle_workers=100,
     original_wakes=4,
     waiters=10_000,
     watch_seconds=20.0,
@@ -66,6 +69,7 @@ QUICK = Scale(
     samples=12,
     slow_samples=5,
     wakes=15,
+    idle_workers=30,
     original_wakes=1,
     waiters=1_000,
     watch_seconds=3.0,

@@ -8,7 +8,7 @@ import sys
 import orjson
 import uvloop
 
-from benchmarks.driver import backlog, batches, cycles, ends, starts
+from benchmarks.driver import backlog, batches, cycles, ends, pages, starts, waiters
 
 KINDS = {
     "backlog": backlog.run,
@@ -17,7 +17,10 @@ KINDS = {
     "ends": ends.run,
     "ends_swept": ends.run_swept,
     "enlist": backlog.enlist,
+    "link": pages.link,
+    "pages": pages.run,
     "starts": starts.run,
+    "waiters": waiters.run,
 }
 
 

@@ -13,7 +13,6 @@ from benchmarks.stack.ours import Site, started
 
 WANTED = 0.010
 TRIED = 1.5
-IDLE = 100
 COUNTING = "benchmarks.counting:application"
 SWEEPER = [sys.executable, "-m", "benchmarks.child.sweeper"]
 
@@ -43,14 +42,15 @@ def measure(bench: Bench) -> Section:
 def _contenders(
     bench: Bench, site: Site, here: Any, there: Any, everybody: list[Any]
 ) -> dict[str, Any]:
+    idle = bench.scale.idle_workers
     starts = partial(bench.drive, "starts", samples=bench.scale.wakes, submit_to=here)
     ends = partial(bench.drive, "ends", samples=bench.scale.wakes, worker_at=here)
     swept = partial(ends.func, "ends_swept", *ends.args[1:], **ends.keywords)
     return {
         "start, one idle worker, same process": partial(starts, claim_from=[here], idle=1),
         "start, one idle worker, other process": partial(starts, claim_from=[there], idle=1),
-        f"start, {IDLE} idle workers, 2 processes": partial(
-            starts, claim_from=everybody, idle=IDLE
+        f"start, {idle} idle workers, 2 processes": partial(
+            starts, claim_from=everybody, idle=idle
         ),
         "end, same process": partial(ends, waiter_at=here),
         "end, other process": partial(ends, waiter_at=there),
@@ -98,13 +98,11 @@ def _body(section: Section, found: dict[str, list[Any]], theirs: dict[str, list[
         "before the submit is sent to the answer of a claim that waits (`Prefer: wait`); an end "
         "that from just before `completed` is sent to the answer of a waiting `GET`. Ends by the "
         "sweeper count from `completed_at`, which the database writes before the commit. Claims "
-        "are counted as statements in the database; each claim request looks once before it "
-        "waits, which the last column shows as part of them.",
+        "are counted as statements in the database; a worker that has finished sends a "
+        "new request, which looks before it waits; the last column says how many of those came.",
         "The original's workers are its own `JobManager` with its polling every 2 s; without "
         "Socket.IO, which its host would have to add. Its waiters use its long poll.",
-        table(
-            ["", "p50 ms", "p99 ms", "claims per task and process", "of these first looks"], rows
-        ),
+        table(["", "p50 ms", "p99 ms", "claims per task and process", "new claim requests"], rows),
     ]
     troubles = set()
     for name, results in found.items():
