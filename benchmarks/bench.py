@@ -64,9 +64,9 @@ class Bench:
         site.migrate()
         return self._with_tokens(site, tuple(site.ask("seed", str(USERS), str(JOBS))["tokens"]))
 
-    def original_sqlite_site(self, name: str) -> OriginalSite:
+    def original_sqlite_site(self, name: str, lock: bool) -> OriginalSite:
         """The original on a fresh SQLite file."""
-        site = OriginalSite(name, f"sqlite+aiosqlite:///{self.folder / name}.sqlite3")
+        site = OriginalSite(name, f"sqlite+aiosqlite:///{self.folder / name}.sqlite3", lock)
         site.prepare(JOBS)
         return site
 

@@ -56,8 +56,8 @@ def user() -> User:
 
 
 def session_maker():
-    """What makes sessions; on SQLite one at a time, as the README asks of the host."""
-    if not URL.startswith("sqlite"):
+    """What makes sessions; with SESSION_LOCK one at a time, as its README asks for SQLite."""
+    if not os.environ.get("SESSION_LOCK"):
         return plain_sessions
     lock = asyncio.Lock()
 

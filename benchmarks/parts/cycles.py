@@ -58,18 +58,22 @@ def on_postgres(bench: Bench) -> Section:
 def on_sqlite(bench: Bench) -> Section:
     """One process on a SQLite file, with the settings that each project ships."""
     asgi, wsgi = bench.sqlite_site("sqlite-uvicorn"), bench.sqlite_site("sqlite-granian")
-    other = bench.original_sqlite_site("sqlite-original")
-    with started(asgi.uvicorn(1), wsgi.granian(1), other.uvicorn(1)) as servers:
+    bare = bench.original_sqlite_site("sqlite-original", lock=False)
+    locked = bench.original_sqlite_site("sqlite-original-lock", lock=True)
+    with started(asgi.uvicorn(1), wsgi.granian(1), bare.uvicorn(1), locked.uvicorn(1)) as servers:
         ours = {
             "uvicorn ASGI, 1 worker": target(servers[0], asgi),
             "granian WSGI, 1 worker of 4 threads": target(servers[1], wsgi),
         }
-        originals = {"original, 1 process": target(servers[2], other)}
+        originals = {
+            "original, 1 process": target(servers[2], bare),
+            "original, 1 process, sessions take turns": target(servers[3], locked),
+        }
         found = _measure(bench, ours, originals, SQLITE_CONNECTIONS)
     section = Section("Full cycles over HTTP, SQLite")
     for name in ours:
         rate = found[name, 8, False]["rate"]
-        best = found["original, 1 process", 8, False]["rate"]
+        best = max(found[other, 8, False]["rate"] for other in originals)
         section.goals.append(
             Goal(
                 f"full cycles/s, SQLite, 1 process, 8 connections ({name})",
@@ -81,7 +85,8 @@ def on_sqlite(bench: Bench) -> Section:
             )
         )
     section.body += [
-        "The original's sessions take turns by a lock, as its README asks of a host with SQLite.",
+        "The original runs with the engine that it ships and, as its README asks of a host with "
+        "SQLite, with sessions that take turns by a lock; the goal is held against the better.",
         *_tables(found, ours, originals, SQLITE_CONNECTIONS),
     ]
     return section

@@ -56,15 +56,20 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class OriginalSite:
-    """The original on a database of its own; `database_url` is SQLAlchemy's."""
+    """The original on a database of its own; `database_url` is SQLAlchemy's.
+
+    With `lock` its sessions take turns, as its README asks of a host with SQLite.
+    """
 
     name: str
     database_url: str
+    lock: bool = False
 
     @property
     def env(self) -> dict[str, str]:
         """The environment of its processes; this project is not on their path."""
-        return clean_environment(DATABASE_URL=self.database_url)
+        lock = {"SESSION_LOCK": "1"} if self.lock else {}
+        return clean_environment(DATABASE_URL=self.database_url, **lock)
 
     def headers(self, user: int = 0) -> dict[str, str]:
         """Nothing: everybody is its one user."""
