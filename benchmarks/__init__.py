@@ -1,0 +1,1 @@
+"""What this job server does in a second, beside the FastAPI original: ``make bench``."""

@@ -1,0 +1,1 @@
+"""Small programs that run in the example site's own environment and print JSON."""

@@ -1,0 +1,31 @@
+"""A sweeper that sweeps when told: each line of its input is a running task whose lease ends now.
+
+It prints a line when it is ready and one after each sweep.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import django
+
+django.setup()
+
+from datetime import timedelta  # noqa: E402
+
+from zndraw_joblib.clock import Now  # noqa: E402
+from zndraw_joblib.models import Task  # noqa: E402
+from zndraw_joblib.sweeper import sweep  # noqa: E402
+
+
+def main() -> None:
+    # The first sweep opens the connection.
+    print(sweep(), flush=True)
+    for line in sys.stdin:
+        ended = Now() - timedelta(seconds=1)
+        Task.objects.filter(pk=line.strip()).update(lease_expires_at=ended)
+        print(sweep(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

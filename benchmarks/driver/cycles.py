@@ -1,0 +1,79 @@
+"""Full cycles: submit, claim, running, completed, each connection by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.driver.api import Client, supports
+from benchmarks.driver.meter import Meter, percentile
+from benchmarks.driver.wire import Failed, Target
+
+WARM_UP_SECONDS = 0.4
+
+
+@dataclass
+class Tally:
+    """What came about within the time."""
+
+    spans: list[float] = field(default_factory=list)
+    empty: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+
+
+async def run(
+    target: dict[str, Any], connections: int, seconds: float, start: bool = False
+) -> dict[str, Any]:
+    """Cycles a second; with `start` the claim starts the task and a cycle has three requests.
+
+    All workers serve one job, so a claim may get another connection's task.
+    """
+    clients = [Client(Target(**target)) for _ in range(connections)]
+    for client in clients:
+        await client.enlist(jobs=1)
+    wishes = {"start": True} if start else {}
+    if start and not await supports(clients[0], wishes):
+        return {"available": False}
+    await _all(clients, WARM_UP_SECONDS, wishes)
+    with Meter() as meter:
+        tally = await _all(clients, seconds, wishes)
+    for client in clients:
+        await client.leave()
+    return {
+        "available": True,
+        "rate": len(tally.spans) / seconds,
+        "p50": percentile(tally.spans, 0.5) if tally.spans else 0.0,
+        "p99": percentile(tally.spans, 0.99) if tally.spans else 0.0,
+        "empty": tally.empty,
+        "failures": tally.failures,
+        "share": meter.share,
+    }
+
+
+async def _all(clients: list[Client], seconds: float, wishes: dict[str, Any]) -> Tally:
+    tally = Tally()
+    end = time.perf_counter() + seconds
+    await asyncio.gather(*(_loop(client, end, wishes, tally) for client in clients))
+    return tally
+
+
+async def _loop(client: Client, end: float, wishes: dict[str, Any], tally: Tally) -> None:
+    while (begun := time.perf_counter()) < end:
+        try:
+            await client.submit()
+            task = await client.claim(**wishes)
+            if task is None:
+                tally.empty += 1
+                continue
+            await client.finish(task)
+        except Failed as failure:
+            tally.failures[str(failure)[:160]] += 1
+            # A server that fails at once must not be asked without a pause.
+            await asyncio.sleep(0.05)
+            continue
+        done = time.perf_counter()
+        if done <= end:
+            tally.spans.append(done - begun)

@@ -1,0 +1,96 @@
+"""From just before the submit to the moment an idle worker holds the task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from benchmarks.driver.api import Client
+from benchmarks.driver.meter import Meter, percentile
+from benchmarks.driver.wire import Failed, Target
+
+#: Seconds that an idle worker waits in one request.
+WAIT = 60
+#: Seconds between two submits: long enough for the last winner to be idle again.
+PAUSE = 0.04
+#: Seconds after which a task counts as never started.
+PATIENCE = 10.0
+
+
+async def run(
+    submit_to: dict[str, Any], claim_from: list[dict[str, Any]], idle: int, samples: int
+) -> dict[str, Any]:
+    """Times of `samples` tasks of one job, `idle` workers waiting, spread over `claim_from`."""
+    workers = []
+    for number in range(idle):
+        client = Client(Target(**claim_from[number % len(claim_from)]))
+        workers.append(await client.enlist(jobs=1))
+    submitter = Client(Target(**submit_to))
+    counters = [Client(Target(**server)) for server in _servers(claim_from)]
+    arrived: dict[int, asyncio.Future[float]] = {}
+    waiting = [asyncio.create_task(_work(worker, arrived)) for worker in workers]
+    # All are in line, and their first looks at the database are over.
+    await asyncio.sleep(1.0 + 0.02 * idle)
+    before = [await _claims(counter) for counter in counters]
+    requests = _requests(workers)
+    spans: list[float] = []
+    lost = 0
+    with Meter() as meter:
+        for number in range(samples):
+            arrived[number] = asyncio.get_running_loop().create_future()
+            begun = time.perf_counter()
+            await submitter.submit(payload={"n": number})
+            try:
+                spans.append(await asyncio.wait_for(arrived[number], PATIENCE) - begun)
+            except TimeoutError:
+                lost += 1
+            await asyncio.sleep(PAUSE)
+    after = [await _claims(counter) for counter in counters]
+    asked = _requests(workers) - requests
+    for task in waiting:
+        task.cancel()
+    failures = await asyncio.gather(*waiting, return_exceptions=True)
+    for worker in workers:
+        worker.connection.close()
+        await worker.leave()
+    tried = [last - first for last, first in zip(after, before, strict=True)]
+    return {
+        "spans": spans,
+        "p50": percentile(spans, 0.5),
+        "p99": percentile(spans, 0.99),
+        "lost": lost,
+        # For each task and process; a request's own first look is one of them.
+        "tried": sum(tried) / samples / len(counters),
+        "first_looks": asked / samples / len(counters),
+        "failures": [repr(f) for f in failures if not isinstance(f, asyncio.CancelledError)],
+        "share": meter.share,
+    }
+
+
+def _servers(targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({server["port"]: server for server in targets}.values())
+
+
+async def _claims(counter: Client) -> int:
+    answer = await counter.connection.ask("GET", "/bench/claims")
+    return int(answer["claims"])
+
+
+def _requests(workers: list[Client]) -> int:
+    return sum(getattr(worker, "claims_sent", 0) for worker in workers)
+
+
+async def _work(worker: Client, arrived: dict[int, asyncio.Future[float]]) -> None:
+    worker.claims_sent = 0  # type: ignore[attr-defined]
+    while True:
+        worker.claims_sent += 1  # type: ignore[attr-defined]
+        task = await worker.claim(wait=WAIT)
+        now = time.perf_counter()
+        if task is None:
+            continue
+        future = arrived.get(task["payload"].get("n", -1))
+        if future is None or future.done():
+            raise Failed(f"a task came twice, or was never submitted: {task}")
+        future.set_result(now)
+        await worker.finish(task)

@@ -1,0 +1,138 @@
+"""Latency of single requests against the number of pending tasks."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any
+
+from benchmarks.bench import Bench, rounds, target
+from benchmarks.driver.meter import percentile
+from benchmarks.parts.cycles import RECOMMENDED
+from benchmarks.report import Goal, Section, ms, table, times
+from benchmarks.stack.ours import started
+
+JOBS = (1, 10, 100)
+VERBS = ("submit", "claim", "GET pending task", "GET claimed task", "heartbeat")
+GOALS = {
+    "submit": ("submit",),
+    "claim": ("claim",),
+    "GET task": ("GET pending task", "GET claimed task"),
+    "heartbeat": ("heartbeat",),
+}
+LIMIT = 1.2
+#: Seconds that a round takes at most, each of ours and of the original.
+PATIENCE = 60.0
+
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The median of the rounds' medians and the 99th percentile of all, in seconds."""
+
+    p50: float
+    p99: float
+    samples: int
+
+
+#: By backlog, number of jobs (or `ORIGINAL`) and verb.
+Found = dict[tuple[int, int | str, str], Latency]
+
+
+def measure(bench: Bench) -> tuple[Section, Found]:
+    """One server for each backlog, all up at once, so that each round visits them all."""
+    sites = {n: bench.site(f"backlog-{n}", f"backlog-{n}") for n in bench.scale.backlogs}
+    others = {n: bench.original_site(f"backlog-{n}", f"original-{n}") for n in bench.scale.backlogs}
+    with ExitStack() as stack:
+        servers = stack.enter_context(started(*(site.granian() for site in sites.values())))
+        slow = stack.enter_context(started(*(site.uvicorn() for site in others.values())))
+        ours = {}
+        for (backlog, site), server in zip(sites.items(), servers, strict=True):
+            whom = target(server, site)
+            workers = bench.drive("enlist", target=whom, jobs=JOBS)
+            for jobs, worker in zip(JOBS, workers, strict=True):
+                ours[backlog, jobs] = {"target": whom, "worker": worker, "jobs": jobs}
+        theirs = {}
+        for (backlog, other), server in zip(others.items(), slow, strict=True):
+            whom = target(server, other)
+            (worker,) = bench.drive("enlist", target=whom, jobs=JOBS[:1])
+            theirs[backlog, ORIGINAL] = {"target": whom, "worker": worker, "jobs": 1}
+        visit = partial(bench.drive, "backlog", seconds=PATIENCE)
+        samples, slow_samples = bench.scale.samples, bench.scale.slow_samples
+        results = rounds(
+            bench,
+            {
+                "ours": partial(visit, places=[*ours.values()], samples=samples, warm_up=5),
+                ORIGINAL: partial(
+                    visit, places=[*theirs.values()], samples=slow_samples, warm_up=1
+                ),
+            },
+        )
+    found = {**_latencies([*ours], results["ours"]), **_latencies([*theirs], results[ORIGINAL])}
+    return _section(bench.scale.backlogs, found), found
+
+
+def _latencies(places: list[tuple[int, int | str]], results: list[Any]) -> Found:
+    found: Found = {}
+    for number, (backlog, jobs) in enumerate(places):
+        gone = [result["spans"][number] for result in results]
+        for verb in gone[0]:
+            every = [span for spans in gone for span in spans[verb]]
+            p50 = median(percentile(spans[verb], 0.5) for spans in gone)
+            found[backlog, jobs, verb] = Latency(p50, percentile(every, 0.99), len(every))
+    return found
+
+
+def _section(backlogs: tuple[int, ...], found: Found) -> Section:
+    none, most = backlogs[0], backlogs[-1]
+    section = Section("Latency against the backlog")
+    for name, verbs in GOALS.items():
+        ratios = {
+            (verb, jobs): found[most, jobs, verb].p50 / found[none, jobs, verb].p50
+            for verb in verbs
+            for jobs in JOBS
+        }
+        (verb, jobs), worst = max(ratios.items(), key=lambda item: item[1])
+        theirs, ratio = "", times(worst)
+        if (most, ORIGINAL, verb) in found:
+            first, last = (found[n, ORIGINAL, verb].p50 for n in (none, most))
+            theirs = f"{ms(first)} → {ms(last)} ms, {times(last / first)}"
+        first, last = found[none, jobs, verb].p50, found[most, jobs, verb].p50
+        section.goals.append(
+            Goal(
+                f"{name} at {most:,} pending over at {none:,}, p50; the worst of "
+                f"{' and '.join(verbs)} with {', '.join(map(str, JOBS))} jobs ({verb}, {jobs})",
+                f"{LIMIT} or less",
+                f"{ms(first)} → {ms(last)} ms",
+                theirs,
+                ratio,
+                worst <= LIMIT,
+            )
+        )
+    rows = []
+    for verb in VERBS:
+        for jobs in (*JOBS, ORIGINAL):
+            cells = [found.get((backlog, jobs, verb)) for backlog in backlogs]
+            present = [cell for cell in cells if cell]
+            if present:
+                rows.append(
+                    [
+                        verb,
+                        jobs,
+                        *(f"{ms(c.p50)} / {ms(c.p99)}" if c else "" for c in cells),
+                        times(present[-1].p50 / present[0].p50),
+                    ]
+                )
+    section.body += [
+        f"Over HTTP on one connection, {RECOMMENDED}; p50 / p99 in ms. The worker registered 1, "
+        "10 or 100 jobs; one job holds 90 % of the backlog, 47 share the rest unevenly, the others "
+        "have none. At no backlog the table holds finished tasks. Each sample submits one task, "
+        "claims one and finishes it, so that the backlog stays as long. A pending task's answer "
+        "says its place in the queue.",
+        "![Latency against backlog](performance.svg)",
+        table(["request", "jobs", *(f"{n:,} pending" for n in backlogs), "last over first"], rows),
+    ]
+    return section

@@ -1,0 +1,173 @@
+"""What is done to a table of a million tasks: a sweep, pages of a room, the admin's list."""
+
+from __future__ import annotations
+
+import base64
+import json
+from functools import partial
+from statistics import median
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from benchmarks.bench import Bench, target
+from benchmarks.driver.meter import percentile
+from benchmarks.report import Goal, Section, ms, table
+from benchmarks.stack.ours import started
+from benchmarks.stack.processes import BenchError
+
+SWEEP_SECONDS = 10.0
+#: The largest size in the second half of a sweep over that in the first.
+FLAT = 1.1
+PAGE_P95 = 0.050
+LONG = "500 long"
+ADMIN_SECONDS = 1.0
+STATUSES = (None, "pending", "running", "completed", "failed")
+
+
+def sweep(bench: Bench) -> Section:
+    """One sweep of all dead workers, each time on a fresh copy."""
+    scale, found = bench.scale, []
+    # Three, for each needs its copy of the table.
+    for number in range(min(3, scale.rounds)):
+        site = bench.site("big", f"sweep-{number}")
+        found.append(site.ask("sweep_once", timeout=600))
+        bench.postgres.drop(site.name)
+    seconds = median(once["seconds"] for once in found)
+    slope = median(once["slope"] for once in found)
+    held = scale.big // 10
+    whole = all(once["changed"] == held and once["workers"] == scale.dead_workers for once in found)
+    section = Section("Sweep")
+    what = f"sweep of {scale.dead_workers:,} dead workers with {held:,} tasks among {scale.big:,}"
+    section.goals += [
+        Goal(
+            what,
+            f"under {SWEEP_SECONDS:.0f} s",
+            f"{seconds:.1f} s" if whole else f"{seconds:.1f} s, and not all was swept",
+            met=whole and seconds < SWEEP_SECONDS,
+        ),
+        Goal(
+            f"{what}: memory in the second half of the time over that in the first",
+            f"flat ({FLAT} or less)",
+            f"{slope:.2f}",
+            met=slope <= FLAT,
+        ),
+    ]
+    rows = [
+        [
+            f"{once['seconds']:.1f}",
+            f"{once['flushed']:.1f}",
+            f"{once['growth'] / 2**20:.0f}",
+            f"{once['slope']:.2f}",
+            once["report"],
+        ]
+        for once in found
+    ]
+    section.body.append(
+        table(["s", "s until all news was sent", "growth MiB", "second half", "report"], rows)
+    )
+    return section
+
+
+def pages(bench: Bench) -> Section:
+    """Pages of a room at the start, in the middle and far down, of all and of one status."""
+    site = bench.site("big", "pages")
+    with started(site.granian()) as (server,):
+        whom = target(server, site)
+        paths = {}
+        for status in STATUSES:
+            for where, group in _paths(bench, whom, status).items():
+                paths[f"{status or 'all'}, {where}"] = group
+        found = bench.drive("pages", target=whom, paths=paths)
+    p95 = {name: percentile(spans, 0.95) for name, spans in found["spans"].items()}
+    section = Section("Pages of a room's tasks")
+    kinds = {
+        "default length": [name for name in p95 if not name.endswith(LONG)],
+        "longest pages": [name for name in p95 if name.endswith(LONG)],
+    }
+    for kind, names in kinds.items():
+        slowest = max(names, key=lambda name: p95[name])
+        section.goals.append(
+            Goal(
+                f"task list of a room with {bench.scale.big:,} tasks, {kind}: p95 of the slowest "
+                f"({slowest})",
+                f"{ms(PAGE_P95)} ms or less",
+                f"{ms(p95[slowest])} ms",
+                met=p95[slowest] <= PAGE_P95,
+            )
+        )
+    rows = [
+        [name, median(found["lengths"][name]), ms(percentile(spans, 0.5)), ms(p95[name])]
+        for name, spans in found["spans"].items()
+    ]
+    section.body += [
+        "`GET rooms/{room}/tasks` with and without `?status=`, pages of the default length and, "
+        "for the first one, of 500. Later pages are those that a cursor names which points into "
+        "the middle, or nearly to the end, of the list.",
+        table(["page", "tasks on it", "p50 ms", "p95 ms"], rows),
+    ]
+    return section
+
+
+def _paths(bench: Bench, whom: dict[str, Any], status: str | None) -> dict[str, list[str]]:
+    """Paths of first, middle and far pages."""
+    query = {} if status is None else {"status": status}
+    first = f"/v1/joblib/rooms/bench/tasks?{urlencode(query)}"
+    condition = "room_id = 'bench'" + (f" AND status = '{status}'" if status else "")
+    with bench.postgres.connect("pages") as connection:
+        (count,) = connection.execute(
+            f"SELECT count(*) FROM zndraw_joblib_task WHERE {condition}".encode()
+        ).fetchone() or (0,)
+        groups = {"first": [first], f"first, {LONG}": [f"{first}&limit=500"]}
+        for where, share in (("middle", 0.5), ("far", 0.98)):
+            anchors = connection.execute(
+                f"SELECT created_at, id::text FROM zndraw_joblib_task WHERE {condition}"
+                " ORDER BY created_at DESC, id DESC OFFSET %s LIMIT 20".encode(),
+                [int(share * count)],
+            ).fetchall()
+            move = partial(_moved, bench.drive("link", target=whom, path=first))
+            groups[where] = [move(created.isoformat(), pk) for created, pk in anchors]
+    times = bench.scale.pages
+    return {where: (group * times)[:times] for where, group in groups.items() if group}
+
+
+def _moved(link: str, created: str, pk: str) -> str:
+    """The path of the page after this task, made from the link to the second page.
+
+    Raises
+    ------
+    BenchError
+        The cursor is no longer two texts in JSON in base64.
+    """
+    split = urlsplit(link)
+    query = {name: values[0] for name, values in parse_qs(split.query).items()}
+    try:
+        cursor = query["cursor"]
+        texts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if len(texts) != 2 or len(texts[1]) != len(pk):
+            raise ValueError(texts)
+    except (KeyError, ValueError) as error:
+        raise BenchError(f"no cursor that could be moved in {link!r}") from error
+    moved = base64.urlsafe_b64encode(json.dumps([created, pk]).encode()).decode().rstrip("=")
+    return f"{split.path}?{urlencode({**query, 'cursor': moved})}"
+
+
+def admin(bench: Bench) -> Section:
+    """The list of tasks as a superuser sees it."""
+    site = bench.site("big", "admin")
+    found = site.ask("admin_list", str(bench.scale.rounds))
+    seconds = median(found["spans"])
+    section = Section("Admin")
+    section.goals.append(
+        Goal(
+            f"admin task list with {bench.scale.big:,} tasks",
+            f"under {ms(ADMIN_SECONDS)} ms",
+            f"{ms(seconds)} ms",
+            met=seconds < ADMIN_SECONDS,
+        )
+    )
+    section.body.append(
+        "`GET /admin/zndraw_joblib/task/` by a superuser through Django's test client, after one "
+        f"request that compiles the templates: {', '.join(map(ms, found['spans']))} ms; the page "
+        f"has {found['bytes'] / 1024:.0f} KiB."
+    )
+    return section

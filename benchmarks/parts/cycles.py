@@ -1,0 +1,168 @@
+"""Full task cycles a second over HTTP, on PostgreSQL and on SQLite."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import Any
+
+from benchmarks.bench import Bench, middle, rounds, target
+from benchmarks.report import Goal, Section, ms, per_second, table, times
+from benchmarks.stack.ours import started
+
+SQLITE_CONNECTIONS = (1, 8)
+RECOMMENDED = "granian WSGI, 2 workers of 4 threads"
+
+
+def on_postgres(bench: Bench) -> Section:
+    """Ours on the simple and the recommended deployment, the original with 1 and 2 processes."""
+    names = ("cycles-uvicorn-1", "cycles-uvicorn-2", "cycles-granian")
+    one, two, many = (bench.site("history", name) for name in names)
+    first, second = (bench.original_site("history", f"cycles-original-{n}") for n in (1, 2))
+    with started(
+        one.uvicorn(1), two.uvicorn(2), many.granian(), first.uvicorn(1), second.uvicorn(2)
+    ) as servers:
+        ours = {
+            "uvicorn ASGI, 1 worker": target(servers[0], one),
+            "uvicorn ASGI, 2 workers": target(servers[1], two),
+            RECOMMENDED: target(servers[2], many),
+        }
+        originals = {
+            "original, 1 process": target(servers[3], first),
+            "original, 2 processes": target(servers[4], second),
+        }
+        found = _measure(bench, ours, originals, bench.scale.connections)
+    section = Section("Full cycles over HTTP, PostgreSQL")
+    for connections in bench.scale.connections:
+        best = max(found[name, connections, False]["rate"] for name in originals)
+        rate = found[RECOMMENDED, connections, False]["rate"]
+        section.goals.append(
+            Goal(
+                f"full cycles/s, PostgreSQL, {connections} connections ({RECOMMENDED})",
+                "4 times the original or more",
+                per_second(rate),
+                per_second(best),
+                times(rate / best),
+                rate >= 4 * best,
+            )
+        )
+    section.body += [
+        "A cycle is submit, claim, running, completed: four requests, or three when the claim "
+        f"says `start`. All workers serve one job; {bench.scale.history:,} finished tasks are "
+        "there before. The goal is held against the better of the original's two figures.",
+        *_tables(found, ours, originals, bench.scale.connections),
+    ]
+    return section
+
+
+def on_sqlite(bench: Bench) -> Section:
+    """One process on a SQLite file, with the settings that each project ships."""
+    asgi, wsgi = bench.sqlite_site("sqlite-uvicorn"), bench.sqlite_site("sqlite-granian")
+    bare = bench.original_sqlite_site("sqlite-original", lock=False)
+    locked = bench.original_sqlite_site("sqlite-original-lock", lock=True)
+    with started(asgi.uvicorn(1), wsgi.granian(1), bare.uvicorn(1), locked.uvicorn(1)) as servers:
+        ours = {
+            "uvicorn ASGI, 1 worker": target(servers[0], asgi),
+            "granian WSGI, 1 worker of 4 threads": target(servers[1], wsgi),
+        }
+        originals = {
+            "original, 1 process": target(servers[2], bare),
+            "original, 1 process, sessions take turns": target(servers[3], locked),
+        }
+        found = _measure(bench, ours, originals, SQLITE_CONNECTIONS)
+    section = Section("Full cycles over HTTP, SQLite")
+    for name in ours:
+        rate = found[name, 8, False]["rate"]
+        best = max(found[other, 8, False]["rate"] for other in originals)
+        section.goals.append(
+            Goal(
+                f"full cycles/s, SQLite, 1 process, 8 connections ({name})",
+                "3 times the original or more",
+                per_second(rate),
+                per_second(best),
+                times(rate / best),
+                rate >= 3 * best,
+            )
+        )
+    section.body += [
+        "The original runs with the engine that it ships and, as its README asks of a host with "
+        "SQLite, with sessions that take turns by a lock; the goal is held against the better.",
+        *_tables(found, ours, originals, SQLITE_CONNECTIONS),
+    ]
+    return section
+
+
+def _measure(
+    bench: Bench,
+    ours: dict[str, Any],
+    originals: dict[str, Any],
+    counts: tuple[int, ...],
+) -> dict[tuple[str, int, bool], dict[str, Any]]:
+    contenders = {}
+    for name, whom in {**ours, **originals}.items():
+        for connections in counts:
+            for start in (False, True) if name in ours else (False,):
+                contenders[name, connections, start] = partial(
+                    bench.drive,
+                    "cycles",
+                    target=whom,
+                    connections=connections,
+                    seconds=bench.scale.seconds,
+                    start=start,
+                )
+    found: dict[tuple[str, int, bool], dict[str, Any]] = {}
+    for key, results in rounds(bench, contenders).items():
+        if not results[0]["available"]:
+            found[key] = {"available": False}
+            continue
+        failures: Counter[str] = Counter()
+        for result in results:
+            failures.update(result["failures"])
+        found[key] = {
+            "available": True,
+            "failures": failures,
+            **{name: middle(results, name) for name in ("rate", "p50", "p99", "empty")},
+        }
+    return found
+
+
+def _tables(
+    found: dict[tuple[str, int, bool], dict[str, Any]],
+    ours: dict[str, Any],
+    originals: dict[str, Any],
+    counts: tuple[int, ...],
+) -> list[str]:
+    rows, troubles = [], []
+    for connections in counts:
+        best = max(found[name, connections, False]["rate"] for name in originals)
+        for start in (False, True):
+            for name in (*ours, *originals):
+                cell = found.get((name, connections, start))
+                if cell is None:
+                    continue
+                label = f"{name}, claim with `start`" if start else name
+                if not cell["available"]:
+                    rows.append([connections, label, "not available", "", "", ""])
+                    continue
+                ratio = times(cell["rate"] / best) if best else ""
+                rows.append(
+                    [
+                        connections,
+                        label,
+                        per_second(cell["rate"]),
+                        ratio,
+                        ms(cell["p50"]),
+                        ms(cell["p99"]),
+                    ]
+                )
+                if cell["empty"]:
+                    troubles.append(
+                        f"{label}, {connections} connections: {cell['empty']:.0f} claims in a "
+                        "round were answered with no task although some were pending."
+                    )
+                troubles += [
+                    f"{label}, {connections} connections: {number} times `{failure}`"
+                    for failure, number in cell["failures"].most_common(3)
+                ]
+    head = ["connections", "server", "cycles/s", "over the original", "p50 ms", "p99 ms"]
+    return [table(head, rows), *(["\n".join(f"- {line}" for line in troubles)] if troubles else [])]

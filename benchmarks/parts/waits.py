@@ -1,0 +1,114 @@
+"""How soon a worker has a task that was submitted, and a waiter learns that it ended."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Any
+
+from benchmarks.bench import Bench, middle, rounds, target
+from benchmarks.driver.meter import percentile
+from benchmarks.report import Goal, Section, ms, table, times
+from benchmarks.stack.ours import Site, started
+
+WANTED = 0.010
+TRIED = 1.5
+COUNTING = "benchmarks.counting:application"
+SWEEPER = [sys.executable, "-m", "benchmarks.child.sweeper"]
+
+
+def measure(bench: Bench) -> Section:
+    """Ours in two server processes; the original's own worker and its long poll."""
+    site = bench.site("history", "waits")
+    other = bench.original_site("history", "waits-original")
+    with started(site.uvicorn(1, COUNTING), site.uvicorn(1, COUNTING), other.uvicorn()) as servers:
+        first, second, original = servers
+        address = f"http://127.0.0.1:{original.port}"
+        theirs = other.run("original_waits.py", address, str(bench.scale.original_wakes))
+        here, there = target(first, site), target(second, site)
+        # A user may have 50 workers: a hundred are several users'.
+        everybody = [
+            target(server, site, user)
+            for user in range(len(site.tokens))
+            for server in (first, second)
+        ]
+        found = rounds(bench, _contenders(bench, site, here, there, everybody))
+    section = Section("Submit to start, end to waiter")
+    _goals(section, found, theirs)
+    _body(section, found, theirs)
+    return section
+
+
+def _contenders(
+    bench: Bench, site: Site, here: Any, there: Any, everybody: list[Any]
+) -> dict[str, Any]:
+    idle = bench.scale.idle_workers
+    starts = partial(bench.drive, "starts", samples=bench.scale.wakes, submit_to=here)
+    ends = partial(bench.drive, "ends", samples=bench.scale.wakes, worker_at=here)
+    swept = partial(ends.func, "ends_swept", *ends.args[1:], **ends.keywords)
+    return {
+        "start, one idle worker, same process": partial(starts, claim_from=[here], idle=1),
+        "start, one idle worker, other process": partial(starts, claim_from=[there], idle=1),
+        f"start, {idle} idle workers, 2 processes": partial(
+            starts, claim_from=everybody, idle=idle
+        ),
+        "end, same process": partial(ends, waiter_at=here),
+        "end, other process": partial(ends, waiter_at=there),
+        "end, by the sweeper": partial(swept, waiter_at=here, sweeper=SWEEPER, env=site.env),
+    }
+
+
+def _goals(section: Section, found: dict[str, list[Any]], theirs: dict[str, list[float]]) -> None:
+    for name, results in found.items():
+        p50 = middle(results, "p50")
+        original = percentile(theirs["starts" if name.startswith("start") else "ends"], 0.5)
+        section.goals.append(
+            Goal(
+                f"{name}, p50",
+                f"{ms(WANTED)} ms or less",
+                f"{ms(p50)} ms",
+                f"{ms(original)} ms",
+                times(original / p50),
+                p50 <= WANTED and not sum(result.get("lost", 0) for result in results),
+            )
+        )
+        if "tried" in results[0] and "2 processes" in name:
+            tried = middle(results, "tried")
+            section.goals.append(
+                Goal(
+                    f"{name}: claims tried per task and process",
+                    f"{TRIED} or fewer",
+                    f"{tried:.2f}" if tried else "could not be counted",
+                    met=tried <= TRIED if tried else None,
+                )
+            )
+
+
+def _body(section: Section, found: dict[str, list[Any]], theirs: dict[str, list[float]]) -> None:
+    rows = []
+    for name, results in found.items():
+        every = [span for result in results for span in result["spans"]]
+        tried = f"{middle(results, 'tried'):.2f}" if "tried" in results[0] else ""
+        looks = f"{middle(results, 'first_looks'):.2f}" if "tried" in results[0] else ""
+        rows.append([name, ms(middle(results, "p50")), ms(percentile(every, 0.99)), tried, looks])
+    for name, key in (("original, start", "starts"), ("original, end", "ends")):
+        rows.append([name, *(ms(percentile(theirs[key], share)) for share in (0.5, 0.99)), "", ""])
+    section.body += [
+        "On uvicorn, two processes with a Valkey between them. A start is the time from just "
+        "before the submit is sent to the answer of a claim that waits (`Prefer: wait`); an end "
+        "that from just before `completed` is sent to the answer of a waiting `GET`. Ends by the "
+        "sweeper count from `completed_at`, which the database writes before the commit. Claims "
+        "are counted as statements in the database; a worker that has finished sends a "
+        "new request, which looks before it waits; the last column says how many of those came.",
+        "The original's workers are its own `JobManager` with its polling every 2 s; without "
+        "Socket.IO, which its host would have to add. Its waiters use its long poll.",
+        table(["", "p50 ms", "p99 ms", "claims per task and process", "new claim requests"], rows),
+    ]
+    troubles = set()
+    for name, results in found.items():
+        for result in results:
+            troubles |= {f"- {name}: {failure}" for failure in result.get("failures", ())}
+            if lost := result.get("lost"):
+                troubles.add(f"- {name}: {lost} tasks were not started within 10 s")
+    if troubles:
+        section.body.append("\n".join(sorted(troubles)))

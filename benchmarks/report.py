@@ -1,0 +1,99 @@
+"""The report: goals met or not, computed from what was measured, and the tables behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One line of the table of goals; `met` is None where nothing could be said."""
+
+    what: str
+    goal: str
+    ours: str
+    original: str = ""
+    ratio: str = ""
+    met: bool | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The last cell."""
+        return {True: "met", False: "**not met**", None: "not available"}[self.met]
+
+
+@dataclass
+class Section:
+    """What one part of the run found out."""
+
+    title: str
+    goals: list[Goal] = field(default_factory=list)
+    #: Paragraphs and tables in Markdown.
+    body: list[str] = field(default_factory=list)
+    #: Shares of a core that the driver took, and how long the part took in seconds.
+    shares: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def ms(seconds: float) -> str:
+    """A time in milliseconds, with as many digits as say something."""
+    value = 1000 * seconds
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def per_second(rate: float) -> str:
+    """A rate."""
+    return f"{rate:.1f}" if rate < 100 else f"{rate:,.0f}"
+
+
+def times(ratio: float) -> str:
+    """A ratio."""
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}"
+
+
+def render(
+    sections: Sequence[Section], facts: dict[str, str], commands: Sequence[str], quick: bool
+) -> str:
+    """The whole report in Markdown."""
+    kind = "a quick run, for orientation only" if quick else "the last full run"
+    parts = [
+        "# Performance",
+        f"The figures of {kind} of `make bench`. Everything on this page is written by "
+        "`python -m benchmarks.run`; nothing is filled in by hand. `original` is the FastAPI "
+        "project `zndraw-joblib` 0.1.7, measured in the same run on the same machine and the same "
+        "PostgreSQL server, its authentication stubbed out. Requests to this project carry a "
+        "token, which is checked, and pass the throttles of the example project as it comes.",
+        "## Goals",
+        table(
+            ["what", "goal", "this project", "original", "ratio", "goal"],
+            [
+                [goal.what, goal.goal, goal.ours, goal.original, goal.ratio, goal.verdict]
+                for section in sections
+                for goal in section.goals
+            ],
+        ),
+        "## The machine and the commands",
+        table(["", ""], facts.items()),
+        "\n".join(["```console", *(f"$ {command}" for command in commands), "```"]),
+    ]
+    for section in sections:
+        parts += [f"## {section.title}", *section.body, _effort(section)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _effort(section: Section) -> str:
+    text = f"This part took {section.seconds:.0f} s."
+    if section.shares:
+        mean = sum(section.shares) / len(section.shares)
+        text += (
+            f" The driver took {100 * mean:.0f} % of one core on average and "
+            f"{100 * max(section.shares):.0f} % at most."
+        )
+    return text

@@ -1,0 +1,1 @@
+"""What is measured: databases, servers of this project, servers of the original."""

@@ -1,0 +1,115 @@
+"""The FastAPI original, in an environment of its own because its package has our name."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.stack.processes import (
+    ROOT,
+    SCRATCH,
+    BenchError,
+    Server,
+    clean_environment,
+    free_port,
+    serving,
+)
+
+ENVIRONMENT = SCRATCH / "original"
+PYTHON = ENVIRONMENT / "bin" / "python"
+SOURCES = ROOT / "benchmarks" / "original"
+#: Newer SQLAlchemy does not go with it; uvicorn with the extras that ours has too.
+REQUIREMENTS = (
+    "zndraw-joblib==0.1.7",
+    "sqlalchemy<2.1",
+    "uvicorn[standard]",
+    "aiosqlite",
+    "asyncpg",
+)
+
+
+def ensure() -> None:
+    """Make the environment if it is not there; takes a minute."""
+    done = ENVIRONMENT / "installed.json"
+    if done.exists() and json.loads(done.read_text()) == list(REQUIREMENTS):
+        return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)], check=True)
+    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([str(PYTHON), *install, *REQUIREMENTS], check=True)
+    done.write_text(json.dumps(REQUIREMENTS))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the environment holds, by distribution."""
+    names = ["zndraw-joblib", "fastapi", "uvicorn", "sqlalchemy", "asyncpg", "aiosqlite"]
+    code = (
+        "import json, sys; from importlib.metadata import version;"
+        "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
+    )
+    done = subprocess.run([str(PYTHON), "-c", code, *names], capture_output=True, check=True)
+    return dict(json.loads(done.stdout))
+
+
+@dataclass(frozen=True)
+class OriginalSite:
+    """The original on a database of its own; `database_url` is SQLAlchemy's.
+
+    With `lock` its sessions take turns, as its README asks of a host with SQLite.
+    """
+
+    name: str
+    database_url: str
+    lock: bool = False
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of its processes; this project is not on their path."""
+        lock = {"SESSION_LOCK": "1"} if self.lock else {}
+        return clean_environment(DATABASE_URL=self.database_url, **lock)
+
+    def headers(self, user: int = 0) -> dict[str, str]:
+        """Nothing: everybody is its one user."""
+        return {}
+
+    def prepare(self, jobs: int) -> None:
+        """Make the tables, the user and so many jobs."""
+        self.run("original_app.py", str(jobs))
+
+    def run(self, script: str, *arguments: str, timeout: float = 300) -> Any:
+        """Run one of `benchmarks/original` here; returns the JSON that it prints, if any.
+
+        Raises
+        ------
+        BenchError
+            It failed, or took longer than `timeout` seconds.
+        """
+        try:
+            done = subprocess.run(
+                [str(PYTHON), str(SOURCES / script), *arguments],
+                env=self.env,
+                cwd=SCRATCH,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            raise BenchError(f"{script} failed: {error.stderr[-2000:]}") from error
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"{script} took longer than {timeout:.0f} s") from error
+        lines = done.stdout.strip().splitlines()
+        return json.loads(lines[-1]) if lines else None
+
+    def uvicorn(self, workers: int = 1) -> AbstractContextManager[Server]:
+        """Serve it."""
+        port = free_port()
+        command = [
+            *(str(PYTHON), "-m", "uvicorn", "original_app:app", "--app-dir", str(SOURCES)),
+            *("--port", str(port), "--workers", str(workers)),
+            *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "2"),
+        ]
+        return serving(f"{self.name}-{workers}-{port}", command, port, self.env, SCRATCH)

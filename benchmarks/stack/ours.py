@@ -1,0 +1,115 @@
+"""Our project: the example site on a database of its own, under several servers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.stack.processes import (
+    ROOT,
+    BenchError,
+    Server,
+    clean_environment,
+    free_port,
+    serving,
+)
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Site:
+    """A configured example site: its database, its Redis and who may log in."""
+
+    name: str
+    database_url: str
+    redis_url: str
+    data_dir: Path
+    tokens: tuple[str, ...] = ()
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of a process of this site."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        return clean_environment(
+            DATABASE_URL=self.database_url,
+            REDIS_URL=self.redis_url,
+            DATA_DIR=str(self.data_dir),
+            SECRET_KEY="benchmarks",
+            DJANGO_SETTINGS_MODULE="example_project.settings",
+            PYTHONPATH=str(ROOT),
+            PGAPPNAME=self.name,
+            **self.extra,
+        )
+
+    def headers(self, user: int = 0) -> dict[str, str]:
+        """What makes a request that user's."""
+        return {"Authorization": f"Token {self.tokens[user % len(self.tokens)]}"}
+
+    def run(self, *arguments: str, timeout: float = 300) -> str:
+        """Run Python in this site; returns its output.
+
+        Raises
+        ------
+        BenchError
+            It failed, or took longer than `timeout` seconds.
+        """
+        try:
+            done = subprocess.run(
+                [sys.executable, *arguments],
+                env=self.env,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            raise BenchError(f"{arguments} failed: {error.stderr[-2000:]}") from error
+        except subprocess.TimeoutExpired as error:
+            raise BenchError(f"{arguments} took longer than {timeout:.0f} s") from error
+        return done.stdout
+
+    def ask(self, module: str, *arguments: str, timeout: float = 300) -> Any:
+        """Run one of `benchmarks.child` in this site; returns the JSON that it prints last."""
+        output = self.run("-m", f"benchmarks.child.{module}", *arguments, timeout=timeout)
+        return json.loads(output.strip().splitlines()[-1])
+
+    def migrate(self) -> None:
+        """Make the tables."""
+        self.run("manage.py", "migrate", "-v0")
+
+    def uvicorn(
+        self, workers: int = 1, application: str = "example_project.asgi:application"
+    ) -> AbstractContextManager[Server]:
+        """The simple deployment: everything on ASGI."""
+        port = free_port()
+        command = [
+            *(str(BIN / "uvicorn"), application, "--port", str(port), "--workers", str(workers)),
+            *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "2"),
+        ]
+        return serving(f"{self.name}-uvicorn-{workers}-{port}", command, port, self.env)
+
+    def granian(self, workers: int = 2, threads: int = 4) -> AbstractContextManager[Server]:
+        """The recommended deployment's server of short requests, on WSGI."""
+        port = free_port()
+        command = [
+            *(str(BIN / "granian"), "--interface", "wsgi", "example_project.wsgi:application"),
+            *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)),
+            *("--blocking-threads", str(threads), "--no-access-log", "--log-level", "warning"),
+        ]
+        return serving(f"{self.name}-granian-{workers}-{port}", command, port, self.env)
+
+
+@contextmanager
+def started(*servers: AbstractContextManager[Server]) -> Any:
+    """Start servers side by side; gives them when all answer."""
+    with ExitStack() as stack:
+        running = [stack.enter_context(server) for server in servers]
+        yield [server.wait_ready() for server in running]
