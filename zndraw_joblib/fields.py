@@ -11,11 +11,18 @@ from django.db import models
 
 #: The exponent of a number.
 _EXPONENT = re.compile(rb"(?<=[\[:,])-?[0-9][0-9.]*[eE][+-]?([0-9]{1,3})(?=[,\]}])")
+#: Digits of an integer that may not fit in 64 bits.
+_LARGE = re.compile("[0-9]{19}")
 
 
 def canonical_json(value: Any) -> str:
     """One text for equal JSON: keys sorted, ``1``, ``1.0`` and ``true`` told apart."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def json_loads(text: str) -> Any:
+    """Parse JSON of ours; integers beyond 64 bits stay integers."""
+    return json.loads(text) if _LARGE.search(text) else orjson.loads(text)
 
 
 def json_size(value: Any) -> int:

@@ -1,8 +1,8 @@
 """Prepared statements on PostgreSQL, where the host allows them.
 
-To plan one of our statements takes PostgreSQL several times as long as to execute it. Django's own
-cursors put parameters into the text, so that nothing can be kept. A host opts in with
-``DATABASES[...]["OPTIONS"]["prepare_threshold"] = 1``; a pooler in transaction mode may not bear it.
+To plan one of our statements takes PostgreSQL several times as long as to execute it, and Django's
+own cursors put parameters into the text, so that no plan can be kept. A host opts in with
+``DATABASES[...]["OPTIONS"]["prepare_threshold"] = 1``. Poolers in transaction mode may not bear it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,16 @@ def _cursor_class() -> type[Any]:
     # Not needed, and perhaps not there, with other databases.
     import psycopg  # noqa: PLC0415
 
+    times = psycopg.adapters.types["timestamptz"].oid
+    # Django's own loader is Python, this one is C; both give times in UTC.
+    loader = psycopg.adapters.get_loader(times, psycopg.pq.Format.TEXT)
+
     class PreparedCursor(psycopg.Cursor[Any]):
         """Prepares what it executes."""
+
+        def __init__(self, connection: Any) -> None:
+            super().__init__(connection)
+            self.adapters.register_loader(times, loader)
 
         def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
             return super().execute(query, params, **{**kwargs, "prepare": True})

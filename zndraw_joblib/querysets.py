@@ -10,7 +10,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
@@ -471,11 +470,14 @@ SIGNALS = {
 
 def announce(using: str, tasks: list[Task], *sent: Signal) -> list[Task]:
     """Send these signals for each task once the transaction committed; pass the tasks on."""
-    for task in tasks:
+
+    def send() -> None:
         for signal in sent:
-            transaction.on_commit(
-                partial(signal.send_robust, type(task), task=task), using=using, robust=True
-            )
+            for task in tasks:
+                signal.send_robust(type(task), task=task)
+
+    if tasks:
+        transaction.on_commit(send, using=using, robust=True)
     return tasks
 
 

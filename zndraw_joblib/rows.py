@@ -7,6 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 from django.db import connections, models
+from django.db.models.base import ModelState
+
+from zndraw_joblib.fields import json_loads
 
 
 class Reader:
@@ -34,7 +37,11 @@ class Reader:
         for position, convert in self._converters:
             if values[position] is not None:
                 values[position] = convert(values[position])
-        instance = self.model.from_db(self.using, self.names, values)
+        # As `Model.from_db` does, at a fifth of its cost: without `__init__` and its signals.
+        instance = self.model.__new__(self.model)
+        state = instance._state = ModelState()
+        state.adding, state.db = False, self.using
+        instance.__dict__.update(zip(self.names, values, strict=True))
         instance.__dict__.update(zip(extra, row[len(self.names) :], strict=True))
         return instance
 
@@ -46,6 +53,8 @@ def reader(model: type[models.Model], using: str) -> Reader:
 
 
 def _converter(field: Any, using: str) -> Callable[[Any], Any] | None:
+    if type(field) is models.JSONField and field.decoder is None:
+        return json_loads
     connection = connections[using]
     column = field.get_col(field.model._meta.db_table)
     chain = connection.ops.get_db_converters(column) + field.get_db_converters(connection)

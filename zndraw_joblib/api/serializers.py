@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 from rest_framework import serializers
 
@@ -13,6 +14,9 @@ from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 #: Other names of a registration's `schema`; the second is what the original's client sends.
 SCHEMA_ALIASES = {"json_schema", "schema_"}
 
+MAX_ATTEMPT = 2**31 - 1
+#: Characters of a UUID as it is usually written.
+UUID_LENGTH = 36
 TASK_STATUSES = [status.value for status in TaskStatus]
 REPORT_STATUSES = sorted(status.value for status in REPORTABLE_STATUSES)
 
@@ -74,9 +78,19 @@ class Body(serializers.Serializer[Any]):
         rest_framework.serializers.ValidationError
             They are not valid.
         """
+        if type(data) is dict and (plain := cls.plain(data)) is not None:
+            return plain
         # One for all requests: to make one costs more than to validate, and it keeps no state.
         validated: dict[str, Any] = _serializer(cls).run_validation(data)
         return validated
+
+    @staticmethod
+    def plain(data: dict[str, Any]) -> dict[str, Any] | None:
+        """The values of a body that is as most are and plainly valid, which is cheap to see.
+
+        None leaves it to the fields.
+        """
+        return None
 
     def to_internal_value(self, data: Any) -> Any:
         """Refuse unknown fields along with what the fields refuse."""
@@ -137,6 +151,11 @@ class SubmissionBody(Body):
 
     payload = JSONObjectField(required=False, help_text="What the job's schema describes.")
 
+    @staticmethod
+    def plain(data: dict[str, Any]) -> dict[str, Any] | None:
+        """A payload and nothing else."""
+        return data if data.keys() == {"payload"} and type(data["payload"]) is dict else None
+
 
 class ClaimBody(Body):
     """Claims tasks."""
@@ -170,9 +189,14 @@ class ReportBody(Body):
         required=False,
         allow_null=True,
         min_value=0,
-        max_value=2**31 - 1,
+        max_value=MAX_ATTEMPT,
         help_text="The attempt that the claim gave; a report for another one is refused.",
     )
+
+    @staticmethod
+    def plain(data: dict[str, Any]) -> dict[str, Any] | None:
+        """A status and an attempt."""
+        return data if data.keys() == {"status", "attempt"} and _plain_report(data) else None
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """An error text goes with failed and cancelled alone."""
@@ -191,12 +215,49 @@ class ListedReportBody(ReportBody):
 
     id = serializers.UUIDField(help_text="Id of the task.")
 
+    @staticmethod
+    def plain(data: dict[str, Any]) -> dict[str, Any] | None:
+        """An id, a status and an attempt."""
+        if data.keys() == {"id", "status", "attempt"} and _plain_report(data):
+            return _with_uuid(data)
+        return None
+
 
 class Grant(Body):
     """A task and the attempt that was granted."""
 
     id = serializers.UUIDField()
-    attempt = StrictIntegerField(min_value=0, max_value=2**31 - 1)
+    attempt = StrictIntegerField(min_value=0, max_value=MAX_ATTEMPT)
+
+    @staticmethod
+    def plain(data: dict[str, Any]) -> dict[str, Any] | None:
+        """What else it could be."""
+        plain = data.keys() == {"id", "attempt"} and _plain_attempt(data["attempt"])
+        return _with_uuid(data) if plain else None
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        """As a child of a list too."""
+        plain = self.plain(data) if type(data) is dict else None
+        return super().run_validation(data) if plain is None else plain
+
+
+def _plain_attempt(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_ATTEMPT
+
+
+def _plain_report(data: dict[str, Any]) -> bool:
+    status = data["status"]
+    return type(status) is str and status in REPORTABLE_STATUSES and _plain_attempt(data["attempt"])
+
+
+def _with_uuid(data: dict[str, Any]) -> dict[str, Any] | None:
+    text = data["id"]
+    if type(text) is not str or len(text) != UUID_LENGTH:
+        return None
+    try:
+        return data | {"id": UUID(text)}
+    except ValueError:
+        return None
 
 
 class HeartbeatBody(Body):

@@ -442,7 +442,9 @@ def accepted(document: Any, where: str) -> Response:
 
 def parse_report(task_id: UUID, body: dict[str, Any]) -> tuple[TaskStatus, Report]:
     """The status that a report asks for, and the rest of it."""
-    error = cut(body.get("error"), get_settings().max_error_bytes)
+    error = body.get("error")
+    if error:
+        error = cut(error, get_settings().max_error_bytes)
     return TaskStatus(body["status"]), Report(task_id, body.get("attempt"), error)
 
 
@@ -466,9 +468,9 @@ def below(prefix: str, faults: Sequence[FieldError]) -> Sequence[FieldError]:
     return [FieldError(fault.detail, f"{prefix}{fault.pointer}") for fault in faults]
 
 
-def cut(text: str | None, limit: int) -> str | None:
+def cut(text: str, limit: int) -> str:
     """The first `limit` bytes of a text in UTF-8, whole characters only."""
-    return text and text.encode()[:limit].decode(errors="ignore")
+    return text.encode()[:limit].decode(errors="ignore")
 
 
 def bounded(worker_id: str | None) -> str:
