@@ -37,6 +37,21 @@ def _cursor_class() -> type[Any]:
             self.adapters.register_loader(times, loader)
 
         def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
-            return super().execute(query, params, **{**kwargs, "prepare": True})
+            super().execute(query, params, **{**kwargs, "prepare": True})
+            # Where Django looks for what it logs when DEBUG is on.
+            self._query: Any = Shown(self.connection, query, params)
+            return self
+
+    class Shown:
+        """What was executed, with its parameters, for who wants to see it."""
+
+        def __init__(self, connection: Any, text: Any, params: Any) -> None:
+            self._connection, self._text, self._params = connection, text, params
+
+        @property
+        def query(self) -> bytes:
+            """The text."""
+            cursor = psycopg.ClientCursor(self._connection)
+            return cursor.mogrify(self._text, self._params).encode()
 
     return PreparedCursor
