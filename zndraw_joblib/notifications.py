@@ -25,13 +25,19 @@ logger = logging.getLogger(__name__)
 MAX_OUTSTANDING = 10_000
 #: Seconds that one message may take to be handed to the layer.
 SEND_TIMEOUT = 2.0
+#: Groups over which the ends of tasks are spread.
+END_GROUPS = 64
 #: Messages handed over at a time, and ids in one of them.
 SLICE = 100
 
 
-def task_group(task_id: UUID) -> str:
-    """The group that hears of the task's end."""
-    return f"joblib.task.{task_id.hex}"
+def end_group(task_id: UUID) -> str:
+    """The group that hears of the task's end, and of about one in `END_GROUPS` of all ends.
+
+    A group for each task would cost each waiter two round trips to the layer, and each end of many
+    a message of its own.
+    """
+    return f"joblib.end.{task_id.int % END_GROUPS}"
 
 
 def room_group(room_id: str) -> str:
@@ -59,6 +65,7 @@ class Publisher:
         #: By group: the type of its news and the ids that it is about.
         self._unsent: dict[str, tuple[str, list[str]]] = {}
         self._outstanding = 0
+        self._dropping = False
         self._sending_on: asyncio.AbstractEventLoop | None = None
         self._sending: asyncio.Task[None] | None = None
         self._idle = threading.Event()
@@ -74,7 +81,9 @@ class Publisher:
             return
         with self._lock:
             if self._outstanding >= MAX_OUTSTANDING:
-                logger.warning("too much unsent news; dropped %s for %s", kind, group)
+                if not self._dropping:
+                    logger.warning("too much unsent news; dropping %s for %s and more", kind, group)
+                self._dropping = True
                 return
             self._unsent.setdefault(group, (kind, []))[1].append(about)
             self._outstanding += 1
@@ -116,6 +125,7 @@ class Publisher:
             with self._lock:
                 unsent, self._unsent = self._unsent, {}
                 self._outstanding = 0
+                self._dropping = False
                 if not unsent:
                     self._sending_on = None
                     self._idle.set()
@@ -146,7 +156,7 @@ flush = publisher.flush
 
 def announce_end(task: Task, **_: Any) -> None:
     """Receiver of `task_finished`: tell those who wait for the task or watch its room."""
-    publisher.publish(task_group(task.id), "task.finished", task.id.hex)
+    publisher.publish(end_group(task.id), "task.finished", task.id.hex)
     publisher.publish(room_group(task.room_id), "room.changed", task.id.hex)
 
 
