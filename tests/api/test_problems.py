@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from django.core.signals import got_request_exception
 from django.db import OperationalError
+from django.middleware.csrf import _get_new_csrf_string
+from django.test import AsyncClient
+from rest_framework.test import APIClient
 
 from tests.factories import V1, problem
 from zndraw_joblib.exceptions import PROBLEM_TYPES
@@ -74,11 +77,66 @@ def test_405_lists_what_is_allowed(bob):
     assert answer["Allow"] == "GET, HEAD, PUT"
 
 
-@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_415_for_what_is_not_json(bob, media_type):
-    answer = bob.client.generic("POST", f"{V1}/workers", b"{}", content_type=media_type)
-    problem(answer, "unsupported-media-type", 415)
+def by_session(person):
+    """A browser's client: a session, and a CSRF token with each request."""
+    client = APIClient(enforce_csrf_checks=True)
+    client.force_login(person.user)
+    client.cookies["csrftoken"] = token = _get_new_csrf_string()
+    client.credentials(HTTP_X_CSRFTOKEN=token)
+    return client
+
+
+def without_csrf(person):
+    """What another site makes a browser send."""
+    client = by_session(person)
+    client.credentials()
+    return client
+
+
+CLIENTS = {"token": lambda person: person.client, "session": by_session, "no csrf": without_csrf}
+
+
+@pytest.fixture(params=CLIENTS)
+def client_of(request):
+    """A client of a person, and what refuses it before its body is looked at."""
+    return CLIENTS[request.param], request.param == "no csrf"
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""],
+)
+def test_415_for_what_is_not_json(bob, client_of, media_type):
+    client, forged = client_of
+    answer = client(bob).generic("POST", f"{V1}/workers", b"{}", content_type=media_type)
+    if forged:
+        problem(answer, "forbidden", 403)
+    else:
+        problem(answer, "unsupported-media-type", 415)
     assert not Worker.objects.exists()
+
+
+def test_a_session_with_its_token_may_write(bob):
+    answer = by_session(bob).put(
+        f"{V1}/rooms/open/jobs",
+        {"category": "modifiers", "name": "Rotate", "schema": {}},
+        format="json",
+    )
+    assert answer.status_code == 201
+    assert Job.objects.get().name == "Rotate"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_session_may_wait_for_work(bob):
+    """The body was read already when the view looks again."""
+    client = AsyncClient(enforce_csrf_checks=True)
+    await client.aforce_login(bob.user)
+    client.cookies["csrftoken"] = token = _get_new_csrf_string()
+    headers = {"X-CSRFToken": token, "Prefer": "wait=1"}
+    claim = f"{V1}/tasks/claim"
+    answer = await client.post(claim, {}, content_type="application/json", headers=headers)
+    assert (answer.status_code, answer.json()) == (200, {"task": None})
+    assert answer["Preference-Applied"] == "wait=1"
 
 
 def test_answers_are_json_whatever_is_accepted(bob):
@@ -151,6 +209,7 @@ BAD_BODIES = {
     "a string": b'"x"',
     "null": b"null",
     "deep": b'{"payload":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "very deep": b"[" * 100_000,
     "deep objects": b'{"payload":' + b'{"a":' * 100 + b"1" + b"}" * 100 + b"}",
     "infinite": b'{"payload":{"a":1e400}}',
     "minus infinite": b'{"payload":{"a":-1e999}}',
@@ -171,7 +230,9 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_bad_bodies_are_refused_and_change_nothing(bob, body):
+def test_bad_bodies_are_refused_and_change_nothing(bob, client_of, body):
+    client, forged = client_of
+    client = client(bob)
     bob.register(schema={})
     before = (Job.objects.count(), Worker.objects.count())
     for method, path in (
@@ -182,8 +243,11 @@ def test_bad_bodies_are_refused_and_change_nothing(bob, body):
         ("PATCH", f"/workers/{bob.identity}"),
         ("PATCH", "/tasks/01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"),
     ):
-        answer = bob.client.generic(method, f"{V1}{path}", body, content_type="application/json")
-        problem(answer, "validation-error", 400)
+        answer = client.generic(method, f"{V1}{path}", body, content_type="application/json")
+        if forged:
+            problem(answer, "forbidden", 403)
+        else:
+            problem(answer, "validation-error", 400)
     assert (Job.objects.count(), Worker.objects.count()) == before
     assert not Task.objects.exists()
 
