@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -137,6 +138,43 @@ async def test_a_session_may_wait_for_work(bob):
     answer = await client.post(claim, {}, content_type="application/json", headers=headers)
     assert (answer.status_code, answer.json()) == (200, {"task": None})
     assert answer["Preference-Applied"] == "wait=1"
+
+
+def cursor(*texts):
+    return base64.urlsafe_b64encode(json.dumps(texts).encode()).decode()
+
+
+SOME = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
+CURSORS = {
+    "lone surrogate": ("/rooms/open/jobs", ("open", "modifiers", "\ud800")),
+    "nul": ("/rooms/open/jobs", ("open", "modifiers", "\0")),
+    "before all times": ("/rooms/open/tasks", ("0001-01-01T00:00:00+23:59", SOME)),
+    "after all times": ("/rooms/open/tasks", ("9999-12-31T23:59:59-23:59", SOME)),
+    "no zone": ("/rooms/open/tasks", ("2026-01-01T00:00:00", SOME)),
+    "a date": ("/workers", ("2026-01-01", SOME)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("path", "texts"), CURSORS.values(), ids=CURSORS)
+def test_cursors_that_no_link_gave(bob, path, texts):
+    answer = bob.get(path, data={"cursor": cursor(*texts)})
+    document = problem(answer, "validation-error", 400)
+    assert [error["pointer"] for error in document["errors"]] == ["/cursor"]
+
+
+def test_more_query_fields_than_django_takes(bob):
+    problem(bob.get("/workers?" + "a&" * 1001), "validation-error", 400)
+
+
+def test_a_host_that_is_not_ours(bob, settings):
+    """CommonMiddleware refuses it earlier; a host may do without."""
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Common" not in name]
+    for _ in range(2):
+        bob.worker()
+    answer = bob.get("/workers?limit=1", headers={"host": "evil.example"})
+    problem(answer, "validation-error", 400)
+    assert bob.get("/workers?limit=1").status_code == 200
 
 
 def test_answers_are_json_whatever_is_accepted(bob):

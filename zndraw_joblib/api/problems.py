@@ -7,7 +7,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import (
+    BadRequest,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
 from django.core.signals import got_request_exception
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -94,6 +99,9 @@ def as_problem(exc: Exception) -> ProblemException | None:
             )
         case RequestDataTooBig():
             return exceptions.ContentTooLarge()
+        case SuspiciousOperation() | BadRequest():
+            # Too many fields in the query, a Host that is not ours.
+            return exceptions.ValidationError(str(exc)[:300])
     return None
 
 
