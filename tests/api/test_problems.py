@@ -197,6 +197,26 @@ def test_429_says_when_to_come_back(bob, settings, monkeypatch):
     assert 0 < int(answer["Retry-After"]) <= 3600
 
 
+@pytest.mark.parametrize(("wait", "seconds"), [(None, "1"), (0, "1"), (-3.5, "1"), (1.2, "2")])
+def test_429_always_says_when(bob, monkeypatch, wait, seconds):
+    """DRF's throttles say None when they cannot tell."""
+    from rest_framework.throttling import BaseThrottle
+
+    from zndraw_joblib.api.base import JobLibView
+
+    class Never(BaseThrottle):
+        def allow_request(self, request, view):
+            return False
+
+        def wait(self):
+            return wait
+
+    monkeypatch.setattr(JobLibView, "throttle_classes", [Never])
+    answer = bob.get("/workers")
+    problem(answer, "throttled", 429)
+    assert answer["Retry-After"] == seconds
+
+
 def broken(request, room_id, action):
     Job.objects.create(room_id="left", category="behind", name="x", schema={})
     raise RuntimeError("secret")

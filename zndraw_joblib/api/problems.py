@@ -92,11 +92,9 @@ def as_problem(exc: Exception) -> ProblemException | None:
         case drf.UnsupportedMediaType():
             return exceptions.UnsupportedMediaType(str(exc.detail))
         case drf.Throttled():
-            wait: float | None = getattr(exc, "wait", None)
-            return exceptions.Throttled(
-                str(exc.detail),
-                headers=None if wait is None else {"Retry-After": str(math.ceil(wait))},
-            )
+            # A throttle that cannot tell says None.
+            wait = max(1, math.ceil(getattr(exc, "wait", None) or 0))
+            return exceptions.Throttled(str(exc.detail), headers={"Retry-After": str(wait)})
         case RequestDataTooBig():
             return exceptions.ContentTooLarge()
         case SuspiciousOperation() | BadRequest():
