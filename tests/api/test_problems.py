@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
 
 import pytest
 from django.core.signals import got_request_exception
-from django.db import OperationalError
+from django.db import InternalError, OperationalError, connection, transaction
 from django.middleware.csrf import _get_new_csrf_string
 from django.test import AsyncClient
+from psycopg import errors
 from rest_framework.test import APIClient
 
 from tests.factories import V1, problem
@@ -253,6 +255,44 @@ def test_503_while_the_database_is_away(bob, settings_of, caplog):
     assert answer["Retry-After"] == "1"
     assert "secret" not in json.dumps(document)
     assert "secret" in caplog.text
+
+
+def idle_too_long(request, room_id, action):
+    """What a connection says that the server ended while its transaction was open."""
+    try:
+        raise errors.IdleInTransactionSessionTimeout("terminating connection: secret")
+    except errors.InternalError as error:
+        raise InternalError("terminating connection: secret") from error
+
+
+def in_vain(request, room_id, action):
+    raise InternalError("something else") from errors.InternalError("XX000")
+
+
+def test_503_when_the_database_ended_an_idle_transaction(bob, settings_of):
+    bob.client.raise_request_exception = False
+    settings_of(room_access="tests.api.test_problems.idle_too_long")
+    answer = bob.get("/rooms/open/tasks")
+    assert "secret" not in json.dumps(problem(answer, "service-unavailable", 503))
+    assert answer["Retry-After"] == "1"
+    settings_of(room_access="tests.api.test_problems.in_vain")
+    problem(bob.get("/rooms/open/tasks"), "server-error", 500)
+
+
+def sleeps_in_a_transaction(request, room_id, action):
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '20ms'")
+        time.sleep(0.2)
+        cursor.execute("SELECT 1")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no such timeout")
+def test_503_when_postgresql_ended_an_idle_transaction(bob, settings_of):
+    bob.client.raise_request_exception = False
+    settings_of(room_access="tests.api.test_problems.sleeps_in_a_transaction")
+    problem(bob.get("/rooms/open/tasks"), "service-unavailable", 503)
+    connection.close()
 
 
 def test_the_hosts_own_views_keep_their_own_errors(client):

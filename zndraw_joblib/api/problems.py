@@ -14,7 +14,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
 )
 from django.core.signals import got_request_exception
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -29,6 +29,9 @@ from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, ProblemException
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+#: PostgreSQL ended the connection, which was idle for too long or in too long a transaction; they
+#: come as an `InternalError`.
+_ENDED_CONNECTIONS = {"25P03", "25P04", "57P05"}
 
 
 def type_url(problem: type[ProblemException]) -> str:
@@ -58,11 +61,18 @@ def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Respon
     if problem is None:
         logger.error("%s %s failed", request.method, request.path, exc_info=exc)
         got_request_exception.send(type(context["view"]), request=request._request)
-        if isinstance(exc, OperationalError | InterfaceError):
+        if _is_away(exc):
             problem = exceptions.ServiceUnavailable(headers={"Retry-After": "1"})
         else:
             problem = exceptions.ServerError()
     return problem_response(problem, request)
+
+
+def _is_away(exc: Exception) -> bool:
+    """Whether the database did not answer, and may when it is asked again."""
+    if isinstance(exc, InternalError):
+        return getattr(exc.__cause__, "sqlstate", None) in _ENDED_CONNECTIONS
+    return isinstance(exc, OperationalError | InterfaceError)
 
 
 def as_problem(exc: Exception) -> ProblemException | None:
