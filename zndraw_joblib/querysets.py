@@ -363,7 +363,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
             return announce(self.db, moved, SIGNALS[status])
         moved = []
         for task_id, attempt, error in reports:
-            held = self.filter(pk=task_id, worker_identity=identity)
+            held = self.leased().filter(pk=task_id, worker_identity=identity)
             moved += held.by_attempt(attempt).move(status, error)
         return moved
 

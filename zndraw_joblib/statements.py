@@ -249,7 +249,8 @@ def _report(vendor: str, status: TaskStatus, many: bool) -> str:
     return f"""
         UPDATE {{task}} SET status = '{status}', {values}
         FROM {dialect.reports}
-        WHERE {{task}}.id = given.id AND {{task}}.status IN ({listed(sources(status))})
+        WHERE {{task}}.id = given.id
+            AND {{task}}.status IN ({listed(sources(status) & LEASED_STATUSES)})
             AND {{task}}.worker_identity = %(identity)s
             AND (given.attempt IS NULL OR {{task}}.attempt = given.attempt) {in_order}
         RETURNING {{columns}}, {{job_full_name}}"""
