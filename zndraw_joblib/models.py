@@ -198,7 +198,9 @@ class Worker(models.Model):
         with transaction.atomic(using=using):
             held = Task.objects.using(using).filter(worker_id=self.pk)
             Worker.objects.using(using).filter(pk=self.pk).delete()
-            while any(held.abandon(f"Worker '{self.pk}' deregistered")):
+            # A task whose start or heartbeat is under way must not stay behind: no sweep looks at
+            # it before its lease ends.
+            while any(held.abandon(f"Worker '{self.pk}' deregistered", wait=True)):
                 pass
 
 

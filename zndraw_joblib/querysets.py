@@ -430,14 +430,17 @@ class TaskQuerySet(models.QuerySet["Task"]):
             **values,
         )
 
-    def abandon(self, error: str | Combinable) -> tuple[list[Task], list[Task], list[Task]]:
+    def abandon(
+        self, error: str | Combinable, *, wait: bool = False
+    ) -> tuple[list[Task], list[Task], list[Task]]:
         """End up to `BATCH` tasks that their worker will not: those requeued, retried, failed.
 
         Never started: pending again. Running: pending again while retries are left, failed with
-        `error` (a text or an expression) after that.
+        `error` (a text or an expression) after that. Tasks that somebody else is about to change
+        are passed over, or with `wait` waited for.
         """
         with transaction.atomic(using=self.db):
-            ids = list(locked_batch(self.leased()).values_list("pk", flat=True))
+            ids = list(locked_batch(self.leased(), wait=wait).values_list("pk", flat=True))
             # The conditions stand in the updates too: a heartbeat or a report may have been first.
             batch = self.filter(pk__in=ids)
             running = batch.filter(status=TaskStatus.RUNNING)
@@ -479,11 +482,14 @@ def announce(using: str, tasks: list[Task], *sent: Signal) -> list[Task]:
     return tasks
 
 
-def locked_batch(queryset: models.QuerySet[M]) -> models.QuerySet[M]:
-    """Lock up to `BATCH` rows, passing over those that somebody else holds."""
+def locked_batch(queryset: models.QuerySet[M], *, wait: bool = False) -> models.QuerySet[M]:
+    """Lock up to `BATCH` rows, passing over those that somebody else holds.
+
+    With `wait` those are waited for, in the order of their keys, so that nobody waits in a circle.
+    """
     features = connections[queryset.db].features
-    return queryset.order_by().select_for_update(
-        skip_locked=features.has_select_for_update_skip_locked
+    return queryset.order_by(*["pk"] * wait).select_for_update(
+        skip_locked=features.has_select_for_update_skip_locked and not wait
     )[:BATCH]
 
 
