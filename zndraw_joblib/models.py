@@ -196,9 +196,10 @@ class Worker(models.Model):
         """Leave: what was claimed goes back to pending, what ran ends as in a sweep."""
         using = router.db_for_write(Worker, instance=self)
         with transaction.atomic(using=using):
-            held = Task.objects.using(using).filter(worker_id=self.pk)
             Worker.objects.using(using).filter(pk=self.pk).delete()
-            while any(held.abandon(f"Worker '{self.pk}' deregistered")):
+            # A task whose start or heartbeat is under way must not stay behind: no sweep looks at
+            # it before its lease ends.
+            while any(Task.objects.using(using).abandon("deregistered", self.pk)):
                 pass
 
 

@@ -15,9 +15,9 @@ from uuid import UUID
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connections, models, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
-from django.db.models.expressions import Combinable, RawSQL
-from django.db.models.functions import Coalesce
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery, Value
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Coalesce, Concat
 from django.db.models.sql.subqueries import UpdateQuery
 from django.dispatch import Signal
 
@@ -362,7 +362,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
             return announce(self.db, moved, SIGNALS[status])
         moved = []
         for task_id, attempt, error in reports:
-            held = self.filter(pk=task_id, worker_identity=identity)
+            held = self.leased().filter(pk=task_id, worker_identity=identity)
             moved += held.by_attempt(attempt).move(status, error)
         return moved
 
@@ -429,16 +429,35 @@ class TaskQuerySet(models.QuerySet["Task"]):
             **values,
         )
 
-    def abandon(self, error: str | Combinable) -> tuple[list[Task], list[Task], list[Task]]:
-        """End up to `BATCH` tasks that their worker will not: those requeued, retried, failed.
+    def abandon(
+        self, why: str, worker_id: str | None = None
+    ) -> tuple[list[Task], list[Task], list[Task]]:
+        """End up to `BATCH` of each that their worker will not: those requeued, retried, failed.
 
-        Never started: pending again. Running: pending again while retries are left, failed with
-        `error` (a text or an expression) after that.
+        Tasks whose lease is over, passing over those that somebody else is about to change; with
+        `worker_id` that worker's, waiting for such rows. Never started: pending again. Running:
+        pending again while retries are left, after that failed with ``Worker '<id>' <why>``.
         """
+        if not statements.supports(self.db):
+            return self._abandon_by_orm(why, worker_id)
+        requeued, ended = (
+            statements.abandon(self.db, status, why, BATCH, worker_id)
+            for status in (TaskStatus.CLAIMED, TaskStatus.RUNNING)
+        )
+        retried = [task for task in ended if not task.is_terminal]
+        failed = [task for task in ended if task.is_terminal]
+        announce(self.db, requeued + retried, signals.task_requeued)
+        announce(self.db, failed, signals.task_finished)
+        return requeued, retried, failed
+
+    def _abandon_by_orm(
+        self, why: str, worker_id: str | None
+    ) -> tuple[list[Task], list[Task], list[Task]]:
+        abandoned = self.due() if worker_id is None else self.leased().filter(worker_id=worker_id)
+        error = Concat(Value("Worker '"), F("worker_id"), Value(f"' {why}"))
         with transaction.atomic(using=self.db):
-            ids = list(locked_batch(self.leased()).values_list("pk", flat=True))
-            # The conditions stand in the updates too: a heartbeat or a report may have been first.
-            batch = self.filter(pk__in=ids)
+            locked = locked_batch(abandoned, wait=worker_id is not None)
+            batch = self.filter(pk__in=list(locked.values_list("pk", flat=True)))
             running = batch.filter(status=TaskStatus.RUNNING)
             failed = running.filter(retries_left=0)._finish(TaskStatus.FAILED, error=error)
             retried = running.requeue(retries_left=F("retries_left") - 1)
@@ -481,11 +500,14 @@ def announce(using: str, tasks: list[Task], *sent: Signal) -> list[Task]:
     return tasks
 
 
-def locked_batch(queryset: models.QuerySet[M]) -> models.QuerySet[M]:
-    """Lock up to `BATCH` rows, passing over those that somebody else holds."""
+def locked_batch(queryset: models.QuerySet[M], *, wait: bool = False) -> models.QuerySet[M]:
+    """Lock up to `BATCH` rows, passing over those that somebody else holds.
+
+    With `wait` those are waited for, in the order of their keys, so that nobody waits in a circle.
+    """
     features = connections[queryset.db].features
-    return queryset.order_by().select_for_update(
-        skip_locked=features.has_select_for_update_skip_locked
+    return queryset.order_by(*["pk"] * wait).select_for_update(
+        skip_locked=features.has_select_for_update_skip_locked and not wait
     )[:BATCH]
 
 

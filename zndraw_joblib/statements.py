@@ -135,6 +135,8 @@ class Dialect:
     among: str
     #: Takes the rows in one order, so that nobody waits in a circle.
     lock: str
+    #: The same, passing over rows that somebody else holds.
+    lock_free: str
     #: A shared lock on a job's row keeps it from being retired, and submits do not wait for each
     #: other. A foreign key's own lock would not do.
     share: str
@@ -157,6 +159,7 @@ DIALECTS = {
         payloads="unnest(%(ids)s::uuid[], %(payloads)s::text[]) AS given(id, payload)",
         among="= ANY(%(ids)s::uuid[])",
         lock="FOR UPDATE OF held",
+        lock_free="FOR UPDATE OF held SKIP LOCKED",
         share="FOR SHARE",
         ahead="TRUE",
         json="::jsonb",
@@ -176,6 +179,7 @@ DIALECTS = {
         " JOIN json_each(%(payloads)s) b ON b.key = a.key) AS given",
         among="IN (SELECT value FROM json_each(%(ids)s))",
         lock="",
+        lock_free="",
         share="",
         ahead="id NOT IN (SELECT value FROM json_each(%(ids)s))",
         json="",
@@ -247,7 +251,7 @@ def _report(vendor: str, status: TaskStatus) -> str:
         FROM (
             SELECT held.id AS id, given.error AS error
             FROM {dialect.reports} JOIN {{task}} held ON held.id = given.id
-            WHERE {BY_ID.format("held")} IN ({listed(sources(status))})
+            WHERE {BY_ID.format("held")} IN ({listed(sources(status) & LEASED_STATUSES)})
                 AND held.worker_identity = %(identity)s
                 AND (given.attempt IS NULL OR held.attempt = given.attempt)
             ORDER BY held.id {dialect.lock}
@@ -307,6 +311,47 @@ def _submit(vendor: str) -> str:
                 ORDER BY created_at, id LIMIT {MAX_QUEUE_POSITION - 1}
             ) counted
         )"""
+
+
+def abandon(
+    using: str, status: TaskStatus, why: str, limit: int, worker_id: str | None = None
+) -> list[Task]:
+    """Take up to `limit` claimed or running tasks from workers that will not end them.
+
+    Those whose lease is over, passing over rows that somebody else is about to change; with
+    `worker_id` that worker's, waiting for such rows. What runs is pending again while retries are
+    left, and after that failed, because the worker ``<why>``.
+    """
+    params = {"why": why, "limit": limit, "worker": worker_id}
+    return _tasks(using, _abandon(connections[using].vendor, status, worker_id is None), params)
+
+
+@cache
+def _abandon(vendor: str, status: TaskStatus, due: bool) -> str:
+    dialect = DIALECTS[vendor]
+    if due:
+        which, order, lock = f"held.lease_expires_at < {dialect.now}", "", dialect.lock_free
+    else:
+        which, order, lock = "held.worker_id = %(worker)s", "ORDER BY held.id", dialect.lock
+    if status == TaskStatus.CLAIMED:
+        values = "status = 'pending', worker_id = NULL, started_at = NULL"
+    else:
+        again = "CASE WHEN retries_left > 0 THEN"
+        values = f"""status = {again} 'pending' ELSE 'failed' END,
+            worker_id = {again} NULL ELSE worker_id END,
+            started_at = {again} NULL ELSE started_at END,
+            completed_at = {again} NULL ELSE {dialect.now} END,
+            error = {again} error ELSE 'Worker ''' || worker_id || ''' ' || %(why)s END,
+            retries_left = {again} retries_left - 1 ELSE 0 END"""
+    return f"""
+        UPDATE {{task}} SET lease_expires_at = NULL, {values}
+        WHERE id IN (
+            SELECT held.id FROM {{task}} held
+            WHERE held.status IN ({listed(LEASED_STATUSES)}) AND held.status = '{status}'
+                AND {which}
+            {order} LIMIT %(limit)s {lock}
+        )
+        RETURNING {{columns}}, {{job_full_name}}"""
 
 
 def read(using: str, ids: Iterable[UUID]) -> dict[UUID, Task]:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import base64
 import json
+import time
 from pathlib import Path
 
 import pytest
 from django.core.signals import got_request_exception
-from django.db import OperationalError
+from django.db import InternalError, OperationalError, connection, transaction
+from django.middleware.csrf import _get_new_csrf_string
+from django.test import AsyncClient
+from psycopg import errors
+from rest_framework.test import APIClient
 
 from tests.factories import V1, problem
 from zndraw_joblib.exceptions import PROBLEM_TYPES
@@ -74,11 +80,103 @@ def test_405_lists_what_is_allowed(bob):
     assert answer["Allow"] == "GET, HEAD, PUT"
 
 
-@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_415_for_what_is_not_json(bob, media_type):
-    answer = bob.client.generic("POST", f"{V1}/workers", b"{}", content_type=media_type)
-    problem(answer, "unsupported-media-type", 415)
+def by_session(person):
+    """A browser's client: a session, and a CSRF token with each request."""
+    client = APIClient(enforce_csrf_checks=True)
+    client.force_login(person.user)
+    client.cookies["csrftoken"] = token = _get_new_csrf_string()
+    client.credentials(HTTP_X_CSRFTOKEN=token)
+    return client
+
+
+def without_csrf(person):
+    """What another site makes a browser send."""
+    client = by_session(person)
+    client.credentials()
+    return client
+
+
+CLIENTS = {"token": lambda person: person.client, "session": by_session, "no csrf": without_csrf}
+
+
+@pytest.fixture(params=CLIENTS)
+def client_of(request):
+    """A client of a person, and what refuses it before its body is looked at."""
+    return CLIENTS[request.param], request.param == "no csrf"
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""],
+)
+def test_415_for_what_is_not_json(bob, client_of, media_type):
+    client, forged = client_of
+    answer = client(bob).generic("POST", f"{V1}/workers", b"{}", content_type=media_type)
+    if forged:
+        problem(answer, "forbidden", 403)
+    else:
+        problem(answer, "unsupported-media-type", 415)
     assert not Worker.objects.exists()
+
+
+def test_a_session_with_its_token_may_write(bob):
+    answer = by_session(bob).put(
+        f"{V1}/rooms/open/jobs",
+        {"category": "modifiers", "name": "Rotate", "schema": {}},
+        format="json",
+    )
+    assert answer.status_code == 201
+    assert Job.objects.get().name == "Rotate"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_session_may_wait_for_work(bob):
+    """The body was read already when the view looks again."""
+    client = AsyncClient(enforce_csrf_checks=True)
+    await client.aforce_login(bob.user)
+    client.cookies["csrftoken"] = token = _get_new_csrf_string()
+    headers = {"X-CSRFToken": token, "Prefer": "wait=1"}
+    claim = f"{V1}/tasks/claim"
+    answer = await client.post(claim, {}, content_type="application/json", headers=headers)
+    assert (answer.status_code, answer.json()) == (200, {"task": None})
+    assert answer["Preference-Applied"] == "wait=1"
+
+
+def cursor(*texts):
+    return base64.urlsafe_b64encode(json.dumps(texts).encode()).decode()
+
+
+SOME = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
+CURSORS = {
+    "lone surrogate": ("/rooms/open/jobs", ("open", "modifiers", "\ud800")),
+    "nul": ("/rooms/open/jobs", ("open", "modifiers", "\0")),
+    "before all times": ("/rooms/open/tasks", ("0001-01-01T00:00:00+23:59", SOME)),
+    "after all times": ("/rooms/open/tasks", ("9999-12-31T23:59:59-23:59", SOME)),
+    "no zone": ("/rooms/open/tasks", ("2026-01-01T00:00:00", SOME)),
+    "a date": ("/workers", ("2026-01-01", SOME)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("path", "texts"), CURSORS.values(), ids=CURSORS)
+def test_cursors_that_no_link_gave(bob, path, texts):
+    answer = bob.get(path, data={"cursor": cursor(*texts)})
+    document = problem(answer, "validation-error", 400)
+    assert [error["pointer"] for error in document["errors"]] == ["/cursor"]
+
+
+def test_more_query_fields_than_django_takes(bob):
+    problem(bob.get("/workers?" + "a&" * 1001), "validation-error", 400)
+
+
+def test_a_host_that_is_not_ours(bob, settings):
+    """CommonMiddleware refuses it earlier; a host may do without."""
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Common" not in name]
+    for _ in range(2):
+        bob.worker()
+    answer = bob.get("/workers?limit=1", headers={"host": "evil.example"})
+    problem(answer, "validation-error", 400)
+    assert bob.get("/workers?limit=1").status_code == 200
 
 
 def test_answers_are_json_whatever_is_accepted(bob):
@@ -99,6 +197,26 @@ def test_429_says_when_to_come_back(bob, settings, monkeypatch):
     answer = bob.get("/workers")
     problem(answer, "throttled", 429)
     assert 0 < int(answer["Retry-After"]) <= 3600
+
+
+@pytest.mark.parametrize(("wait", "seconds"), [(None, "1"), (0, "1"), (-3.5, "1"), (1.2, "2")])
+def test_429_always_says_when(bob, monkeypatch, wait, seconds):
+    """DRF's throttles say None when they cannot tell."""
+    from rest_framework.throttling import BaseThrottle
+
+    from zndraw_joblib.api.base import JobLibView
+
+    class Never(BaseThrottle):
+        def allow_request(self, request, view):
+            return False
+
+        def wait(self):
+            return wait
+
+    monkeypatch.setattr(JobLibView, "throttle_classes", [Never])
+    answer = bob.get("/workers")
+    problem(answer, "throttled", 429)
+    assert answer["Retry-After"] == seconds
 
 
 def broken(request, room_id, action):
@@ -139,6 +257,44 @@ def test_503_while_the_database_is_away(bob, settings_of, caplog):
     assert "secret" in caplog.text
 
 
+def idle_too_long(request, room_id, action):
+    """What a connection says that the server ended while its transaction was open."""
+    try:
+        raise errors.IdleInTransactionSessionTimeout("terminating connection: secret")
+    except errors.InternalError as error:
+        raise InternalError("terminating connection: secret") from error
+
+
+def in_vain(request, room_id, action):
+    raise InternalError("something else") from errors.InternalError("XX000")
+
+
+def test_503_when_the_database_ended_an_idle_transaction(bob, settings_of):
+    bob.client.raise_request_exception = False
+    settings_of(room_access="tests.api.test_problems.idle_too_long")
+    answer = bob.get("/rooms/open/tasks")
+    assert "secret" not in json.dumps(problem(answer, "service-unavailable", 503))
+    assert answer["Retry-After"] == "1"
+    settings_of(room_access="tests.api.test_problems.in_vain")
+    problem(bob.get("/rooms/open/tasks"), "server-error", 500)
+
+
+def sleeps_in_a_transaction(request, room_id, action):
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '20ms'")
+        time.sleep(0.2)
+        cursor.execute("SELECT 1")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no such timeout")
+def test_503_when_postgresql_ended_an_idle_transaction(bob, settings_of):
+    bob.client.raise_request_exception = False
+    settings_of(room_access="tests.api.test_problems.sleeps_in_a_transaction")
+    problem(bob.get("/rooms/open/tasks"), "service-unavailable", 503)
+    connection.close()
+
+
 def test_the_hosts_own_views_keep_their_own_errors(client):
     answer = client.get("/v1/rooms/open/documents")
     assert answer.status_code == 401
@@ -151,6 +307,7 @@ BAD_BODIES = {
     "a string": b'"x"',
     "null": b"null",
     "deep": b'{"payload":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "very deep": b"[" * 100_000,
     "deep objects": b'{"payload":' + b'{"a":' * 100 + b"1" + b"}" * 100 + b"}",
     "infinite": b'{"payload":{"a":1e400}}',
     "minus infinite": b'{"payload":{"a":-1e999}}',
@@ -171,7 +328,9 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_bad_bodies_are_refused_and_change_nothing(bob, body):
+def test_bad_bodies_are_refused_and_change_nothing(bob, client_of, body):
+    client, forged = client_of
+    client = client(bob)
     bob.register(schema={})
     before = (Job.objects.count(), Worker.objects.count())
     for method, path in (
@@ -182,8 +341,11 @@ def test_bad_bodies_are_refused_and_change_nothing(bob, body):
         ("PATCH", f"/workers/{bob.identity}"),
         ("PATCH", "/tasks/01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"),
     ):
-        answer = bob.client.generic(method, f"{V1}{path}", body, content_type="application/json")
-        problem(answer, "validation-error", 400)
+        answer = client.generic(method, f"{V1}{path}", body, content_type="application/json")
+        if forged:
+            problem(answer, "forbidden", 403)
+        else:
+            problem(answer, "validation-error", 400)
     assert (Job.objects.count(), Worker.objects.count()) == before
     assert not Task.objects.exists()
 

@@ -335,7 +335,7 @@ def test_finish_before_the_sweeps_write_without_lock_and_condition(
     task = run(bob, scene[0])
     expire()
     no_fence()
-    monkeypatch.setattr(querysets, "locked_batch", lambda chosen: chosen.order_by())
+    monkeypatch.setattr(querysets, "locked_batch", lambda chosen, **_: chosen.order_by())
     chosen = Gate()
     fail = TaskQuerySet._finish
 
@@ -513,6 +513,32 @@ def test_delete_worker_and_finish_at_once(bob, scene):
     assert status_of(task["id"]) == "failed"
 
 
+def start_against_delete(bob, worker):
+    """The worker's start is written and not committed when the worker is deleted."""
+    task = claimed(bob, worker)
+    with transaction.atomic():
+        assert Task.objects.filter(pk=task["id"]).start()
+        deletion = Other(lambda: bob.send("delete", f"/workers/{worker}").status_code)
+        held_up = deletion.waits()
+    assert deletion.result() == 204
+    assert not Worker.objects.exists()
+    return held_up, status_of(task["id"])
+
+
+@postgres_only
+def test_start_and_delete_worker_at_once(bob, scene):
+    """The deletion waits for the start, and ends what runs by then."""
+    assert start_against_delete(bob, scene[0]) == (True, "failed")
+
+
+@postgres_only
+def test_start_and_delete_worker_at_once_without_the_wait(bob, scene, monkeypatch):
+    """Control: a deletion that passes over what is held leaves it running without its worker."""
+    lock = querysets.locked_batch
+    monkeypatch.setattr(querysets, "locked_batch", lambda chosen, **_: lock(chosen))
+    assert start_against_delete(bob, scene[0]) == (False, "running")
+
+
 # -- 9 register against retire
 
 
@@ -554,7 +580,7 @@ def test_registration_under_way_against_retire_without_the_lock(bob, monkeypatch
     PostgreSQL looks at the job's row again once it has it, and at the links as they were.
     """
     worker = idle_job(bob)
-    monkeypatch.setattr(querysets, "locked_batch", lambda chosen: chosen.order_by())
+    monkeypatch.setattr(querysets, "locked_batch", lambda chosen, **_: chosen.order_by())
     with transaction.atomic():
         worker.register(NAME, {}, LEASE)
         retiring = Other(lambda: Job.objects.retire())
@@ -662,7 +688,7 @@ def test_two_sweepers_without_lock_and_condition(bob, alice, scene, monkeypatch,
     run(bob, scene[0])
     expire(retries_left=5)
     no_fence()
-    monkeypatch.setattr(querysets, "locked_batch", lambda chosen: chosen.order_by())
+    monkeypatch.setattr(querysets, "locked_batch", lambda chosen, **_: chosen.order_by())
     both = threading.Barrier(2)
     requeue = TaskQuerySet.requeue
 

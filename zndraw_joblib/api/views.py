@@ -314,23 +314,25 @@ class TaskViewSet(JobLibView, ViewSet):
             task = tasks().read([said.task_id]).get(said.task_id)
         if task is None or not self.caller.sees(task):
             raise TaskNotFound
-        may = self.caller.runs(task) or self.caller.is_admin
+        runs, also = self.caller.runs(task), self.caller.is_admin
+        may = runs or also
         if status == TaskStatus.CANCELLED:
-            may = may or task.created_by == self.caller.identity
-        if may and not self.caller.runs(task):
+            also = also or task.created_by == self.caller.identity
+            # A task that was taken from its worker is not the worker's to cancel any more.
+            may = also or (runs and task.status != TaskStatus.PENDING)
+        if also:
             granted = tasks().filter(pk=task.pk).by_attempt(said.attempt)
             if moved := granted.move(status, said.error):
                 return moved[0]
-        if said.attempt is not None and (
-            said.attempt < task.attempt or (may and said.attempt > task.attempt)
-        ):
+        if (may or runs) and said.attempt not in {None, task.attempt}:
             raise LeaseLost(
                 f"Attempt {said.attempt} is not the current one, {task.attempt}; drop the result."
             )
-        # Of a task that was never granted nobody is the worker: its state alone says no.
-        if not may and task.attempt:
+        if not may:
+            if status == TaskStatus.CANCELLED:
+                raise Forbidden("Only its submitter, or the worker that holds it, may cancel it.")
             raise Forbidden("Only the owner of the task's worker may report on it.")
-        if may and task.status == status:
+        if task.status == status:
             return task
         raise InvalidTaskTransition(f"A task that is {task.status} cannot become {status}.")
 

@@ -18,6 +18,7 @@ from zndraw_joblib.client import worker as workers
 from zndraw_joblib.client.api import ApiManager, never_sent, path, send
 from zndraw_joblib.client.exceptions import (
     ApiError,
+    ForbiddenError,
     InvalidTaskTransitionError,
     LeaseLostError,
     TaskWaitTimeout,
@@ -289,8 +290,8 @@ class JobManager(Mapping[str, type[BaseModel]]):
 
         Raises
         ------
-        LeaseLostError
-            The task was granted to somebody else meanwhile.
+        LeaseLostError, ForbiddenError
+            The task was granted anew meanwhile, the latter to somebody else's worker.
         InvalidTaskTransitionError
             It was cancelled, or is not claimed.
         """
@@ -320,7 +321,7 @@ class JobManager(Mapping[str, type[BaseModel]]):
         try:
             # The server answers a repeated report like the first one.
             answer = send(self.api, "PATCH", path("tasks", task_id), body=body)
-        except (LeaseLostError, InvalidTaskTransitionError):
+        except (LeaseLostError, ForbiddenError, InvalidTaskTransitionError):
             self.abandon(task_id)
             raise
         if status != TaskStatus.RUNNING:

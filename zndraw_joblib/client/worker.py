@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from zndraw_joblib.client.exceptions import (
     ApiError,
+    ForbiddenError,
     InvalidTaskTransitionError,
     LeaseLostError,
     TaskNotFoundError,
@@ -142,7 +143,12 @@ def run(manager: JobManager, task: ClaimedTask, execute: Execute | None) -> None
             manager.complete(task)
         else:
             manager.fail(task, error)
-    except (LeaseLostError, InvalidTaskTransitionError, TaskNotFoundError) as refusal:
+    except (
+        LeaseLostError,
+        ForbiddenError,
+        InvalidTaskTransitionError,
+        TaskNotFoundError,
+    ) as refusal:
         logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, refusal)
         manager.abandon(task.id)
 
