@@ -123,7 +123,8 @@ class JobViewSet(JobLibView, ViewSet):
             job, new = worker.register(
                 name, body["schema"], settings.lease, settings.max_jobs_per_worker
             )
-        job = jobs().with_worker_count().get(pk=job.pk)
+            # Here, so that an answer that cannot be read leaves nothing behind.
+            job = jobs().with_worker_count().get(pk=job.pk)
         document = job_document(job) | {"worker_id": worker.pk}
         return Response(document, status=201 if new else 200)
 
@@ -366,8 +367,9 @@ class WorkerViewSet(JobLibView, ViewSet):
         """Make a worker of its own for one process."""
         self.body(openapi.EmptyBody)
         settings = get_settings()
-        made = workers().enlist(self.caller.identity, settings.max_workers_per_identity)
-        document = worker_document(workers().with_job_count().get(pk=made.pk))
+        with transaction.atomic(using=router.db_for_write(Worker)):
+            made = workers().enlist(self.caller.identity, settings.max_workers_per_identity)
+            document = worker_document(workers().with_job_count().get(pk=made.pk))
         document["heartbeat_interval_seconds"] = settings.heartbeat_interval_seconds
         return Response(document, status=201)
 
