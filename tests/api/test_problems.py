@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.core.signals import got_request_exception
@@ -11,9 +12,11 @@ from django.db import InternalError, OperationalError, connection, transaction
 from django.middleware.csrf import _get_new_csrf_string
 from django.test import AsyncClient
 from psycopg import errors
+from rest_framework.parsers import JSONParser
 from rest_framework.test import APIClient
 
 from tests.factories import V1, problem
+from zndraw_joblib.api import parsing
 from zndraw_joblib.exceptions import PROBLEM_TYPES
 from zndraw_joblib.models import Job, Task, Worker
 
@@ -350,13 +353,51 @@ def test_bad_bodies_are_refused_and_change_nothing(bob, client_of, body):
     assert not Task.objects.exists()
 
 
-def test_large_bodies_are_refused_unread(bob, settings_of):
+class Untouched:
+    """A body that must not be read."""
+
+    def read(self, *args):
+        raise AssertionError("the body was read")
+
+    readline = read
+
+
+def test_large_bodies_are_refused_unread(bob, client_of, settings_of):
+    client, forged = client_of
     bob.register(schema={})
     settings_of(max_body_bytes=100)
-    answer = bob.submit(x="y" * 100)
-    problem(answer, "content-too-large", 413)
+    problem(bob.submit(x="y" * 100), "content-too-large", 413)
+    sent = {"wsgi.input": Untouched(), "CONTENT_LENGTH": "101", "CONTENT_TYPE": "application/json"}
+    answer = client(bob).generic("POST", f"{V1}/workers", **sent)
+    if forged:
+        problem(answer, "forbidden", 403)
+    else:
+        problem(answer, "content-too-large", 413)
+    with pytest.raises(AssertionError, match="was read"):
+        bob.client.generic("POST", f"{V1}/workers", **sent | {"CONTENT_LENGTH": "100"})
     settings_of(max_body_bytes=1_000_000)
     assert bob.submit(x="y" * 100).status_code == 202
+
+
+def test_depth_is_refused_before_anything_is_parsed(bob, client_of, monkeypatch):
+    client, forged = client_of
+
+    def parse(*args, **kwargs):
+        raise AssertionError("the body was parsed")
+
+    client = client(bob)
+    for name in ("json", "orjson"):
+        monkeypatch.setattr(parsing, name, SimpleNamespace(loads=parse))
+    monkeypatch.setattr(JSONParser, "parse", parse)
+    for body in (b"[" * 65 + b"]" * 65, b'{"a":' * 65, b"[" * 100_000):
+        answer = client.generic("POST", f"{V1}/workers", body, content_type="application/json")
+        if forged:
+            assert answer.status_code == 403
+        else:
+            assert answer.status_code == 400
+            assert b"deeper than 64" in answer.content
+    with pytest.raises(AssertionError, match="was parsed"):
+        bob.client.generic("POST", f"{V1}/workers", b"[[]]", content_type="application/json")
 
 
 WRONG = {
