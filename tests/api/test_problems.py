@@ -71,8 +71,14 @@ def test_an_unknown_problem_type(client):
     problem(client.get("/v1/problems/nonsense"), "not-found", 404)
 
 
+NOWHERE = [
+    *("", "/", "/nope", "/rooms/x/jobs/", "/tasks/a/b", "/workers/"),
+    *("/a%0Ab", "/%0A", "/workers%0A", "/tasks/a/%0D%0Ab/%E2%80%A8"),
+]
+
+
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "options"])
-@pytest.mark.parametrize("path", ["", "/", "/nope", "/rooms/x/jobs/", "/tasks/a/b", "/workers/"])
+@pytest.mark.parametrize("path", NOWHERE)
 def test_unknown_addresses(client, method, path):
     problem(getattr(client, method)(f"{V1}{path}"), "not-found", 404)
 
