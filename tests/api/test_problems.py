@@ -421,6 +421,47 @@ def test_wrong_fields_are_pointed_at(bob, pointer):
     assert pointer in document["detail"]
 
 
+def unknown(number):
+    return {f"field {index}": 1 for index in range(number)}
+
+
+TOO_MANY = {
+    "fields": ("post", "/workers", unknown(60_000), "59901 more"),
+    "100 fields": ("post", "/workers", unknown(100), None),
+    "101 fields": ("post", "/workers", unknown(101), "2 more"),
+    "fields beside a wrong one": ("post", "/tasks/claim", {**unknown(200), "limit": 0}, "more"),
+    "items": ("patch", "/tasks", [{}] * 500, "901 more"),
+    "fields of items": ("patch", "/tasks", [unknown(300)] * 100, "more"),
+    "grants": (
+        "patch",
+        "/workers/w",
+        {"tasks": [{"id": SOME, "attempt": 1, **unknown(200)}] * 300},
+        "more",
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "body", "said"), TOO_MANY.values(), ids=TOO_MANY)
+def test_at_most_100_faults_are_listed(bob, method, path, body, said):
+    answer = bob.send(method, path, body)
+    document = problem(answer, "validation-error", 400)
+    assert len(answer.content) < 20_000
+    assert len(document["errors"]) == 100
+    if said:
+        assert said in document["errors"][-1]["detail"]
+    else:
+        assert document["errors"][-1]["pointer"] == "/field 99"
+
+
+def test_faults_of_many_payloads_are_cut_too(bob):
+    bob.register()
+    body = [{"payload": {"angle": "x"}}] * 300
+    answer = bob.send("post", "/rooms/open/tasks/open:modifiers:Rotate", body)
+    document = problem(answer, "invalid-payload", 422)
+    assert len(document["errors"]) == 100
+    assert "201 more" in document["errors"][-1]["detail"]
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
