@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from types import EllipsisType
 from typing import Any, ClassVar
+from unicodedata import category
 from uuid import UUID
 
 from django.db import router, transaction
@@ -477,9 +478,14 @@ def cut(text: str | None, limit: int) -> str | None:
 
 def bounded(worker_id: str | None) -> str:
     """A worker's id as the database can look it up."""
-    if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or not worker_id.isprintable():
+    if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or _has_controls(worker_id):
         raise WorkerNotFound
     return worker_id
+
+
+def _has_controls(text: str) -> bool:
+    """Whether it holds control characters or surrogates; other unprintable ones may be a name."""
+    return not text.isprintable() and any(category(char) in {"Cc", "Cs"} for char in text)
 
 
 def parse_task_id(text: str) -> UUID:
