@@ -139,7 +139,7 @@ class JobLibSettings(BaseSettings):
     room_access: str = Field(
         default="zndraw_joblib.access.default_room_access",
         description="Dotted path of `room_access(request, room_id, action) -> bool`; action is "
-        "`read`, `submit`, `register` or `cancel`.",
+        "`read`, `submit` or `register`.",
     )
 
     @field_validator("identity", "is_admin", "room_access")
