@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
 from zndraw_joblib import checks
@@ -54,6 +56,14 @@ def test_an_unknown_environment_variable_is_an_error(monkeypatch):
     (error,) = checks.check_settings()
     assert error.id == "zndraw_joblib.E001"
     assert "ZNDRAW_JOBLIB_TYPO" in error.msg
+
+
+def test_an_environment_variable_that_is_no_json_is_an_error(monkeypatch):
+    monkeypatch.setenv("ZNDRAW_JOBLIB_ALLOWED_CATEGORIES", "notjson")
+    with pytest.raises(ImproperlyConfigured, match="allowed_categories"):
+        get_settings()
+    with pytest.raises(SystemCheckError, match=r"zndraw_joblib\.E001.*allowed_categories"):
+        call_command("check")
 
 
 def ids(messages):
