@@ -165,15 +165,17 @@ class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
             The key was kept for another request.
         """
         wanted: IdempotencyKey = self.model(pk=pk, request=request, task_id=task_id)
-        self.bulk_create([wanted], ignore_conflicts=True)
-        kept = self.get(pk=pk)
+        own = self.filter(pk=pk)
+        while True:
+            self.bulk_create([wanted], ignore_conflicts=True)
+            # Locked before it is looked at: another submit may be about to renew it.
+            kept = own.select_for_update().first()
+            if kept is not None:
+                break
+            # A sweep removed it in between.
         if kept.task_id == task_id:
             return task_id
-        if (
-            self.filter(pk=pk, task_id=kept.task_id)
-            .expired(ttl)
-            .update(request=request, task_id=task_id, created_at=Now())
-        ):
+        if own.expired(ttl).update(request=request, task_id=task_id, created_at=Now()):
             return task_id
         if kept.request != request:
             raise IdempotencyKeyReused

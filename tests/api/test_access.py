@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -16,7 +17,8 @@ from tests.factories import V1, Person, problem
 from tests.sockets import Socket, token
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.urls import urlpatterns
-from zndraw_joblib.exceptions import PROBLEM_TYPES
+from zndraw_joblib.api.views import bounded
+from zndraw_joblib.exceptions import PROBLEM_TYPES, WorkerNotFound
 from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.routing import websocket_urlpatterns
 
@@ -378,6 +380,30 @@ def test_the_host_says_who_is_who(scene, settings_of, people):
 
 def by_name(request):
     return f"user:{request.user.username}"
+
+
+@pytest.mark.parametrize("name", ["M\u00fcller\u00a0", "\u200bx", "\ue000", "a b", "\U0001f9ea"])
+def test_any_text_that_is_stored_may_be_an_identity(people, settings_of, name):
+    settings_of(identity="tests.api.test_access.by_last_name")
+    person = people("odd", last_name=name)
+    assert person.register().json()["worker_id"] == name
+    task = person.submit().json()
+    assert person.claim()["id"] == task["id"]
+    assert person.client.patch(f"{V1}/workers/{quote(name)}").status_code == 200
+
+
+@pytest.mark.parametrize("worker_id", ["\x01", "a\x1f", "\x7f", "\x85", "x" * 256])
+def test_what_is_no_identity_is_no_worker(bob, worker_id):
+    for method in ("patch", "delete"):
+        answer = bob.send(method, f"/workers/{quote(worker_id)}")
+        problem(answer, "worker-not-found", 404)
+    for never_sent in ("a\0b", "\ud800", ""):
+        with pytest.raises(WorkerNotFound):
+            bounded(never_sent)
+
+
+def by_last_name(request):
+    return request.user.last_name
 
 
 def stranger_rules(request):

@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.core.signals import got_request_exception
@@ -11,9 +12,11 @@ from django.db import InternalError, OperationalError, connection, transaction
 from django.middleware.csrf import _get_new_csrf_string
 from django.test import AsyncClient
 from psycopg import errors
+from rest_framework.parsers import JSONParser
 from rest_framework.test import APIClient
 
 from tests.factories import V1, problem
+from zndraw_joblib.api import parsing
 from zndraw_joblib.exceptions import PROBLEM_TYPES
 from zndraw_joblib.models import Job, Task, Worker
 
@@ -68,8 +71,14 @@ def test_an_unknown_problem_type(client):
     problem(client.get("/v1/problems/nonsense"), "not-found", 404)
 
 
+NOWHERE = [
+    *("", "/", "/nope", "/rooms/x/jobs/", "/tasks/a/b", "/workers/"),
+    *("/a%0Ab", "/%0A", "/workers%0A", "/tasks/a/%0D%0Ab/%E2%80%A8"),
+]
+
+
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "options"])
-@pytest.mark.parametrize("path", ["", "/", "/nope", "/rooms/x/jobs/", "/tasks/a/b", "/workers/"])
+@pytest.mark.parametrize("path", NOWHERE)
 def test_unknown_addresses(client, method, path):
     problem(getattr(client, method)(f"{V1}{path}"), "not-found", 404)
 
@@ -350,13 +359,51 @@ def test_bad_bodies_are_refused_and_change_nothing(bob, client_of, body):
     assert not Task.objects.exists()
 
 
-def test_large_bodies_are_refused_unread(bob, settings_of):
+class Untouched:
+    """A body that must not be read."""
+
+    def read(self, *args):
+        raise AssertionError("the body was read")
+
+    readline = read
+
+
+def test_large_bodies_are_refused_unread(bob, client_of, settings_of):
+    client, forged = client_of
     bob.register(schema={})
     settings_of(max_body_bytes=100)
-    answer = bob.submit(x="y" * 100)
-    problem(answer, "content-too-large", 413)
+    problem(bob.submit(x="y" * 100), "content-too-large", 413)
+    sent = {"wsgi.input": Untouched(), "CONTENT_LENGTH": "101", "CONTENT_TYPE": "application/json"}
+    answer = client(bob).generic("POST", f"{V1}/workers", **sent)
+    if forged:
+        problem(answer, "forbidden", 403)
+    else:
+        problem(answer, "content-too-large", 413)
+    with pytest.raises(AssertionError, match="was read"):
+        bob.client.generic("POST", f"{V1}/workers", **sent | {"CONTENT_LENGTH": "100"})
     settings_of(max_body_bytes=1_000_000)
     assert bob.submit(x="y" * 100).status_code == 202
+
+
+def test_depth_is_refused_before_anything_is_parsed(bob, client_of, monkeypatch):
+    client, forged = client_of
+
+    def parse(*args, **kwargs):
+        raise AssertionError("the body was parsed")
+
+    client = client(bob)
+    for name in ("json", "orjson"):
+        monkeypatch.setattr(parsing, name, SimpleNamespace(loads=parse))
+    monkeypatch.setattr(JSONParser, "parse", parse)
+    for body in (b"[" * 65 + b"]" * 65, b'{"a":' * 65, b"[" * 100_000):
+        answer = client.generic("POST", f"{V1}/workers", body, content_type="application/json")
+        if forged:
+            assert answer.status_code == 403
+        else:
+            assert answer.status_code == 400
+            assert b"deeper than 64" in answer.content
+    with pytest.raises(AssertionError, match="was parsed"):
+        bob.client.generic("POST", f"{V1}/workers", b"[[]]", content_type="application/json")
 
 
 WRONG = {
@@ -372,6 +419,47 @@ def test_wrong_fields_are_pointed_at(bob, pointer):
     document = problem(bob.register(**WRONG[pointer]), "validation-error", 400)
     assert pointer in [error["pointer"] for error in document["errors"]]
     assert pointer in document["detail"]
+
+
+def unknown(number):
+    return {f"field {index}": 1 for index in range(number)}
+
+
+TOO_MANY = {
+    "fields": ("post", "/workers", unknown(60_000), "59901 more"),
+    "100 fields": ("post", "/workers", unknown(100), None),
+    "101 fields": ("post", "/workers", unknown(101), "2 more"),
+    "fields beside a wrong one": ("post", "/tasks/claim", {**unknown(200), "limit": 0}, "more"),
+    "items": ("patch", "/tasks", [{}] * 500, "901 more"),
+    "fields of items": ("patch", "/tasks", [unknown(300)] * 100, "more"),
+    "grants": (
+        "patch",
+        "/workers/w",
+        {"tasks": [{"id": SOME, "attempt": 1, **unknown(200)}] * 300},
+        "more",
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "body", "said"), TOO_MANY.values(), ids=TOO_MANY)
+def test_at_most_100_faults_are_listed(bob, method, path, body, said):
+    answer = bob.send(method, path, body)
+    document = problem(answer, "validation-error", 400)
+    assert len(answer.content) < 20_000
+    assert len(document["errors"]) == 100
+    if said:
+        assert said in document["errors"][-1]["detail"]
+    else:
+        assert document["errors"][-1]["pointer"] == "/field 99"
+
+
+def test_faults_of_many_payloads_are_cut_too(bob):
+    bob.register()
+    body = [{"payload": {"angle": "x"}}] * 300
+    answer = bob.send("post", "/rooms/open/tasks/open:modifiers:Rotate", body)
+    document = problem(answer, "invalid-payload", 422)
+    assert len(document["errors"]) == 100
+    assert "201 more" in document["errors"][-1]["detail"]
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,22 @@ def test_register_and_the_mapping(server, manager):
     assert manager.worker_id == "w1"
 
 
+def test_a_worker_is_not_made_twice(server, manager):
+    """A lost reply may have left one, which counts; what was turned away left none."""
+    server.fail["POST /workers"] = [httpx.ReadTimeout("late"), httpx.Response(502)]
+    for error in (httpx.ReadTimeout, ServerError):
+        with pytest.raises(error):
+            manager.create_worker()
+    assert len(server.sent("POST", "/workers")) == 2
+    server.fail["POST /workers"] = [
+        httpx.ConnectError("no"),
+        refusal("throttled", 429, **{"Retry-After": "0"}),
+        refusal("service-unavailable", 503),
+    ]
+    assert manager.create_worker() == "w1"
+    assert len(server.sent("POST", "/workers")) == 6
+
+
 def test_submit_names_the_rooms_own_or_the_global_job(server, manager):
     assert manager.submit(Rotate(angle=3), room="r") == "t1"
     manager.register(room="r")(Rotate)

@@ -16,10 +16,11 @@ from django.db import connection, connections, transaction
 
 from tests.factories import problem
 from zndraw_joblib import querysets, statements
+from zndraw_joblib.exceptions import IdempotencyKeyReused
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink, new_id
 from zndraw_joblib.names import JobName
-from zndraw_joblib.querysets import TaskQuerySet, WorkerQuerySet
+from zndraw_joblib.querysets import IdempotencyKeyQuerySet, TaskQuerySet, WorkerQuerySet
 from zndraw_joblib.statements import Report
 from zndraw_joblib.sweeper import sweep
 
@@ -446,6 +447,78 @@ def test_two_submits_of_one_key_at_once(bob, scene):
         assert second.waits()
     assert second.result() == task_ids[0]
     assert not Task.objects.filter(pk=task_ids[1]).exists()
+
+
+def keyed_submit(task_id, request="body"):
+    """A submit under the key ``k``, at the level of the verbs; the id of the key's task."""
+    with transaction.atomic():
+        kept = IdempotencyKey.objects.reserve("k", request, task_id, LEASE)
+        if kept == task_id:
+            Job.objects.get().submit("open", {}, "alice", 0, task_id)
+        return kept
+
+
+def expired_key():
+    keyed_submit(new_id(), "long ago")
+    IdempotencyKey.objects.update(created_at=PAST)
+
+
+def submit_that_found_an_expired_key(monkeypatch):
+    """A submit stopped after it found that the key is taken, and before it reads it."""
+    expired_key()
+    task_id, gate = new_id(), Gate()
+    insert = IdempotencyKeyQuerySet.bulk_create
+    once = iter([True])
+
+    def held(self, *args, **kwargs):
+        made = insert(self, *args, **kwargs)
+        if isinstance(threading.current_thread(), Other) and next(once, False):
+            gate.hold()
+        return made
+
+    monkeypatch.setattr(IdempotencyKeyQuerySet, "bulk_create", held)
+    submit = Other(lambda: keyed_submit(task_id))
+    assert gate.reached.wait(10)
+    return task_id, submit, gate.opened
+
+
+def submits_of_an_expired_key(monkeypatch):
+    """Another one renews the key and has not committed when the first one goes on."""
+    _, late, opened = submit_that_found_an_expired_key(monkeypatch)
+    task_id = new_id()
+    with transaction.atomic():
+        assert keyed_submit(task_id) == task_id
+        opened.set()
+        assert late.waits()
+    return task_id, late
+
+
+@postgres_only
+def test_two_submits_of_one_expired_key_at_once(scene, monkeypatch):
+    """The later one waits, and gets the task of the other."""
+    task_id, late = submits_of_an_expired_key(monkeypatch)
+    assert late.result() == task_id
+    assert IdempotencyKey.objects.get().task_id == task_id
+    assert Task.objects.count() == 3
+
+
+@postgres_only
+def test_two_submits_of_one_expired_key_at_once_without_the_lock(scene, monkeypatch):
+    """Control: the later one decides by what it read before it waited."""
+    monkeypatch.setattr(IdempotencyKeyQuerySet, "select_for_update", lambda self: self)
+    _, late = submits_of_an_expired_key(monkeypatch)
+    with pytest.raises(IdempotencyKeyReused):
+        late.result()
+
+
+@postgres_only
+def test_submit_against_the_sweep_of_its_key(scene, monkeypatch):
+    """A sweep removes the key before the submit reads it: it is kept anew."""
+    task_id, submit, opened = submit_that_found_an_expired_key(monkeypatch)
+    assert IdempotencyKey.objects.expired(LEASE).remove() == 1
+    opened.set()
+    assert submit.result() == task_id
+    assert IdempotencyKey.objects.get().task_id == task_id
 
 
 # -- 8 delete-worker against finish

@@ -62,5 +62,6 @@ urlpatterns = [
     ),
     path("v1/me", MeView.as_view(), name="me"),
     path("v1/problems/<str:slug>", ProblemTypeView.as_view(), name="problem"),
-    re_path(r"^v1/joblib(?:/.*)?$", UnknownURL.as_view(), name="unknown"),
+    # A dot would not match a newline.
+    re_path(r"^v1/joblib(?:/[\s\S]*)?$", UnknownURL.as_view(), name="unknown"),
 ]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from types import EllipsisType
 from typing import Any, ClassVar
+from unicodedata import category
 from uuid import UUID
 
 from django.db import router, transaction
@@ -123,7 +124,8 @@ class JobViewSet(JobLibView, ViewSet):
             job, new = worker.register(
                 name, body["schema"], settings.lease, settings.max_jobs_per_worker
             )
-        job = jobs().with_worker_count().get(pk=job.pk)
+            # Here, so that an answer that cannot be read leaves nothing behind.
+            job = jobs().with_worker_count().get(pk=job.pk)
         document = job_document(job) | {"worker_id": worker.pk}
         return Response(document, status=201 if new else 200)
 
@@ -366,8 +368,9 @@ class WorkerViewSet(JobLibView, ViewSet):
         """Make a worker of its own for one process."""
         self.body(openapi.EmptyBody)
         settings = get_settings()
-        made = workers().enlist(self.caller.identity, settings.max_workers_per_identity)
-        document = worker_document(workers().with_job_count().get(pk=made.pk))
+        with transaction.atomic(using=router.db_for_write(Worker)):
+            made = workers().enlist(self.caller.identity, settings.max_workers_per_identity)
+            document = worker_document(workers().with_job_count().get(pk=made.pk))
         document["heartbeat_interval_seconds"] = settings.heartbeat_interval_seconds
         return Response(document, status=201)
 
@@ -477,9 +480,14 @@ def cut(text: str, limit: int) -> str:
 
 def bounded(worker_id: str | None) -> str:
     """A worker's id as the database can look it up."""
-    if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or not worker_id.isprintable():
+    if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or _has_controls(worker_id):
         raise WorkerNotFound
     return worker_id
+
+
+def _has_controls(text: str) -> bool:
+    """Whether it holds control characters or surrogates; other unprintable ones may be a name."""
+    return not text.isprintable() and any(category(char) in {"Cc", "Cs"} for char in text)
 
 
 def parse_task_id(text: str) -> UUID:

@@ -15,7 +15,7 @@ import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client import worker as workers
-from zndraw_joblib.client.api import ApiManager, never_sent, path, send
+from zndraw_joblib.client.api import ApiManager, never_sent, path, send, turned_away
 from zndraw_joblib.client.exceptions import (
     ApiError,
     ForbiddenError,
@@ -102,7 +102,8 @@ class JobManager(Mapping[str, type[BaseModel]]):
     def create_worker(self) -> str:
         """Make a worker of its own for this process and return its id."""
         with self._registering:
-            made = send(self.api, "POST", path("workers")).json()
+            # One whose reply is lost would be left behind, and count against a limit.
+            made = send(self.api, "POST", path("workers"), retry_on=turned_away).json()
             self._asked_interval = made.get("heartbeat_interval_seconds", HEARTBEAT_INTERVAL)
             worker_id: str = made["id"]
             self._worker_id = worker_id
