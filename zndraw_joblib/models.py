@@ -263,6 +263,9 @@ class Task(models.Model):
 
     objects = TaskQuerySet.as_manager()
 
+    #: Place in the job's queue, from 1, where a verb brought it along.
+    queue_position: int | None = None
+
     class Meta:
         ordering = ("-created_at", "-id")
         constraints: ClassVar = [

@@ -32,7 +32,7 @@ from zndraw_joblib.lifecycle import (
 )
 from zndraw_joblib.names import GLOBAL_ROOM, JobName
 from zndraw_joblib.rows import reader
-from zndraw_joblib.statements import QUEUE_POSITION, Beat, Report
+from zndraw_joblib.statements import MAX_QUEUE_POSITION, QUEUE_POSITION, Beat, Report
 
 if TYPE_CHECKING:
     from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task, Worker
@@ -260,6 +260,24 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """With all that their documents show."""
         return self.select_related("job").with_queue_position()
 
+    def place(self, tasks: Sequence[Task]) -> None:
+        """Give each of these that is pending its `queue_position`.
+
+        Tasks of a list are mostly of few jobs: the head of each queue is read once, where
+        `with_queue_position` counts for every task.
+        """
+        pending = {task.pk: task for task in tasks if task.status == TaskStatus.PENDING}
+        if not pending:
+            return
+        if statements.supports(self.db):
+            jobs = {task.job_id for task in pending.values()}
+            places: Mapping[UUID, int] = statements.positions(self.db, jobs, pending)
+        else:
+            counted = self.filter(pk__in=pending).with_queue_position()
+            places = {task.pk: task.queue_position or 1 for task in counted}
+        for task_id, task in pending.items():
+            task.queue_position = places.get(task_id, MAX_QUEUE_POSITION)
+
     def granted(self, grants: Iterable[tuple[UUID, int]]) -> Self:
         """Tasks among these pairs of id and attempt."""
         # One term an attempt: SQLite takes no expression of a thousand terms.
@@ -334,7 +352,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
         self, worker_id: str, identity: str, lease: timedelta, limit: int, start: bool
     ) -> list[Task]:
         with transaction.atomic(using=self.db):
-            offered = self.model._meta.get_field("job").related_model.objects.using(self.db)
+            job: Any = self.model._meta.get_field("job").related_model
+            offered = job.objects.using(self.db)
             jobs = offered.filter(workers=worker_id, workers__identity=identity)
             pending = self.filter(status=TaskStatus.PENDING, job__in=list(jobs))
             ids = list(

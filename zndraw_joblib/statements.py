@@ -133,6 +133,8 @@ class Dialect:
     reports: str
     payloads: str
     among: str
+    #: The first tasks of the queue of each of some jobs.
+    queues: str
     #: Takes the rows in one order, so that nobody waits in a circle.
     lock: str
     #: The same, passing over rows that somebody else holds.
@@ -158,6 +160,12 @@ DIALECTS = {
         " AS given(id, attempt, error)",
         payloads="unnest(%(ids)s::uuid[], %(payloads)s::text[]) AS given(id, payload)",
         among="= ANY(%(ids)s::uuid[])",
+        queues=f"""{{job}} job CROSS JOIN LATERAL (
+                SELECT job_id, created_at, id FROM {{task}}
+                WHERE job_id = job.id AND status = 'pending'
+                ORDER BY created_at, id LIMIT {MAX_QUEUE_POSITION - 1}
+            ) head
+            WHERE job.id = ANY(%(jobs)s::uuid[])""",
         lock="FOR UPDATE OF held",
         lock_free="FOR UPDATE OF held SKIP LOCKED",
         share="FOR SHARE",
@@ -178,6 +186,11 @@ DIALECTS = {
         payloads="(SELECT a.value AS id, b.value AS payload FROM json_each(%(ids)s) a"
         " JOIN json_each(%(payloads)s) b ON b.key = a.key) AS given",
         among="IN (SELECT value FROM json_each(%(ids)s))",
+        queues=f"""{{job}} job JOIN {{task}} head ON head.id IN (
+                SELECT id FROM {{task}} WHERE job_id = job.id AND status = 'pending'
+                ORDER BY created_at, id LIMIT {MAX_QUEUE_POSITION - 1}
+            )
+            WHERE job.id IN (SELECT value FROM json_each(%(jobs)s))""",
         lock="",
         lock_free="",
         share="",
@@ -287,7 +300,7 @@ def submit(
     made.sort(key=attrgetter("id"))
     for number, task in enumerate(made, 1):
         position = task.__dict__.pop("ahead") + number
-        task.queue_position = min(position, MAX_QUEUE_POSITION)  # type: ignore[attr-defined]
+        task.queue_position = min(position, MAX_QUEUE_POSITION)
     return made
 
 
@@ -369,6 +382,30 @@ def _read(vendor: str) -> str:
         FROM {{task}} WHERE id {DIALECTS[vendor].among}"""
 
 
+def positions(using: str, jobs: Iterable[UUID], ids: Iterable[UUID]) -> dict[UUID, int]:
+    """Places in the queues of these jobs of those of these tasks that are among the first."""
+    dialect = _dialect(using)
+    params = {
+        "jobs": dialect.array([dialect.uuid(job_id) for job_id in jobs]),
+        "ids": dialect.array([dialect.uuid(task_id) for task_id in ids]),
+    }
+    found = _run(using, _positions(connections[using].vendor), params)
+    return {UUID(str(task_id)): position for task_id, position in found}
+
+
+@cache
+def _positions(vendor: str) -> str:
+    dialect = DIALECTS[vendor]
+    return f"""
+        SELECT ranked.id, ranked.position FROM (
+            SELECT head.id AS id, ROW_NUMBER() OVER (
+                PARTITION BY head.job_id ORDER BY head.created_at, head.id
+            ) AS position
+            FROM {dialect.queues}
+        ) ranked
+        WHERE ranked.id {dialect.among}"""
+
+
 def beat(using: str, worker_id: str, identity: str) -> Beat | None:
     """Note that a worker of this identity lives; None when there is no such worker."""
     rows = _run(using, _beat(connections[using].vendor), {"id": worker_id, "identity": identity})
@@ -440,7 +477,9 @@ QUEUE_POSITION = f"""
 @cache
 def named(text: str, using: str) -> str:
     """A statement with the names of tables and columns filled in."""
-    models = {name: apps.get_model("zndraw_joblib", name) for name in ("Task", "Job", "Worker")}
+    models: dict[str, Any] = {
+        name: apps.get_model("zndraw_joblib", name) for name in ("Task", "Job", "Worker")
+    }
     quote = connections[using].ops.quote_name
     names = {name.lower(): quote(model._meta.db_table) for name, model in models.items()}
     names["link"] = quote(models["Worker"].jobs.through._meta.db_table)
@@ -461,9 +500,11 @@ def _run(using: str, text: str, params: Mapping[str, Any]) -> list[Any]:
     with connection.cursor() as cursor:
         prepare(connection, cursor)
         cursor.execute(named(text, using), params)
-        return cursor.fetchall()
+        rows: list[Any] = cursor.fetchall()
+        return rows
 
 
 def _tasks(using: str, text: str, params: Mapping[str, Any], *extra: str) -> list[Task]:
-    read = reader(apps.get_model("zndraw_joblib", "Task"), using).instance
+    model: Any = apps.get_model("zndraw_joblib", "Task")
+    read = reader(model, using).instance
     return [read(row, "job_full_name", *extra) for row in _run(using, text, params)]

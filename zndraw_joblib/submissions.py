@@ -123,7 +123,7 @@ def submit(
         else:
             try:
                 with transaction.atomic(using=using):
-                    made = key and _made(using, room_id, name, identity, key, ids)
+                    made = _made(using, room_id, name, identity, key, ids) if key else []
                     made = made or accept(limit)
                     # Nothing accepted leaves nothing behind.
                     transaction.set_rollback(not made, using=using)

@@ -54,6 +54,17 @@ _REFUSED = {
 _AT_THE_TOP = ("$id", "$schema")
 
 
+#: What the library may raise of a schema that `schema_faults` never looked at.
+UNCHECKABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
 def schema_faults(schema: dict[str, Any], *, max_bytes: int, max_depth: int) -> list[FieldError]:
     """What is wrong with a job's schema; pointers are relative to it. Empty when it is fine.
 
@@ -88,9 +99,7 @@ def payload_faults(check: Checker, payload: Any, budget: Budget | None = None) -
     except OutOfWork:
         detail = "The payload takes too much work to check against this schema."
         return [FieldError(detail)]
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as (
-        error
-    ):
+    except UNCHECKABLE as error:
         # Of a schema that was never looked at.
         return [FieldError(f"The payload cannot be checked: {type(error).__name__}.")]
     return faults

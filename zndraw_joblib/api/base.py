@@ -86,7 +86,8 @@ class JobLibView(APIView):
             raise invalid("The body must be a JSON array of objects.")
         if not 1 <= len(value) <= limit:
             raise invalid(f"The array must have 1 to {limit} entries, not {len(value)}.")
-        valid, faults = [], {}
+        valid: list[dict[str, Any]] = []
+        faults: dict[Any, Any] = {}
         for index, item in enumerate(value):
             try:
                 valid.append(serializer.check(item))

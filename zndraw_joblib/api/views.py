@@ -140,7 +140,7 @@ class JobViewSet(JobLibView, ViewSet):
         """The room's tasks of one job, newest first."""
         self.room(room_id, "read", JobNotFound)
         job = self._job(room_id, full_name, jobs())
-        return task_page(request, tasks().readable().filter(job=job, room_id=room_id))
+        return task_page(request, tasks().filter(job=job, room_id=room_id))
 
     @openapi.tasks_submit
     def submit(self, request: Request, room_id: str, full_name: str) -> Response:
@@ -219,7 +219,7 @@ class TaskViewSet(JobLibView, ViewSet):
     def list(self, request: Request, room_id: str) -> Response:
         """The tasks of a room, newest first."""
         self.room(room_id, "read", TaskNotFound)
-        return task_page(request, tasks().readable().filter(room_id=room_id))
+        return task_page(request, tasks().filter(room_id=room_id))
 
     @openapi.tasks_claim
     def claim(self, request: Request) -> Response:
@@ -505,7 +505,8 @@ def task_page(request: Request, found: TaskQuerySet) -> Response:
         if status not in set(TaskStatus):
             raise invalid(f"status must be one of {', '.join(TaskStatus)}.", "/status")
         found = found.filter(status=status)
-    rows, headers = page(found, request, "-created_at", "-id")
+    rows, headers = page(found.select_related("job"), request, "-created_at", "-id")
+    found.place(rows)
     return Response([task_document(task) for task in rows], headers=headers)
 
 
