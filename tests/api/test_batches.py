@@ -213,10 +213,12 @@ def test_each_report_has_its_own_result(bob, running):
     assert [result["id"] for result in results[:5]] == [task["id"] for task in running]
     assert results[0]["task"]["status"] == "completed"
     assert (results[1]["task"]["status"], results[1]["task"]["error"]) == ("failed", "broken")
-    types = [
-        result["problem"]["type"].rpartition("/")[2] for result in results if "problem" in result
+    problems = [result["problem"]["type"] for result in results if "problem" in result]
+    assert [type_.rpartition("/")[2] for type_ in problems] == [
+        "lease-lost",
+        "invalid-task-transition",
+        "task-not-found",
     ]
-    assert types == ["lease-lost", "invalid-task-transition", "task-not-found"]
     assert results[2]["problem"]["instance"] == f"/v1/joblib/tasks/{lost['id']}"
     assert Task.objects.get(pk=lost["id"]).status == "running"
 

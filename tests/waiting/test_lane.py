@@ -95,7 +95,7 @@ async def test_errors_are_problems_there_too(bob):
         assert got == status, body
         assert headers[b"content-type"] == b"application/problem+json"
     got, headers, _ = await ask(host, scope(f"{V1}/workers", "PUT", **token(bob)))
-    assert (got, headers[b"allow"]) == (405, b"GET, POST, HEAD, OPTIONS")
+    assert (got, set(headers[b"allow"].split(b", "))) == (405, {b"GET", b"HEAD", b"POST"})
     assert not host.paths
 
 
