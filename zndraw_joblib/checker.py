@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from jsonschema import Draft202012Validator
 
 from zndraw_joblib.keywords import ANY, KEYWORDS, PREPARED, Fault, Faults, never
+from zndraw_joblib.patterns import Matcher
 
 #: Work that one payload may take, in tenths of a microsecond of a quiet core, estimated high.
 MAX_WORK = 750_000
@@ -106,11 +107,12 @@ class Checker:
 class Run:
     """One payload on its way; what `jsonschema` hands to its keywords as the validator."""
 
-    __slots__ = ("_plan", "charge")
+    __slots__ = ("_plan", "charge", "matches")
 
     def __init__(self, checker: Checker, budget: Budget) -> None:
         self._plan = checker.plan
         self.charge = budget.charge
+        self.matches = Matcher(budget.charge).matches
 
     is_type = Draft202012Validator.TYPE_CHECKER.is_type
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 #: Most faults that a problem lists; the last one says how many more there are.
-MAX_ERRORS = 100
+MAX_ERRORS = 1001
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,7 @@ def _pattern_properties(
     if isinstance(instance, dict):
         for pattern, subschema in patterns:
             for name, value in instance.items():
-                if pattern.matches(name, run.charge):
+                if run.matches(pattern, name):
                     yield from run.descend(value, subschema, name)
 
 
@@ -190,7 +190,7 @@ def _additional_properties(
     for name, value in instance.items():
         if type(value) in plain or name in known:
             continue
-        if any(pattern.matches(name, run.charge) for pattern in patterns):
+        if any(run.matches(pattern, name) for pattern in patterns):
             continue
         if subschema is False:
             run.charge(8)
@@ -285,7 +285,7 @@ def _unique_items(run: Run, unique: bool, instance: Any, schema: Any) -> Faults:
 
 
 def _pattern(run: Run, pattern: Pattern, instance: Any, schema: Any) -> Faults:
-    if isinstance(instance, str) and not pattern.matches(instance, run.charge):
+    if isinstance(instance, str) and not run.matches(pattern, instance):
         run.charge(30)
         return (Fault(f"does not match the pattern {shown(schema['pattern'])}"),)
     return None

@@ -28,8 +28,10 @@ _NOTES, _WIDE_NOTES = 2_000, 20_000
 _CLASSES = {
     **dict.fromkeys("wWpP", 700),
     **dict.fromkeys("dD", 120),
-    **dict.fromkeys("sSbB", 20),
+    **dict.fromkeys("sSbB<>", 20),
 }
+#: Of a boundary of words: beside characters beyond ASCII, the engine takes its slow way.
+_BOUNDARY_WIDTH = 20
 _HEX = {"x": 2, "u": 4, "U": 8}
 _WIDE = 12
 _COUNT = re.compile(r"\{\s*(\d{0,9})\s*(,?)\s*(\d{0,9})\s*\}")
@@ -56,7 +58,7 @@ class PatternError(ValueError):
 
 
 class Pattern(NamedTuple):
-    """A pattern that was measured; `matches` compiles it."""
+    """A pattern that was measured, not compiled."""
 
     source: str
     #: What it takes to compile, and to keep.
@@ -71,13 +73,29 @@ class Pattern(NamedTuple):
         """What it takes to keep it compiled."""
         return self.size + (_NOTES if self.width <= NARROW else _WIDE_NOTES)
 
-    def matches(self, text: str, charge: Charge) -> bool:
-        """Whether it is found in the text; what that takes is charged before."""
-        nanoseconds = 3 if self.width <= NARROW else 12 * self.width
-        charge(12 + len(text) * nanoseconds // 100)
-        if self.decimal and not text.strip("-+."):
+
+class Matcher:
+    """Patterns in use for one payload: each is compiled once at most, and charged for."""
+
+    __slots__ = ("_charge", "_engines")
+
+    def __init__(self, charge: Charge) -> None:
+        self._charge = charge
+        self._engines: dict[str, SchemaValidator] = {}
+
+    def matches(self, pattern: Pattern, text: str) -> bool:
+        """Whether the pattern is found in the text; what that takes is charged before."""
+        narrow = 3 if text.isascii() else 10
+        nanoseconds = narrow if pattern.width <= NARROW else 20 * pattern.width
+        self._charge(12 + len(text) * nanoseconds // 100)
+        if pattern.decimal and not text.strip("-+."):
             return False
-        return _engines.get(self, charge).isinstance_python(text)
+        engine = self._engines.get(pattern.source)
+        if engine is None:
+            # The same for a pattern that is kept, so that nobody's answer depends on others.
+            self._charge(1500 + pattern.size * 5)
+            engine = self._engines[pattern.source] = _engines.get(pattern)
+        return engine.isinstance_python(text)
 
 
 def measured(source: str) -> Pattern:
@@ -96,15 +114,15 @@ def measured(source: str) -> Pattern:
     return Pattern(text, size, width, decimal is not None)
 
 
-def compile_pattern(pattern: Pattern, charge: Charge) -> None:
-    """See to it that the engine takes the pattern, which is kept for `Pattern.matches`.
+def compile_pattern(pattern: Pattern) -> None:
+    """See to it that the engine takes the pattern, which is kept for a `Matcher`.
 
     Raises
     ------
     PatternError
         It does not.
     """
-    _engines.get(pattern, charge)
+    _engines.get(pattern)
 
 
 class _Engines:
@@ -115,12 +133,11 @@ class _Engines:
         self._size = 0
         self._lock = Lock()
 
-    def get(self, pattern: Pattern, charge: Charge) -> SchemaValidator:
+    def get(self, pattern: Pattern) -> SchemaValidator:
         with self._lock:
             if kept := self._kept.get(pattern):
                 self._kept.move_to_end(pattern)
                 return kept
-        charge(1000 + pattern.size * 5)
         try:
             engine = SchemaValidator(core_schema.str_schema(pattern=pattern.source))
         except SchemaError as error:
@@ -219,8 +236,10 @@ class _Measure:
         if char in ("p", "P"):
             braces = _BRACES.match(self._text, self._at)
             self._at = braces.end() if braces else self._at + 1
-        elif char in ("b", "B") and (boundary := _BOUNDARY.match(self._text, self._at)):
-            self._at = boundary.end()
+        elif char in ("b", "B", "<", ">"):
+            boundary = _BOUNDARY.match(self._text, self._at)
+            self._at = boundary.end() if boundary else self._at
+            return _CLASSES[char], _BOUNDARY_WIDTH
         size = _CLASSES.get(char, 1)
         return size, 1 if size == 1 else 8
 

@@ -51,18 +51,9 @@ _REFUSED = {
     "unevaluatedItems": "is not supported; use items",
     "unevaluatedProperties": "is not supported; use additionalProperties",
 }
+#: What a schema that `schema_faults` never saw may raise when payloads are checked against it.
+_UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _AT_THE_TOP = ("$id", "$schema")
-
-
-#: What the library may raise of a schema that `schema_faults` never looked at.
-UNCHECKABLE = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
 
 
 def schema_faults(schema: dict[str, Any], *, max_bytes: int, max_depth: int) -> list[FieldError]:
@@ -99,8 +90,7 @@ def payload_faults(check: Checker, payload: Any, budget: Budget | None = None) -
     except OutOfWork:
         detail = "The payload takes too much work to check against this schema."
         return [FieldError(detail)]
-    except UNCHECKABLE as error:
-        # Of a schema that was never looked at.
+    except _UNFIT as error:
         return [FieldError(f"The payload cannot be checked: {type(error).__name__}.")]
     return faults
 
@@ -187,9 +177,9 @@ class _Survey:
                 yield FieldError(detail)
 
     def _each(self) -> Iterator[FieldError]:
-        stack = [_Node(self._root, None)]
-        while stack:
-            node = stack.pop()
+        # Grows while it is read.
+        nodes = [_Node(self._root, None)]
+        for node in nodes:
             if len(self._nodes) == MAX_SUBSCHEMAS:
                 yield FieldError(f"The schema must not have more than {MAX_SUBSCHEMAS} subschemas.")
                 return
@@ -199,7 +189,7 @@ class _Survey:
                 continue
             for keyword in filter(_BELOW.__contains__, node.schema):
                 children = list(_children(node, keyword))
-                stack.extend(children)
+                nodes.extend(children)
                 if keyword not in _KEPT:
                     node.used.extend(child.schema for child in children)
 
@@ -234,7 +224,7 @@ class _Survey:
             self._patterns += 100 + pattern.size
             if self._patterns > MAX_PATTERNS:
                 return "is too large, together with those before it"
-            compile_pattern(pattern, self._budget.charge)
+            compile_pattern(pattern)
         except PatternError as error:
             return str(error)
         return None
@@ -269,7 +259,8 @@ class _Survey:
                 if id(node) in pending:
                     # All below is known, but for what leads back.
                     node.height = 1 + max((other.height for other in below), default=0)
-                    cost = 1 + len(node.used) + sum(other.cost for other in below)
+                    booleans = len(node.used) - len(below)
+                    cost = 1 + booleans + sum(other.cost for other in below)
                     node.cost = min(cost, MAX_EXPANSION + 1)
                     pending.discard(id(node))
                     stack.pop()
