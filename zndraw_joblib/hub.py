@@ -80,12 +80,12 @@ class Hub:
         if self._layer is not None:
             self._tasks.append(loop.create_task(self._receive_forever()))
 
-    async def wait_for_end(self, task_id: UUID, deadline: float) -> None:
-        """Return when the task ended or is gone, or at `deadline` by the loop's clock."""
+    async def wait_for_end(self, task_id: UUID, room_id: str, deadline: float) -> None:
+        """Return when this room's task ended or is gone, or at `deadline` by the loop's clock."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         self._ends.setdefault(task_id, set()).add(ended)
-        group = end_group(task_id)
+        group = end_group(room_id)
         try:
             await self._join(group)
             # It may have ended before the group was joined.
@@ -253,11 +253,11 @@ class Hub:
 
     def _deliver(self, message: dict[str, Any]) -> None:
         for about in message["about"]:
+            where, _, task = about.partition("/")
             if message["type"] == "task.finished":
-                self._end(UUID(about))
+                self._end(UUID(task))
             else:
-                job, _, task = about.partition("/")
-                self._wake(UUID(job), task)
+                self._wake(UUID(where), task)
 
     async def _reread_forever(self) -> None:
         loop = asyncio.get_running_loop()

@@ -25,24 +25,24 @@ logger = logging.getLogger(__name__)
 MAX_OUTSTANDING = 10_000
 #: Seconds that one message may take to be handed to the layer.
 SEND_TIMEOUT = 2.0
-#: Groups over which the ends of tasks are spread.
-END_GROUPS = 64
+#: Groups over which the ends in rooms are spread.
+END_GROUPS = 256
 #: Messages handed over at a time, and ids in one of them.
 SLICE = 100
 
 
-def end_group(task_id: UUID) -> str:
-    """The group that hears of the task's end, and of about one in `END_GROUPS` of all ends.
+def room_digest(room_id: str) -> str:
+    """What news calls a room: ids may hold what names of groups may not, and are long."""
+    return hashlib.sha256(room_id.encode()).hexdigest()[:16]
 
-    A group for each task would cost each waiter two round trips to the layer, and each end of many
-    a message of its own.
+
+def end_group(room_id: str) -> str:
+    """The group that hears of each end in a room, and of those in about one of `END_GROUPS` rooms.
+
+    A group for each task would cost a waiter two round trips to the layer, and the ends of a sweep
+    a message each.
     """
-    return f"joblib.end.{task_id.int % END_GROUPS}"
-
-
-def room_group(room_id: str) -> str:
-    """The group that hears of each end in a room; ids may hold what group names may not."""
-    return f"joblib.room.{hashlib.sha256(room_id.encode()).hexdigest()[:48]}"
+    return f"joblib.end.{int(room_digest(room_id), 16) % END_GROUPS}"
 
 
 def job_group(job_id: UUID) -> str:
@@ -156,8 +156,8 @@ flush = publisher.flush
 
 def announce_end(task: Task, **_: Any) -> None:
     """Receiver of `task_finished`: tell those who wait for the task or watch its room."""
-    publisher.publish(end_group(task.id), "task.finished", task.id.hex)
-    publisher.publish(room_group(task.room_id), "room.changed", task.id.hex)
+    about = f"{room_digest(task.room_id)}/{task.id.hex}"
+    publisher.publish(end_group(task.room_id), "task.finished", about)
 
 
 def announce_work(task: Task, **_: Any) -> None:

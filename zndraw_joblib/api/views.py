@@ -260,7 +260,8 @@ class TaskViewSet(JobLibView, ViewSet):
             raise TaskNotFound
         response = Response(task_document(task))
         if not task.is_terminal:
-            response.waits_for = UntilEnd(task.pk, self.caller.sees)  # type: ignore[attr-defined]
+            until = UntilEnd(task.pk, task.room_id, self.caller.sees)
+            response.waits_for = until  # type: ignore[attr-defined]
         return response
 
     @openapi.tasks_report

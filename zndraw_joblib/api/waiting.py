@@ -41,6 +41,7 @@ class UntilEnd:
     """The answer changes when this task ends; `sees` says whether the caller may still read it."""
 
     task_id: UUID
+    room_id: str
     sees: Callable[[Task], bool]
 
 
@@ -113,7 +114,7 @@ def waits(view: View) -> Callable[..., Any]:
 
 
 async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) -> HttpResponseBase:
-    await get_hub().wait_for_end(until.task_id, deadline)
+    await get_hub().wait_for_end(until.task_id, until.room_id, deadline)
     try:
         task = await get_hub().read(until.task_id, until.sees)
     except Exception:
