@@ -136,8 +136,10 @@ class Publisher:
                 for start in range(0, len(about), SLICE)
             ]
             for start in range(0, len(messages), SLICE):
-                part = messages[start : start + SLICE]
-                await asyncio.gather(*(self._send(group, message) for group, message in part))
+                first, *others = (
+                    self._send(*message) for message in messages[start : start + SLICE]
+                )
+                await asyncio.gather(first, *others) if others else await first
 
     async def _send(self, group: str, message: dict[str, Any]) -> None:
         try:
