@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
-from uuid import uuid4
 
 import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client import worker as workers
 from zndraw_joblib.client.api import ApiManager, never_sent, path, send
+from zndraw_joblib.client.batches import BATCH_SIZE
 from zndraw_joblib.client.exceptions import (
     ApiError,
     InvalidTaskTransitionError,
     LeaseLostError,
-    TaskWaitTimeout,
     WorkerNotFoundError,
 )
 from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
+from zndraw_joblib.client.submitter import Submitter, job_name
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.names import GLOBAL_ROOM, JobName
 
@@ -32,23 +30,11 @@ logger = logging.getLogger(__name__)
 
 J = TypeVar("J", bound=type[BaseModel])
 
-#: Category of a class that names none.
-DEFAULT_CATEGORY = "modifiers"
 #: Seconds between two heartbeats for a server that does not say how often it wants them.
 HEARTBEAT_INTERVAL = 20.0
-#: Longest single wait for a task's end, in seconds.
-LONGEST_WAIT = 60
 
 
-def job_name(cls: type[BaseModel], room: str) -> JobName:
-    """The full name of a class in a room: its `category` attribute and its own name."""
-    category = getattr(cls, "category", DEFAULT_CATEGORY)
-    return JobName(
-        room, str(category.value if isinstance(category, Enum) else category), cls.__name__
-    )
-
-
-class JobManager(Mapping[str, type[BaseModel]]):
+class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     """A worker of its own on a server, and a mapping of full job names to classes.
 
     As a context manager it sends heartbeats from a thread and, on leaving, waits until running
@@ -62,16 +48,22 @@ class JobManager(Mapping[str, type[BaseModel]]):
         Seconds between two heartbeats; what the server asks for when left out.
     long_poll
         Seconds that the server is asked to wait for work in one claim.
+    batch_size
+        Tasks of one request at most; for a server whose `max_batch_size` is less than 500.
     """
 
     def __init__(
-        self, api: ApiManager, *, heartbeat_interval: float | None = None, long_poll: int = 30
+        self,
+        api: ApiManager,
+        *,
+        heartbeat_interval: float | None = None,
+        long_poll: int = 30,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
-        self.api = api
+        super().__init__(api, batch_size)
         self.long_poll = long_poll
         self._heartbeat_interval = heartbeat_interval
         self._asked_interval = HEARTBEAT_INTERVAL
-        self._classes: dict[str, type[BaseModel]] = {}
         self._worker_id: str | None = None
         # Held while the worker is made or made anew, so that one thread does it.
         self._registering = threading.RLock()
@@ -167,74 +159,6 @@ class JobManager(Mapping[str, type[BaseModel]]):
                 send(self.api, "DELETE", path("workers", worker_id))
             except WorkerNotFoundError:
                 logger.info("worker %s was gone already", worker_id)
-
-    # -- submitting and waiting
-
-    def submit(self, instance: BaseModel, *, room: str, job_room: str | None = None) -> str:
-        """Submit a task in a room and return its id.
-
-        The job is the room's own when this manager registered the class there, ``@global``'s
-        otherwise; `job_room` names another. The request carries a key of its own
-        (``Idempotency-Key``), so that it may be sent again without submitting twice.
-
-        Raises
-        ------
-        ApiError
-            `JobNotFoundError`, `InvalidPayloadError`, `ForbiddenError`, `TooManyPendingError`.
-        """
-        cls = type(instance)
-        if job_room is None:
-            own = self._classes.get(str(job_name(cls, room)))
-            job_room = room if own is cls else GLOBAL_ROOM
-        url = path("rooms", room, "tasks", str(job_name(cls, job_room)))
-        body = {"payload": instance.model_dump(mode="json")}
-        key = {"Idempotency-Key": f'"{uuid4()}"'}
-        task_id: str = send(self.api, "POST", url, body=body, headers=key).json()["id"]
-        return task_id
-
-    def task(self, task_id: str) -> TaskInfo:
-        """The task as it is now.
-
-        Raises
-        ------
-        TaskNotFoundError
-            There is no such task for the caller.
-        """
-        return TaskInfo.model_validate_json(send(self.api, "GET", path("tasks", task_id)).content)
-
-    def wait(self, task_id: str, timeout: float | None = None) -> TaskInfo:
-        """Wait until the task ends, at most `timeout` seconds, and return it.
-
-        Raises
-        ------
-        TaskWaitTimeout
-            It has not ended in time.
-        TaskNotFoundError
-            There is no such task for the caller.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = 0.1
-        while True:
-            left = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
-            wait = max(0, min(LONGEST_WAIT, int(left)))
-            try:
-                answer = send(self.api, "GET", path("tasks", task_id), wait=wait, retry_on=None)
-            except (httpx.TransportError, ApiError) as error:
-                if isinstance(error, ApiError) and error.status < 500:
-                    raise
-                logger.info("waiting for task %s: %s; trying again", task_id, error)
-                waited = False
-            else:
-                task = TaskInfo.model_validate_json(answer.content)
-                if task.is_terminal:
-                    return task
-                waited = wait > 0 and "Preference-Applied" in answer.headers
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TaskWaitTimeout(f"task {task_id} has not ended within {timeout} s")
-            if not waited:
-                left = pause if deadline is None else deadline - time.monotonic()
-                time.sleep(max(0.0, min(pause, left)))
-                pause = min(1.0, pause * 1.5)
 
     # -- claiming and reporting
 
