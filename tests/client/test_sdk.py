@@ -267,7 +267,7 @@ def test_an_exception_and_a_refused_payload_become_failed(server, manager):
     assert errors["a"].startswith("RuntimeError: it broke")
     assert "less than or equal to 100" in errors["b"]
     assert "no class" in errors["c"]
-    assert [body["status"] for body in bodies(server, "b")] == ["running", "failed"]
+    assert [body["status"] for body in bodies(server, "b")] == ["failed"]
 
 
 @pytest.mark.parametrize("slug", ["lease-lost", "invalid-task-transition"])
@@ -284,7 +284,7 @@ def test_a_lost_task_is_dropped_and_the_loop_goes_on(server, manager, slug):
     serve(server, manager, 2, execute)
     assert ran == ["a", "b"]
     assert server.tasks["b"] == "completed"
-    assert [body["status"] for body in bodies(server, "a")] == ["running", "completed"]
+    assert [body["status"] for body in bodies(server, "a")] == ["completed"]
 
 
 def test_a_report_outside_serve_says_that_the_lease_is_lost(server, manager):
