@@ -15,6 +15,7 @@ from example_project.accounts.views import TokenView
 from example_project.rooms import views as rooms
 
 urlpatterns = [
+    path("", include("zndraw_joblib.api.urls")),
     path("", rooms.first_page, name="first-page"),
     path("rooms/<str:room_id>/", rooms.room_page, name="room"),
     path("v1/rooms/<str:room_id>/documents", rooms.DocumentList.as_view(), name="documents"),
@@ -24,7 +25,6 @@ urlpatterns = [
         name="document",
     ),
     path("v1/auth/token", TokenView.as_view(), name="token"),
-    path("", include("zndraw_joblib.api.urls")),
     path("admin/", admin.site.urls),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),

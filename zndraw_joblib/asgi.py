@@ -83,7 +83,8 @@ class ApiLane:
         request.resolver_match = match
         view: Any = match.func
         if not iscoroutinefunction(view):
-            return await self.run(view, request, *match.args, **match.kwargs)
+            answer: HttpResponseBase = await self.run(view, request, *match.args, **match.kwargs)
+            return answer
         request.joblib_run = self.run
         if "prefer" not in request.headers:
             response: Any = await view(request, *match.args, **match.kwargs)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.db import router
+from django.db import connections, router
 from django.utils.module_loading import import_string
 from rest_framework.permissions import AllowAny
 from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.settings import api_settings
+from rest_framework.throttling import ScopedRateThrottle, SimpleRateThrottle
 
 from zndraw_joblib.models import Task
 from zndraw_joblib.settings import ENV_PREFIX, JobLibSettings, get_settings
@@ -50,9 +52,8 @@ def check_channel_layer(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """W001, W002: there is a channel layer, and one that suits."""
-    layers = getattr(django_settings, "CHANNEL_LAYERS", {})
-    backend = layers.get("default", {}).get("BACKEND")
-    if backend is None:
+    backend = _backend("CHANNEL_LAYERS")
+    if not backend:
         return [
             Warning(
                 "There is no default channel layer; waiters only learn of an end by re-reading.",
@@ -103,13 +104,35 @@ def _settings() -> JobLibSettings | None:
         return None  # E001 says so.
 
 
-def _database() -> tuple[str, str, dict[str, Any]]:
-    """Alias, vendor and settings of the database that holds the tasks."""
-    alias = router.db_for_write(Task)
-    values = django_settings.DATABASES.get(alias, {})
-    engine = values.get("ENGINE", "")
-    vendors = {"postg": "postgresql", "sqlite": "sqlite", "spatialite": "sqlite"}
-    return alias, next((v for part, v in vendors.items() if part in engine), ""), values
+def _backend(setting: str) -> str:
+    """The backend of the default channel layer or cache; empty without one."""
+    configured = getattr(django_settings, setting, None) or {}
+    return str((configured.get("default") or {}).get("BACKEND") or "")
+
+
+def _throttles(throttle: Any, rates: Mapping[str, str | None]) -> bool:
+    """Whether a throttle class may ever refuse a request to the job server."""
+    if not isinstance(throttle, type) or not issubclass(throttle, SimpleRateThrottle):
+        return True
+    if issubclass(throttle, ScopedRateThrottle):
+        return any(rate for scope, rate in rates.items() if scope.startswith("joblib_"))
+    return bool(getattr(throttle, "rate", None) or rates.get(throttle.scope or ""))
+
+
+def _any_subclass(classes: Sequence[Any], of: type) -> bool:
+    return any(isinstance(cls, type) and issubclass(cls, of) for cls in classes)
+
+
+#: A parameter among libpq's `options`, in each form that PostgreSQL's server takes.
+_STATEMENT_TIMEOUT = re.compile(
+    r"(?:^|\s)(?:-c\s*|--)statement[-_]timeout\s*=\s*'?([\d.]+)", re.IGNORECASE
+)
+
+
+def _has_statement_timeout(options: Mapping[str, Any]) -> bool:
+    # Of several the last one counts, and 0 means none.
+    text = str(options.get("options") or os.environ.get("PGOPTIONS", ""))
+    return any(value.strip("0.") for value in _STATEMENT_TIMEOUT.findall(text)[-1:])
 
 
 @register(Tags.security, deploy=True)
@@ -133,27 +156,30 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
             )
         )
     drf: Any = api_settings
-    if AllowAny in drf.DEFAULT_PERMISSION_CLASSES:
+    permissions = drf.DEFAULT_PERMISSION_CLASSES
+    if not permissions or _any_subclass(permissions, AllowAny):
         messages.append(
             Error(
-                "DEFAULT_PERMISSION_CLASSES of REST_FRAMEWORK has AllowAny, its default: views "
-                "that say nothing else are open to everybody.",
+                "DEFAULT_PERMISSION_CLASSES of REST_FRAMEWORK is empty or has AllowAny, its "
+                "default: views that say nothing else are open to everybody.",
                 hint='Set REST_FRAMEWORK["DEFAULT_PERMISSION_CLASSES"] = '
                 '["rest_framework.permissions.IsAuthenticated"].',
                 id="zndraw_joblib.E004",
             )
         )
-    if not drf.DEFAULT_THROTTLE_CLASSES:
+    rates = drf.DEFAULT_THROTTLE_RATES or {}
+    if not any(_throttles(throttle, rates) for throttle in drf.DEFAULT_THROTTLE_CLASSES):
         messages.append(
             Warning(
-                "There are no throttles: one caller may take all of the server.",
+                "There are no throttles, or none with a rate: one caller may take all of the "
+                "server.",
                 hint='Set REST_FRAMEWORK["DEFAULT_THROTTLE_CLASSES"] = '
                 '["rest_framework.throttling.ScopedRateThrottle"] and rates for the scopes in '
                 "docs/settings.md.",
                 id="zndraw_joblib.W005",
             )
         )
-    if BrowsableAPIRenderer in drf.DEFAULT_RENDERER_CLASSES:
+    if _any_subclass(drf.DEFAULT_RENDERER_CLASSES, BrowsableAPIRenderer):
         messages.append(
             Warning(
                 "The browsable API is on for the host's views.",
@@ -171,10 +197,13 @@ def check_servers(
 ) -> list[CheckMessage]:
     """E005-E008, W006, W007: database, channel layer and cache suit several processes."""
     messages: list[CheckMessage] = []
-    alias, vendor, database = _database()
+    alias = router.db_for_write(Task)
+    # Asked of the connection, so that an engine built upon one of Django's counts as that.
+    vendor, database = connections[alias].vendor, connections[alias].settings_dict
     options = database.get("OPTIONS") or {}
-    layer = getattr(django_settings, "CHANNEL_LAYERS", {}).get("default", {}).get("BACKEND")
-    cache = django_settings.CACHES.get("default", {}).get("BACKEND", "")
+    layer = _backend("CHANNEL_LAYERS")
+    # The cache that DRF's throttles count in; others may well be a process's own.
+    cache = _backend("CACHES")
     if vendor == "postgresql":
         if layer == "channels.layers.InMemoryChannelLayer":
             messages.append(
@@ -204,7 +233,7 @@ def check_servers(
                     id="zndraw_joblib.W006",
                 )
             )
-        if "statement_timeout" not in str(options.get("options", "")):
+        if not _has_statement_timeout(options):
             messages.append(
                 Warning(
                     "No statement_timeout is set: a query that hangs holds its connection.",

@@ -30,7 +30,7 @@ from zndraw_joblib.documents import task_document
 from zndraw_joblib.hub import REREAD_SECONDS, get_hub
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_fault
-from zndraw_joblib.notifications import room_group
+from zndraw_joblib.notifications import end_group, room_digest
 from zndraw_joblib.querysets import TaskQuerySet
 
 logger = logging.getLogger(__name__)
@@ -132,9 +132,8 @@ class TaskConsumer(NewsConsumer):
         """Wait for the end."""
         read = database_sync_to_async(self._read)
         while not (task := await read())[1]:
-            await get_hub().wait_for_end(
-                UUID(task[0]["id"]), asyncio.get_running_loop().time() + WATCH_SECONDS
-            )
+            deadline = asyncio.get_running_loop().time() + WATCH_SECONDS
+            await get_hub().wait_for_end(UUID(task[0]["id"]), task[0]["room_id"], deadline)
         await self.send_json(task[0])
 
     def _read(self) -> tuple[dict[str, Any], bool]:
@@ -188,14 +187,19 @@ class RoomConsumer(NewsConsumer):
         except Exception:
             logger.warning("could not leave %s", self._group, exc_info=True)
 
-    async def room_changed(self, message: dict[str, Any]) -> None:
-        """News of the channel layer."""
-        if self._following is not None and hasattr(self, "_news"):
+    async def task_finished(self, message: dict[str, Any]) -> None:
+        """News of the channel layer, of this room or of another one in its group."""
+        mine = any(about.startswith(self._digest) for about in message["about"])
+        if mine and self._following is not None and hasattr(self, "_news"):
             self._news.set()
 
     @property
+    def _digest(self) -> str:
+        return room_digest(self.scope["url_route"]["kwargs"]["room_id"])
+
+    @property
     def _group(self) -> str:
-        return room_group(self.scope["url_route"]["kwargs"]["room_id"])
+        return end_group(self.scope["url_route"]["kwargs"]["room_id"])
 
     async def _join(self) -> bool:
         try:

@@ -30,7 +30,7 @@ def task_document(task: Task) -> dict[str, Any]:
         "worker_id": task.worker_id,
         "attempt": task.attempt,
     }
-    position = getattr(task, "queue_position", None)
+    position = task.queue_position
     return document if position is None else document | {"queue_position": position}
 
 

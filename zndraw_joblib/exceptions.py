@@ -12,6 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+#: Most faults that a problem lists; the last one says how many more there are.
+MAX_ERRORS = 1001
+
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
@@ -34,6 +37,16 @@ def json_pointer(path: Iterable[str | int]) -> str:
     return "".join(f"/{escape_pointer(token)}" for token in path)
 
 
+def first_errors(errors: Iterable[FieldError]) -> tuple[FieldError, ...]:
+    """As many faults as a problem lists: what answers a request must not be far larger than it."""
+    errors = tuple(errors)
+    if len(errors) <= MAX_ERRORS:
+        return errors
+    listed = errors[: MAX_ERRORS - 1]
+    more = len(errors) - len(listed)
+    return (*listed, FieldError(f"At least {more} more faults are not listed."))
+
+
 class ProblemException(Exception):
     """The request could not be carried out."""
 
@@ -48,7 +61,7 @@ class ProblemException(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.detail = detail or self.description()
-        self.errors = tuple(errors)
+        self.errors = first_errors(errors)
         self.headers = dict(headers or {})
         super().__init__(self.detail)
 

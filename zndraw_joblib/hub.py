@@ -21,7 +21,7 @@ from django.db.models import Exists, OuterRef
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.models import Job, Task
-from zndraw_joblib.notifications import job_group, publisher, task_group
+from zndraw_joblib.notifications import end_group, job_group, publisher
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class Hub:
         self._channel: str | None = None
         self._ends: dict[UUID, set[asyncio.Future[None]]] = {}
         self._unread: set[UUID] = set()
+        self._unread_jobs: set[UUID] = set()
         self._idle: dict[UUID, deque[Claimer]] = {}
         self._wanted: Counter[str] = Counter()
         self._joined: set[str] = set()
@@ -79,12 +80,12 @@ class Hub:
         if self._layer is not None:
             self._tasks.append(loop.create_task(self._receive_forever()))
 
-    async def wait_for_end(self, task_id: UUID, deadline: float) -> None:
-        """Return when the task ended or is gone, or at `deadline` by the loop's clock."""
+    async def wait_for_end(self, task_id: UUID, room_id: str, deadline: float) -> None:
+        """Return when this room's task ended or is gone, or at `deadline` by the loop's clock."""
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()
         self._ends.setdefault(task_id, set()).add(ended)
-        group = task_group(task_id)
+        group = end_group(room_id)
         try:
             await self._join(group)
             # It may have ended before the group was joined.
@@ -137,26 +138,22 @@ class Hub:
         deadline: float,
         attempt: Callable[[], Coroutine[Any, Any, Collection[str] | None]],
     ) -> None:
-        """Call `attempt` until it is done, or until `deadline` by the loop's clock.
+        """Call `attempt` when there may be work, until it is done or the `deadline` comes.
 
-        `attempt` answers the hex ids of the tasks that it claimed, or None to go on. It is called
-        at the start, and then whenever there may be work: of all claimers on this loop one is
-        woken for each task that waits. Whoever was woken for a task and took another, or left,
-        passes the news on.
+        That is a time of the loop's clock. `attempt` answers the hex ids of the tasks that it
+        claimed, or None to go on. Of all claimers on this loop one is woken for each task that
+        waits. Whoever was woken for a task and took another, or left, passes the news on.
         """
         claimer = Claimer(tuple(jobs))
         owed: set[tuple[UUID, str | None]] = set()
         taken: Collection[str] | None = None
         try:
             await asyncio.gather(*(self._join(job_group(job)) for job in claimer.jobs))
+            self._enlist(claimer)
+            # Work may have come before it stood in line.
+            self._unread_jobs.update(claimer.jobs)
+            self._unread_waits.set()
             while True:
-                # In line before it looks: news that comes meanwhile must find it.
-                self._enlist(claimer)
-                taken = await attempt()
-                if taken is not None:
-                    return
-                # Nothing there: what it was woken for before has gone to others.
-                owed.clear()
                 try:
                     async with asyncio.timeout_at(deadline):
                         await claimer.woken.wait()
@@ -164,6 +161,13 @@ class Hub:
                     return
                 owed, claimer.owed = claimer.owed, set()
                 claimer.woken.clear()
+                # In line again before it looks: news that comes meanwhile must find it.
+                self._enlist(claimer)
+                taken = await attempt()
+                if taken is not None:
+                    return
+                # Nothing there: what it was woken for has gone to others.
+                owed.clear()
         finally:
             self._dismiss(claimer)
             for job, task in owed | claimer.owed:
@@ -249,11 +253,11 @@ class Hub:
 
     def _deliver(self, message: dict[str, Any]) -> None:
         for about in message["about"]:
+            where, _, task = about.partition("/")
             if message["type"] == "task.finished":
-                self._end(UUID(about))
+                self._end(UUID(task))
             else:
-                job, _, task = about.partition("/")
-                self._wake(UUID(job), task)
+                self._wake(UUID(where), task)
 
     async def _reread_forever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -262,7 +266,7 @@ class Hub:
             try:
                 async with asyncio.timeout_at(everything_at):
                     await self._unread_waits.wait()
-                ids, jobs = list(self._unread), []
+                ids, jobs = list(self._unread), list(self._unread_jobs & self._idle.keys())
             except TimeoutError:
                 everything_at = loop.time() + REREAD_SECONDS
                 ids, jobs = list(self._ends), list(self._idle)
@@ -270,6 +274,7 @@ class Hub:
                     self._reconcile(group)
             self._unread_waits.clear()
             self._unread.clear()
+            self._unread_jobs.clear()
             if not ids and not jobs:
                 continue
             try:

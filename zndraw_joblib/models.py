@@ -196,9 +196,10 @@ class Worker(models.Model):
         """Leave: what was claimed goes back to pending, what ran ends as in a sweep."""
         using = router.db_for_write(Worker, instance=self)
         with transaction.atomic(using=using):
-            held = Task.objects.using(using).filter(worker_id=self.pk)
             Worker.objects.using(using).filter(pk=self.pk).delete()
-            while any(held.abandon(f"Worker '{self.pk}' deregistered")):
+            # A task whose start or heartbeat is under way must not stay behind: no sweep looks at
+            # it before its lease ends.
+            while any(Task.objects.using(using).abandon("deregistered", self.pk)):
                 pass
 
 
@@ -261,6 +262,9 @@ class Task(models.Model):
     completed_at = models.DateTimeField(null=True, blank=True)
 
     objects = TaskQuerySet.as_manager()
+
+    #: Place in the job's queue, from 1, where a verb brought it along.
+    queue_position: int | None = None
 
     class Meta:
         ordering = ("-created_at", "-id")

@@ -25,18 +25,24 @@ logger = logging.getLogger(__name__)
 MAX_OUTSTANDING = 10_000
 #: Seconds that one message may take to be handed to the layer.
 SEND_TIMEOUT = 2.0
+#: Groups over which the ends in rooms are spread.
+END_GROUPS = 256
 #: Messages handed over at a time, and ids in one of them.
 SLICE = 100
 
 
-def task_group(task_id: UUID) -> str:
-    """The group that hears of the task's end."""
-    return f"joblib.task.{task_id.hex}"
+def room_digest(room_id: str) -> str:
+    """What news calls a room: ids may hold what names of groups may not, and are long."""
+    return hashlib.sha256(room_id.encode()).hexdigest()[:16]
 
 
-def room_group(room_id: str) -> str:
-    """The group that hears of each end in a room; ids may hold what group names may not."""
-    return f"joblib.room.{hashlib.sha256(room_id.encode()).hexdigest()[:48]}"
+def end_group(room_id: str) -> str:
+    """The group that hears of each end in a room, and of those in about one of `END_GROUPS` rooms.
+
+    A group for each task would cost a waiter two round trips to the layer, and the ends of a sweep
+    a message each.
+    """
+    return f"joblib.end.{int(room_digest(room_id), 16) % END_GROUPS}"
 
 
 def job_group(job_id: UUID) -> str:
@@ -59,6 +65,7 @@ class Publisher:
         #: By group: the type of its news and the ids that it is about.
         self._unsent: dict[str, tuple[str, list[str]]] = {}
         self._outstanding = 0
+        self._dropping = False
         self._sending_on: asyncio.AbstractEventLoop | None = None
         self._sending: asyncio.Task[None] | None = None
         self._idle = threading.Event()
@@ -74,7 +81,9 @@ class Publisher:
             return
         with self._lock:
             if self._outstanding >= MAX_OUTSTANDING:
-                logger.warning("too much unsent news; dropped %s for %s", kind, group)
+                if not self._dropping:
+                    logger.warning("too much unsent news; dropping %s for %s and more", kind, group)
+                self._dropping = True
                 return
             self._unsent.setdefault(group, (kind, []))[1].append(about)
             self._outstanding += 1
@@ -116,6 +125,7 @@ class Publisher:
             with self._lock:
                 unsent, self._unsent = self._unsent, {}
                 self._outstanding = 0
+                self._dropping = False
                 if not unsent:
                     self._sending_on = None
                     self._idle.set()
@@ -126,8 +136,10 @@ class Publisher:
                 for start in range(0, len(about), SLICE)
             ]
             for start in range(0, len(messages), SLICE):
-                part = messages[start : start + SLICE]
-                await asyncio.gather(*(self._send(group, message) for group, message in part))
+                first, *others = (
+                    self._send(*message) for message in messages[start : start + SLICE]
+                )
+                await asyncio.gather(first, *others) if others else await first
 
     async def _send(self, group: str, message: dict[str, Any]) -> None:
         try:
@@ -146,8 +158,8 @@ flush = publisher.flush
 
 def announce_end(task: Task, **_: Any) -> None:
     """Receiver of `task_finished`: tell those who wait for the task or watch its room."""
-    publisher.publish(task_group(task.id), "task.finished", task.id.hex)
-    publisher.publish(room_group(task.room_id), "room.changed", task.id.hex)
+    about = f"{room_digest(task.room_id)}/{task.id.hex}"
+    publisher.publish(end_group(task.room_id), "task.finished", about)
 
 
 def announce_work(task: Task, **_: Any) -> None:

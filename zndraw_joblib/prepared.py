@@ -27,7 +27,7 @@ def _cursor_class() -> type[Any]:
 
     times = psycopg.adapters.types["timestamptz"].oid
     # Django's own loader is Python, this one is C; both give times in UTC.
-    loader = psycopg.adapters.get_loader(times, psycopg.pq.Format.TEXT)
+    loader: Any = psycopg.adapters.get_loader(times, psycopg.pq.Format.TEXT)
 
     class PreparedCursor(psycopg.Cursor[Any]):
         """Prepares what it executes."""

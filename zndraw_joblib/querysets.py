@@ -15,9 +15,9 @@ from uuid import UUID
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connections, models, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
-from django.db.models.expressions import Combinable, RawSQL
-from django.db.models.functions import Coalesce
+from django.db.models import Count, Exists, F, OuterRef, Q, Subquery, Value
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Coalesce, Concat
 from django.db.models.sql.subqueries import UpdateQuery
 from django.dispatch import Signal
 
@@ -32,7 +32,7 @@ from zndraw_joblib.lifecycle import (
 )
 from zndraw_joblib.names import GLOBAL_ROOM, JobName
 from zndraw_joblib.rows import reader
-from zndraw_joblib.statements import QUEUE_POSITION, Beat, Report
+from zndraw_joblib.statements import MAX_QUEUE_POSITION, QUEUE_POSITION, Beat, Report
 
 if TYPE_CHECKING:
     from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task, Worker
@@ -165,15 +165,17 @@ class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
             The key was kept for another request.
         """
         wanted: IdempotencyKey = self.model(pk=pk, request=request, task_id=task_id)
-        self.bulk_create([wanted], ignore_conflicts=True)
-        kept = self.get(pk=pk)
+        own = self.filter(pk=pk)
+        while True:
+            self.bulk_create([wanted], ignore_conflicts=True)
+            # Locked before it is looked at: another submit may be about to renew it.
+            kept = own.select_for_update().first()
+            if kept is not None:
+                break
+            # A sweep removed it in between.
         if kept.task_id == task_id:
             return task_id
-        if (
-            self.filter(pk=pk, task_id=kept.task_id)
-            .expired(ttl)
-            .update(request=request, task_id=task_id, created_at=Now())
-        ):
+        if own.expired(ttl).update(request=request, task_id=task_id, created_at=Now()):
             return task_id
         if kept.request != request:
             raise IdempotencyKeyReused
@@ -258,6 +260,24 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """With all that their documents show."""
         return self.select_related("job").with_queue_position()
 
+    def place(self, tasks: Sequence[Task]) -> None:
+        """Give each of these that is pending its `queue_position`.
+
+        Tasks of a list are mostly of few jobs: the head of each queue is read once, where
+        `with_queue_position` counts for every task.
+        """
+        pending = {task.pk: task for task in tasks if task.status == TaskStatus.PENDING}
+        if not pending:
+            return
+        if statements.supports(self.db):
+            jobs = {task.job_id for task in pending.values()}
+            places: Mapping[UUID, int] = statements.positions(self.db, jobs, pending)
+        else:
+            counted = self.filter(pk__in=pending).with_queue_position()
+            places = {task.pk: task.queue_position or 1 for task in counted}
+        for task_id, task in pending.items():
+            task.queue_position = places.get(task_id, MAX_QUEUE_POSITION)
+
     def granted(self, grants: Iterable[tuple[UUID, int]]) -> Self:
         """Tasks among these pairs of id and attempt."""
         # One term an attempt: SQLite takes no expression of a thousand terms.
@@ -332,7 +352,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
         self, worker_id: str, identity: str, lease: timedelta, limit: int, start: bool
     ) -> list[Task]:
         with transaction.atomic(using=self.db):
-            offered = self.model._meta.get_field("job").related_model.objects.using(self.db)
+            job: Any = self.model._meta.get_field("job").related_model
+            offered = job.objects.using(self.db)
             jobs = offered.filter(workers=worker_id, workers__identity=identity)
             pending = self.filter(status=TaskStatus.PENDING, job__in=list(jobs))
             ids = list(
@@ -362,7 +383,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
             return announce(self.db, moved, SIGNALS[status])
         moved = []
         for task_id, attempt, error in reports:
-            held = self.filter(pk=task_id, worker_identity=identity)
+            held = self.leased().filter(pk=task_id, worker_identity=identity)
             moved += held.by_attempt(attempt).move(status, error)
         return moved
 
@@ -429,16 +450,35 @@ class TaskQuerySet(models.QuerySet["Task"]):
             **values,
         )
 
-    def abandon(self, error: str | Combinable) -> tuple[list[Task], list[Task], list[Task]]:
-        """End up to `BATCH` tasks that their worker will not: those requeued, retried, failed.
+    def abandon(
+        self, why: str, worker_id: str | None = None
+    ) -> tuple[list[Task], list[Task], list[Task]]:
+        """End up to `BATCH` of each that their worker will not: those requeued, retried, failed.
 
-        Never started: pending again. Running: pending again while retries are left, failed with
-        `error` (a text or an expression) after that.
+        Tasks whose lease is over, passing over those that somebody else is about to change; with
+        `worker_id` that worker's, waiting for such rows. Never started: pending again. Running:
+        pending again while retries are left, after that failed with ``Worker '<id>' <why>``.
         """
+        if not statements.supports(self.db):
+            return self._abandon_by_orm(why, worker_id)
+        requeued, ended = (
+            statements.abandon(self.db, status, why, BATCH, worker_id)
+            for status in (TaskStatus.CLAIMED, TaskStatus.RUNNING)
+        )
+        retried = [task for task in ended if not task.is_terminal]
+        failed = [task for task in ended if task.is_terminal]
+        announce(self.db, requeued + retried, signals.task_requeued)
+        announce(self.db, failed, signals.task_finished)
+        return requeued, retried, failed
+
+    def _abandon_by_orm(
+        self, why: str, worker_id: str | None
+    ) -> tuple[list[Task], list[Task], list[Task]]:
+        abandoned = self.due() if worker_id is None else self.leased().filter(worker_id=worker_id)
+        error = Concat(Value("Worker '"), F("worker_id"), Value(f"' {why}"))
         with transaction.atomic(using=self.db):
-            ids = list(locked_batch(self.leased()).values_list("pk", flat=True))
-            # The conditions stand in the updates too: a heartbeat or a report may have been first.
-            batch = self.filter(pk__in=ids)
+            locked = locked_batch(abandoned, wait=worker_id is not None)
+            batch = self.filter(pk__in=list(locked.values_list("pk", flat=True)))
             running = batch.filter(status=TaskStatus.RUNNING)
             failed = running.filter(retries_left=0)._finish(TaskStatus.FAILED, error=error)
             retried = running.requeue(retries_left=F("retries_left") - 1)
@@ -481,11 +521,14 @@ def announce(using: str, tasks: list[Task], *sent: Signal) -> list[Task]:
     return tasks
 
 
-def locked_batch(queryset: models.QuerySet[M]) -> models.QuerySet[M]:
-    """Lock up to `BATCH` rows, passing over those that somebody else holds."""
+def locked_batch(queryset: models.QuerySet[M], *, wait: bool = False) -> models.QuerySet[M]:
+    """Lock up to `BATCH` rows, passing over those that somebody else holds.
+
+    With `wait` those are waited for, in the order of their keys, so that nobody waits in a circle.
+    """
     features = connections[queryset.db].features
-    return queryset.order_by().select_for_update(
-        skip_locked=features.has_select_for_update_skip_locked
+    return queryset.order_by(*["pk"] * wait).select_for_update(
+        skip_locked=features.has_select_for_update_skip_locked and not wait
     )[:BATCH]
 
 

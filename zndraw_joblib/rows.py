@@ -24,7 +24,8 @@ class Reader:
         columns: list[str] = []
         #: Position of a column and what converts its value.
         self._converters: list[tuple[int, Callable[[Any], Any]]] = []
-        for position, field in enumerate(model._meta.concrete_fields):
+        fields: Any = model._meta.concrete_fields
+        for position, field in enumerate(fields):
             self.names.append(field.attname)
             columns.append(f"{table}.{connection.ops.quote_name(field.column)}")
             if converter := _converter(field, using):

@@ -12,7 +12,7 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 ENV_PREFIX = "ZNDRAW_JOBLIB_"
 
@@ -139,7 +139,7 @@ class JobLibSettings(BaseSettings):
     room_access: str = Field(
         default="zndraw_joblib.access.default_room_access",
         description="Dotted path of `room_access(request, room_id, action) -> bool`; action is "
-        "`read`, `submit`, `register` or `cancel`.",
+        "`read`, `submit` or `register`.",
     )
 
     @field_validator("identity", "is_admin", "room_access")
@@ -182,6 +182,8 @@ def _build(configured: str, environment: tuple[str | None, ...]) -> JobLibSettin
         return JobLibSettings(**_configured())
     except ValidationError as error:
         raise ImproperlyConfigured(f"ZNDRAW_JOBLIB: {describe_faults(error)}") from error
+    except SettingsError as error:  # A list in the environment that is no JSON.
+        raise ImproperlyConfigured(f"ZNDRAW_JOBLIB: {error}") from error
 
 
 def _configured() -> Mapping[str, Any]:

@@ -64,7 +64,7 @@ _HEADS = """
     CROSS JOIN LATERAL (
         SELECT job_id, created_at, id FROM {task}
         WHERE job_id = link.job_id AND status = 'pending'
-        ORDER BY created_at, id LIMIT %(limit)s
+        ORDER BY created_at, id LIMIT {limit}
     ) head
     WHERE link.worker_id = %(worker)s AND worker.identity = %(identity)s
     ORDER BY head.created_at, head.id"""
@@ -72,7 +72,7 @@ _HEADS = """
 #: Heads by age, then one row that nobody else holds is locked: locking in the first probe would
 #: lock a row of every job. MATERIALIZED, or a plan may run a LIMIT twice.
 _PICK_ONE = f"""
-    WITH heads AS MATERIALIZED ({_HEADS}), picked AS MATERIALIZED (
+    WITH heads AS MATERIALIZED ({_HEADS.replace("{limit}", "1")}), picked AS MATERIALIZED (
         SELECT locked.id
         FROM (SELECT job_id FROM heads ORDER BY created_at, id) oldest
         CROSS JOIN LATERAL (
@@ -89,7 +89,7 @@ _PICK_ONE = f"""
 _PICK_MANY = f"""
     WITH shares AS MATERIALIZED (
         SELECT job_id, COUNT(*) AS share
-        FROM ({_HEADS} LIMIT %(limit)s) oldest GROUP BY job_id
+        FROM ({_HEADS.replace("{limit}", "%(limit)s")} LIMIT %(limit)s) oldest GROUP BY job_id
     ), picked AS MATERIALIZED (
         SELECT locked.id
         FROM shares
@@ -127,14 +127,17 @@ class Dialect:
     uuid: Callable[[UUID], Any]
     #: A list of values as one parameter.
     array: Callable[[list[Any]], Any]
+    #: Whether parameters need their types said.
+    typed: bool
     pick_one: str
     pick_many: str
-    #: Tables `given` of the parameters.
-    reports: str
-    payloads: str
     among: str
+    #: The first tasks of the queue of each of some jobs.
+    queues: str
     #: Takes the rows in one order, so that nobody waits in a circle.
     lock: str
+    #: The same, passing over rows that somebody else holds.
+    lock_free: str
     #: A shared lock on a job's row keeps it from being retired, and submits do not wait for each
     #: other. A foreign key's own lock would not do.
     share: str
@@ -152,11 +155,16 @@ DIALECTS = {
         array=lambda values: values,
         pick_one=_PICK_ONE,
         pick_many=_PICK_MANY,
-        reports="unnest(%(ids)s::uuid[], %(attempts)s::integer[], %(errors)s::text[])"
-        " AS given(id, attempt, error)",
-        payloads="unnest(%(ids)s::uuid[], %(payloads)s::text[]) AS given(id, payload)",
+        typed=True,
         among="= ANY(%(ids)s::uuid[])",
+        queues=f"""{{job}} job CROSS JOIN LATERAL (
+                SELECT job_id, created_at, id FROM {{task}}
+                WHERE job_id = job.id AND status = 'pending'
+                ORDER BY created_at, id LIMIT {MAX_QUEUE_POSITION - 1}
+            ) head
+            WHERE job.id = ANY(%(jobs)s::uuid[])""",
         lock="FOR UPDATE OF held",
+        lock_free="FOR UPDATE OF held SKIP LOCKED",
         share="FOR SHARE",
         ahead="TRUE",
         json="::jsonb",
@@ -169,18 +177,55 @@ DIALECTS = {
         array=json.dumps,
         pick_one=_PICK_SQLITE,
         pick_many=_PICK_SQLITE,
-        reports="(SELECT a.value AS id, b.value AS attempt, c.value AS error"
-        " FROM json_each(%(ids)s) a JOIN json_each(%(attempts)s) b ON b.key = a.key"
-        " JOIN json_each(%(errors)s) c ON c.key = a.key) AS given",
-        payloads="(SELECT a.value AS id, b.value AS payload FROM json_each(%(ids)s) a"
-        " JOIN json_each(%(payloads)s) b ON b.key = a.key) AS given",
+        typed=False,
         among="IN (SELECT value FROM json_each(%(ids)s))",
+        queues=f"""{{job}} job JOIN {{task}} head ON head.id IN (
+                SELECT id FROM {{task}} WHERE job_id = job.id AND status = 'pending'
+                ORDER BY created_at, id LIMIT {MAX_QUEUE_POSITION - 1}
+            )
+            WHERE job.id IN (SELECT value FROM json_each(%(jobs)s))""",
         lock="",
+        lock_free="",
         share="",
-        ahead="id NOT IN (SELECT value FROM json_each(%(ids)s))",
+        ahead="id NOT IN (SELECT id FROM {new})",
         json="",
     ),
 }
+
+
+#: Columns of the parameters of a statement, and their types.
+REPORTS = {"id": "uuid", "attempt": "integer", "error": "text"}
+GRANTS = {"id": "uuid", "attempt": "integer"}
+PAYLOADS = {"id": "uuid", "payload": "text"}
+
+
+def given(dialect: Dialect, columns: Mapping[str, str], one: bool) -> str:
+    """A table `given` of parameters named like its columns: one row, or arrays of several.
+
+    A statement about one row does without arrays: of those PostgreSQL must not guess how long they
+    are, so it plans anew each time, which takes longer than to execute it.
+    """
+    if one:
+        casts = ((name, f"::{kind}" if dialect.typed else "") for name, kind in columns.items())
+        return f"(SELECT {', '.join(f'%({name})s{cast} AS {name}' for name, cast in casts)}) given"
+    if dialect.typed:
+        arrays = ", ".join(f"%({name})s::{kind}[]" for name, kind in columns.items())
+        return f"unnest({arrays}) AS given({', '.join(columns)})"
+    first, *others = columns
+    joined = "".join(f" JOIN json_each(%({o})s) {o} ON {o}.key = {first}.key" for o in others)
+    values = ", ".join(f"{name}.value AS {name}" for name in columns)
+    return f"(SELECT {values} FROM json_each(%({first})s) {first}{joined}) given"
+
+
+def rows_of(dialect: Dialect, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> Any:
+    """The parameters of `given`."""
+    values = {
+        name: [dialect.uuid(value) for value in column] if kind == "uuid" else list(column)
+        for (name, kind), column in zip(columns.items(), zip(*rows, strict=True), strict=True)
+    }
+    if len(rows) == 1:
+        return {name: column[0] for name, column in values.items()}
+    return {name: dialect.array(column) for name, column in values.items()}
 
 
 def supports(using: str) -> bool:
@@ -222,18 +267,12 @@ def _claim(vendor: str, one: bool, start: bool) -> str:
 def report(using: str, status: TaskStatus, reports: Sequence[Report], identity: str) -> list[Task]:
     """Move those tasks that this identity's workers hold by these attempts."""
     dialect = _dialect(using)
-    reports = sorted(reports)
-    params = {
-        "ids": dialect.array([dialect.uuid(report.task_id) for report in reports]),
-        "attempts": dialect.array([report.attempt for report in reports]),
-        "errors": dialect.array([report.error for report in reports]),
-        "identity": identity,
-    }
-    return _tasks(using, _report(connections[using].vendor, status), params)
+    params = {"identity": identity, **rows_of(dialect, REPORTS, reports)}
+    return _tasks(using, _report(connections[using].vendor, status, len(reports) == 1), params)
 
 
 @cache
-def _report(vendor: str, status: TaskStatus) -> str:
+def _report(vendor: str, status: TaskStatus, one: bool) -> str:
     dialect = DIALECTS[vendor]
     match status:
         case TaskStatus.RUNNING:
@@ -246,8 +285,8 @@ def _report(vendor: str, status: TaskStatus) -> str:
         UPDATE {{task}} SET status = '{status}', {values}
         FROM (
             SELECT held.id AS id, given.error AS error
-            FROM {dialect.reports} JOIN {{task}} held ON held.id = given.id
-            WHERE {BY_ID.format("held")} IN ({listed(sources(status))})
+            FROM {given(dialect, REPORTS, one)} JOIN {{task}} held ON held.id = given.id
+            WHERE {BY_ID.format("held")} IN ({listed(sources(status) & LEASED_STATUSES)})
                 AND held.worker_identity = %(identity)s
                 AND (given.attempt IS NULL OR held.attempt = given.attempt)
             ORDER BY held.id {dialect.lock}
@@ -276,19 +315,18 @@ def submit(
         "room": room_id,
         "by": created_by,
         "retries": retries,
-        "ids": dialect.array([dialect.uuid(task_id) for task_id in payloads]),
-        "payloads": dialect.array(list(payloads.values())),
+        **rows_of(dialect, PAYLOADS, list(payloads.items())),
     }
-    made = _tasks(using, _submit(connections[using].vendor), params, "ahead")
+    made = _tasks(using, _submit(connections[using].vendor, len(payloads) == 1), params, "ahead")
     made.sort(key=attrgetter("id"))
     for number, task in enumerate(made, 1):
         position = task.__dict__.pop("ahead") + number
-        task.queue_position = min(position, MAX_QUEUE_POSITION)  # type: ignore[attr-defined]
+        task.queue_position = min(position, MAX_QUEUE_POSITION)
     return made
 
 
 @cache
-def _submit(vendor: str) -> str:
+def _submit(vendor: str, one: bool) -> str:
     dialect = DIALECTS[vendor]
     return f"""
         INSERT INTO {{task}} (id, job_id, room_id, created_by, payload, status, attempt,
@@ -299,29 +337,96 @@ def _submit(vendor: str) -> str:
             SELECT id FROM {{job}}
             WHERE id = %(job)s AND revision = %(revision)s AND retired_at IS NULL {dialect.share}
         ) offered
-        CROSS JOIN {dialect.payloads}
+        CROSS JOIN {given(dialect, PAYLOADS, one)}
         RETURNING {{columns}}, {{job_full_name}}, (
             SELECT COUNT(*) FROM (
                 SELECT 1 FROM {{task}} WHERE job_id = %(job)s AND status = 'pending'
-                    AND {dialect.ahead}
+                    AND {dialect.ahead.format(new=given(dialect, PAYLOADS, one))}
                 ORDER BY created_at, id LIMIT {MAX_QUEUE_POSITION - 1}
             ) counted
         )"""
 
 
+def abandon(
+    using: str, status: TaskStatus, why: str, limit: int, worker_id: str | None = None
+) -> list[Task]:
+    """Take up to `limit` claimed or running tasks from workers that will not end them.
+
+    Those whose lease is over, passing over rows that somebody else is about to change; with
+    `worker_id` that worker's, waiting for such rows. What runs is pending again while retries are
+    left, and after that failed, because the worker ``<why>``.
+    """
+    params = {"why": why, "limit": limit, "worker": worker_id}
+    return _tasks(using, _abandon(connections[using].vendor, status, worker_id is None), params)
+
+
+@cache
+def _abandon(vendor: str, status: TaskStatus, due: bool) -> str:
+    dialect = DIALECTS[vendor]
+    if due:
+        which, order, lock = f"held.lease_expires_at < {dialect.now}", "", dialect.lock_free
+    else:
+        which, order, lock = "held.worker_id = %(worker)s", "ORDER BY held.id", dialect.lock
+    if status == TaskStatus.CLAIMED:
+        values = "status = 'pending', worker_id = NULL, started_at = NULL"
+    else:
+        again = "CASE WHEN retries_left > 0 THEN"
+        values = f"""status = {again} 'pending' ELSE 'failed' END,
+            worker_id = {again} NULL ELSE worker_id END,
+            started_at = {again} NULL ELSE started_at END,
+            completed_at = {again} NULL ELSE {dialect.now} END,
+            error = {again} error ELSE 'Worker ''' || worker_id || ''' ' || %(why)s END,
+            retries_left = {again} retries_left - 1 ELSE 0 END"""
+    return f"""
+        UPDATE {{task}} SET lease_expires_at = NULL, {values}
+        WHERE id IN (
+            SELECT held.id FROM {{task}} held
+            WHERE held.status IN ({listed(LEASED_STATUSES)}) AND held.status = '{status}'
+                AND {which}
+            {order} LIMIT %(limit)s {lock}
+        )
+        RETURNING {{columns}}, {{job_full_name}}"""
+
+
 def read(using: str, ids: Iterable[UUID]) -> dict[UUID, Task]:
     """These tasks with all that their documents show."""
     dialect = _dialect(using)
-    params = {"ids": dialect.array([dialect.uuid(task_id) for task_id in ids])}
-    found = _tasks(using, _read(connections[using].vendor), params, "queue_position")
+    wanted = [dialect.uuid(task_id) for task_id in ids]
+    one = len(wanted) == 1
+    params = {"ids": wanted[0] if one else dialect.array(wanted)}
+    found = _tasks(using, _read(connections[using].vendor, one), params, "queue_position")
     return {task.pk: task for task in found}
 
 
 @cache
-def _read(vendor: str) -> str:
+def _read(vendor: str, one: bool) -> str:
     return f"""
         SELECT {{columns}}, {{job_full_name}}, {QUEUE_POSITION}
-        FROM {{task}} WHERE id {DIALECTS[vendor].among}"""
+        FROM {{task}} WHERE id {"= %(ids)s" if one else DIALECTS[vendor].among}"""
+
+
+def positions(using: str, jobs: Iterable[UUID], ids: Iterable[UUID]) -> dict[UUID, int]:
+    """Places in the queues of these jobs of those of these tasks that are among the first."""
+    dialect = _dialect(using)
+    params = {
+        "jobs": dialect.array([dialect.uuid(job_id) for job_id in jobs]),
+        "ids": dialect.array([dialect.uuid(task_id) for task_id in ids]),
+    }
+    found = _run(using, _positions(connections[using].vendor), params)
+    return {UUID(str(task_id)): position for task_id, position in found}
+
+
+@cache
+def _positions(vendor: str) -> str:
+    dialect = DIALECTS[vendor]
+    return f"""
+        SELECT ranked.id, ranked.position FROM (
+            SELECT head.id AS id, ROW_NUMBER() OVER (
+                PARTITION BY head.job_id ORDER BY head.created_at, head.id
+            ) AS position
+            FROM {dialect.queues}
+        ) ranked
+        WHERE ranked.id {dialect.among}"""
 
 
 def beat(using: str, worker_id: str, identity: str) -> Beat | None:
@@ -351,23 +456,21 @@ def renew(
     dialect = _dialect(using)
     params = {"worker": worker_id, "lease": dialect.lease(lease)}
     if grants is not None:
-        params["ids"] = dialect.array([dialect.uuid(task_id) for task_id, _ in grants])
-        params["attempts"] = dialect.array([attempt for _, attempt in grants])
-        params["errors"] = dialect.array([None] * len(grants))
-    statement = _renew(connections[using].vendor, grants is None)
+        params |= rows_of(dialect, GRANTS, grants)
+    statement = _renew(connections[using].vendor, grants is None, len(grants or ()) == 1)
     return {UUID(str(task_id)) for (task_id,) in _run(using, statement, params)}
 
 
 @cache
-def _renew(vendor: str, everything: bool) -> str:
+def _renew(vendor: str, everything: bool, one: bool) -> str:
     dialect = DIALECTS[vendor]
-    given = "" if everything else f"JOIN {dialect.reports} ON held.id = given.id"
+    only = "" if everything else f"JOIN {given(dialect, GRANTS, one)} ON held.id = given.id"
     same = "" if everything else "AND held.attempt = given.attempt"
     status = "held.status" if everything else BY_ID.format("held")
     return f"""
         UPDATE {{task}} SET lease_expires_at = {dialect.later}
         WHERE id IN (
-            SELECT held.id FROM {{task}} held {given}
+            SELECT held.id FROM {{task}} held {only}
             WHERE held.worker_id = %(worker)s AND {status} IN ({listed(LEASED_STATUSES)}) {same}
             ORDER BY held.id {dialect.lock}
         )
@@ -395,7 +498,9 @@ QUEUE_POSITION = f"""
 @cache
 def named(text: str, using: str) -> str:
     """A statement with the names of tables and columns filled in."""
-    models = {name: apps.get_model("zndraw_joblib", name) for name in ("Task", "Job", "Worker")}
+    models: dict[str, Any] = {
+        name: apps.get_model("zndraw_joblib", name) for name in ("Task", "Job", "Worker")
+    }
     quote = connections[using].ops.quote_name
     names = {name.lower(): quote(model._meta.db_table) for name, model in models.items()}
     names["link"] = quote(models["Worker"].jobs.through._meta.db_table)
@@ -416,9 +521,11 @@ def _run(using: str, text: str, params: Mapping[str, Any]) -> list[Any]:
     with connection.cursor() as cursor:
         prepare(connection, cursor)
         cursor.execute(named(text, using), params)
-        return cursor.fetchall()
+        rows: list[Any] = cursor.fetchall()
+        return rows
 
 
 def _tasks(using: str, text: str, params: Mapping[str, Any], *extra: str) -> list[Task]:
-    read = reader(apps.get_model("zndraw_joblib", "Task"), using).instance
+    model: Any = apps.get_model("zndraw_joblib", "Task")
+    read = reader(model, using).instance
     return [read(row, "job_full_name", *extra) for row in _run(using, text, params)]

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.db import router
-from django.db.models import F, Value
-from django.db.models.functions import Concat
 
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
 from zndraw_joblib.settings import get_settings
@@ -42,10 +40,9 @@ def sweep(using: str | None = None) -> SweepReport:
     database alias; the one that the router writes tasks to, when left out.
     """
     using = using or router.db_for_write(Task)
-    due = Task.objects.using(using).due()
-    timed_out = Concat(Value("Worker '"), F("worker_id"), Value("' timed out"))
+    held = Task.objects.using(using)
     counts = {"requeued": 0, "retried": 0, "failed": 0}
-    while any(batch := due.abandon(timed_out)):
+    while any(batch := held.abandon("timed out")):
         for outcome, tasks in zip(counts, batch, strict=True):
             counts[outcome] += len(tasks)
     workers = 0

@@ -1,255 +1,316 @@
 """JSON Schema (draft 2020-12) of jobs and the payloads checked against it.
 
-Schemas come from clients and are not trusted: references stay within the document and never form
-a cycle, nothing is fetched, patterns run on a linear-time engine, and what would grow
-exponentially is refused at registration.
+Schemas come from clients and are not trusted, nor are payloads: references stay within the document
+and never form a cycle, nothing is fetched, and what either costs is bounded, in size when a job is
+registered and by a budget of work when a payload is checked.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
-from functools import lru_cache
-from itertools import islice
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+from urllib.parse import urljoin
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError as Fault
-from jsonschema.validators import extend
-from pydantic import StringConstraints, TypeAdapter
-from pydantic_core import SchemaError as PatternError, ValidationError as NoMatch
-from referencing import Registry
-from referencing.exceptions import Unresolvable
+from jsonschema_specifications import REGISTRY as SPECIFICATIONS
 
-from zndraw_joblib.exceptions import FieldError, escape_pointer, json_pointer
-
-#: Faults reported at most, and characters of each.
-MAX_FAULTS = 100
-MAX_DETAIL = 300
-#: Subschemas that one validation may visit when each reference is followed.
-MAX_EXPANSION = 10_000
+from zndraw_joblib.checker import Budget, Checker, OutOfWork
+from zndraw_joblib.exceptions import FieldError, json_pointer
+from zndraw_joblib.keywords import reference_tokens, target
+from zndraw_joblib.patterns import PatternError, compile_pattern, measured
+from zndraw_joblib.values import shown
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-_ONE = (
-    *("additionalProperties", "contains", "contentSchema", "else", "if", "items", "not"),
-    *("propertyNames", "then", "unevaluatedItems", "unevaluatedProperties"),
-)
-_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+#: Faults told at most, and characters of all of them.
+MAX_FAULTS = 1000
+MAX_TOLD = 200_000
+#: Subschemas of one schema.
+MAX_SUBSCHEMAS = 4000
+#: Subschemas that one validation may visit when each reference is followed, and how deep.
+MAX_EXPANSION = 10_000
+MAX_HEIGHT = 256
+#: Size of all patterns of a schema, about 30 ms to compile.
+MAX_PATTERNS = 60_000
+#: Work to look at a schema, in tenths of a microsecond, estimated high.
+MAX_SCHEMA_WORK = 1_500_000
+
+#: Keywords that hold subschemas; those that do not apply them.
+_KEPT = {"$defs", "contentSchema", "definitions"}
+_BELOW = _KEPT | {
+    *("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"),
+    *("allOf", "anyOf", "oneOf", "prefixItems"),
+    *("dependentSchemas", "patternProperties", "properties"),
+}
 _MAPS = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
-_REFUSED = ("$dynamicRef", "$recursiveRef")
-
-# pydantic writes this look-ahead before the pattern of a Decimal: "not signs and dots alone".
-_DECIMAL = re.compile(r"^\^\(\?!\^\[-\+\.\]\*\$\)")
-
-
-@lru_cache(maxsize=1024)
-def _engine(pattern: str) -> TypeAdapter[str]:
-    # pydantic's engine is Rust's regex: linear time, without look-around and back-references.
-    return TypeAdapter(Annotated[str, StringConstraints(pattern=pattern)])
-
-
-def matches(pattern: str, text: str) -> bool:
-    """Whether the pattern is found in the text, in time linear in the text."""
-    if _DECIMAL.match(pattern):
-        if not text.strip("-+."):
-            return False
-        pattern = _DECIMAL.sub("^", pattern)
-    try:
-        _engine(pattern).validate_python(text)
-    except NoMatch:
-        return False
-    return True
-
-
-def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Fault]:
-    if isinstance(instance, str) and not matches(pattern, instance):
-        yield Fault(f"{instance!r} does not match {pattern!r}")
-
-
-def _pattern_properties(
-    validator: Any, patterns: dict[str, Any], instance: Any, schema: Any
-) -> Iterator[Fault]:
-    if isinstance(instance, dict):
-        for pattern, subschema in patterns.items():
-            for key, value in instance.items():
-                if matches(pattern, key):
-                    yield from validator.descend(value, subschema, path=key, schema_path=pattern)
-
-
-def _additional_properties(
-    validator: Any, subschema: Any, instance: Any, schema: dict[str, Any]
-) -> Iterator[Fault]:
-    if not isinstance(instance, dict):
-        return
-    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
-    for key, value in instance.items():
-        if key in known or any(matches(pattern, key) for pattern in patterns):
-            continue
-        if subschema is False:
-            yield Fault("is not a known property", path=[key])
-        else:
-            yield from validator.descend(value, subschema, path=key)
-
-
-def _unique_items(validator: Any, unique: bool, instance: Any, schema: Any) -> Iterator[Fault]:
-    if unique and isinstance(instance, list):
-        texts = {json.dumps(_plain(item), sort_keys=True) for item in instance}
-        if len(texts) < len(instance):
-            yield Fault("has items that are not unique")
-
-
-def _plain(value: Any) -> Any:
-    # JSON Schema takes 1.0 and 1 for the same number.
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
-_Validator = extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator,
-    {
-        "pattern": _pattern,
-        "patternProperties": _pattern_properties,
-        "additionalProperties": _additional_properties,
-        "uniqueItems": _unique_items,
-    },
-)
+_REFUSED = {
+    "$dynamicRef": "is not supported; use $ref",
+    "$recursiveRef": "is not supported; use $ref",
+    "unevaluatedItems": "is not supported; use items",
+    "unevaluatedProperties": "is not supported; use additionalProperties",
+}
+#: What a schema that `schema_faults` never saw may raise when payloads are checked against it.
+_UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_AT_THE_TOP = ("$id", "$schema")
 
 
 def schema_faults(schema: dict[str, Any], *, max_bytes: int, max_depth: int) -> list[FieldError]:
     """What is wrong with a job's schema; pointers are relative to it. Empty when it is fine.
 
-    `max_bytes` bounds its JSON text, `max_depth` its nesting.
+    `max_bytes` bounds its compact JSON text, `max_depth` its nesting.
     """
-    size = len(json.dumps(schema, ensure_ascii=False).encode())
-    if size > max_bytes:
-        return [FieldError(f"The schema has {size} bytes; at most {max_bytes} are accepted.")]
-    if _depth(schema) > max_depth:
-        return [FieldError(f"The schema must not be nested deeper than {max_depth}.")]
+    if detail := _out_of_bounds(schema, max_bytes, max_depth):
+        return [FieldError(detail)]
     dialect = schema.get("$schema", DIALECT)
     if not isinstance(dialect, str) or dialect.rstrip("#") != DIALECT:
         return [FieldError(f"The dialect must be {DIALECT}.", "/$schema")]
     try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return [FieldError(error.message[:MAX_DETAIL], json_pointer(error.absolute_path))]
-    return list(islice(_Walk(schema).faults(), MAX_FAULTS))
+        return _told(_Survey(schema).faults())
+    except OutOfWork:
+        return [FieldError("The schema takes too much work to check.")]
 
 
-def validator(schema: dict[str, Any]) -> Any:
+def validator(schema: dict[str, Any]) -> Checker:
     """What checks payloads against a schema that `schema_faults` found fine."""
-    return _Validator(schema, registry=Registry())
+    return Checker(schema)
 
 
-def payload_faults(check: Any, payload: Any) -> list[FieldError]:
-    """Where a payload breaks the schema of this `validator`; pointers are into the payload."""
+def payload_faults(check: Checker, payload: Any, budget: Budget | None = None) -> list[FieldError]:
+    """Where a payload breaks the schema of this `validator`; pointers are into the payload.
+
+    Payloads that come together may share a `budget`; else each has its own.
+    """
     try:
-        faults = [
-            FieldError(fault.message[:MAX_DETAIL], json_pointer(fault.absolute_path))
-            for fault in islice(check.iter_errors(payload), MAX_FAULTS)
-        ]
-    except (ArithmeticError, RecursionError, Unresolvable) as error:
+        faults = _told(
+            FieldError(fault.detail, json_pointer(reversed(fault.path)))
+            for fault in check.faults(payload, budget or Budget())
+        )
+    except OutOfWork:
+        detail = "The payload takes too much work to check against this schema."
+        return [FieldError(detail)]
+    except _UNFIT as error:
         return [FieldError(f"The payload cannot be checked: {type(error).__name__}.")]
-    return sorted(faults, key=lambda fault: fault.pointer)
+    return faults
 
 
-def _depth(value: Any) -> int:
-    deepest, stack = 0, [(value, 1)]
+def _told(faults: Iterable[FieldError]) -> list[FieldError]:
+    """The faults in the order of their pointers, as many as an answer should hold."""
+    told: list[FieldError] = []
+    left = MAX_TOLD
+    for fault in faults:
+        if told and (len(told) == MAX_FAULTS or left < len(fault.pointer)):
+            more = FieldError(f"There are more than these {len(told)} faults.")
+            return [*sorted(told, key=_pointer), more]
+        told.append(fault)
+        left -= len(fault.pointer) + len(fault.detail)
+    return sorted(told, key=_pointer)
+
+
+def _pointer(fault: FieldError) -> str:
+    return fault.pointer
+
+
+def _out_of_bounds(schema: Any, max_bytes: int, max_depth: int) -> str | None:
+    if not isinstance(schema, dict):
+        return "The schema must be an object."
+    stack: list[tuple[Any, int]] = [(schema, 1)]
     while stack:
         item, depth = stack.pop()
         if isinstance(item, dict | list):
-            deepest = max(deepest, depth)
+            if depth > max_depth:
+                return f"The schema must not be nested deeper than {max_depth}."
             children = item.values() if isinstance(item, dict) else item
             stack.extend((child, depth + 1) for child in children)
-    return deepest
+    try:
+        text = json.dumps(schema, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    except (TypeError, ValueError):
+        return "The schema is not JSON."
+    if size > max_bytes:
+        return f"The schema has {size} bytes of JSON; at most {max_bytes} are accepted."
+    return None
 
 
-class _Walk:
-    """A walk over every subschema, each reference followed once."""
+class _Node:
+    """One subschema of a survey."""
+
+    __slots__ = ("above", "cost", "height", "schema", "tokens", "used")
+
+    def __init__(self, schema: Any, above: _Node | None, *tokens: str | int) -> None:
+        self.schema = schema
+        self.above = above
+        self.tokens = tokens
+        self.used: list[Any] = []
+        #: Subschemas below it with references followed, and the longest way down; 0 while unknown.
+        self.cost = self.height = 0
+
+    @property
+    def pointer(self) -> str:
+        """Its place in the schema."""
+        return (self.above.pointer if self.above else "") + json_pointer(self.tokens)
+
+
+class _Survey:
+    """A walk over every subschema, and over the references between them. No step recurses."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
-        self._sizes: dict[str, int] = {}
-        self._open: set[str] = set()
-        self._patterns = False
-        self._unevaluated: str | None = None
-        self._found: list[FieldError] = []
+        self._nodes: dict[int, _Node] = {}
+        self._budget = Budget(MAX_SCHEMA_WORK)
+        self._patterns = 0
 
-    def faults(self) -> list[FieldError]:
-        size = self._visit(self._root, "")
-        if size > MAX_EXPANSION:
-            self._fault("The schema grows too large when its references are followed.", "")
-        if self._unevaluated is not None and self._patterns:
-            self._fault(
-                "unevaluatedProperties cannot be used with patternProperties.", self._unevaluated
-            )
-        return self._found
+    def faults(self) -> Iterator[FieldError]:
+        """What is wrong, in two passes: what can be seen in one place, then what cannot."""
+        fine = True
+        for fault in chain(self._each(), self._references()):
+            fine = False
+            yield fault
+        if fine:
+            yield from self._cycles()
+            top = self._nodes[id(self._root)]
+            if top.cost > MAX_EXPANSION:
+                yield FieldError("The schema grows too large when its references are followed.")
+            if top.height > MAX_HEIGHT:
+                detail = f"Subschemas and references must not nest deeper than {MAX_HEIGHT}."
+                yield FieldError(detail)
 
-    def _fault(self, detail: str, pointer: str) -> None:
-        self._found.append(FieldError(detail, pointer))
+    def _each(self) -> Iterator[FieldError]:
+        # Grows while it is read.
+        nodes = [_Node(self._root, None)]
+        for node in nodes:
+            if len(self._nodes) == MAX_SUBSCHEMAS:
+                yield FieldError(f"The schema must not have more than {MAX_SUBSCHEMAS} subschemas.")
+                return
+            self._nodes[id(node.schema)] = node
+            if wrong := list(self._alone(node)):
+                yield from wrong
+                continue
+            for keyword in filter(_BELOW.__contains__, node.schema):
+                children = list(_children(node, keyword))
+                nodes.extend(children)
+                if keyword not in _KEPT:
+                    node.used.extend(child.schema for child in children)
 
-    def _visit(self, schema: Any, pointer: str) -> int:
-        """The number of subschemas under this one, references followed."""
-        if not isinstance(schema, dict):
-            return 1
-        if pointer in self._sizes:
-            return self._sizes[pointer]
-        if pointer in self._open:
-            self._fault("References must not form a cycle.", pointer)
-            return 1
-        self._open.add(pointer)
-        size = 1 + sum(self._visit(child, at) for child, at in self._children(schema, pointer))
-        self._open.discard(pointer)
-        self._sizes[pointer] = size
-        return size
-
-    def _children(self, schema: dict[str, Any], pointer: str) -> Iterator[tuple[Any, str]]:
-        for keyword in _REFUSED:
-            if keyword in schema:
-                self._fault(f"{keyword} is not supported; use $ref.", f"{pointer}/{keyword}")
-        if "$id" in schema and pointer:
-            self._fault("$id is accepted at the top only.", f"{pointer}/$id")
-        if "unevaluatedProperties" in schema:
-            self._unevaluated = f"{pointer}/unevaluatedProperties"
+    def _alone(self, node: _Node) -> Iterator[FieldError]:
+        """What is wrong with a subschema whatever the others are."""
+        schema = node.schema
+        misshapen = False
+        for fault in _METASCHEMA.faults(schema, self._budget):
+            misshapen = True
+            yield FieldError(fault.detail, node.pointer + json_pointer(reversed(fault.path)))
+        if misshapen:
+            return
+        for keyword in filter(_REFUSED.__contains__, schema):
+            yield FieldError(f"{keyword} {_REFUSED[keyword]}.", f"{node.pointer}/{keyword}")
+        if node.above is not None:
+            for keyword in schema.keys() & _AT_THE_TOP:
+                wrong = f"{keyword} is accepted at the top only."
+                yield FieldError(wrong, f"{node.pointer}/{keyword}")
         if "pattern" in schema:
-            self._check_pattern(schema["pattern"], f"{pointer}/pattern")
-        for pattern in schema.get("patternProperties", {}):
-            self._patterns = True
-            self._check_pattern(pattern, f"{pointer}/patternProperties")
-        if "$ref" in schema:
-            yield from self._target(schema["$ref"], f"{pointer}/$ref")
-        for keyword in _ONE:
-            if keyword in schema:
-                yield schema[keyword], f"{pointer}/{keyword}"
-        for keyword in _LISTS:
-            for index, child in enumerate(schema.get(keyword, [])):
-                yield child, f"{pointer}/{keyword}/{index}"
-        for keyword in _MAPS:
-            for name, child in schema.get(keyword, {}).items():
-                yield child, f"{pointer}/{keyword}/{escape_pointer(name)}"
+            yield from self._pattern_faults([schema["pattern"]], f"{node.pointer}/pattern")
+        if patterns := schema.get("patternProperties"):
+            yield from self._pattern_faults(patterns, f"{node.pointer}/patternProperties")
 
-    def _target(self, reference: str, pointer: str) -> Iterator[tuple[Any, str]]:
-        if reference != "#" and not reference.startswith("#/"):
-            self._fault("$ref must point into this schema (#/...).", pointer)
-            return
-        target: Any = self._root
-        for token in reference[2:].split("/") if len(reference) > 1 else []:
-            key = token.replace("~1", "/").replace("~0", "~")
-            if isinstance(target, list) and key.isascii() and key.isdigit():
-                target = target[int(key)] if len(key) < 9 and int(key) < len(target) else None
-            else:
-                target = target.get(key) if isinstance(target, dict) else None
-        if not isinstance(target, dict | bool):
-            self._fault(f"$ref {reference[:MAX_DETAIL]!r} leads nowhere.", pointer)
-            return
-        yield target, reference[1:]
+    def _pattern_faults(self, patterns: Iterable[str], pointer: str) -> Iterator[FieldError]:
+        for pattern in patterns:
+            if detail := self._pattern_fault(pattern):
+                yield FieldError(f"The pattern {shown(pattern)} {detail}.", pointer)
 
-    def _check_pattern(self, pattern: str, pointer: str) -> None:
+    def _pattern_fault(self, text: str) -> str | None:
         try:
-            matches(pattern, "x")
-        except PatternError:
-            self._fault("The pattern must do without look-around and back-references.", pointer)
+            pattern = measured(text)
+            self._patterns += 100 + pattern.size
+            if self._patterns > MAX_PATTERNS:
+                return "is too large, together with those before it"
+            compile_pattern(pattern)
+        except PatternError as error:
+            return str(error)
+        return None
+
+    def _references(self) -> Iterator[FieldError]:
+        for node in self._nodes.values():
+            reference = node.schema.get("$ref")
+            if not isinstance(reference, str):
+                continue
+            tokens = reference_tokens(reference)
+            if tokens is None:
+                detail = "$ref must point into this schema (#/...)."
+                yield FieldError(detail, f"{node.pointer}/$ref")
+                continue
+            to = target(self._root, tokens)
+            if to is not True and to is not False and id(to) not in self._nodes:
+                detail = f"$ref {shown(reference)} does not lead to a schema."
+                yield FieldError(detail, f"{node.pointer}/$ref")
+            node.used.append(to)
+
+    def _cycles(self) -> Iterator[FieldError]:
+        """Where references form a cycle; on the way, each node's cost and height."""
+        pending: set[int] = set()
+        for start in self._nodes.values():
+            stack = [start]
+            while stack:
+                node = stack[-1]
+                if node.height:
+                    stack.pop()
+                    continue
+                below = [self._nodes[id(used)] for used in node.used if isinstance(used, dict)]
+                if id(node) in pending:
+                    # All below is known, but for what leads back.
+                    node.height = 1 + max((other.height for other in below), default=0)
+                    booleans = len(node.used) - len(below)
+                    cost = 1 + booleans + sum(other.cost for other in below)
+                    node.cost = min(cost, MAX_EXPANSION + 1)
+                    pending.discard(id(node))
+                    stack.pop()
+                    continue
+                pending.add(id(node))
+                for other in {id(other): other for other in below}.values():
+                    if id(other) in pending:
+                        yield FieldError("References must not form a cycle.", other.pointer)
+                    elif not other.height:
+                        stack.append(other)
+
+
+def _children(node: _Node, keyword: str) -> Iterator[_Node]:
+    """The subschemas that a keyword holds, booleans left out."""
+    held = node.schema[keyword]
+    if keyword in _MAPS:
+        pairs: Iterable[tuple[Any, Any]] = held.items()
+    elif isinstance(held, list):
+        pairs = enumerate(held)
+    else:
+        pairs = [(None, held)]
+    for token, child in pairs:
+        if isinstance(child, dict):
+            yield _Node(child, node, keyword, *([] if token is None else [token]))
+
+
+def _metaschema() -> Checker:
+    """What `Draft202012Validator.check_schema` asks of one subschema, without those below it."""
+    properties: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
+    for part in Draft202012Validator.META_SCHEMA["allOf"]:
+        vocabulary = SPECIFICATIONS.contents(urljoin(DIALECT, part["$ref"]))
+        properties |= vocabulary.get("properties", {})
+        definitions |= vocabulary.get("$defs", {})
+    properties |= Draft202012Validator.META_SCHEMA["properties"]
+    return Checker(_flat({"properties": properties, "$defs": definitions}))
+
+
+def _flat(value: Any) -> Any:
+    """A copy that refers to itself alone, where a subschema is anything that may be one."""
+    if isinstance(value, list):
+        return [_flat(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$dynamicRef" in value and isinstance(value["$dynamicRef"], str):
+        return {"type": ["object", "boolean"]}
+    flat = {key: _flat(item) for key, item in value.items()}
+    if isinstance(flat.get("$ref"), str):
+        flat["$ref"] = "#" + flat["$ref"].partition("#")[2]
+    return flat
+
+
+_METASCHEMA = _metaschema()

@@ -96,7 +96,7 @@ def pages(bench: Bench) -> Section:
             )
         )
     rows = [
-        [name, median(found["lengths"][name]), ms(percentile(spans, 0.5)), ms(p95[name])]
+        [name, int(median(found["lengths"][name])), ms(percentile(spans, 0.5)), ms(p95[name])]
         for name, spans in found["spans"].items()
     ]
     section.body += [

@@ -6,14 +6,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.test import AsyncClient
+from django.urls import path as route_to
 
 from tests.factories import V1, Person, problem
 from tests.sockets import Socket, token
+from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.urls import urlpatterns
+from zndraw_joblib.api.views import bounded
+from zndraw_joblib.exceptions import PROBLEM_TYPES, WorkerNotFound
 from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.routing import websocket_urlpatterns
 
@@ -23,13 +28,17 @@ ROOM = "open-lab"
 
 @pytest.fixture
 def scene(people, settings_of, root):
-    """A task of the submitter's, claimed by the owner's worker, in a room the stranger lacks."""
+    """A task of the submitter's, claimed by the owner's worker, in a room the stranger lacks.
+
+    The other one's worker offers the same job.
+    """
     settings_of(room_access="tests.api.test_access.not_the_stranger")
     cast = {name: people(name) for name in ("submitter", "stranger", "owner", "other")}
     cast["admin"] = root
     owner = cast["owner"]
     worker = owner.worker()
     owner.register(ROOM, worker_id=worker)
+    cast["other"].register(ROOM, worker_id=cast["other"].worker())
     root.register("@global", name="Global")
     task = cast["submitter"].submit(ROOM, f"{ROOM}:modifiers:Rotate").json()
     owner.claim(worker)
@@ -42,31 +51,41 @@ def not_the_stranger(request, room_id, action):
 
 
 def check(answer, expected):
+    """Assert the code, or the problem by its slug."""
+    slug = {401: "not-authenticated", 403: "forbidden"}.get(expected)
+    if isinstance(expected, str):
+        slug, expected = expected, PROBLEM_TYPES[expected].status
     if isinstance(answer, list):
         # One report of a list: the code is in its result.
         (result,) = answer
         assert result["status"] == expected, result
         assert ("task" in result) == (expected == 200)
         assert ("problem" in result) == (expected != 200)
-        return
+        assert not slug or result["problem"]["type"].endswith(f"/{slug}")
+        return expected
     assert answer.status_code == expected, answer.content
     if expected >= 400:
         assert answer["Content-Type"] == "application/problem+json"
-        if slug := {401: "not-authenticated", 403: "forbidden"}.get(expected):
+        if slug:
             problem(answer, slug, expected)
         if expected == 401:
             assert answer["WWW-Authenticate"] == "Token"
+    return expected
 
 
 @dataclass(frozen=True)
 class Row:
-    """What each role is answered on a route; `send` takes a person, the worker and the task."""
+    """What each role is answered on a route; `send` takes a person, the worker and the task.
+
+    `given` brings the task there first; it takes the cast and the task.
+    """
 
     route: str
     method: str
-    codes: tuple[int, ...]
+    codes: tuple[int | str, ...]
     send: Callable[[Person, str, str], Any]
     about: str = ""
+    given: Callable[[dict[str, Person], Any], Any] = lambda cast, task: None
 
     def __str__(self):
         return f"{self.method} {self.route} {self.about}".strip()
@@ -86,12 +105,63 @@ def reporting(status, **body):
     return lambda person, worker, task: person.report(task, status, **body)
 
 
-def ending(status):
-    def send(person, worker, task):
-        Task.objects.filter(pk=task).update(status="running")
-        return person.report(task, status)
+def listing(status, **body):
+    return lambda person, _, task: person.report_many([{"id": task, "status": status, **body}])
 
-    return send
+
+def running(cast, task):
+    task.start()
+
+
+def never_granted(cast, task):
+    task.requeue()
+    task.update(attempt=0, worker_identity="")
+
+
+def requeued(cast, task):
+    task.requeue()
+
+
+def granted_again(cast, task):
+    """To the same worker."""
+    task.update(attempt=2)
+
+
+def granted_to_the_other(cast, task):
+    task.update(attempt=2, worker_identity=cast["other"].identity)
+
+
+def reports():
+    """Reports in every state that makes a difference."""
+    moved, lost = "invalid-task-transition", "lease-lost"
+    for status in ("running", "completed", "failed"):
+        for given, attempts, codes in (
+            (never_granted, (None, 0), (401, 403, 404, 403, 403, moved)),
+            (never_granted, (1,), (401, 403, 404, 403, 403, lost)),
+            (requeued, (None, 1), (401, 403, 404, moved, 403, moved)),
+            (granted_again, (1, 3), (401, 403, 404, lost, 403, lost)),
+            (granted_to_the_other, (1,), (401, 403, 404, 403, lost, lost)),
+        ):
+            for attempt in attempts:
+                about = f"{status} {given.__name__} {attempt}"
+                body = {"attempt": attempt}
+                yield Row("task", "patch", codes, reporting(status, **body), about, given)
+                if status == "completed":
+                    yield Row("tasks", "patch", codes, listing(status, **body), about, given)
+    for given, attempts, codes in (
+        (never_granted, (None, 0), (401, 200, 404, 403, 403, 200)),
+        (requeued, (None, 1), (401, 200, 404, 403, 403, 200)),
+        (requeued, (0,), (401, lost, 404, lost, 403, lost)),
+        (running, (None, 1), (401, 200, 404, 200, 403, 200)),
+        (granted_again, (1,), (401, lost, 404, lost, 403, lost)),
+        (granted_to_the_other, (1,), (401, lost, 404, 403, lost, lost)),
+        (granted_to_the_other, (None,), (401, 200, 404, 403, 200, 200)),
+    ):
+        for attempt in attempts:
+            about = f"cancel {given.__name__} {attempt}"
+            body = {"attempt": attempt}
+            yield Row("task", "patch", codes, reporting("cancelled", **body), about, given)
+            yield Row("tasks", "patch", codes, listing("cancelled", **body), about, given)
 
 
 def claiming(person, worker, task):
@@ -127,15 +197,18 @@ MATRIX = [
     ),
     Row("task", "get", IN_ROOM, getting("/tasks/{task}")),
     Row("task", "patch", (401, 403, 404, 200, 403, 200), reporting("running", attempt=1), "start"),
-    Row("task", "patch", (401, 403, 404, 200, 403, 200), ending("completed"), "complete"),
-    Row("task", "patch", (401, 403, 404, 200, 403, 200), ending("failed"), "fail"),
-    Row("task", "patch", (401, 200, 404, 200, 403, 200), reporting("cancelled"), "cancel"),
     Row(
-        "tasks",
+        "task",
         "patch",
         (401, 403, 404, 200, 403, 200),
-        lambda person, _, task: person.report_many([{"id": task, "status": "running"}]),
+        reporting("completed"),
+        "complete",
+        running,
     ),
+    Row("task", "patch", (401, 403, 404, 200, 403, 200), reporting("failed"), "fail", running),
+    Row("task", "patch", (401, 200, 404, 200, 403, 200), reporting("cancelled"), "cancel"),
+    Row("tasks", "patch", (401, 403, 404, 200, 403, 200), listing("running"), "start"),
+    *reports(),
     Row("claim", "post", (401, 404, 404, 200, 404, 404), claiming),
     Row("workers", "get", FOR_ALL, getting("/workers")),
     Row(
@@ -170,13 +243,11 @@ MATRIX = [
 @pytest.mark.parametrize("row", MATRIX, ids=str)
 def test_who_may_do_what(scene, row, role):
     cast, worker, task_id = scene
-    before = (Job.objects.count(), Worker.objects.count(), Task.objects.count())
-    status = Task.objects.get().status
-    code = row.codes[ROLES.index(role)]
-    check(row.send(cast[role], worker, task_id), code)
+    row.given(cast, Task.objects.filter(pk=task_id))
+    before = (Job.objects.count(), Worker.objects.count(), list(Task.objects.values()))
+    code = check(row.send(cast[role], worker, task_id), row.codes[ROLES.index(role)])
     if code >= 400:
-        assert (Job.objects.count(), Worker.objects.count(), Task.objects.count()) == before
-        assert row.about in {"complete", "fail"} or Task.objects.get().status == status
+        assert (Job.objects.count(), Worker.objects.count(), list(Task.objects.values())) == before
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -199,13 +270,16 @@ def test_workers_are_listed_to_their_owner_and_to_admins(scene):
     assert [role for role, there in seen.items() if there] == ["owner", "admin"]
 
 
-def routes():
+def routes(patterns=urlpatterns):
     """Every route and method that there is, by the urls themselves."""
-    for pattern in urlpatterns:
+    for pattern in patterns:
         view = pattern.callback
-        actions = getattr(view, "actions", None)
-        methods = actions or [m for m in ("get", "post", "put") if hasattr(view.view_class, m)]
-        for method in methods:
+        known = getattr(view, "actions", None) or [
+            method
+            for method in view.view_class.http_method_names
+            if hasattr(view.view_class, method)
+        ]
+        for method in known:
             if method != "head":
                 yield pattern.name, method
 
@@ -214,6 +288,20 @@ def test_every_route_is_in_the_matrix():
     """A route without a row above fails here."""
     assert {(row.route, row.method) for row in MATRIX} == set(routes())
     assert next(p for p in urlpatterns if p.name == "unknown").pattern.regex.match("v1/joblib/x")
+
+
+def test_every_method_of_a_view_is_a_route():
+    class Odd(JobLibView):
+        def patch(self, request):
+            pass
+
+        def delete(self, request):
+            pass
+
+    assert set(routes([route_to("odd", Odd.as_view(), name="odd")])) == {
+        ("odd", "patch"),
+        ("odd", "delete"),
+    }
 
 
 #: A close code, or None for a socket that stays open.
@@ -292,6 +380,30 @@ def test_the_host_says_who_is_who(scene, settings_of, people):
 
 def by_name(request):
     return f"user:{request.user.username}"
+
+
+@pytest.mark.parametrize("name", ["M\u00fcller\u00a0", "\u200bx", "\ue000", "a b", "\U0001f9ea"])
+def test_any_text_that_is_stored_may_be_an_identity(people, settings_of, name):
+    settings_of(identity="tests.api.test_access.by_last_name")
+    person = people("odd", last_name=name)
+    assert person.register().json()["worker_id"] == name
+    task = person.submit().json()
+    assert person.claim()["id"] == task["id"]
+    assert person.client.patch(f"{V1}/workers/{quote(name)}").status_code == 200
+
+
+@pytest.mark.parametrize("worker_id", ["\x01", "a\x1f", "\x7f", "\x85", "x" * 256])
+def test_what_is_no_identity_is_no_worker(bob, worker_id):
+    for method in ("patch", "delete"):
+        answer = bob.send(method, f"/workers/{quote(worker_id)}")
+        problem(answer, "worker-not-found", 404)
+    for never_sent in ("a\0b", "\ud800", ""):
+        with pytest.raises(WorkerNotFound):
+            bounded(never_sent)
+
+
+def by_last_name(request):
+    return request.user.last_name
 
 
 def stranger_rules(request):

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import base64
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.core.signals import got_request_exception
-from django.db import OperationalError
+from django.db import InternalError, OperationalError, connection, transaction
+from django.middleware.csrf import _get_new_csrf_string
+from django.test import AsyncClient
+from psycopg import errors
+from rest_framework.parsers import JSONParser
+from rest_framework.test import APIClient
 
 from tests.factories import V1, problem
+from zndraw_joblib.api import parsing
 from zndraw_joblib.exceptions import PROBLEM_TYPES
 from zndraw_joblib.models import Job, Task, Worker
 
@@ -62,8 +71,14 @@ def test_an_unknown_problem_type(client):
     problem(client.get("/v1/problems/nonsense"), "not-found", 404)
 
 
+NOWHERE = [
+    *("", "/", "/nope", "/rooms/x/jobs/", "/tasks/a/b", "/workers/"),
+    *("/a%0Ab", "/%0A", "/workers%0A", "/tasks/a/%0D%0Ab/%E2%80%A8"),
+]
+
+
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "options"])
-@pytest.mark.parametrize("path", ["", "/", "/nope", "/rooms/x/jobs/", "/tasks/a/b", "/workers/"])
+@pytest.mark.parametrize("path", NOWHERE)
 def test_unknown_addresses(client, method, path):
     problem(getattr(client, method)(f"{V1}{path}"), "not-found", 404)
 
@@ -74,11 +89,103 @@ def test_405_lists_what_is_allowed(bob):
     assert answer["Allow"] == "GET, HEAD, PUT"
 
 
-@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_415_for_what_is_not_json(bob, media_type):
-    answer = bob.client.generic("POST", f"{V1}/workers", b"{}", content_type=media_type)
-    problem(answer, "unsupported-media-type", 415)
+def by_session(person):
+    """A browser's client: a session, and a CSRF token with each request."""
+    client = APIClient(enforce_csrf_checks=True)
+    client.force_login(person.user)
+    client.cookies["csrftoken"] = token = _get_new_csrf_string()
+    client.credentials(HTTP_X_CSRFTOKEN=token)
+    return client
+
+
+def without_csrf(person):
+    """What another site makes a browser send."""
+    client = by_session(person)
+    client.credentials()
+    return client
+
+
+CLIENTS = {"token": lambda person: person.client, "session": by_session, "no csrf": without_csrf}
+
+
+@pytest.fixture(params=CLIENTS)
+def client_of(request):
+    """A client of a person, and what refuses it before its body is looked at."""
+    return CLIENTS[request.param], request.param == "no csrf"
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""],
+)
+def test_415_for_what_is_not_json(bob, client_of, media_type):
+    client, forged = client_of
+    answer = client(bob).generic("POST", f"{V1}/workers", b"{}", content_type=media_type)
+    if forged:
+        problem(answer, "forbidden", 403)
+    else:
+        problem(answer, "unsupported-media-type", 415)
     assert not Worker.objects.exists()
+
+
+def test_a_session_with_its_token_may_write(bob):
+    answer = by_session(bob).put(
+        f"{V1}/rooms/open/jobs",
+        {"category": "modifiers", "name": "Rotate", "schema": {}},
+        format="json",
+    )
+    assert answer.status_code == 201
+    assert Job.objects.get().name == "Rotate"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_session_may_wait_for_work(bob):
+    """The body was read already when the view looks again."""
+    client = AsyncClient(enforce_csrf_checks=True)
+    await client.aforce_login(bob.user)
+    client.cookies["csrftoken"] = token = _get_new_csrf_string()
+    headers = {"X-CSRFToken": token, "Prefer": "wait=1"}
+    claim = f"{V1}/tasks/claim"
+    answer = await client.post(claim, {}, content_type="application/json", headers=headers)
+    assert (answer.status_code, answer.json()) == (200, {"task": None})
+    assert answer["Preference-Applied"] == "wait=1"
+
+
+def cursor(*texts):
+    return base64.urlsafe_b64encode(json.dumps(texts).encode()).decode()
+
+
+SOME = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
+CURSORS = {
+    "lone surrogate": ("/rooms/open/jobs", ("open", "modifiers", "\ud800")),
+    "nul": ("/rooms/open/jobs", ("open", "modifiers", "\0")),
+    "before all times": ("/rooms/open/tasks", ("0001-01-01T00:00:00+23:59", SOME)),
+    "after all times": ("/rooms/open/tasks", ("9999-12-31T23:59:59-23:59", SOME)),
+    "no zone": ("/rooms/open/tasks", ("2026-01-01T00:00:00", SOME)),
+    "a date": ("/workers", ("2026-01-01", SOME)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("path", "texts"), CURSORS.values(), ids=CURSORS)
+def test_cursors_that_no_link_gave(bob, path, texts):
+    answer = bob.get(path, data={"cursor": cursor(*texts)})
+    document = problem(answer, "validation-error", 400)
+    assert [error["pointer"] for error in document["errors"]] == ["/cursor"]
+
+
+def test_more_query_fields_than_django_takes(bob):
+    problem(bob.get("/workers?" + "a&" * 1001), "validation-error", 400)
+
+
+def test_a_host_that_is_not_ours(bob, settings):
+    """CommonMiddleware refuses it earlier; a host may do without."""
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Common" not in name]
+    for _ in range(2):
+        bob.worker()
+    answer = bob.get("/workers?limit=1", headers={"host": "evil.example"})
+    problem(answer, "validation-error", 400)
+    assert bob.get("/workers?limit=1").status_code == 200
 
 
 def test_answers_are_json_whatever_is_accepted(bob):
@@ -99,6 +206,26 @@ def test_429_says_when_to_come_back(bob, settings, monkeypatch):
     answer = bob.get("/workers")
     problem(answer, "throttled", 429)
     assert 0 < int(answer["Retry-After"]) <= 3600
+
+
+@pytest.mark.parametrize(("wait", "seconds"), [(None, "1"), (0, "1"), (-3.5, "1"), (1.2, "2")])
+def test_429_always_says_when(bob, monkeypatch, wait, seconds):
+    """DRF's throttles say None when they cannot tell."""
+    from rest_framework.throttling import BaseThrottle
+
+    from zndraw_joblib.api.base import JobLibView
+
+    class Never(BaseThrottle):
+        def allow_request(self, request, view):
+            return False
+
+        def wait(self):
+            return wait
+
+    monkeypatch.setattr(JobLibView, "throttle_classes", [Never])
+    answer = bob.get("/workers")
+    problem(answer, "throttled", 429)
+    assert answer["Retry-After"] == seconds
 
 
 def broken(request, room_id, action):
@@ -139,6 +266,44 @@ def test_503_while_the_database_is_away(bob, settings_of, caplog):
     assert "secret" in caplog.text
 
 
+def idle_too_long(request, room_id, action):
+    """What a connection says that the server ended while its transaction was open."""
+    try:
+        raise errors.IdleInTransactionSessionTimeout("terminating connection: secret")
+    except errors.InternalError as error:
+        raise InternalError("terminating connection: secret") from error
+
+
+def in_vain(request, room_id, action):
+    raise InternalError("something else") from errors.InternalError("XX000")
+
+
+def test_503_when_the_database_ended_an_idle_transaction(bob, settings_of):
+    bob.client.raise_request_exception = False
+    settings_of(room_access="tests.api.test_problems.idle_too_long")
+    answer = bob.get("/rooms/open/tasks")
+    assert "secret" not in json.dumps(problem(answer, "service-unavailable", 503))
+    assert answer["Retry-After"] == "1"
+    settings_of(room_access="tests.api.test_problems.in_vain")
+    problem(bob.get("/rooms/open/tasks"), "server-error", 500)
+
+
+def sleeps_in_a_transaction(request, room_id, action):
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '20ms'")
+        time.sleep(0.2)
+        cursor.execute("SELECT 1")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no such timeout")
+def test_503_when_postgresql_ended_an_idle_transaction(bob, settings_of):
+    bob.client.raise_request_exception = False
+    settings_of(room_access="tests.api.test_problems.sleeps_in_a_transaction")
+    problem(bob.get("/rooms/open/tasks"), "service-unavailable", 503)
+    connection.close()
+
+
 def test_the_hosts_own_views_keep_their_own_errors(client):
     answer = client.get("/v1/rooms/open/documents")
     assert answer.status_code == 401
@@ -151,6 +316,7 @@ BAD_BODIES = {
     "a string": b'"x"',
     "null": b"null",
     "deep": b'{"payload":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "very deep": b"[" * 100_000,
     "deep objects": b'{"payload":' + b'{"a":' * 100 + b"1" + b"}" * 100 + b"}",
     "infinite": b'{"payload":{"a":1e400}}',
     "minus infinite": b'{"payload":{"a":-1e999}}',
@@ -171,7 +337,9 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_bad_bodies_are_refused_and_change_nothing(bob, body):
+def test_bad_bodies_are_refused_and_change_nothing(bob, client_of, body):
+    client, forged = client_of
+    client = client(bob)
     bob.register(schema={})
     before = (Job.objects.count(), Worker.objects.count())
     for method, path in (
@@ -182,19 +350,62 @@ def test_bad_bodies_are_refused_and_change_nothing(bob, body):
         ("PATCH", f"/workers/{bob.identity}"),
         ("PATCH", "/tasks/01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"),
     ):
-        answer = bob.client.generic(method, f"{V1}{path}", body, content_type="application/json")
-        problem(answer, "validation-error", 400)
+        answer = client.generic(method, f"{V1}{path}", body, content_type="application/json")
+        if forged:
+            problem(answer, "forbidden", 403)
+        else:
+            problem(answer, "validation-error", 400)
     assert (Job.objects.count(), Worker.objects.count()) == before
     assert not Task.objects.exists()
 
 
-def test_large_bodies_are_refused_unread(bob, settings_of):
+class Untouched:
+    """A body that must not be read."""
+
+    def read(self, *args):
+        raise AssertionError("the body was read")
+
+    readline = read
+
+
+def test_large_bodies_are_refused_unread(bob, client_of, settings_of, monkeypatch):
+    client, forged = client_of
+    # What is passed over, so that the client sees the answer, is passed over after the refusal.
+    monkeypatch.setattr("zndraw_joblib.api.base.pass_over_body", lambda request: None)
     bob.register(schema={})
     settings_of(max_body_bytes=100)
-    answer = bob.submit(x="y" * 100)
-    problem(answer, "content-too-large", 413)
+    problem(bob.submit(x="y" * 100), "content-too-large", 413)
+    sent = {"wsgi.input": Untouched(), "CONTENT_LENGTH": "101", "CONTENT_TYPE": "application/json"}
+    answer = client(bob).generic("POST", f"{V1}/workers", **sent)
+    if forged:
+        problem(answer, "forbidden", 403)
+    else:
+        problem(answer, "content-too-large", 413)
+    with pytest.raises(AssertionError, match="was read"):
+        bob.client.generic("POST", f"{V1}/workers", **sent | {"CONTENT_LENGTH": "100"})
     settings_of(max_body_bytes=1_000_000)
     assert bob.submit(x="y" * 100).status_code == 202
+
+
+def test_depth_is_refused_before_anything_is_parsed(bob, client_of, monkeypatch):
+    client, forged = client_of
+
+    def parse(*args, **kwargs):
+        raise AssertionError("the body was parsed")
+
+    client = client(bob)
+    for name in ("json", "orjson"):
+        monkeypatch.setattr(parsing, name, SimpleNamespace(loads=parse))
+    monkeypatch.setattr(JSONParser, "parse", parse)
+    for body in (b"[" * 65 + b"]" * 65, b'{"a":' * 65, b"[" * 100_000):
+        answer = client.generic("POST", f"{V1}/workers", body, content_type="application/json")
+        if forged:
+            assert answer.status_code == 403
+        else:
+            assert answer.status_code == 400
+            assert b"deeper than 64" in answer.content
+    with pytest.raises(AssertionError, match="was parsed"):
+        bob.client.generic("POST", f"{V1}/workers", b"[[]]", content_type="application/json")
 
 
 WRONG = {
@@ -210,6 +421,47 @@ def test_wrong_fields_are_pointed_at(bob, pointer):
     document = problem(bob.register(**WRONG[pointer]), "validation-error", 400)
     assert pointer in [error["pointer"] for error in document["errors"]]
     assert pointer in document["detail"]
+
+
+def unknown(number):
+    return {f"field {index}": 1 for index in range(number)}
+
+
+TOO_MANY = {
+    "fields": ("post", "/workers", unknown(60_000), "59000 more"),
+    "1001 fields": ("post", "/workers", unknown(1001), None),
+    "1002 fields": ("post", "/workers", unknown(1002), "2 more"),
+    "fields beside a wrong one": ("post", "/tasks/claim", {**unknown(2000), "limit": 0}, "more"),
+    "items": ("patch", "/tasks", [unknown(3)] * 500, "1500 more"),
+    "fields of items": ("patch", "/tasks", [unknown(300)] * 100, "more"),
+    "grants": (
+        "patch",
+        "/workers/w",
+        {"tasks": [{"id": SOME, "attempt": 1, **unknown(200)}] * 300},
+        "more",
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "body", "said"), TOO_MANY.values(), ids=TOO_MANY)
+def test_at_most_1000_faults_are_listed(bob, method, path, body, said):
+    answer = bob.send(method, path, body)
+    document = problem(answer, "validation-error", 400)
+    assert len(answer.content) < 200_000
+    assert len(document["errors"]) == 1001
+    if said:
+        assert said in document["errors"][-1]["detail"]
+    else:
+        assert document["errors"][-1]["pointer"] == "/field 1000"
+
+
+def test_faults_of_many_payloads_are_cut_too(bob):
+    bob.register()
+    body = [{"payload": {"angle": "x", "y": 1, "z": 1}}] * 400
+    answer = bob.send("post", "/rooms/open/tasks/open:modifiers:Rotate", body)
+    document = problem(answer, "invalid-payload", 422)
+    assert len(document["errors"]) == 1001
+    assert "200 more" in document["errors"][-1]["detail"]
 
 
 @pytest.mark.parametrize(

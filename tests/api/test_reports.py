@@ -29,9 +29,11 @@ def in_state(bob, status: str) -> dict:
 
 
 @pytest.mark.parametrize(("before", "target"), list(itertools.product(TaskStatus, TaskStatus)))
-def test_every_pair_of_states(bob, before, target):
+def test_every_pair_of_states(bob, root, before, target):
     task = in_state(bob, before)
-    answer = bob.report(task["id"], target, attempt=task["attempt"])
+    # A task that was never granted is nobody's to report on but an admin's.
+    who = bob if task["attempt"] else root
+    answer = who.report(task["id"], target, attempt=task["attempt"])
     stored = Task.objects.get(pk=task["id"])
     if target not in REPORTS:
         document = problem(answer, "validation-error", 400)
@@ -79,20 +81,24 @@ def test_a_repeated_finish_answers_200_and_changes_nothing(bob):
     assert bob.report(task["id"], "failed").json() == first
 
 
-def test_a_zombie_loses_to_the_worker_that_claimed_after_a_requeue(bob, carol):
-    task = in_state(bob, "running")
+def test_a_zombie_loses_to_the_worker_that_claimed_after_a_requeue(bob, alice, carol):
+    bob.register()
+    alice.submit()
+    task = bob.claim()
+    assert bob.report(task["id"], "running", attempt=1).status_code == 200
     carol.register()
     Task.objects.filter(pk=task["id"]).requeue()
     # Requeued and not claimed again: the attempt is still the current one.
     problem(bob.report(task["id"], "completed", attempt=1), "invalid-task-transition", 409)
+    problem(bob.report(task["id"], "cancelled", attempt=1), "forbidden", 403)
     assert carol.claim()["attempt"] == 2
-    problem(bob.report(task["id"], "completed", attempt=1), "lease-lost", 409)
-    problem(bob.report(task["id"], "running", attempt=1), "lease-lost", 409)
-    problem(bob.report(task["id"], "completed"), "forbidden", 403)
+    for status in ("completed", "running", "cancelled"):
+        problem(bob.report(task["id"], status, attempt=1), "forbidden", 403)
+        problem(bob.report(task["id"], status), "forbidden", 403)
     assert Task.objects.get().status == "claimed"
     assert carol.report(task["id"], "running", attempt=2).status_code == 200
     assert carol.report(task["id"], "completed", attempt=2).status_code == 200
-    problem(bob.report(task["id"], "completed", attempt=1), "lease-lost", 409)
+    problem(bob.report(task["id"], "completed", attempt=1), "forbidden", 403)
 
 
 def test_an_attempt_never_granted_is_refused(bob):
@@ -128,6 +134,20 @@ def test_the_submitter_cancels_and_the_worker_learns_of_it(bob, alice):
     assert reply["cancelled"] == [task["id"]]
     assert reply["lost"] == []
     problem(bob.report(task["id"], "running", attempt=1), "invalid-task-transition", 409)
+
+
+def test_a_worker_cancels_what_it_holds_and_may_say_so_again(bob, alice):
+    bob.register()
+    alice.submit()
+    task = bob.claim()
+    assert bob.report(task["id"], "cancelled", attempt=1, error="no").json()["error"] == "no"
+    assert bob.report(task["id"], "cancelled", attempt=1).json()["error"] == "no"
+
+
+def test_who_submitted_and_ran_a_task_may_cancel_it_while_it_waits(bob):
+    task = in_state(bob, "running")
+    Task.objects.filter(pk=task["id"]).requeue()
+    assert bob.report(task["id"], "cancelled").json()["status"] == "cancelled"
 
 
 def test_an_admin_reports_for_anybody(bob, root):

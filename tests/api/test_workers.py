@@ -4,9 +4,11 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError
 
 from tests.factories import problem
-from zndraw_joblib.models import Task, Worker
+from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.querysets import JobQuerySet, WorkerQuerySet
 
 
 def test_workers_of_their_own_and_the_default_one(bob):
@@ -136,6 +138,20 @@ def test_the_owner_reports_what_it_ran_after_its_worker_was_removed(bob, setting
     Worker.objects.all().delete()
     assert bob.report(task["id"], "running", attempt=1).status_code == 200
     assert bob.report(task["id"], "completed", attempt=1).json()["worker_id"] == worker
+
+
+@pytest.mark.parametrize("verbs", [WorkerQuerySet, JobQuerySet])
+def test_an_answer_that_cannot_be_read_leaves_nothing_behind(bob, monkeypatch, verbs):
+    def away(self):
+        raise OperationalError("the connection is closed")
+
+    bob.client.raise_request_exception = False
+    method = "with_job_count" if verbs is WorkerQuerySet else "with_worker_count"
+    monkeypatch.setattr(verbs, method, away)
+    answer = bob.register() if verbs is JobQuerySet else bob.send("post", "/workers")
+    problem(answer, "service-unavailable", 503)
+    assert not Worker.objects.exists()
+    assert not Job.objects.exists()
 
 
 @pytest.mark.parametrize("worker_id", ["nope", "%00", "x" * 32_000, "é"])

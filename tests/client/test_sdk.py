@@ -17,7 +17,6 @@ from zndraw_joblib.client import (
     ApiError,
     ClaimedTask,
     JobManager,
-    LeaseLostError,
     ServerError,
     TaskWaitTimeout,
     TooManyPendingError,
@@ -84,6 +83,22 @@ def test_register_and_the_mapping(server, manager):
     }
     assert server.workers == 1
     assert manager.worker_id == "w1"
+
+
+def test_a_worker_is_not_made_twice(server, manager):
+    """A lost reply may have left one, which counts; what was turned away left none."""
+    server.fail["POST /workers"] = [httpx.ReadTimeout("late"), httpx.Response(502)]
+    for error in (httpx.ReadTimeout, ServerError):
+        with pytest.raises(error):
+            manager.create_worker()
+    assert len(server.sent("POST", "/workers")) == 2
+    server.fail["POST /workers"] = [
+        httpx.ConnectError("no"),
+        refusal("throttled", 429, **{"Retry-After": "0"}),
+        refusal("service-unavailable", 503),
+    ]
+    assert manager.create_worker() == "w1"
+    assert len(server.sent("POST", "/workers")) == 6
 
 
 def test_submit_names_the_rooms_own_or_the_global_job(server, manager):
@@ -270,27 +285,41 @@ def test_an_exception_and_a_refused_payload_become_failed(server, manager):
     assert [body["status"] for body in bodies(server, "b")] == ["failed"]
 
 
-@pytest.mark.parametrize("slug", ["lease-lost", "invalid-task-transition"])
-def test_a_lost_task_is_dropped_and_the_loop_goes_on(server, manager, slug):
+#: What a worker is told that lost its task; the last one when somebody else's worker has it.
+LOST = {"lease-lost": 409, "invalid-task-transition": 409, "forbidden": 403}
+
+
+@pytest.mark.parametrize("slug", LOST)
+def test_a_lost_task_is_dropped_and_the_loop_goes_on(server, manager, slug, caplog):
     server.queue += [task("a"), task("b")]
     ran = []
 
     def execute(claimed):
         ran.append(claimed.id)
         if claimed.id == "a":
-            server.fail["PATCH /tasks/a"] = [refusal(slug)]
+            server.fail["PATCH /tasks/a"] = [refusal(slug, LOST[slug])]
             server.tasks["a"] = "not ours"
 
     serve(server, manager, 2, execute)
     assert ran == ["a", "b"]
     assert server.tasks["b"] == "completed"
     assert [body["status"] for body in bodies(server, "a")] == ["completed"]
+    # Nobody need look into it.
+    assert "could not report" not in caplog.text
 
 
-def test_a_report_outside_serve_says_that_the_lease_is_lost(server, manager):
-    server.fail["PATCH /tasks/t"] = [refusal("lease-lost")]
-    with pytest.raises(LeaseLostError):
-        manager.complete("t")
+@pytest.mark.parametrize("slug", LOST)
+def test_a_report_outside_serve_says_that_the_task_is_lost(server, manager, slug):
+    manager.register(Rotate)
+    server.queue.append(task("t"))
+    claimed = manager.claim()
+    server.fail["PATCH /tasks/t"] = [refusal(slug, LOST[slug])]
+    with pytest.raises(ApiError) as caught:
+        manager.complete(claimed)
+    assert caught.value.slug == slug
+    # Its lease is renewed no longer.
+    manager.heartbeat()
+    assert server.sent("PATCH", "/workers")[-1][2] == {"tasks": []}
 
 
 def test_tasks_run_beside_each_other(server, manager):

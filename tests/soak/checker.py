@@ -67,7 +67,10 @@ def check(events: Iterable[Mapping[str, Any]], rows: Mapping[str, Row]) -> Verdi
             verdict.counts[event["kind"]] += 1
         elif event["e"] == "waited":
             verdict.counts["waits"] += 1
-            if rows[event["id"]].status != event["s"]:
+            row = rows.get(event["id"])
+            if row is None:
+                verdict.wrong("lost", "waited for", event["id"], event["s"])
+            elif row.status != event["s"]:
                 verdict.wrong("misled", event["id"], event["s"])
     for task_id, row in rows.items():
         verdict.counts[row.status] += 1

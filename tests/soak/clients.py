@@ -16,7 +16,11 @@ from pydantic import BaseModel
 
 from tests.soak.log import Log
 from zndraw_joblib.client import Api, ApiError, JobManager
-from zndraw_joblib.client.exceptions import InvalidTaskTransitionError, LeaseLostError
+from zndraw_joblib.client.exceptions import (
+    ForbiddenError,
+    InvalidTaskTransitionError,
+    LeaseLostError,
+)
 from zndraw_joblib.exceptions import WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task, Worker, new_ids
@@ -228,7 +232,7 @@ def report_by_http(log: Log, number: str, call: Callable[[], Any]) -> bool:
     """Send a report and note its answer; without one nothing is noted."""
     try:
         call()
-    except (LeaseLostError, InvalidTaskTransitionError):
+    except (LeaseLostError, ForbiddenError, InvalidTaskTransitionError):
         log("reported", r=number, ok=False)
         return False
     log("reported", r=number, ok=True)

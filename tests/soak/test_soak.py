@@ -69,6 +69,7 @@ def test_a_run_with_kills_requeues_and_refusals_is_not_void():
     ("events", "rows", "kind"),
     [
         (GOOD, {}, "lost"),
+        (log({"e": "waited", "id": "x", "s": "completed"}), {}, "lost"),
         (GOOD, {"x": done(), "y": done(0, "pending", "nobody")}, "unexpected"),
         (GOOD, {"x": done(), "y": done(0, "pending")}, "duplicated"),
         (log(*submit(), grant(), grant()), {"x": done(1, "pending")}, "duplicated"),

@@ -16,10 +16,11 @@ from django.db import connection, connections, transaction
 
 from tests.factories import problem
 from zndraw_joblib import querysets, statements
+from zndraw_joblib.exceptions import IdempotencyKeyReused
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink, new_id
 from zndraw_joblib.names import JobName
-from zndraw_joblib.querysets import TaskQuerySet, WorkerQuerySet
+from zndraw_joblib.querysets import IdempotencyKeyQuerySet, TaskQuerySet, WorkerQuerySet
 from zndraw_joblib.statements import Report
 from zndraw_joblib.sweeper import sweep
 
@@ -121,24 +122,19 @@ def change(monkeypatch, statement, old, new):
 
     def changed(*args):
         text = original(*args)
-        assert old in text
         return text.replace(old, new)
 
     monkeypatch.setattr(statements, statement, changed)
 
 
 def attempts_do_not_count(monkeypatch):
-    """The view forgets the attempt that a report carries."""
-    from zndraw_joblib.api.serializers import ReportBody
+    """A report is taken whatever attempt it carries."""
+    report = TaskQuerySet.report
 
-    original = ReportBody.validate
+    def forget(self, status, reports, identity):
+        return report(self, status, [said._replace(attempt=None) for said in reports], identity)
 
-    def forget(self, attrs):
-        attrs = dict(original(self, attrs))
-        attrs.pop("attempt", None)
-        return attrs
-
-    monkeypatch.setattr(ReportBody, "validate", forget)
+    monkeypatch.setattr(TaskQuerySet, "report", forget)
 
 
 @pytest.fixture
@@ -213,7 +209,8 @@ def test_two_claims_of_one_row(bob, scene, monkeypatch):
 
 def test_two_claims_of_one_row_without_the_condition(bob, scene, monkeypatch):
     """Control: it is granted twice."""
-    change(monkeypatch, "_claim", "AND status = 'pending'\n        RETURNING", "RETURNING")
+    condition = f"AND {statements.BY_ID.format('{task}')} = 'pending'"
+    change(monkeypatch, "_claim", condition, "")
     assert claim_what_was_seen(monkeypatch, bob, scene[0]) == [True, True]
     assert Task.objects.get().attempt == 2
 
@@ -286,73 +283,49 @@ def test_cancel_and_finish_at_once(bob, scene):
 # -- 3 sweep against finish
 
 
-def sweep_against_finish(monkeypatch, bob, worker):
-    """A sweep has chosen the task; before it writes, the worker reports the end."""
-    task = run(bob, worker)
+def finish_of(bob, task):
+    """What a report of the end does to the rows, without an answer."""
+    said = Report(UUID(task["id"]), task["attempt"])
+    return lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity)
+
+
+def test_sweep_against_finish(bob, scene):
+    """The sweep is written and not committed; the worker's end waits, and then changes nothing."""
+    task = run(bob, scene[0])
     expire()
-    gate = Gate()
-    with stop_before(monkeypatch, TaskQuerySet, "_finish", gate):
-        sweeping = Other(sweep)
-        assert gate.reached.wait(10)
-        said = Report(UUID(task["id"]), task["attempt"])
-        finish = Other(lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity))
+    with transaction.atomic():
+        assert sweep().failed == 1
+        finish = Other(finish_of(bob, task))
         # On either database the sweep holds the row, or the only writer's place.
         assert finish.waits()
-        gate.opened.set()
-        return task, sweeping.result(), finish.result()
-
-
-def test_sweep_against_finish(bob, scene, monkeypatch):
-    task, report, finished = sweep_against_finish(monkeypatch, bob, scene[0])
-    assert report.failed == 1
-    assert finished == []
+    assert finish.result() == []
     assert status_of(task["id"]) == "failed"
     late = bob.report(task["id"], "completed", attempt=task["attempt"])
     problem(late, "invalid-task-transition", 409)
 
 
-@postgres_only
-def test_finish_before_the_sweeps_lock(bob, scene, monkeypatch):
-    """The worker's end commits after the sweep looked and before it locks."""
-    task = run(bob, scene[0])
+def finish_against_sweep(bob, worker):
+    """The worker's end is written and not committed when a sweep comes."""
+    task = run(bob, worker)
     expire()
-    gate = Gate()
-    with stop_before(monkeypatch, querysets, "locked_batch", gate):
+    with transaction.atomic():
+        assert finish_of(bob, task)()
         sweeping = Other(sweep)
-        assert gate.reached.wait(10)
-        done = bob.report(task["id"], "completed", attempt=task["attempt"])
-        assert done.status_code == 200
-        gate.opened.set()
-        assert sweeping.result().failed == 0
-    assert status_of(task["id"]) == "completed"
+        held_up = sweeping.waits()
+    return held_up, sweeping.result().failed, status_of(task["id"])
 
 
 @postgres_only
-def test_finish_before_the_sweeps_write_without_lock_and_condition(
-    bob, scene, monkeypatch, no_fence
-):
-    """Control: a sweep that does not lock what it chose, nor look again, undoes the end."""
-    task = run(bob, scene[0])
-    expire()
-    no_fence()
-    monkeypatch.setattr(querysets, "locked_batch", lambda chosen: chosen.order_by())
-    chosen = Gate()
-    fail = TaskQuerySet._finish
+def test_finish_against_sweep(bob, scene):
+    """The sweep passes over the row, without waiting."""
+    assert finish_against_sweep(bob, scene[0]) == (False, 0, "completed")
 
-    def late(self, status, **values):
-        if status == TaskStatus.FAILED:
-            ids = list(self.values_list("pk", flat=True))
-            chosen.hold()
-            self = Task.objects.filter(pk__in=ids)
-        return fail(self, status, **values)
 
-    monkeypatch.setattr(TaskQuerySet, "_finish", late)
-    sweeping = Other(sweep)
-    assert chosen.reached.wait(10)
-    assert bob.report(task["id"], "completed", attempt=task["attempt"]).status_code == 200
-    chosen.opened.set()
-    sweeping.result()
-    assert status_of(task["id"]) == "failed"
+@postgres_only
+def test_finish_against_sweep_without_the_lock(bob, scene, monkeypatch):
+    """Control: a sweep that does not lock what it chose undoes the end."""
+    change(monkeypatch, "_abandon", "FOR UPDATE OF held SKIP LOCKED", "")
+    assert finish_against_sweep(bob, scene[0]) == (True, 1, "failed")
 
 
 # -- 4 zombie after requeue
@@ -476,6 +449,78 @@ def test_two_submits_of_one_key_at_once(bob, scene):
     assert not Task.objects.filter(pk=task_ids[1]).exists()
 
 
+def keyed_submit(task_id, request="body"):
+    """A submit under the key ``k``, at the level of the verbs; the id of the key's task."""
+    with transaction.atomic():
+        kept = IdempotencyKey.objects.reserve("k", request, task_id, LEASE)
+        if kept == task_id:
+            Job.objects.get().submit("open", {}, "alice", 0, task_id)
+        return kept
+
+
+def expired_key():
+    keyed_submit(new_id(), "long ago")
+    IdempotencyKey.objects.update(created_at=PAST)
+
+
+def submit_that_found_an_expired_key(monkeypatch):
+    """A submit stopped after it found that the key is taken, and before it reads it."""
+    expired_key()
+    task_id, gate = new_id(), Gate()
+    insert = IdempotencyKeyQuerySet.bulk_create
+    once = iter([True])
+
+    def held(self, *args, **kwargs):
+        made = insert(self, *args, **kwargs)
+        if isinstance(threading.current_thread(), Other) and next(once, False):
+            gate.hold()
+        return made
+
+    monkeypatch.setattr(IdempotencyKeyQuerySet, "bulk_create", held)
+    submit = Other(lambda: keyed_submit(task_id))
+    assert gate.reached.wait(10)
+    return task_id, submit, gate.opened
+
+
+def submits_of_an_expired_key(monkeypatch):
+    """Another one renews the key and has not committed when the first one goes on."""
+    _, late, opened = submit_that_found_an_expired_key(monkeypatch)
+    task_id = new_id()
+    with transaction.atomic():
+        assert keyed_submit(task_id) == task_id
+        opened.set()
+        assert late.waits()
+    return task_id, late
+
+
+@postgres_only
+def test_two_submits_of_one_expired_key_at_once(scene, monkeypatch):
+    """The later one waits, and gets the task of the other."""
+    task_id, late = submits_of_an_expired_key(monkeypatch)
+    assert late.result() == task_id
+    assert IdempotencyKey.objects.get().task_id == task_id
+    assert Task.objects.count() == 3
+
+
+@postgres_only
+def test_two_submits_of_one_expired_key_at_once_without_the_lock(scene, monkeypatch):
+    """Control: the later one decides by what it read before it waited."""
+    monkeypatch.setattr(IdempotencyKeyQuerySet, "select_for_update", lambda self: self)
+    _, late = submits_of_an_expired_key(monkeypatch)
+    with pytest.raises(IdempotencyKeyReused):
+        late.result()
+
+
+@postgres_only
+def test_submit_against_the_sweep_of_its_key(scene, monkeypatch):
+    """A sweep removes the key before the submit reads it: it is kept anew."""
+    task_id, submit, opened = submit_that_found_an_expired_key(monkeypatch)
+    assert IdempotencyKey.objects.expired(LEASE).remove() == 1
+    opened.set()
+    assert submit.result() == task_id
+    assert IdempotencyKey.objects.get().task_id == task_id
+
+
 # -- 8 delete-worker against finish
 
 
@@ -511,6 +556,31 @@ def test_delete_worker_and_finish_at_once(bob, scene):
         assert finish.waits()
     assert finish.result() == []
     assert status_of(task["id"]) == "failed"
+
+
+def start_against_delete(bob, worker):
+    """The worker's start is written and not committed when the worker is deleted."""
+    task = claimed(bob, worker)
+    with transaction.atomic():
+        assert Task.objects.filter(pk=task["id"]).start()
+        deletion = Other(lambda: bob.send("delete", f"/workers/{worker}").status_code)
+        held_up = deletion.waits()
+    assert deletion.result() == 204
+    assert not Worker.objects.exists()
+    return held_up, status_of(task["id"])
+
+
+@postgres_only
+def test_start_and_delete_worker_at_once(bob, scene):
+    """The deletion waits for the start, and ends what runs by then."""
+    assert start_against_delete(bob, scene[0]) == (True, "failed")
+
+
+@postgres_only
+def test_start_and_delete_worker_at_once_without_the_wait(bob, scene, monkeypatch):
+    """Control: a deletion that passes over what is held leaves it running without its worker."""
+    change(monkeypatch, "_abandon", "FOR UPDATE OF held", "FOR UPDATE OF held SKIP LOCKED")
+    assert start_against_delete(bob, scene[0]) == (False, "running")
 
 
 # -- 9 register against retire
@@ -554,7 +624,7 @@ def test_registration_under_way_against_retire_without_the_lock(bob, monkeypatch
     PostgreSQL looks at the job's row again once it has it, and at the links as they were.
     """
     worker = idle_job(bob)
-    monkeypatch.setattr(querysets, "locked_batch", lambda chosen: chosen.order_by())
+    monkeypatch.setattr(querysets, "locked_batch", lambda chosen, **_: chosen.order_by())
     with transaction.atomic():
         worker.register(NAME, {}, LEASE)
         retiring = Other(lambda: Job.objects.retire())
@@ -632,51 +702,34 @@ def test_retire_under_way_against_submit(bob, alice):
 # -- 11 two sweepers
 
 
-def two_sweepers(monkeypatch, bob, alice, worker):
+def two_sweepers():
+    """The second comes when the first has written and not committed; what each took."""
+    with transaction.atomic():
+        first = sweep()
+        second = Other(sweep)
+        held_up = second.waits()
+    return first.retried, second.result().retried, held_up
+
+
+def test_two_sweepers(bob, alice, scene):
     for _ in range(3):
         alice.submit()
     for _ in range(4):
-        run(bob, worker)
+        run(bob, scene[0])
     expire(retries_left=5)
-    gate = Gate()
-    with stop_before(monkeypatch, TaskQuerySet, "_finish", gate):
-        first = Other(sweep)
-        assert gate.reached.wait(10)
-        # It has locked its batch. On SQLite the second one waits, here it passes over it.
-        second = Other(sweep)
-        if connection.vendor == "postgresql":
-            assert second.result().retried == 0
-        gate.opened.set()
-        return first.result().retried + second.result().retried
-
-
-def test_two_sweepers(bob, alice, scene, monkeypatch):
-    assert two_sweepers(monkeypatch, bob, alice, scene[0]) == 4
+    # SQLite has one writer at a time, and the second waits; elsewhere it passes over the rows.
+    assert two_sweepers() == (4, 0, connection.vendor == "sqlite")
     # A task that two sweepers took would have lost two of its retries.
     assert set(Task.objects.values_list("retries_left", flat=True)) == {4}
 
 
 @postgres_only
-def test_two_sweepers_without_lock_and_condition(bob, alice, scene, monkeypatch, no_fence):
-    """Control: both take every task, and each costs it a retry."""
+def test_two_sweepers_without_the_lock(bob, scene, monkeypatch):
+    """Control: both take the task, and each costs it a retry."""
     run(bob, scene[0])
     expire(retries_left=5)
-    no_fence()
-    monkeypatch.setattr(querysets, "locked_batch", lambda chosen: chosen.order_by())
-    both = threading.Barrier(2)
-    requeue = TaskQuerySet.requeue
-
-    def late(self, **values):
-        if values and isinstance(threading.current_thread(), Other):
-            ids = list(self.values_list("pk", flat=True))
-            if ids:
-                both.wait(10)
-            self = Task.objects.filter(pk__in=ids)
-        return requeue(self, **values)
-
-    monkeypatch.setattr(TaskQuerySet, "requeue", late)
-    sweepers = [Other(sweep), Other(sweep)]
-    assert [sweeper.result().retried for sweeper in sweepers] == [1, 1]
+    change(monkeypatch, "_abandon", "FOR UPDATE OF held SKIP LOCKED", "")
+    assert two_sweepers() == (1, 1, True)
     assert Task.objects.get().retries_left == 3
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from django.db import models
 from django.http import QueryDict
 from rest_framework.request import Request
 
-from zndraw_joblib.api.parsing import invalid
+from zndraw_joblib.api.parsing import has_surrogate, invalid
 from zndraw_joblib.settings import get_settings
 
 M = TypeVar("M", bound=models.Model)
@@ -72,7 +72,7 @@ def _after(model: type[models.Model], names: list[str], cursor: str, descending:
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError("a cursor is a list of strings")
         values = [_value(model, name, text) for name, text in zip(names, texts, strict=True)]
-    except (ValueError, binascii.Error, RecursionError, ValidationError) as error:
+    except (ValueError, binascii.Error, OverflowError, RecursionError, ValidationError) as error:
         raise invalid("cursor must be one that a Link header gave.", "/cursor") from error
     lookup = "lt" if descending else "gt"
     beyond = models.Q()
@@ -84,8 +84,13 @@ def _after(model: type[models.Model], names: list[str], cursor: str, descending:
 
 
 def _value(model: type[models.Model], name: str, text: str) -> datetime | UUID | str:
-    if "\x00" in text:
-        raise ValueError("a cursor holds no NUL")
+    if "\x00" in text or has_surrogate(text):
+        raise ValueError("a cursor holds no NUL and no lone surrogates")
     field: Any = model._meta.get_field(name)
     value: datetime | UUID | str = field.to_python(text)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("a cursor's times have a zone")
+        # Overflows here, not on its way to the database, at either end of the calendar.
+        return value.astimezone(UTC)
     return value

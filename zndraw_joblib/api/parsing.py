@@ -172,11 +172,12 @@ def _check_escapes(value: Any) -> None:
             stack.extend(item.values())
         elif isinstance(item, list):
             stack.extend(item)
-        elif isinstance(item, str) and ("\x00" in item or _has_surrogate(item)):
+        elif isinstance(item, str) and ("\x00" in item or has_surrogate(item)):
             raise invalid("Strings must not hold the character U+0000 or lone surrogates.")
 
 
-def _has_surrogate(text: str) -> bool:
+def has_surrogate(text: str) -> bool:
+    """Whether a text cannot be UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

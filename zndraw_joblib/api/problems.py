@@ -7,9 +7,14 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import (
+    BadRequest,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
 from django.core.signals import got_request_exception
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -24,6 +29,9 @@ from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, ProblemException
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+#: PostgreSQL ended the connection, which was idle for too long or in too long a transaction; they
+#: come as an `InternalError`.
+_ENDED_CONNECTIONS = {"25P03", "25P04", "57P05"}
 
 
 def type_url(problem: type[ProblemException]) -> str:
@@ -53,11 +61,18 @@ def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Respon
     if problem is None:
         logger.error("%s %s failed", request.method, request.path, exc_info=exc)
         got_request_exception.send(type(context["view"]), request=request._request)
-        if isinstance(exc, OperationalError | InterfaceError):
+        if _is_away(exc):
             problem = exceptions.ServiceUnavailable(headers={"Retry-After": "1"})
         else:
             problem = exceptions.ServerError()
     return problem_response(problem, request)
+
+
+def _is_away(exc: Exception) -> bool:
+    """Whether the database did not answer, and may when it is asked again."""
+    if isinstance(exc, InternalError):
+        return getattr(exc.__cause__, "sqlstate", None) in _ENDED_CONNECTIONS
+    return isinstance(exc, OperationalError | InterfaceError)
 
 
 def as_problem(exc: Exception) -> ProblemException | None:
@@ -87,13 +102,14 @@ def as_problem(exc: Exception) -> ProblemException | None:
         case drf.UnsupportedMediaType():
             return exceptions.UnsupportedMediaType(str(exc.detail))
         case drf.Throttled():
-            wait: float | None = getattr(exc, "wait", None)
-            return exceptions.Throttled(
-                str(exc.detail),
-                headers=None if wait is None else {"Retry-After": str(math.ceil(wait))},
-            )
+            # A throttle that cannot tell says None.
+            wait = max(1, math.ceil(getattr(exc, "wait", None) or 0))
+            return exceptions.Throttled(str(exc.detail), headers={"Retry-After": str(wait)})
         case RequestDataTooBig():
             return exceptions.ContentTooLarge()
+        case SuspiciousOperation() | BadRequest():
+            # Too many fields in the query, a Host that is not ours.
+            return exceptions.ValidationError(str(exc)[:300])
     return None
 
 

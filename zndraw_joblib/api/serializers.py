@@ -8,6 +8,7 @@ from uuid import UUID
 
 from rest_framework import serializers
 
+from zndraw_joblib.exceptions import MAX_ERRORS
 from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 
@@ -94,15 +95,7 @@ class Body(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         """Refuse unknown fields along with what the fields refuse."""
-        unknown = (
-            {
-                key: [f"Unknown field; known are {', '.join(self.fields)}."]
-                for key in data
-                if key not in self.fields
-            }
-            if isinstance(data, dict)
-            else {}
-        )
+        unknown = self._unknown(data) if isinstance(data, dict) else {}
         try:
             value = super().to_internal_value(data)
         except serializers.ValidationError as error:
@@ -111,6 +104,17 @@ class Body(serializers.Serializer[Any]):
         if unknown:
             raise serializers.ValidationError(unknown)
         return value
+
+    def _unknown(self, data: dict[str, Any]) -> dict[str, list[str]]:
+        """The fault of each unknown field, as many as are listed."""
+        keys = [key for key in data if key not in self.fields]
+        detail = f"Unknown field; known are {', '.join(self.fields)}."
+        if len(keys) <= MAX_ERRORS:
+            return {key: [detail] for key in keys}
+        more = len(keys) - MAX_ERRORS + 1
+        return {key: [detail] for key in keys[:-more]} | {
+            "non_field_errors": [f"{more} more unknown fields are not listed."]
+        }
 
 
 @cache

@@ -13,6 +13,24 @@ app_name = "zndraw_joblib"
 _P = "v1/joblib/"
 
 urlpatterns = [
+    # Those that workers and submitters ask for all the time come first.
+    WaitingRoute(f"{_P}tasks/claim", TaskViewSet.as_view({"post": "claim"}), "claim"),
+    WaitingRoute(
+        f"{_P}tasks/<str:task_id>",
+        TaskViewSet.as_view({"get": "retrieve", "patch": "partial_update"}),
+        "task",
+    ),
+    path(
+        f"{_P}rooms/<str:room_id>/tasks/<str:full_name>",
+        JobViewSet.as_view({"post": "submit"}),
+        name="submit",
+    ),
+    path(
+        f"{_P}workers/<str:worker_id>",
+        WorkerViewSet.as_view({"patch": "partial_update", "delete": "destroy"}),
+        name="worker",
+    ),
+    path(f"{_P}tasks", TaskViewSet.as_view({"patch": "report_many"}), name="tasks"),
     path(
         f"{_P}rooms/<str:room_id>/jobs",
         JobViewSet.as_view({"get": "list", "put": "register"}),
@@ -34,33 +52,17 @@ urlpatterns = [
         name="room-tasks",
     ),
     path(
-        f"{_P}rooms/<str:room_id>/tasks/<str:full_name>",
-        JobViewSet.as_view({"post": "submit"}),
-        name="submit",
-    ),
-    path(
         f"{_P}rooms/<str:room_id>/workers",
         WorkerViewSet.as_view({"get": "of_room"}),
         name="room-workers",
-    ),
-    path(f"{_P}tasks", TaskViewSet.as_view({"patch": "report_many"}), name="tasks"),
-    WaitingRoute(f"{_P}tasks/claim", TaskViewSet.as_view({"post": "claim"}), "claim"),
-    WaitingRoute(
-        f"{_P}tasks/<str:task_id>",
-        TaskViewSet.as_view({"get": "retrieve", "patch": "partial_update"}),
-        "task",
     ),
     path(
         f"{_P}workers",
         WorkerViewSet.as_view({"get": "list", "post": "create"}),
         name="workers",
     ),
-    path(
-        f"{_P}workers/<str:worker_id>",
-        WorkerViewSet.as_view({"patch": "partial_update", "delete": "destroy"}),
-        name="worker",
-    ),
     path("v1/me", MeView.as_view(), name="me"),
     path("v1/problems/<str:slug>", ProblemTypeView.as_view(), name="problem"),
-    re_path(r"^v1/joblib(?:/.*)?$", UnknownURL.as_view(), name="unknown"),
+    # A dot would not match a newline.
+    re_path(r"^v1/joblib(?:/[\s\S]*)?$", UnknownURL.as_view(), name="unknown"),
 ]

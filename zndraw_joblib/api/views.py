@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from types import EllipsisType
 from typing import Any, ClassVar
+from unicodedata import category
 from uuid import UUID
 
 from django.db import router, transaction
@@ -123,7 +124,8 @@ class JobViewSet(JobLibView, ViewSet):
             job, new = worker.register(
                 name, body["schema"], settings.lease, settings.max_jobs_per_worker
             )
-        job = jobs().with_worker_count().get(pk=job.pk)
+            # Here, so that an answer that cannot be read leaves nothing behind.
+            job = jobs().with_worker_count().get(pk=job.pk)
         document = job_document(job) | {"worker_id": worker.pk}
         return Response(document, status=201 if new else 200)
 
@@ -138,7 +140,7 @@ class JobViewSet(JobLibView, ViewSet):
         """The room's tasks of one job, newest first."""
         self.room(room_id, "read", JobNotFound)
         job = self._job(room_id, full_name, jobs())
-        return task_page(request, tasks().readable().filter(job=job, room_id=room_id))
+        return task_page(request, tasks().filter(job=job, room_id=room_id))
 
     @openapi.tasks_submit
     def submit(self, request: Request, room_id: str, full_name: str) -> Response:
@@ -217,7 +219,7 @@ class TaskViewSet(JobLibView, ViewSet):
     def list(self, request: Request, room_id: str) -> Response:
         """The tasks of a room, newest first."""
         self.room(room_id, "read", TaskNotFound)
-        return task_page(request, tasks().readable().filter(room_id=room_id))
+        return task_page(request, tasks().filter(room_id=room_id))
 
     @openapi.tasks_claim
     def claim(self, request: Request) -> Response:
@@ -258,7 +260,8 @@ class TaskViewSet(JobLibView, ViewSet):
             raise TaskNotFound
         response = Response(task_document(task))
         if not task.is_terminal:
-            response.waits_for = UntilEnd(task.pk, self.caller.sees)  # type: ignore[attr-defined]
+            until = UntilEnd(task.pk, task.room_id, self.caller.sees)
+            response.waits_for = until  # type: ignore[attr-defined]
         return response
 
     @openapi.tasks_report
@@ -314,23 +317,25 @@ class TaskViewSet(JobLibView, ViewSet):
             task = tasks().read([said.task_id]).get(said.task_id)
         if task is None or not self.caller.sees(task):
             raise TaskNotFound
-        may = self.caller.runs(task) or self.caller.is_admin
+        runs, also = self.caller.runs(task), self.caller.is_admin
+        may = runs or also
         if status == TaskStatus.CANCELLED:
-            may = may or task.created_by == self.caller.identity
-        if may and not self.caller.runs(task):
+            also = also or task.created_by == self.caller.identity
+            # A task that was taken from its worker is not the worker's to cancel any more.
+            may = also or (runs and task.status != TaskStatus.PENDING)
+        if also:
             granted = tasks().filter(pk=task.pk).by_attempt(said.attempt)
             if moved := granted.move(status, said.error):
                 return moved[0]
-        if said.attempt is not None and (
-            said.attempt < task.attempt or (may and said.attempt > task.attempt)
-        ):
+        if (may or runs) and said.attempt not in {None, task.attempt}:
             raise LeaseLost(
                 f"Attempt {said.attempt} is not the current one, {task.attempt}; drop the result."
             )
-        # Of a task that was never granted nobody is the worker: its state alone says no.
-        if not may and task.attempt:
+        if not may:
+            if status == TaskStatus.CANCELLED:
+                raise Forbidden("Only its submitter, or the worker that holds it, may cancel it.")
             raise Forbidden("Only the owner of the task's worker may report on it.")
-        if may and task.status == status:
+        if task.status == status:
             return task
         raise InvalidTaskTransition(f"A task that is {task.status} cannot become {status}.")
 
@@ -364,8 +369,9 @@ class WorkerViewSet(JobLibView, ViewSet):
         """Make a worker of its own for one process."""
         self.body(openapi.EmptyBody)
         settings = get_settings()
-        made = workers().enlist(self.caller.identity, settings.max_workers_per_identity)
-        document = worker_document(workers().with_job_count().get(pk=made.pk))
+        with transaction.atomic(using=router.db_for_write(Worker)):
+            made = workers().enlist(self.caller.identity, settings.max_workers_per_identity)
+            document = worker_document(workers().with_job_count().get(pk=made.pk))
         document["heartbeat_interval_seconds"] = settings.heartbeat_interval_seconds
         return Response(document, status=201)
 
@@ -475,9 +481,14 @@ def cut(text: str, limit: int) -> str:
 
 def bounded(worker_id: str | None) -> str:
     """A worker's id as the database can look it up."""
-    if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or not worker_id.isprintable():
+    if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or _has_controls(worker_id):
         raise WorkerNotFound
     return worker_id
+
+
+def _has_controls(text: str) -> bool:
+    """Whether it holds control characters or surrogates; other unprintable ones may be a name."""
+    return not text.isprintable() and any(category(char) in {"Cc", "Cs"} for char in text)
 
 
 def parse_task_id(text: str) -> UUID:
@@ -495,7 +506,8 @@ def task_page(request: Request, found: TaskQuerySet) -> Response:
         if status not in set(TaskStatus):
             raise invalid(f"status must be one of {', '.join(TaskStatus)}.", "/status")
         found = found.filter(status=status)
-    rows, headers = page(found, request, "-created_at", "-id")
+    rows, headers = page(found.select_related("job"), request, "-created_at", "-id")
+    found.place(rows)
     return Response([task_document(task) for task in rows], headers=headers)
 
 

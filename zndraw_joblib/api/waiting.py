@@ -41,6 +41,7 @@ class UntilEnd:
     """The answer changes when this task ends; `sees` says whether the caller may still read it."""
 
     task_id: UUID
+    room_id: str
     sees: Callable[[Task], bool]
 
 
@@ -104,7 +105,7 @@ def waits(view: View) -> Callable[..., Any]:
             case UntilEnd() as until if wait:
                 response = await _until_end(run, response, until, deadline)
             case UntilWork(jobs) if wait:
-                response = await _claim(run, jobs, deadline)
+                response = await _claim(run, response, jobs, deadline)
         if response.status_code < 400:
             response["Preference-Applied"] = f"wait={wait}"
         return response
@@ -113,7 +114,7 @@ def waits(view: View) -> Callable[..., Any]:
 
 
 async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) -> HttpResponseBase:
-    await get_hub().wait_for_end(until.task_id, deadline)
+    await get_hub().wait_for_end(until.task_id, until.room_id, deadline)
     try:
         task = await get_hub().read(until.task_id, until.sees)
     except Exception:
@@ -127,9 +128,9 @@ async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) 
     return response  # type: ignore[no-any-return]
 
 
-async def _claim(run: Run, jobs: tuple[UUID, ...], deadline: float) -> HttpResponseBase:
-    response: Any = None
-
+async def _claim(
+    run: Run, response: Any, jobs: tuple[UUID, ...], deadline: float
+) -> HttpResponseBase:
     async def attempt() -> list[str] | None:
         nonlocal response
         running = asyncio.ensure_future(run())

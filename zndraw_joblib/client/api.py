@@ -96,6 +96,13 @@ def never_sent(error: Exception) -> bool:
     return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
+def turned_away(error: Exception) -> bool | float:
+    """Whether the request changed nothing and is worth repeating, or in how many seconds."""
+    if isinstance(error, ApiError):
+        return error.status in {429, 503} and (error.retry_after or True)
+    return never_sent(error)
+
+
 def transient(error: Exception) -> bool | float:
     """Whether a request that may be repeated is worth repeating, or in how many seconds."""
     if isinstance(error, ApiError):

@@ -13,16 +13,14 @@ import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client import worker as workers
-from zndraw_joblib.client.api import ApiManager, never_sent, path, send
+from zndraw_joblib.client.api import ApiManager, never_sent, path, send, turned_away
 from zndraw_joblib.client.batches import BATCH_SIZE
 from zndraw_joblib.client.exceptions import (
     ApiError,
-    InvalidTaskTransitionError,
-    LeaseLostError,
     WorkerNotFoundError,
 )
 from zndraw_joblib.client.grants import Grants
-from zndraw_joblib.client.reports import Outcome, Report, Reporter
+from zndraw_joblib.client.reports import LOST, Outcome, Report, Reporter
 from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
 from zndraw_joblib.client.sources import INTERVAL, Direct, Prefetched, Source
 from zndraw_joblib.client.stream import TaskStream
@@ -101,7 +99,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     def create_worker(self) -> str:
         """Make a worker of its own for this process and return its id."""
         with self._registering:
-            made = send(self.api, "POST", path("workers")).json()
+            # One whose reply is lost would be left behind, and count against a limit.
+            made = send(self.api, "POST", path("workers"), retry_on=turned_away).json()
             self._asked_interval = made.get("heartbeat_interval_seconds", HEARTBEAT_INTERVAL)
             worker_id: str = made["id"]
             self._worker_id = worker_id
@@ -252,8 +251,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         Raises
         ------
-        LeaseLostError
-            The task was granted to somebody else meanwhile.
+        LeaseLostError, ForbiddenError
+            The task was granted anew meanwhile, the latter to somebody else's worker.
         InvalidTaskTransitionError
             It was cancelled, or is not claimed.
         """
@@ -287,9 +286,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         """
         outcomes = self._reporter.send(reports)
         for report, outcome in zip(reports, outcomes, strict=True):
-            lost = isinstance(outcome, LeaseLostError | InvalidTaskTransitionError)
             ended = isinstance(outcome, TaskInfo) and report.status != TaskStatus.RUNNING
-            if lost or ended:
+            if ended or isinstance(outcome, LOST):
                 self._grants.drop(report.task_id, report.attempt)
         return outcomes
 

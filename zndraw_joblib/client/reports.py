@@ -11,13 +11,22 @@ import httpx
 
 from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.batches import array, cuts, encode
-from zndraw_joblib.client.exceptions import ApiError, raise_for_problem
+from zndraw_joblib.client.exceptions import (
+    ApiError,
+    ForbiddenError,
+    InvalidTaskTransitionError,
+    LeaseLostError,
+    raise_for_problem,
+)
 from zndraw_joblib.client.schemas import ClaimedTask, TaskInfo
 from zndraw_joblib.lifecycle import TaskStatus
 
 #: How a list of reports may be refused that the server would take one by one: it knows no lists,
 #: takes shorter ones, or one of them is malformed.
 _ALONE_THEN = {400, 404, 405, 413, 422}
+
+#: Refusals that say that the task is this worker's no more.
+LOST = (LeaseLostError, ForbiddenError, InvalidTaskTransitionError)
 
 #: What became of a report: the task, or the error that the report alone would have raised.
 Outcome = TaskInfo | ApiError | httpx.TransportError

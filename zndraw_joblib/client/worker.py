@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from zndraw_joblib.client.exceptions import (
-    InvalidTaskTransitionError,
-    LeaseLostError,
-    TaskNotFoundError,
-)
-from zndraw_joblib.client.reports import Report
+from zndraw_joblib.client.exceptions import TaskNotFoundError
+from zndraw_joblib.client.reports import LOST, Report
 from zndraw_joblib.client.schemas import ClaimedTask
 from zndraw_joblib.client.sources import Source
 from zndraw_joblib.lifecycle import TaskStatus
@@ -30,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of an error text in UTF-8; the server cuts there too.
 MAX_ERROR_BYTES = 8192
-
-#: Answers that say that a task is not this worker's business any more.
-_DROPPED = (LeaseLostError, InvalidTaskTransitionError, TaskNotFoundError)
 
 Execute = Callable[..., Any]
 
@@ -120,7 +113,7 @@ def _advance(
     told = ([end] if end else []) + ([(begin, TaskStatus.RUNNING, None)] if begin else [])
     outcomes = manager.report([Report.on(*one) for one in told])
     for (task, _, _), outcome in zip(told, outcomes, strict=True):
-        if isinstance(outcome, _DROPPED):
+        if isinstance(outcome, (*LOST, TaskNotFoundError)):
             logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, outcome)
         elif isinstance(outcome, Exception):
             logger.error("could not report on task %s: %s", task.id, outcome)

@@ -1,0 +1,118 @@
+"""What is valid is what `jsonschema` finds valid, and nothing crashes, whatever is drawn."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given, settings, strategies as st
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+
+from zndraw_joblib.validation import payload_faults, schema_faults, validator
+
+LIMITS = {"max_bytes": 65_536, "max_depth": 32}
+SCALARS = st.one_of(
+    *(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([0.5, 1.0, -2.0, 1e300])),
+    st.text("ab", max_size=3),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner),
+    max_leaves=6,
+)
+SMALL = st.integers(0, 3)
+NAMES = st.lists(st.sampled_from("abc"), max_size=2, unique=True)
+PATTERNS = st.sampled_from(["^a", "b$", "a|b", "^(ab)+$", "[ab]{2}", "."])
+TYPES = st.sampled_from(["array", "boolean", "integer", "null", "number", "object", "string"])
+
+
+def holders(inner):
+    """Objects, arrays and combinations: keywords that look at each other come together."""
+    some = st.lists(inner, min_size=1, max_size=3)
+    named = st.dictionaries(st.sampled_from("abc"), inner, min_size=1)
+    return st.one_of(
+        st.fixed_dictionaries(
+            {"properties": named, "additionalProperties": inner},
+            optional={
+                "patternProperties": st.dictionaries(PATTERNS, inner, max_size=2),
+                "propertyNames": inner,
+                "dependentSchemas": named,
+                "required": NAMES,
+            },
+        ),
+        st.fixed_dictionaries(
+            {"items": inner, "contains": inner},
+            optional={"prefixItems": some, "minContains": SMALL, "maxContains": SMALL},
+        ),
+        st.fixed_dictionaries({"prefixItems": some}, optional={"items": inner}),
+        st.fixed_dictionaries({"if": inner}, optional={"then": inner, "else": inner}),
+        *(st.fixed_dictionaries({keyword: some}) for keyword in ("allOf", "anyOf", "oneOf")),
+        st.fixed_dictionaries({"not": inner}, optional={"type": TYPES}),
+    )
+
+
+LEAVES = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": TYPES | st.lists(TYPES, min_size=1, max_size=2, unique=True),
+        "enum": st.lists(VALUES, min_size=1, max_size=4),
+        "const": VALUES,
+        "multipleOf": st.sampled_from([1, 2, 0.5]),
+        **dict.fromkeys(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"], SMALL),
+        **dict.fromkeys(["minLength", "maxLength", "minItems", "maxItems"], SMALL),
+        **dict.fromkeys(["minProperties", "maxProperties"], SMALL),
+        "pattern": PATTERNS,
+        "required": NAMES,
+        "dependentRequired": st.dictionaries(st.sampled_from("abc"), NAMES),
+        "uniqueItems": st.booleans(),
+        "$ref": st.sampled_from(["#/$defs/number", "#/$defs/text"]),
+        "title": st.just("A title"),
+    },
+)
+SCHEMAS = st.recursive(st.booleans() | LEAVES, holders, max_leaves=6)
+DEFS = {"number": {"type": "number"}, "text": {"minLength": 2, "type": "string"}}
+
+
+def mixes_booleans_with_numbers(value):
+    """Where `jsonschema` sorts lists that hold both, it misses items that are equal."""
+    return any(word in json.dumps(value) for word in ("true", "false"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    schema=SCHEMAS.flatmap(lambda schema: holders(st.just(schema) | LEAVES)),
+    payloads=st.lists(VALUES, min_size=5, max_size=10),
+)
+def test_what_is_valid_is_what_jsonschema_finds_valid(schema, payloads):
+    whole = {"$defs": DEFS, "allOf": [schema]}
+    assert schema_faults(whole, **LIMITS) == []
+    check, theirs = validator(whole), Draft202012Validator(whole)
+    unique = '"uniqueItems": true' in json.dumps(schema)
+    for payload in payloads:
+        if not (unique and mixes_booleans_with_numbers(payload)):
+            assert (payload_faults(check, payload) == []) is theirs.is_valid(payload), payload
+
+
+KEYWORDS = [*sorted(Draft202012Validator.VALIDATORS), "$anchor", "$defs", "$id", "$schema", "title"]
+ANYTHING = st.recursive(
+    SCALARS | st.sampled_from(["#/a", "#/$defs/a", "#", "(", "\\w{50}", "string", "number"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*KEYWORDS, "a", "b"]), inner, max_size=4)
+    ),
+    max_leaves=15,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    schema=st.dictionaries(st.sampled_from(KEYWORDS), ANYTHING | SCHEMAS, max_size=4),
+    payload=VALUES,
+)
+def test_nothing_crashes_and_what_jsonschema_refuses_is_refused(schema, payload):
+    refused = schema_faults(schema, **LIMITS) != []
+    payload_faults(validator(schema), payload)
+    try:
+        Draft202012Validator.check_schema(schema, format_checker=None)
+    except SchemaError:
+        assert refused

@@ -1,0 +1,161 @@
+"""The lane past the host's middleware, on a real server and by its ASGI messages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from asgiref.testing import ApplicationCommunicator
+
+from tests.factories import V1
+from tests.servers import server
+from zndraw_joblib.asgi import ApiLane
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Host:
+    """Stands for the host's application; notes what came to it."""
+
+    def __init__(self):
+        self.paths = []
+
+    async def __call__(self, scope, receive, send):
+        self.paths.append(scope["path"])
+        await send({"type": "http.response.start", "status": 299, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def scope(path, method="GET", host=b"localhost", **headers):
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [
+            (b"host", host),
+            *((name.replace("_", "-").encode(), value) for name, value in headers.items()),
+        ],
+        "server": ("localhost", 80),
+    }
+
+
+async def ask(host, request, *messages):
+    """The answer's status, headers and body."""
+    talk = ApplicationCommunicator(ApiLane(host), request)
+    for message in messages or ({"type": "http.request", "body": b""},):
+        await talk.send_input(message)
+    start = await talk.receive_output(10)
+    body = await talk.receive_output(10)
+    return start["status"], dict(start["headers"]), body["body"]
+
+
+def token(person):
+    return {"authorization": f"Token {person.token}".encode()}
+
+
+async def test_the_api_is_answered_without_the_host(bob):
+    host = Host()
+    status, headers, body = await ask(host, scope(f"{V1}/workers", **token(bob)))
+    assert (status, json.loads(body), host.paths) == (200, [], [])
+    assert headers[b"content-length"] == str(len(body)).encode()
+    assert headers[b"x-content-type-options"] == b"nosniff"
+    assert headers[b"vary"] == b"Prefer"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        scope("/", authorization=b"Token x"),
+        scope("/admin/v1/joblib/x", authorization=b"Token x"),
+        scope(f"{V1}/workers"),
+        scope(f"{V1}/workers", host=b"evil.example", authorization=b"Token x"),
+        scope(f"{V1}/workers", cookie=b"sessionid=x"),
+    ],
+    ids=["other", "other that looks like it", "no token", "other host", "session"],
+)
+async def test_everything_else_is_the_hosts(request_):
+    host = Host()
+    assert (await ask(host, request_))[0] == 299
+    assert host.paths == [request_["path"]]
+
+
+async def test_errors_are_problems_there_too(bob):
+    host = Host()
+    for path, method, status in (
+        (f"{V1}/workers", "POST", 401),
+        (f"{V1}/nothing", "GET", 404),
+    ):
+        got, headers, body = await ask(host, scope(path, method, authorization=b"Token x"))
+        assert got == status, body
+        assert headers[b"content-type"] == b"application/problem+json"
+    got, headers, _ = await ask(host, scope(f"{V1}/workers", "PUT", **token(bob)))
+    assert (got, set(headers[b"allow"].split(b", "))) == (405, {b"GET", b"HEAD", b"POST"})
+    assert not host.paths
+
+
+async def test_a_body_comes_in_parts_and_may_be_too_large(bob, settings_of):
+    settings_of(max_body_bytes=1000)
+    body = json.dumps({"category": "modifiers", "name": "Rotate", "schema": {}}).encode()
+    parts = [
+        {"type": "http.request", "body": body[:20], "more_body": True},
+        {"type": "http.request", "body": body[20:]},
+    ]
+    headers = {"content_type": b"application/json", **token(bob)}
+    path = f"{V1}/rooms/open/jobs"
+    assert (await ask(Host(), scope(path, "PUT", **headers), *parts))[0] == 201
+    parts = [{"type": "http.request", "body": b"x" * 900, "more_body": True}] * 3
+    parts.append({"type": "http.request", "body": b"x"})
+    assert (await ask(Host(), scope(path, "PUT", **headers), *parts))[0] == 413
+    # One that never ends is answered all the same.
+    parts = [{"type": "http.request", "body": b"x" * 900, "more_body": True}] * 30
+    assert (await ask(Host(), scope(path, "PUT", **headers), *parts))[0] == 413
+
+
+async def test_who_leaves_while_waiting_is_let_go(bob):
+    from asgiref.sync import sync_to_async
+
+    from zndraw_joblib.hub import get_hub
+
+    await sync_to_async(bob.register)()
+    task = (await sync_to_async(bob.submit)()).json()
+    request = scope(f"{V1}/tasks/{task['id']}", prefer=b"wait=30", **token(bob))
+    talk = ApplicationCommunicator(ApiLane(Host()), request)
+    await talk.send_input({"type": "http.request", "body": b""})
+    while not get_hub()._ends:
+        await asyncio.sleep(0.01)
+    await talk.send_input({"type": "http.disconnect"})
+    await talk.wait(10)
+    assert await talk.receive_nothing()
+    assert not get_hub()._ends
+
+
+def test_a_server_with_the_lane_keeps_few_connections(bob):
+    """Many requests at once, from the lane's threads; the browser's way works beside it."""
+    bob.register()
+    with server(PGAPPNAME="joblib-lane", ZNDRAW_JOBLIB_API_THREADS="3") as url:
+        headers = {"Authorization": f"Token {bob.token}"}
+
+        async def many():
+            async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as http:
+                submit = f"{V1}/rooms/open/tasks/open:modifiers:Rotate"
+                body = {"payload": {}}
+                return await asyncio.gather(*(http.post(submit, json=body) for _ in range(60)))
+
+        assert {answer.status_code for answer in asyncio.run(many())} == {202}
+        assert httpx.get(f"{url}{V1}/workers").status_code == 401
+        assert httpx.get(url).status_code == 200
+        from django.db import connection
+
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'joblib-lane'"
+                )
+                assert 1 <= cursor.fetchone()[0] <= 8
+        assert "ERROR" not in url.log.read_text()
