@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import ClassVar
 
 from pydantic import BaseModel
@@ -13,8 +14,10 @@ from zndraw_joblib.client import Api, ClaimedTask, JobManager
 class Double(BaseModel):
     category: ClassVar[str] = "analysis"
     number: int
+    seconds: float = 0
 
     def run(self, task: ClaimedTask) -> None:
+        time.sleep(self.seconds)
         if self.number < 0:
             raise ValueError("negative")
 
@@ -23,4 +26,4 @@ if __name__ == "__main__":
     with Api(os.environ["JOBLIB_URL"], os.environ["JOBLIB_TOKEN"]) as api:
         manager = JobManager(api)
         manager.register(Double)
-        manager.serve(concurrency=2)
+        manager.serve(concurrency=2, prefetch=int(os.environ.get("JOBLIB_PREFETCH", "0")))

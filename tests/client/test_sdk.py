@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
 import time
-from typing import ClassVar
 
 import httpx
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
+from tests.client.stand_in import NOW, Rotate, bodies, refusal, serve, task
 from zndraw_joblib.client import (
     Api,
     ApiError,
@@ -24,113 +23,6 @@ from zndraw_joblib.client import (
     exceptions,
 )
 from zndraw_joblib.client.worker import cut
-
-NOW = "2026-01-01T00:00:00Z"
-
-
-class Server:
-    """Answers like the server; `queue` holds tasks to grant, `fail` what to raise or answer."""
-
-    def __init__(self):
-        self.calls, self.queue, self.fail, self.tasks = [], [], {}, {}
-        self.workers, self.released = 0, threading.Event()
-        self.honours_waits = True
-        self.keys, self.interval = [], 20.0
-        self.lock = threading.Lock()
-
-    def __call__(self, request):
-        body = json.loads(request.content) if request.content else None
-        path = request.url.raw_path.decode().removeprefix("/v1/joblib")
-        call = (request.method, path, body)
-        with self.lock:
-            self.calls.append(call)
-            if "idempotency-key" in request.headers:
-                self.keys.append(request.headers["idempotency-key"])
-            key = f"{request.method} {path}"
-            planned = self.fail.get(key)
-            if planned:
-                failure = planned.pop(0)
-                if isinstance(failure, Exception):
-                    raise failure
-                return failure
-        return getattr(self, request.method.lower())(path, body, request)
-
-    def post(self, path, body, request):
-        if path == "/workers":
-            self.workers += 1
-            made = {"id": f"w{self.workers}", "heartbeat_interval_seconds": self.interval}
-            return httpx.Response(201, json=made)
-        if path == "/tasks/claim":
-            if not self.queue and self.honours_waits and "prefer" in request.headers:
-                self.released.wait(20)
-            headers = {"Preference-Applied": "wait=1"} if self.honours_waits else {}
-            with self.lock:
-                task = self.queue.pop(0) if self.queue else None
-            return httpx.Response(200, json={"task": task}, headers=headers)
-        return httpx.Response(202, json={"id": "t1"})
-
-    def put(self, path, body, request):
-        return httpx.Response(201, json={"worker_id": body["worker_id"]})
-
-    def patch(self, path, body, request):
-        if path.startswith("/workers"):
-            return httpx.Response(200, json={"id": path[9:], "last_heartbeat": NOW})
-        self.tasks[path[7:]] = body["status"]
-        return httpx.Response(200, json=task(path[7:], status=body["status"]))
-
-    def get(self, path, body, request):
-        return httpx.Response(200, json=task(path[7:], status=self.tasks.get(path[7:], "pending")))
-
-    def delete(self, path, body, request):
-        return httpx.Response(204)
-
-    def sent(self, method, prefix=""):
-        return [c for c in self.calls if c[0] == method and c[1].startswith(prefix)]
-
-
-def task(task_id, **values):
-    return {
-        "id": task_id,
-        "job_name": "@global:modifiers:Rotate",
-        "room_id": "r",
-        "status": "claimed",
-        "payload": {"angle": 1},
-        "created_at": NOW,
-        "attempt": 1,
-        "unknown": "ignored",
-        **values,
-    }
-
-
-def refusal(slug, status=409, **headers):
-    return httpx.Response(
-        status,
-        json={"type": f"/v1/problems/{slug}", "title": "T", "status": status, "detail": "why"},
-        headers=headers,
-    )
-
-
-class Rotate(BaseModel):
-    category: ClassVar[str] = "modifiers"
-    angle: float = Field(0, le=100)
-    ran: ClassVar[list] = []
-
-    def run(self):
-        Rotate.ran.append(self.angle)
-
-
-@pytest.fixture
-def server():
-    stand_in = Server()
-    yield stand_in
-    stand_in.released.set()
-
-
-@pytest.fixture
-def manager(server):
-    Rotate.ran.clear()
-    transport = httpx.MockTransport(server)
-    return JobManager(Api("http://x/", "secret", transport=transport), heartbeat_interval=0.02)
 
 
 def slugs():
@@ -268,7 +160,7 @@ def test_wait_returns_the_end_or_times_out(server, manager):
         manager.wait("t", timeout=0.3)
     polls = len(server.sent("GET"))
     server.fail["GET /tasks/t"] = [httpx.ReadError("dropped"), httpx.Response(503)]
-    threading.Timer(0.2, server.tasks.__setitem__, ("t", "failed")).start()
+    threading.Timer(0.2, server.end, ("t", "failed")).start()
     assert manager.wait("t", timeout=10).status == "failed"
     assert polls < 10
     server.fail["GET /tasks/t"] = [refusal("task-not-found", 404)]
@@ -366,34 +258,12 @@ def test_leaving_drains_with_heartbeats_and_then_deletes_the_worker(server, mana
     assert after[-1] == ("DELETE", "/workers/w1")
 
 
-def serve(server, manager, count, execute=None, **options):
-    """Serve until so many tasks were reported terminal or dropped, then stop."""
-    manager.register(Rotate)
-
-    def stop():
-        deadline = time.monotonic() + 15
-        while len(server.tasks) < count and time.monotonic() < deadline:
-            time.sleep(0.01)
-        while "running" in server.tasks.values() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        manager.stop()
-
-    stopper = threading.Thread(target=stop)
-    stopper.start()
-    manager.serve(execute, **options)
-    stopper.join()
-
-
 def test_serve_runs_and_reports(server, manager):
     server.queue += [task("a"), task("b", payload={"angle": 2})]
     serve(server, manager, 2)
     assert sorted(Rotate.ran) == [1, 2]
     assert server.tasks == {"a": "completed", "b": "completed"}
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
-
-
-def bodies(server, task_id):
-    return [c[2] for c in server.sent("PATCH", f"/tasks/{task_id}")]
 
 
 def test_an_exception_and_a_refused_payload_become_failed(server, manager):
@@ -412,7 +282,7 @@ def test_an_exception_and_a_refused_payload_become_failed(server, manager):
     assert errors["a"].startswith("RuntimeError: it broke")
     assert "less than or equal to 100" in errors["b"]
     assert "no class" in errors["c"]
-    assert [body["status"] for body in bodies(server, "b")] == ["running", "failed"]
+    assert [body["status"] for body in bodies(server, "b")] == ["failed"]
 
 
 #: What a worker is told that lost its task; the last one when somebody else's worker has it.
@@ -433,7 +303,7 @@ def test_a_lost_task_is_dropped_and_the_loop_goes_on(server, manager, slug, capl
     serve(server, manager, 2, execute)
     assert ran == ["a", "b"]
     assert server.tasks["b"] == "completed"
-    assert [body["status"] for body in bodies(server, "a")] == ["running", "completed"]
+    assert [body["status"] for body in bodies(server, "a")] == ["completed"]
     # Nobody need look into it.
     assert "could not report" not in caplog.text
 

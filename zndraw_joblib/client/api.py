@@ -115,7 +115,7 @@ def send(
     method: str,
     url: str,
     *,
-    body: dict[str, Any] | None = None,
+    body: dict[str, Any] | bytes | None = None,
     headers: dict[str, str] | None = None,
     wait: int = 0,
     retry_on: Callable[[Exception], bool | float] | None = transient,
@@ -126,7 +126,7 @@ def send(
     Parameters
     ----------
     body
-        Sent as JSON.
+        Sent as JSON; bytes are JSON already.
     headers
         Sent besides the credentials.
     wait
@@ -145,6 +145,10 @@ def send(
     """
     headers = {**api.get_headers(), **(headers or {})}
     timeout: Any = httpx.USE_CLIENT_DEFAULT
+    content: dict[str, Any] = {"json": body}
+    if isinstance(body, bytes):
+        content = {"content": body}
+        headers = {**headers, "Content-Type": "application/json"}
     if wait:
         headers = {**headers, "Prefer": f"wait={wait}"}
         timeout = httpx.Timeout(GRACE, read=wait + GRACE)
@@ -152,7 +156,7 @@ def send(
     def once() -> httpx.Response:
         return raise_for_problem(
             api.http.request(
-                method, api.base_url + url, json=body, headers=headers, timeout=timeout
+                method, api.base_url + url, headers=headers, timeout=timeout, **content
             )
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import httpx
@@ -152,7 +153,36 @@ class ServerError(ApiError):
 
 
 class TaskWaitTimeout(TimeoutError):
-    """A task did not end in time; it goes on regardless."""
+    """Tasks did not end in time; they go on regardless.
+
+    Attributes
+    ----------
+    task_ids : list of str
+        Those whose end was waited for and not handed out. In a wait in order the first has not
+        ended, and those after it were not looked at.
+    """
+
+    def __init__(self, timeout: float | None, task_ids: Sequence[str]) -> None:
+        self.task_ids = list(task_ids)
+        others = len(self.task_ids) - 1
+        rest = f" (nor is the end known of {others} others)" if others > 0 else ""
+        super().__init__(f"task {self.task_ids[0]} has not ended within {timeout} s{rest}")
+
+
+class PartlySubmittedError(Exception):
+    """Some of many tasks were submitted before the rest failed; `__cause__` says why.
+
+    Attributes
+    ----------
+    task_ids : list of str or None
+        In the order in which the tasks were given; None for each that was not accepted. Where
+        the cause is an `httpx.TransportError` the server may have accepted some of those.
+    """
+
+    def __init__(self, task_ids: Sequence[str | None], cause: Exception) -> None:
+        self.task_ids = list(task_ids)
+        accepted = sum(task_id is not None for task_id in self.task_ids)
+        super().__init__(f"{accepted} of {len(self.task_ids)} tasks were submitted: {cause}")
 
 
 _BY_SLUG = {cls.slug: cls for cls in ApiError.__subclasses__()}

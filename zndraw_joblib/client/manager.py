@@ -4,52 +4,42 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
-from uuid import uuid4
 
 import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client import worker as workers
 from zndraw_joblib.client.api import ApiManager, never_sent, path, send, turned_away
+from zndraw_joblib.client.batches import BATCH_SIZE
 from zndraw_joblib.client.exceptions import (
     ApiError,
-    ForbiddenError,
-    InvalidTaskTransitionError,
-    LeaseLostError,
-    TaskWaitTimeout,
     WorkerNotFoundError,
 )
+from zndraw_joblib.client.grants import Grants
+from zndraw_joblib.client.reports import LOST, Outcome, Report, Reporter
 from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
+from zndraw_joblib.client.sources import INTERVAL, Direct, Prefetched, Source
 from zndraw_joblib.client.stream import TaskStream
+from zndraw_joblib.client.submitter import Submitter, job_name
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.names import GLOBAL_ROOM, JobName
 
 logger = logging.getLogger(__name__)
 
 J = TypeVar("J", bound=type[BaseModel])
+S = TypeVar("S", TaskStream, Prefetched)
 
-#: Category of a class that names none.
-DEFAULT_CATEGORY = "modifiers"
 #: Seconds between two heartbeats for a server that does not say how often it wants them.
 HEARTBEAT_INTERVAL = 20.0
-#: Longest single wait for a task's end, in seconds.
-LONGEST_WAIT = 60
+#: Tasks of one heartbeat; the server takes no more.
+HEARTBEAT_TASKS = 500
 
 
-def job_name(cls: type[BaseModel], room: str) -> JobName:
-    """The full name of a class in a room: its `category` attribute and its own name."""
-    category = getattr(cls, "category", DEFAULT_CATEGORY)
-    return JobName(
-        room, str(category.value if isinstance(category, Enum) else category), cls.__name__
-    )
-
-
-class JobManager(Mapping[str, type[BaseModel]]):
+class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     """A worker of its own on a server, and a mapping of full job names to classes.
 
     As a context manager it sends heartbeats from a thread and, on leaving, waits until running
@@ -63,23 +53,30 @@ class JobManager(Mapping[str, type[BaseModel]]):
         Seconds between two heartbeats; what the server asks for when left out.
     long_poll
         Seconds that the server is asked to wait for work in one claim.
+    batch_size
+        Tasks of one request at most; for a server whose `max_batch_size` is less than 500.
     """
 
     def __init__(
-        self, api: ApiManager, *, heartbeat_interval: float | None = None, long_poll: int = 30
+        self,
+        api: ApiManager,
+        *,
+        heartbeat_interval: float | None = None,
+        long_poll: int = 30,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
-        self.api = api
+        super().__init__(api, batch_size)
         self.long_poll = long_poll
         self._heartbeat_interval = heartbeat_interval
         self._asked_interval = HEARTBEAT_INTERVAL
-        self._classes: dict[str, type[BaseModel]] = {}
         self._worker_id: str | None = None
         # Held while the worker is made or made anew, so that one thread does it.
         self._registering = threading.RLock()
-        self._changed = threading.Condition()
-        self._active: dict[str, ClaimedTask] = {}
-        self._stopped_tasks: set[str] = set()
-        self._streams: set[TaskStream] = set()
+        self._grants = Grants()
+        self._reporter = Reporter(api, batch_size)
+        # Held while one is added or all are stopped, so that a stop reaches every one.
+        self._starting = threading.Lock()
+        self._streams: set[TaskStream | Prefetched] = set()
         self._left = threading.Event()
         self._heart: threading.Thread | None = None
 
@@ -170,74 +167,6 @@ class JobManager(Mapping[str, type[BaseModel]]):
             except WorkerNotFoundError:
                 logger.info("worker %s was gone already", worker_id)
 
-    # -- submitting and waiting
-
-    def submit(self, instance: BaseModel, *, room: str, job_room: str | None = None) -> str:
-        """Submit a task in a room and return its id.
-
-        The job is the room's own when this manager registered the class there, ``@global``'s
-        otherwise; `job_room` names another. The request carries a key of its own
-        (``Idempotency-Key``), so that it may be sent again without submitting twice.
-
-        Raises
-        ------
-        ApiError
-            `JobNotFoundError`, `InvalidPayloadError`, `ForbiddenError`, `TooManyPendingError`.
-        """
-        cls = type(instance)
-        if job_room is None:
-            own = self._classes.get(str(job_name(cls, room)))
-            job_room = room if own is cls else GLOBAL_ROOM
-        url = path("rooms", room, "tasks", str(job_name(cls, job_room)))
-        body = {"payload": instance.model_dump(mode="json")}
-        key = {"Idempotency-Key": f'"{uuid4()}"'}
-        task_id: str = send(self.api, "POST", url, body=body, headers=key).json()["id"]
-        return task_id
-
-    def task(self, task_id: str) -> TaskInfo:
-        """The task as it is now.
-
-        Raises
-        ------
-        TaskNotFoundError
-            There is no such task for the caller.
-        """
-        return TaskInfo.model_validate_json(send(self.api, "GET", path("tasks", task_id)).content)
-
-    def wait(self, task_id: str, timeout: float | None = None) -> TaskInfo:
-        """Wait until the task ends, at most `timeout` seconds, and return it.
-
-        Raises
-        ------
-        TaskWaitTimeout
-            It has not ended in time.
-        TaskNotFoundError
-            There is no such task for the caller.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = 0.1
-        while True:
-            left = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
-            wait = max(0, min(LONGEST_WAIT, int(left)))
-            try:
-                answer = send(self.api, "GET", path("tasks", task_id), wait=wait, retry_on=None)
-            except (httpx.TransportError, ApiError) as error:
-                if isinstance(error, ApiError) and error.status < 500:
-                    raise
-                logger.info("waiting for task %s: %s; trying again", task_id, error)
-                waited = False
-            else:
-                task = TaskInfo.model_validate_json(answer.content)
-                if task.is_terminal:
-                    return task
-                waited = wait > 0 and "Preference-Applied" in answer.headers
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TaskWaitTimeout(f"task {task_id} has not ended within {timeout} s")
-            if not waited:
-                left = pause if deadline is None else deadline - time.monotonic()
-                time.sleep(max(0.0, min(pause, left)))
-                pause = min(1.0, pause * 1.5)
-
     # -- claiming and reporting
 
     def claim(self, wait: int = 0) -> ClaimedTask | None:
@@ -248,15 +177,40 @@ class JobManager(Mapping[str, type[BaseModel]]):
         """
         return self.poll(wait)[0]
 
+    def claim_many(self, limit: int, wait: int = 0, start: bool = False) -> list[ClaimedTask]:
+        """Claim up to `limit` of the oldest pending tasks in one request, oldest first.
+
+        With `start` they are running at once, which saves a `start` for each; should their answer
+        be lost, or their worker die, they end as running tasks do: retried while retries are left,
+        else failed. Without, the server gives them to somebody else.
+        """
+        with self.expected() if start else nullcontext():
+            return self.poll_many(limit, wait, start)[0]
+
+    def expected(self) -> AbstractContextManager[None]:
+        """While it is held leaving waits, for tasks that a claim may be about to start."""
+        return self._grants.expected()
+
     def poll(self, wait: int) -> tuple[ClaimedTask | None, bool]:
-        """Claim once; the task or None, and whether the server honoured the wait."""
+        """Claim one task; the task or None, and whether the server honoured the wait."""
+        tasks, waited = self._claim(wait)
+        return (tasks[0] if tasks else None), waited
+
+    def poll_many(
+        self, limit: int, wait: int, start: bool = False
+    ) -> tuple[list[ClaimedTask], bool]:
+        """Claim several tasks; the tasks, and whether the server honoured the wait."""
+        wishes: dict[str, Any] = {"limit": min(limit, self.batch_size)}
+        return self._claim(wait, **wishes, **({"start": True} if start else {}))
+
+    def _claim(self, wait: int, **wishes: Any) -> tuple[list[ClaimedTask], bool]:
         worker_id = self._worker_id or self.create_worker()
         try:
             answer = send(
                 self.api,
                 "POST",
                 path("tasks", "claim"),
-                body={"worker_id": worker_id},
+                body={"worker_id": worker_id, **wishes},
                 wait=wait,
                 # A claim whose answer is lost is granted and comes back when its lease ends.
                 retry_on=never_sent,
@@ -264,23 +218,29 @@ class JobManager(Mapping[str, type[BaseModel]]):
             )
         except WorkerNotFoundError:
             self._register_again(worker_id)
-            return None, True
-        claimed = answer.json()["task"]
-        if claimed is None:
-            return None, "Preference-Applied" in answer.headers
-        task = ClaimedTask.model_validate(claimed)
-        with self._changed:
-            self._active[task.id] = task
-        return task, True
+            return [], True
+        granted = answer.json()
+        first = granted["task"]
+        tasks = [
+            ClaimedTask.model_validate(task)
+            for task in granted.get("tasks", [] if first is None else [first])
+        ]
+        self._grants.add(tasks)
+        return tasks, bool(tasks) or "Preference-Applied" in answer.headers
 
-    def listen(self, interval: float = 2.0) -> TaskStream:
+    def listen(self, interval: float = INTERVAL) -> TaskStream:
         """The tasks granted to this worker, one after the other, for ever.
 
         It waits by long polls; `interval` is the seconds between two claims of a server that
         does not honour them. `TaskStream.stop` ends it from any thread.
         """
-        stream = TaskStream(self.poll, self.abandon, wait=self.long_poll, interval=interval)
-        with self._changed:
+        return self._until_stopped(
+            TaskStream(self.poll, self.abandon, wait=self.long_poll, interval=interval)
+        )
+
+    def _until_stopped(self, stream: S) -> S:
+        """Let `stop` end a stream, at once if it was called already."""
+        with self._starting:
             self._streams = {known for known in self._streams if not known.stopped} | {stream}
             if self._left.is_set():
                 stream.stop()
@@ -313,78 +273,100 @@ class JobManager(Mapping[str, type[BaseModel]]):
     def _report(
         self, task: ClaimedTask | TaskInfo | str, status: TaskStatus, error: str | None = None
     ) -> TaskInfo:
-        task_id = task if isinstance(task, str) else task.id
-        body: dict[str, Any] = {"status": status}
-        if error is not None:
-            body["error"] = error
-        if isinstance(task, ClaimedTask):
-            body["attempt"] = task.attempt
-        try:
-            # The server answers a repeated report like the first one.
-            answer = send(self.api, "PATCH", path("tasks", task_id), body=body)
-        except (LeaseLostError, ForbiddenError, InvalidTaskTransitionError):
-            self.abandon(task_id)
-            raise
-        if status != TaskStatus.RUNNING:
-            self.abandon(task_id)
-        return TaskInfo.model_validate_json(answer.content)
+        (outcome,) = self.report([Report.on(task, status, error)])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    def abandon(self, task_id: str) -> None:
+    def report(self, reports: Sequence[Report]) -> list[Outcome]:
+        """Send several reports, together with what other threads report meanwhile.
+
+        Each stands alone: the list holds, in their order, the task or the error that the report
+        alone would have raised.
+        """
+        outcomes = self._reporter.send(reports)
+        for report, outcome in zip(reports, outcomes, strict=True):
+            ended = isinstance(outcome, TaskInfo) and report.status != TaskStatus.RUNNING
+            if ended or isinstance(outcome, LOST):
+                self._grants.drop(report.task_id, report.attempt)
+        return outcomes
+
+    def abandon(self, task: ClaimedTask | str) -> None:
         """Renew the task's lease no longer; unless it ended, the server will requeue it."""
-        with self._changed:
-            self._active.pop(task_id, None)
-            self._stopped_tasks.discard(task_id)
-            self._changed.notify_all()
+        if isinstance(task, str):
+            self._grants.drop(task)
+        else:
+            self._grants.drop(task.id, task.attempt)
 
     def should_stop(self, task: ClaimedTask) -> bool:
         """Whether a heartbeat learnt that the task was cancelled or lost."""
-        return task.id in self._stopped_tasks
+        return self._grants.stopped(task)
 
     def heartbeat(self) -> HeartbeatReply:
         """Say that the worker lives and renew the leases of its active tasks.
 
         A worker that the server forgot is registered again; its tasks are lost then.
         """
+        held = self._grants.held()
+        reply = self._beat_once(held[:HEARTBEAT_TASKS])
+        for start in range(HEARTBEAT_TASKS, len(held), HEARTBEAT_TASKS):
+            more = self._beat_once(held[start : start + HEARTBEAT_TASKS])
+            reply.lost += more.lost
+            reply.cancelled += more.cancelled
+        return reply
+
+    def _beat_once(self, held: Sequence[ClaimedTask]) -> HeartbeatReply:
         worker_id = self._worker_id or self.create_worker()
-        with self._changed:
-            active = list(self._active.values())
-        grants = [{"id": task.id, "attempt": task.attempt} for task in active]
+        body = {"tasks": [{"id": task.id, "attempt": task.attempt} for task in held]}
         try:
-            answer = send(self.api, "PATCH", path("workers", worker_id), body={"tasks": grants})
+            answer = send(self.api, "PATCH", path("workers", worker_id), body=body)
         except WorkerNotFoundError:
             self._register_again(worker_id)
-            return self.heartbeat()
+            return self._beat_once(held)
         reply = HeartbeatReply.model_validate_json(answer.content)
-        with self._changed:
-            self._stopped_tasks.update(
-                set(reply.lost).union(reply.cancelled).intersection(self._active)
-            )
+        gone = {*reply.lost, *reply.cancelled}
+        self._grants.stop(task for task in held if task.id in gone)
         return reply
 
     # -- running
 
-    def serve(self, execute: Callable[..., Any] | None = None, *, concurrency: int = 1) -> None:
+    def serve(
+        self,
+        execute: Callable[..., Any] | None = None,
+        *,
+        concurrency: int = 1,
+        prefetch: int = 0,
+    ) -> None:
         """Claim, run and report in `concurrency` threads until SIGINT, SIGTERM or `stop`.
 
         `execute` is called as ``execute(task, instance)``, or ``execute(task)`` when it takes
         one argument; without it the instance's own ``run(task)`` or ``run()`` is. Returning
         means completed, an exception failed. What runs at the end is finished first.
 
+        While there is work each claim starts its task at once. With `prefetch` up to so many
+        tasks are claimed ahead in one request, for many short tasks; they are held claimed until a
+        thread starts them, and given back at the end.
+
         Raises
         ------
         ApiError
             The server refuses to grant tasks, for instance because the token is not valid.
         """
-        if self._heart is None:
-            with self:
-                workers.serve(self, execute, concurrency)
-        else:
-            workers.serve(self, execute, concurrency)
+        if concurrency < 1 or prefetch < 0:
+            raise ValueError("concurrency must be at least 1, prefetch at least 0")
+        with nullcontext() if self._heart else self:
+            # All exist before the first thread runs, so that a stop reaches every one.
+            sources: list[Source] = (
+                [self._until_stopped(Prefetched(self, prefetch))] * concurrency
+                if prefetch
+                else [Direct(self) for _ in range(concurrency)]
+            )
+            workers.serve(self, execute, sources)
 
     def stop(self) -> None:
         """End `serve` and every stream, from any thread, once running work has finished."""
         self._left.set()
-        with self._changed:
+        with self._starting:
             for stream in self._streams:
                 stream.stop()
 
@@ -406,8 +388,7 @@ class JobManager(Mapping[str, type[BaseModel]]):
         self.stop()
         try:
             if kind is None:
-                with self._changed:
-                    self._changed.wait_for(lambda: not self._active)
+                self._grants.wait_until_none()
         finally:
             self._beating.set()
             if self._heart is not None:

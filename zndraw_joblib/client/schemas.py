@@ -11,7 +11,10 @@ from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 
 
 class ClaimedTask(BaseModel):
-    """A task granted to this worker; `attempt` goes with every report on it."""
+    """A task granted to this worker; `attempt` goes with every report on it.
+
+    `status` is as the claim left it: claimed, or running when the claim started it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -21,6 +24,7 @@ class ClaimedTask(BaseModel):
     payload: dict[str, Any]
     created_at: datetime
     attempt: int
+    status: TaskStatus = TaskStatus.CLAIMED
 
 
 class TaskInfo(BaseModel):

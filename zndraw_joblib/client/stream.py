@@ -25,7 +25,7 @@ class TaskStream:
     def __init__(
         self,
         poll: Callable[[int], tuple[ClaimedTask | None, bool]],
-        abandon: Callable[[str], None],
+        abandon: Callable[[ClaimedTask], None],
         *,
         wait: int,
         interval: float,
@@ -103,7 +103,7 @@ class TaskStream:
                     self._answers.put(outcome)
                     continue
             if isinstance(outcome, ClaimedTask):
-                self._abandon(outcome.id)
+                self._abandon(outcome)
 
     def _claim(self) -> Outcome:
         while not self.stopped:

@@ -7,26 +7,20 @@ import logging
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import httpx
-import stamina
 from pydantic import BaseModel, ValidationError
 
-from zndraw_joblib.client.exceptions import (
-    ApiError,
-    ForbiddenError,
-    InvalidTaskTransitionError,
-    LeaseLostError,
-    TaskNotFoundError,
-)
+from zndraw_joblib.client.exceptions import TaskNotFoundError
+from zndraw_joblib.client.reports import LOST, Report
 from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.sources import Source
+from zndraw_joblib.lifecycle import TaskStatus
 
 if TYPE_CHECKING:
     from zndraw_joblib.client.manager import JobManager
-    from zndraw_joblib.client.stream import TaskStream
 
 logger = logging.getLogger(__name__)
 
@@ -36,29 +30,26 @@ MAX_ERROR_BYTES = 8192
 Execute = Callable[..., Any]
 
 
-def serve(manager: JobManager, execute: Execute | None, concurrency: int) -> None:
-    """Run `concurrency` loops until the manager is stopped or a signal comes.
+def serve(manager: JobManager, execute: Execute | None, sources: Sequence[Source]) -> None:
+    """Run a loop in a thread for each source until the manager is stopped or a signal comes.
 
     Raises
     ------
     ApiError
         The server refuses to grant tasks, for instance because the token is no longer valid.
     """
-    if concurrency < 1:
-        raise ValueError("concurrency must be at least 1")
     errors: list[Exception] = []
 
-    def work(stream: TaskStream) -> None:
+    def work(source: Source) -> None:
         try:
-            _loop(manager, stream, execute)
+            _loop(manager, source, execute)
         except Exception as error:
             errors.append(error)
             manager.stop()
 
-    # All streams exist before the first thread runs, so that a stop reaches every one.
     threads = [
-        threading.Thread(target=work, args=(manager.listen(),), name=f"joblib-work-{number}")
-        for number in range(concurrency)
+        threading.Thread(target=work, args=(source,), name=f"joblib-work-{number}")
+        for number, source in enumerate(sources)
     ]
     with _signals_stop(manager):
         for thread in threads:
@@ -91,71 +82,51 @@ def _signals_stop(manager: JobManager) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _loop(manager: JobManager, stream: TaskStream, execute: Execute | None) -> None:
-    while (task := _next(stream)) is not None:
-        try:
-            run(manager, task, execute)
-        except (ApiError, httpx.TransportError) as error:
-            # The lease ends and the server gives the task to somebody else.
-            logger.error("could not report on task %s: %s", task.id, error)
-            manager.abandon(task.id)
+def _loop(manager: JobManager, source: Source, execute: Execute | None) -> None:
+    task = source.take()
+    while task is not None:
+        running = task if task.status == TaskStatus.RUNNING else _advance(manager, begin=task)
+        task = running and _run(manager, running, execute, source)
+        task = task or source.take()
 
 
-def _next(stream: TaskStream) -> ClaimedTask | None:
-    """The next task, None at the end; an unreachable server is asked again with backoff."""
-    while not stream.stopped:
-        try:
-            for attempt in stamina.retry_context(
-                on=lambda error: _worth_retrying(stream, error),
-                attempts=None,
-                timeout=None,
-                wait_initial=0.1,
-                wait_max=5.0,
-            ):
-                with attempt:
-                    return next(stream, None)
-        except (ApiError, httpx.TransportError):
-            if not stream.stopped:
-                raise
-    return None
+def _run(
+    manager: JobManager, task: ClaimedTask, execute: Execute | None, source: Source
+) -> ClaimedTask | None:
+    """Run a task and report its end; the next one, if one was at hand and runs now."""
+    error = _execute(manager, task, execute)
+    status = TaskStatus.COMPLETED if error is None else TaskStatus.FAILED
+    return _advance(manager, end=(task, status, error), begin=source.at_hand())
 
 
-def _worth_retrying(stream: TaskStream, error: Exception) -> bool:
-    if stream.stopped:
-        return False
-    if isinstance(error, ApiError):
-        return error.status >= 500 or error.status == 429
-    return isinstance(error, httpx.TransportError)
+def _advance(
+    manager: JobManager,
+    *,
+    end: tuple[ClaimedTask, TaskStatus, str | None] | None = None,
+    begin: ClaimedTask | None = None,
+) -> ClaimedTask | None:
+    """Report the end of a task and the start of the next in one request; the one that runs now.
 
-
-def run(manager: JobManager, task: ClaimedTask, execute: Execute | None) -> None:
-    """Run one task and report its outcome; a task lost meanwhile is dropped.
-
-    Raises
-    ------
-    ApiError, httpx.TransportError
-        The report cannot be delivered.
+    Each stands alone: a task that was lost meanwhile is dropped, and one on which no report can be
+    delivered is left to the server, whose lease on it ends.
     """
-    try:
-        manager.start(task)
-        error = _execute(manager, task, execute)
-        if error is None:
-            manager.complete(task)
-        else:
-            manager.fail(task, error)
-    except (
-        LeaseLostError,
-        ForbiddenError,
-        InvalidTaskTransitionError,
-        TaskNotFoundError,
-    ) as refusal:
-        logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, refusal)
-        manager.abandon(task.id)
+    told = ([end] if end else []) + ([(begin, TaskStatus.RUNNING, None)] if begin else [])
+    outcomes = manager.report([Report.on(*one) for one in told])
+    for (task, _, _), outcome in zip(told, outcomes, strict=True):
+        if isinstance(outcome, (*LOST, TaskNotFoundError)):
+            logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, outcome)
+        elif isinstance(outcome, Exception):
+            logger.error("could not report on task %s: %s", task.id, outcome)
+        if isinstance(outcome, Exception):
+            manager.abandon(task)
+    if begin is None or isinstance(outcomes[-1], Exception):
+        return None
+    return begin.model_copy(update={"status": TaskStatus.RUNNING})
 
 
 def _execute(manager: JobManager, task: ClaimedTask, execute: Execute | None) -> str | None:
     """Do the work; the error text, or None when it went well."""
-    cls = manager._classes.get(task.job_name)
+    cls = manager.get(task.job_name)
     if cls is None:
         return f"This worker has no class for {task.job_name}."
     try:

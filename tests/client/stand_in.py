@@ -1,0 +1,193 @@
+"""A stand-in for the server: what it was asked, and what it is to answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import ClassVar
+
+import httpx
+from pydantic import BaseModel, Field
+
+ENDED = {"completed", "failed", "cancelled"}
+NOW = "2026-01-01T00:00:00Z"
+
+
+class Lost(Exception):
+    """Planned for a request: it is done, but the answer never arrives."""
+
+
+class Server:
+    """Answers like the server; `queue` holds tasks to grant, `fail` what to raise or answer."""
+
+    def __init__(self):
+        self.calls, self.queue, self.fail, self.tasks = [], [], {}, {}
+        self.workers, self.released = 0, threading.Event()
+        self.honours_waits = True
+        self.keys, self.interval = [], 20.0
+        self.submitted, self.refused = {}, {}
+        self.lock, self.news = threading.RLock(), threading.Condition()
+
+    def __call__(self, request):
+        body = json.loads(request.content) if request.content else None
+        path = request.url.raw_path.decode().removeprefix("/v1/joblib")
+        call = (request.method, path, body)
+        with self.lock:
+            self.calls.append(call)
+            if "idempotency-key" in request.headers:
+                self.keys.append(request.headers["idempotency-key"])
+            key = f"{request.method} {path}"
+            planned = self.fail.get(key)
+            if planned:
+                failure = planned.pop(0)
+                if isinstance(failure, Lost):
+                    getattr(self, request.method.lower())(path, body, request)
+                    raise httpx.ReadError("the answer was lost")
+                if isinstance(failure, Exception):
+                    raise failure
+                return failure
+        return getattr(self, request.method.lower())(path, body, request)
+
+    def post(self, path, body, request):
+        if path == "/workers":
+            self.workers += 1
+            made = {"id": f"w{self.workers}", "heartbeat_interval_seconds": self.interval}
+            return httpx.Response(201, json=made)
+        if path == "/tasks/claim":
+            if not self.queue and self.honours_waits and "prefer" in request.headers:
+                self.released.wait(20)
+            headers = {"Preference-Applied": "wait=1"} if self.honours_waits else {}
+            return httpx.Response(200, json=self.grant(body), headers=headers)
+        if isinstance(body, list):
+            return httpx.Response(202, json=self.accept(request, body))
+        return httpx.Response(202, json={"id": "t1"})
+
+    def grant(self, body):
+        with self.lock:
+            granted = self.queue[: body.get("limit", 1)]
+            del self.queue[: len(granted)]
+        if body.get("start"):
+            for one in granted:
+                one["status"] = self.tasks[one["id"]] = "running"
+        answer = {"task": granted[0] if granted else None}
+        return {**answer, "tasks": granted} if "limit" in body else answer
+
+    def accept(self, request, body):
+        """The tasks that a key makes, once."""
+        key = request.headers["idempotency-key"]
+        with self.lock:
+            first = sum(map(len, self.submitted.values()))
+            made = [task(f"t{first + i}", **entry) for i, entry in enumerate(body)]
+            return self.submitted.setdefault(key, made)
+
+    def put(self, path, body, request):
+        return httpx.Response(201, json={"worker_id": body["worker_id"]})
+
+    def patch(self, path, body, request):
+        if path.startswith("/workers"):
+            return httpx.Response(200, json={"id": path[9:], "last_heartbeat": NOW})
+        if path == "/tasks":
+            return httpx.Response(200, json=[self.result(one) for one in body])
+        result = self.result({"id": path[7:], **body})
+        return httpx.Response(result["status"], json=result.get("task") or result["problem"])
+
+    def result(self, report):
+        if slug := self.refused.get(report["id"]):
+            problem = refusal(slug).json()
+            return {"id": report["id"], "status": problem["status"], "problem": problem}
+        self.tasks[report["id"]] = report["status"]
+        done = task(report["id"], status=report["status"])
+        return {"id": report["id"], "status": 200, "task": done}
+
+    def get(self, path, body, request):
+        task_id = path[7:]
+        headers = {}
+        if self.honours_waits and (wait := request.headers.get("prefer")):
+            with self.news:
+                self.news.wait_for(
+                    lambda: self.tasks.get(task_id) in ENDED or self.released.is_set(),
+                    int(wait.removeprefix("wait=")),
+                )
+            headers["Preference-Applied"] = wait
+        status = self.tasks.get(task_id, "pending")
+        return httpx.Response(200, json=task(task_id, status=status), headers=headers)
+
+    def end(self, task_id, status):
+        """End a task; whoever waits for it is told."""
+        with self.news:
+            self.tasks[task_id] = status
+            self.news.notify_all()
+
+    def release(self):
+        """Let all that wait go."""
+        self.released.set()
+        with self.news:
+            self.news.notify_all()
+
+    def delete(self, path, body, request):
+        return httpx.Response(204)
+
+    def sent(self, method, prefix=""):
+        return [c for c in self.calls if c[0] == method and c[1].startswith(prefix)]
+
+
+def task(task_id, **values):
+    return {
+        "id": task_id,
+        "job_name": "@global:modifiers:Rotate",
+        "room_id": "r",
+        "status": "claimed",
+        "payload": {"angle": 1},
+        "created_at": NOW,
+        "attempt": 1,
+        "unknown": "ignored",
+        **values,
+    }
+
+
+def refusal(slug, status=409, **headers):
+    return httpx.Response(
+        status,
+        json={"type": f"/v1/problems/{slug}", "title": "T", "status": status, "detail": "why"},
+        headers=headers,
+    )
+
+
+class Rotate(BaseModel):
+    category: ClassVar[str] = "modifiers"
+    angle: float = Field(0, le=100)
+    ran: ClassVar[list] = []
+
+    def run(self):
+        Rotate.ran.append(self.angle)
+
+
+def bodies(server, task_id):
+    """The reports on a task; those that came alone first."""
+    alone = [c[2] for c in server.sent("PATCH", f"/tasks/{task_id}")]
+    return alone + [
+        one
+        for c in server.sent("PATCH", "/tasks")
+        if isinstance(c[2], list)
+        for one in c[2]
+        if one["id"] == task_id
+    ]
+
+
+def serve(server, manager, count, execute=None, **options):
+    """Serve until so many tasks were reported terminal or dropped, then stop."""
+    manager.register(Rotate)
+
+    def stop():
+        deadline = time.monotonic() + 15
+        while len(server.tasks) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while "running" in server.tasks.values() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        manager.stop()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    manager.serve(execute, **options)
+    stopper.join()

@@ -1,0 +1,232 @@
+"""Many tasks at once against the stand-in: in which requests they go, and what comes back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import ClassVar
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from tests.client.stand_in import Lost, Rotate, refusal
+from zndraw_joblib.client import (
+    InvalidPayloadError,
+    NotAuthenticatedError,
+    PartlySubmittedError,
+    TaskNotFoundError,
+    TaskWaitTimeout,
+    batches,
+    waiting,
+)
+
+ROTATE = "/rooms/r/tasks/@global:modifiers:Rotate"
+
+
+class Scale(BaseModel):
+    category: ClassVar[str] = "modifiers"
+    by: float = 1
+    note: str = ""
+
+
+def invalid(pointer):
+    problem = refusal("invalid-payload", 422).json()
+    return httpx.Response(422, json={**problem, "errors": [{"detail": "no", "pointer": pointer}]})
+
+
+def angles(server):
+    return [entry["payload"]["angle"] for call in server.sent("POST", ROTATE) for entry in call[2]]
+
+
+def test_many_go_in_one_request(server, manager):
+    ids = manager.submit_many((Rotate(angle=a) for a in (3, 1, 2)), room="r")
+    assert ids == ["t0", "t1", "t2"]
+    assert [call[1:] for call in server.sent("POST")] == [
+        (ROTATE, [{"payload": {"angle": a}} for a in (3.0, 1.0, 2.0)])
+    ]
+    assert len(server.keys) == 1
+
+
+def test_none_need_no_request(server, manager):
+    assert manager.submit_many([], room="r") == []
+    assert list(manager.map([], room="r")) == []
+    assert list(manager.map([], room="r", ordered=False)) == []
+    assert server.calls == []
+
+
+def test_each_class_goes_to_its_own_job_and_the_ids_keep_the_order(server, manager):
+    manager.register(room="r")(Scale)
+    ids = manager.submit_many([Rotate(angle=1), Scale(by=2), Rotate(angle=3)], room="r")
+    assert ids == ["t0", "t2", "t1"]
+    assert [call[1] for call in server.sent("POST", "/rooms")] == [
+        ROTATE,
+        "/rooms/r/tasks/r:modifiers:Scale",
+    ]
+    manager.submit_many([Scale()], room="r", job_room="@global")
+    assert server.sent("POST", "/rooms")[-1][1] == "/rooms/r/tasks/@global:modifiers:Scale"
+
+
+def test_chunks_by_number_have_a_key_each(server, manager):
+    manager.batch_size = 2
+    assert manager.submit_many([Rotate(angle=a) for a in range(5)], room="r") == [
+        f"t{i}" for i in range(5)
+    ]
+    assert [len(call[2]) for call in server.sent("POST", ROTATE)] == [2, 2, 1]
+    assert angles(server) == list(range(5))
+    assert len(set(server.keys)) == 3
+
+
+def test_chunks_by_size_stay_below_the_limit_of_a_body(server, manager):
+    sizes = []
+
+    def transport(request):
+        sizes.append(len(request.content))
+        return server(request)
+
+    manager.api.http = httpx.Client(transport=httpx.MockTransport(transport))
+    notes = ["é" * 100_000] * 10
+    assert len(manager.submit_many([Scale(note=n) for n in notes], room="r")) == 10
+    assert len(sizes) == 3
+    assert max(sizes) <= batches.BATCH_BYTES
+
+
+def test_an_entry_that_is_too_large_goes_alone():
+    entries = [b"x" * 10, b"x" * 100, b"x" * 10]
+    assert list(batches.cuts(entries, 5, 50)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert list(batches.cuts([], 5, 50)) == []
+    # Brackets and commas count: 2 + 4 * (11 + 1) is 50.
+    assert list(batches.cuts([b"x" * 11] * 5, 5, 50)) == [slice(0, 4), slice(4, 5)]
+    assert len(batches.array([b"x" * 11] * 4)) == 49
+
+
+def test_a_lost_answer_submits_nothing_twice(server, manager):
+    server.fail[f"POST {ROTATE}"] = [Lost(), httpx.ReadTimeout("late"), httpx.Response(503)]
+    assert manager.submit_many([Rotate(), Rotate()], room="r") == ["t0", "t1"]
+    assert len(server.sent("POST", ROTATE)) == 4
+    assert len(set(server.keys)) == 1
+    assert len(server.submitted) == 1
+
+
+def test_what_has_no_json_shows_before_anything_is_sent(server, manager):
+    manager.batch_size = 1
+    with pytest.raises(ValueError, match="JSON"):
+        manager.submit_many([Scale(by=1), Scale(by=float("nan"))], room="r")
+    assert server.calls == []
+
+
+def test_a_refusal_of_the_first_request_is_raised_as_it_is(server, manager):
+    server.fail["POST /rooms/r/tasks/@global:modifiers:Scale"] = [invalid("/1/payload/by")]
+    with pytest.raises(InvalidPayloadError) as caught:
+        manager.submit_many([Scale(), Rotate(), Scale()], room="r")
+    # The number of the instance, not of the entry in its request.
+    assert caught.value.errors == [{"detail": "no", "pointer": "/2/payload/by"}]
+    assert len(server.calls) == 1
+
+
+def test_a_later_refusal_tells_what_was_accepted(server, manager):
+    manager.batch_size = 2
+    server.fail["POST /rooms/r/tasks/@global:modifiers:Scale"] = [invalid("/1/payload")]
+    with pytest.raises(PartlySubmittedError, match="3 of 5") as caught:
+        manager.submit_many([Rotate(), Scale(), Rotate(), Scale(), Rotate()], room="r")
+    assert caught.value.task_ids == ["t0", None, "t1", None, "t2"]
+    assert isinstance(caught.value.__cause__, InvalidPayloadError)
+    assert caught.value.__cause__.errors[0]["pointer"] == "/3/payload"
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(waiting, "WINDOW", 2)
+    monkeypatch.setattr(waiting, "GLANCE_INTERVAL", 0.01)
+
+
+def gets(server, task_id):
+    return len(server.sent("GET", f"/tasks/{task_id}"))
+
+
+def test_map_in_order_waits_for_the_first_and_asks_once_for_the_others(server, manager):
+    server.tasks.update({"t1": "failed", "t2": "completed"})
+    threading.Timer(0.3, server.end, ("t0", "completed")).start()
+    ends = list(manager.map([Rotate()] * 3, room="r"))
+    assert [(task.id, task.status) for task in ends] == [
+        ("t0", "completed"),
+        ("t1", "failed"),
+        ("t2", "completed"),
+    ]
+    assert [gets(server, f"t{i}") for i in range(3)] == [1, 1, 1]
+
+
+def test_map_submits_before_it_is_iterated_over(server, manager):
+    ends = manager.map([Rotate(), Rotate()], room="r")
+    assert len(server.submitted) == 1
+    assert server.sent("GET") == []
+    server.tasks.update({"t0": "completed", "t1": "completed"})
+    assert next(ends).id == "t0"
+
+
+def test_map_unordered_hands_out_as_they_end(server, manager, quick):
+    ends = manager.map([Rotate()] * 6, room="r", ordered=False)
+    # Two are waited for; the others are found by looking around.
+    for task_id in ("t1", "t5", "t0", "t3", "t2", "t4"):
+        threading.Timer(0.1, server.end, (task_id, "completed")).start()
+        assert next(ends).id == task_id
+    with pytest.raises(StopIteration):
+        next(ends)
+
+
+def test_slow_ones_in_front_do_not_hold_up_the_others(server, manager, quick):
+    """Control: the first `next` waits for ever without the thread that looks around."""
+    server.tasks.update(dict.fromkeys(("t2", "t3", "t4"), "completed"))
+    ends = manager.as_completed(["t0", "t1", "t2", "t3", "t4", "t4"], timeout=10)
+    assert {next(ends).id for _ in range(3)} == {"t2", "t3", "t4"}
+    server.end("t0", "cancelled")
+    server.end("t1", "completed")
+    assert {task.id for task in ends} == {"t0", "t1"}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_timeout_says_which_had_not_ended(server, manager, quick, ordered):
+    server.tasks.update({"t0": "completed", "t2": "completed"} if not ordered else {"t0": "failed"})
+    started = time.monotonic()
+    ends, seen = manager.map([Rotate()] * 4, room="r", timeout=0.7, ordered=ordered), []
+    with pytest.raises(TaskWaitTimeout, match=r"task t1 has not ended within 0\.7 s") as caught:
+        seen.extend(task.id for task in ends)  # What came before stays.
+    assert 0.6 < time.monotonic() - started < 5
+    if ordered:
+        assert (seen, caught.value.task_ids) == (["t0"], ["t1", "t2", "t3"])
+    else:
+        assert (sorted(seen), caught.value.task_ids) == (["t0", "t2"], ["t1", "t3"])
+    for task_id in caught.value.task_ids:
+        server.end(task_id, "completed")
+    again = manager.as_completed(caught.value.task_ids, timeout=10)
+    assert sorted(task.id for task in again) == sorted(caught.value.task_ids)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_an_error_ends_the_wait_for_all(server, manager, quick, ordered):
+    server.fail["GET /tasks/t1"] = [refusal("task-not-found", 404)] * 5
+    server.tasks["t0"] = "completed"
+    with pytest.raises(TaskNotFoundError):
+        list(manager.map([Rotate()] * 4, room="r", ordered=ordered))
+    server.fail[f"POST {ROTATE}"] = [refusal("not-authenticated", 401)]
+    with pytest.raises(NotAuthenticatedError):
+        manager.map([Rotate()], room="r", ordered=ordered)
+
+
+def test_a_wait_that_is_throttled_is_tried_again(server, manager):
+    throttled = refusal("throttled", 429, **{"Retry-After": "0"})
+    server.fail["GET /tasks/t0"] = [throttled, httpx.ReadError("cut"), httpx.Response(502)]
+    server.tasks["t0"] = "completed"
+    assert manager.wait("t0", timeout=10).status == "completed"
+
+
+def test_who_stops_iterating_leaves_no_threads_behind(server, manager, quick):
+    server.tasks["t0"] = "completed"
+    ends = manager.map([Rotate()] * 5, room="r", ordered=False)
+    assert next(ends).id == "t0"
+    ends.close()
+    server.release()
+    deadline = time.monotonic() + 10
+    while any(thread.name == "joblib-wait" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,220 @@
+"""The SDK against a real server, over real HTTP."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from typing import ClassVar
+
+import httpx
+import pytest
+from pydantic import BaseModel, Field, create_model
+
+from tests.client.jobs import Double
+from tests.servers import process, server, until
+from zndraw_joblib.client import (
+    Api,
+    InvalidPayloadError,
+    InvalidTaskTransitionError,
+    JobManager,
+    LeaseLostError,
+    PartlySubmittedError,
+    TaskInfo,
+    TaskNotFoundError,
+)
+from zndraw_joblib.client.reports import Report
+from zndraw_joblib.models import Task, Worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Rotate(BaseModel):
+    category: ClassVar[str] = "modifiers"
+    angle: float = Field(0, le=10_000)
+
+    def run(self):
+        pass
+
+
+class Wire(httpx.HTTPTransport):
+    """Counts requests; drops the answer to the next one of those named in `lose`."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts, self.lose = Counter(), []
+
+    def handle_request(self, request):
+        what = f"{request.method} {request.url.path.removeprefix('/v1/joblib')}"
+        self.counts[what] += 1
+        answer = super().handle_request(request)
+        if what in self.lose:
+            self.lose.remove(what)
+            answer.read()
+            raise httpx.ReadError("the answer was lost")
+        return answer
+
+
+@pytest.fixture
+def url():
+    with server() as address:
+        yield address
+
+
+@pytest.fixture
+def client(url, bob):
+    """Makes managers, each with a wire of its own."""
+
+    def make(**options):
+        wire = Wire()
+        manager = JobManager(Api(url, bob.token, transport=wire), **options)
+        manager.wire = wire
+        return manager
+
+    return make
+
+
+@pytest.fixture
+def offered(client):
+    """A manager that offers the job in the room `open`, and works when it is told to."""
+    manager = client(heartbeat_interval=0.2)
+    manager.register(room="open")(Rotate)
+    return manager
+
+
+URL = "POST /rooms/open/tasks/open:modifiers:Rotate"
+
+
+def test_submit_many_in_order_and_once_each_although_answers_are_lost(client, offered):
+    manager = client()
+    manager.wire.lose += [URL, URL]
+    angles = list(range(1100))
+    ids = manager.submit_many([Rotate(angle=a) for a in angles], room="open", job_room="open")
+    assert manager.wire.counts[URL] == 5
+    stored = {str(t.pk): t.payload["angle"] for t in Task.objects.order_by("created_at", "pk")}
+    assert [stored[task_id] for task_id in ids] == angles
+    assert list(stored) == ids
+
+
+def test_a_later_request_that_is_refused_takes_nothing_back(client, offered):
+    loose = create_model("Rotate", angle=(object, 0))
+    instances = [loose(angle="wrong" if i == 700 else i) for i in range(1200)]
+    with pytest.raises(PartlySubmittedError) as caught:
+        client().submit_many(instances, room="open", job_room="open")
+    ids = caught.value.task_ids
+    assert [task_id is not None for task_id in ids] == [i < 500 for i in range(1200)]
+    cause = caught.value.__cause__
+    assert isinstance(cause, InvalidPayloadError)
+    assert [fault["pointer"] for fault in cause.errors] == ["/700/payload/angle"]
+    assert {str(pk) for pk in Task.objects.values_list("pk", flat=True)} == set(ids[:500])
+
+
+def test_map_with_a_worker_that_needs_two_requests_a_task(client, offered):
+    instances = [Rotate(angle=a) for a in range(40)]
+    ids = client().submit_many(instances, room="open", job_room="open")
+    thread = threading.Thread(target=offered.serve, daemon=True)
+    thread.start()
+    try:
+        assert {task.status for task in client().as_completed(ids, timeout=30)} == {"completed"}
+        counts = offered.wire.counts
+        reports = sum(n for what, n in counts.items() if what.startswith("PATCH /tasks"))
+        # One short claim found nothing, and a long poll waits.
+        assert reports == 40
+        assert counts["POST /tasks/claim"] <= 42
+        for ordered in (True, False):
+            ends = client().map(
+                instances, room="open", job_room="open", timeout=30, ordered=ordered
+            )
+            angles = [task.payload["angle"] for task in ends]
+            assert (angles if ordered else sorted(angles)) == [one.angle for one in instances]
+    finally:
+        offered.stop()
+        thread.join(20)
+    assert not Worker.objects.exists()
+
+
+def test_prefetch_needs_little_more_than_a_request_a_task(client, offered):
+    ids = client().submit_many([Rotate(angle=a) for a in range(40)], room="open", job_room="open")
+    thread = threading.Thread(target=offered.serve, kwargs={"prefetch": 20}, daemon=True)
+    thread.start()
+    try:
+        assert {task.status for task in client().as_completed(ids, timeout=30)} == {"completed"}
+    finally:
+        offered.stop()
+        thread.join(20)
+    counts = offered.wire.counts
+    reports = sum(n for what, n in counts.items() if what.startswith("PATCH /tasks"))
+    assert reports + counts["POST /tasks/claim"] <= 50
+    assert set(Task.objects.values_list("attempt", flat=True)) == {1}
+
+
+def test_prefetched_tasks_are_renewed_cancelled_and_given_back(client, offered):
+    manager = client()
+    ids = manager.submit_many([Rotate(angle=a) for a in range(4)], room="open", job_room="open")
+    go, ran = threading.Event(), []
+
+    def execute(task):
+        ran.append(task.id)
+        if len(ran) == 1:
+            assert go.wait(20)
+        else:
+            offered.stop()
+
+    thread = threading.Thread(
+        target=offered.serve, args=(execute,), kwargs={"prefetch": 3}, daemon=True
+    )
+    thread.start()
+    until(lambda: ran)
+    held = Task.objects.filter(status="claimed")
+    assert held.count() == 3
+    before = held.get(pk=ids[3]).lease_expires_at
+    until(lambda: held.get(pk=ids[3]).lease_expires_at > before)
+    manager.cancel(ids[1])
+    # Long enough for a heartbeat to tell.
+    until(lambda: offered._grants._stopped)
+    go.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert ran == [ids[0], ids[2]]
+    statuses = [manager.task(task_id).status for task_id in ids]
+    assert statuses == ["completed", "cancelled", "completed", "pending"]
+    assert not Worker.objects.exists()
+
+
+def test_reports_in_one_request_have_an_end_each(client, offered):
+    manager = client()
+    manager.submit_many([Rotate(angle=a) for a in range(4)], room="open", job_room="open")
+    tasks = offered.claim_many(4, start=True)
+    assert [task.payload["angle"] for task in tasks] == [0, 1, 2, 3]
+    manager.cancel(tasks[1].id)
+    said = [Report.on(task, "completed") for task in tasks]
+    said[2] = Report(tasks[2].id, "completed", attempt=7)
+    said.append(Report("00000000-0000-7000-8000-000000000000", "completed"))
+    offered.wire.lose.append("PATCH /tasks")
+    outcomes = offered.report(said)
+    assert offered.wire.counts["PATCH /tasks"] == 2
+    assert [type(outcome) for outcome in outcomes] == [
+        *(TaskInfo, InvalidTaskTransitionError, LeaseLostError, TaskInfo),
+        TaskNotFoundError,
+    ]
+    assert outcomes[3].status == "completed"
+    assert [outcome.status for outcome in outcomes if isinstance(outcome, Exception)] == [
+        *(409, 409),
+        404,
+    ]
+    held = {task.id for task in offered._grants.held()}
+    # The report with a wrong attempt lets go of nothing.
+    assert held == {tasks[2].id}
+
+
+def test_a_worker_process_finishes_what_runs_on_sigterm(url, root, client):
+    environment = {"JOBLIB_URL": url, "JOBLIB_TOKEN": root.token, "JOBLIB_PREFETCH": "4"}
+    with process("-m", "tests.client.jobs", **environment) as worker:
+        until(lambda: Worker.objects.exists() and Worker.objects.get().links.exists())
+        ids = client().submit_many([Double(number=n, seconds=1) for n in range(8)], room="open")
+        until(lambda: Task.objects.filter(status="running").count() == 2)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 0, worker.log.read_text()
+    statuses = Counter(Task.objects.values_list("status", flat=True))
+    assert statuses == {"completed": 2, "pending": 6}
+    assert len(ids) == 8

@@ -1,0 +1,403 @@
+"""The worker against the stand-in: which requests a task costs, and what a stop leaves behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import httpx
+import pytest
+
+from tests.client.stand_in import NOW, Lost, Rotate, bodies, refusal, serve, task
+from zndraw_joblib.client import (
+    Api,
+    ClaimedTask,
+    InvalidTaskTransitionError,
+    JobManager,
+    LeaseLostError,
+    NotAuthenticatedError,
+    TaskInfo,
+    TaskNotFoundError,
+)
+from zndraw_joblib.client.reports import Report
+
+
+def until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def granted(*ids):
+    return [ClaimedTask.model_validate(task(task_id)) for task_id in ids]
+
+
+def counts(server):
+    """Requests about tasks by what they are."""
+    short = [c for c in server.sent("POST", "/tasks/claim") if c[2].get("start")]
+    return Counter(
+        short=len(short),
+        long=len(server.sent("POST", "/tasks/claim")) - len(short),
+        reports=len(server.sent("PATCH", "/tasks")),
+    )
+
+
+@pytest.fixture
+def running(server, manager):
+    """Serves in a thread; stopped at the end."""
+    threads = []
+
+    def begin(execute=None, **options):
+        manager.register(Rotate)
+        thread = threading.Thread(
+            target=manager.serve, args=(execute,), kwargs=options, daemon=True
+        )
+        threads.append(thread)
+        thread.start()
+        return thread
+
+    yield begin
+    manager.stop()
+    server.release()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_claim_many_in_one_request(server, manager):
+    manager.register(Rotate)
+    server.queue += [task(x) for x in "abc"]
+    assert [one.id for one in manager.claim_many(2)] == ["a", "b"]
+    assert server.sent("POST", "/tasks/claim")[0][2] == {"worker_id": "w1", "limit": 2}
+    (last,) = manager.claim_many(1000, start=True)
+    assert (last.id, last.status) == ("c", "running")
+    # No more than the server takes.
+    assert server.sent("POST", "/tasks/claim")[1][2]["limit"] == 500
+    assert manager.claim_many(2) == []
+    manager.heartbeat()
+    held = server.sent("PATCH", "/workers")[-1][2]["tasks"]
+    assert [one["id"] for one in held] == ["a", "b", "c"]
+
+
+def test_heartbeats_of_many_tasks_go_in_several_requests(server, manager):
+    manager.register(Rotate)
+    manager.batch_size = 2000
+    server.queue += [task(str(i)) for i in range(1100)]
+    claimed = manager.claim_many(2000)
+    for part in ("0", "600"):
+        answer = {"id": "w1", "last_heartbeat": NOW, "cancelled": [part]}
+        server.fail.setdefault("PATCH /workers/w1", []).append(httpx.Response(200, json=answer))
+    reply = manager.heartbeat()
+    assert [len(c[2]["tasks"]) for c in server.sent("PATCH", "/workers")] == [500, 500, 100]
+    assert reply.cancelled == ["0", "600"]
+    assert [one.id for one in claimed if manager.should_stop(one)] == ["0", "600"]
+
+
+def test_a_task_costs_two_requests_while_there_is_work(server, manager):
+    server.queue += [task(str(i)) for i in range(5)]
+    serve(server, manager, 5)
+    asked = counts(server)
+    assert asked["reports"] == 5
+    # The sixth found nothing, and a long poll began.
+    assert asked["short"] == 6
+    assert asked["long"] <= 1
+    assert set(server.tasks.values()) == {"completed"}
+
+
+def test_long_polls_start_nothing(server, manager, running):
+    running()
+    until(lambda: counts(server)["long"] == 1)
+    server.queue.append(task("a"))
+    server.release()
+    until(lambda: server.tasks.get("a") == "completed")
+    assert [body["status"] for body in bodies(server, "a")] == ["running", "completed"]
+    assert all("prefer" not in c[2] for c in server.calls if c[2])
+
+
+def test_what_a_claim_started_runs_although_a_stop_came_meanwhile(server, manager):
+    """Were it dropped, deleting the worker would end it as failed.
+
+    Control: fails when leaving does not wait for claims that start (`Grants.wait_until_none`).
+    """
+    manager.register(Rotate)
+    server.queue.append(task("a"))
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(request):
+        if request.url.path.endswith("/claim"):
+            asked.set()
+            assert go.wait(10)
+        return server(request)
+
+    manager.api.http = httpx.Client(transport=httpx.MockTransport(slow))
+    with manager:
+        thread = threading.Thread(target=manager.serve, daemon=True)
+        thread.start()
+        assert asked.wait(10)
+        manager.stop()
+        threading.Timer(0.3, go.set).start()
+        # Leaving waits for the claim, too.
+    thread.join(10)
+    assert not thread.is_alive()
+    assert server.tasks == {"a": "completed"}
+    assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
+
+
+def test_prefetch_claims_several_in_one_request_and_ends_one_with_the_next(server, manager):
+    server.queue += [task(str(i), payload={"angle": i}) for i in range(9)]
+    serve(server, manager, 9, prefetch=8)
+    claims = server.sent("POST", "/tasks/claim")
+    # One for the thread that asks and eight ahead; then the half of them that is missing.
+    assert claims[0][2] == {"worker_id": "w1", "limit": 9}
+    assert all("start" not in c[2] for c in claims)
+    assert len(claims) <= 3
+    assert Rotate.ran == list(range(9))
+    assert server.tasks == {str(i): "completed" for i in range(9)}
+    sent = [c[2] for c in server.sent("PATCH", "/tasks")]
+    assert sent[0] == {"status": "running", "attempt": 1}
+    assert [[(one["id"], one["status"]) for one in both] for both in sent[1:-1]] == [
+        [(str(i), "completed"), (str(i + 1), "running")] for i in range(8)
+    ]
+    assert sent[-1] == {"status": "completed", "attempt": 1}
+
+
+def test_heartbeats_renew_what_is_prefetched(server, manager, running):
+    server.queue += [task(x) for x in "abc"]
+    go = threading.Event()
+    running(lambda claimed: go.wait(10), prefetch=2)
+    renewed = [{"id": x, "attempt": 1} for x in "abc"]
+    until(lambda: {"tasks": renewed} in [c[2] for c in server.sent("PATCH", "/workers")])
+    go.set()
+
+
+def test_a_cancelled_prefetched_task_is_not_run(server, manager, running):
+    """Control: b runs when `Prefetched.at_hand` does not ask `should_stop`."""
+    server.queue += [task(x) for x in "abcd"]
+    server.refused["d"] = "invalid-task-transition"
+    go, ran = threading.Event(), []
+
+    def execute(claimed):
+        ran.append(claimed.id)
+        assert go.wait(10)
+
+    running(execute, prefetch=3)
+    until(lambda: ran)
+    answer = {"id": "w1", "last_heartbeat": NOW, "cancelled": ["b"], "lost": []}
+    server.fail["PATCH /workers/w1"] = [httpx.Response(200, json=answer)]
+    until(lambda: any(manager.should_stop(one) for one in granted("b")))
+    go.set()
+    # b is known to be cancelled; of d only the start tells.
+    until(lambda: server.tasks.get("c") == "completed" and bodies(server, "d"))
+    assert ran == ["a", "c"]
+    assert bodies(server, "b") == []
+    until(lambda: server.sent("PATCH", "/workers")[-1][2] == {"tasks": []})
+
+
+def test_a_stop_gives_back_what_is_prefetched_once_the_running_one_has_ended(server, manager):
+    server.queue += [task(x) for x in "abc"]
+    manager.register(Rotate)
+    began, go = threading.Event(), threading.Event()
+
+    def execute(claimed):
+        began.set()
+        assert go.wait(10)
+
+    thread = threading.Thread(
+        target=manager.serve, args=(execute,), kwargs={"prefetch": 2}, daemon=True
+    )
+    thread.start()
+    assert began.wait(10)
+    manager.stop()
+    # Their leases are renewed no longer, however long the running one takes.
+    beat = {"tasks": [{"id": "a", "attempt": 1}]}
+    until(lambda: [c[2] for c in server.sent("PATCH", "/workers")][-1:] == [beat])
+    assert thread.is_alive()
+    go.set()
+    thread.join(10)
+    assert server.tasks == {"a": "completed"}
+    assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
+
+
+def test_a_stop_ends_idle_threads_that_prefetch_at_once(server, manager, running):
+    thread = running(prefetch=4, concurrency=3)
+    until(lambda: counts(server)["long"] == 1)
+    started = time.monotonic()
+    manager.stop()
+    thread.join(10)
+    # The stand-in answers a long poll after 20 s.
+    assert time.monotonic() - started < 5
+    # What it is granted late is given up.
+    server.queue.append(task("late"))
+    server.release()
+    until(lambda: not server.queue)
+    until(lambda: not manager._grants.held())
+    assert "late" not in server.tasks
+
+
+def test_prefetching_threads_work_beside_each_other(server, manager):
+    server.queue += [task(str(i)) for i in range(6)]
+    together = threading.Barrier(3, timeout=10)
+    serve(server, manager, 6, lambda claimed: together.wait(), concurrency=3, prefetch=3)
+    assert server.tasks == {str(i): "completed" for i in range(6)}
+
+
+def test_an_unreachable_server_is_asked_again_by_prefetching_workers(server, manager):
+    server.fail["POST /tasks/claim"] = [httpx.ConnectError("no")] * 3 + [httpx.Response(502)]
+    server.queue.append(task("a"))
+    serve(server, manager, 1, prefetch=2)
+    assert server.tasks == {"a": "completed"}
+
+
+def test_a_server_that_refuses_ends_prefetching_workers_with_its_error(server, manager):
+    manager.register(Rotate)
+    server.fail["POST /tasks/claim"] = [refusal("not-authenticated", 401)]
+    with pytest.raises(NotAuthenticatedError):
+        manager.serve(concurrency=2, prefetch=2)
+    assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
+
+
+def test_a_server_that_does_not_wait_is_polled_by_prefetching_workers(server, manager, monkeypatch):
+    monkeypatch.setattr("zndraw_joblib.client.sources.INTERVAL", 0.05)
+    server.honours_waits = False
+    threading.Timer(0.3, server.queue.append, (task("a"),)).start()
+    serve(server, manager, 1, prefetch=2)
+    assert server.tasks == {"a": "completed"}
+    assert 2 <= counts(server)["long"] < 40
+
+
+@pytest.mark.parametrize("options", [{"concurrency": 0}, {"prefetch": -1}])
+def test_numbers_that_make_no_sense(manager, options):
+    with pytest.raises(ValueError, match="at least"):
+        manager.serve(**options)
+
+
+def test_an_old_attempt_does_not_let_go_of_the_new_one(server, manager):
+    """Control: fails when `Grants.drop` does not compare attempts."""
+    manager.register(Rotate)
+    server.queue += [task("a")]
+    old = manager.claim()
+    server.queue += [task("a", attempt=2)]
+    new = manager.claim()
+    assert manager.should_stop(old)
+    assert not manager.should_stop(new)
+    server.fail["PATCH /tasks/a"] = [refusal("lease-lost")]
+    with pytest.raises(LeaseLostError):
+        manager.complete(old)
+    manager.heartbeat()
+    assert server.sent("PATCH", "/workers")[-1][2] == {"tasks": [{"id": "a", "attempt": 2}]}
+
+
+class Gate:
+    """Holds the first report back until it is told; the others come together meanwhile."""
+
+    def __init__(self, server, manager):
+        self.held, self.go = threading.Event(), threading.Event()
+
+        def transport(request):
+            if request.method == "PATCH" and not self.held.is_set():
+                self.held.set()
+                assert self.go.wait(10)
+            return server(request)
+
+        self.reporter = manager._reporter
+        manager.api.http = httpx.Client(transport=httpx.MockTransport(transport))
+
+    def send(self, manager, calls):
+        """Make these calls in threads of their own, in order; what each raised or returned."""
+        results = [None] * len(calls)
+
+        def call(index):
+            try:
+                results[index] = calls[index]()
+            except BaseException as error:
+                results[index] = error
+
+        threads = [threading.Thread(target=call, args=(i,), daemon=True) for i in range(len(calls))]
+        threads[0].start()
+        assert self.held.wait(10)
+        for number, thread in enumerate(threads[1:], 1):
+            thread.start()
+            until(lambda: len(self.reporter._waiting) == number)  # noqa: B023
+        self.go.set()
+        for thread in threads:
+            thread.join(10)
+        return results
+
+
+def reports_on(manager, ids):
+    return [lambda one=one: manager.complete(one) for one in granted(*ids)]
+
+
+def test_reports_that_come_together_go_together_and_each_has_its_own_end(server, manager):
+    server.refused.update(c="lease-lost", d="invalid-task-transition", e="task-not-found")
+    results = Gate(server, manager).send(manager, reports_on(manager, "abcdef"))
+    assert [type(result) for result in results] == [
+        *(TaskInfo, TaskInfo, LeaseLostError, InvalidTaskTransitionError),
+        *(TaskNotFoundError, TaskInfo),
+    ]
+    assert [result.id for result in results if isinstance(result, TaskInfo)] == list("abf")
+    assert (results[2].status, results[2].problem["detail"]) == (409, "why")
+    alone, together = server.sent("PATCH", "/tasks")
+    assert alone[1] == "/tasks/a"
+    assert together[2] == [{"id": x, "status": "completed", "attempt": 1} for x in "bcdef"]
+
+
+def test_reports_that_come_together_are_repeated_until_they_arrive(server, manager):
+    server.fail["PATCH /tasks"] = [Lost(), httpx.Response(503)]
+    results = Gate(server, manager).send(manager, reports_on(manager, "abc"))
+    assert [result.status for result in results] == ["completed"] * 3
+    assert len(server.sent("PATCH", "/tasks")) == 4
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 422])
+def test_a_refused_list_is_sent_one_by_one(server, manager, status):
+    server.fail["PATCH /tasks"] = [httpx.Response(status, json={})]
+    server.refused["c"] = "lease-lost"
+    results = Gate(server, manager).send(manager, reports_on(manager, "abc"))
+    assert [type(result) for result in results] == [TaskInfo, TaskInfo, LeaseLostError]
+    assert [c[1] for c in server.sent("PATCH", "/tasks")] == [
+        "/tasks/a",
+        "/tasks",
+        "/tasks/b",
+        "/tasks/c",
+    ]
+
+
+def test_a_list_that_cannot_be_delivered_is_told_to_each(server, manager):
+    server.fail["PATCH /tasks"] = [refusal("not-authenticated", 401)]
+    results = Gate(server, manager).send(manager, reports_on(manager, "abc"))
+    assert isinstance(results[0], TaskInfo)
+    assert [type(result) for result in results[1:]] == [NotAuthenticatedError] * 2
+    assert manager.complete(granted("d")[0]).status == "completed"
+
+
+def test_a_long_list_is_cut(server):
+    api = Api("http://x/", transport=httpx.MockTransport(server))
+    manager = JobManager(api, batch_size=2)
+    outcomes = manager.report([Report.on(one, "completed") for one in granted(*"abcde")])
+    assert [outcome.id for outcome in outcomes] == list("abcde")
+    assert [c[1] for c in server.sent("PATCH", "/tasks")] == ["/tasks", "/tasks", "/tasks/e"]
+
+
+def test_an_interrupted_thread_leaves_the_reports_of_the_others_to_them(server, manager):
+    """Control: two threads wait for ever when `Reporter.send` does not put them back."""
+    gate = Gate(server, manager)
+    inner = manager.api.http
+
+    class Interrupted(httpx.Client):
+        calls = 0
+
+        def request(self, *args, **kwargs):
+            Interrupted.calls += 1
+            if Interrupted.calls == 2:
+                raise KeyboardInterrupt
+            return inner.request(*args, **kwargs)
+
+    manager.api.http = Interrupted()
+    results = gate.send(manager, reports_on(manager, "abcd"))
+    done = [result for result in results if isinstance(result, TaskInfo)]
+    # Whoever sent for b, c and d was interrupted; the other two sent again.
+    assert len(done) == 3
+    assert [type(one) for one in results if one not in done] == [KeyboardInterrupt]

@@ -1,0 +1,184 @@
+"""What a client does that runs no tasks itself: submit, and wait for the ends."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
+from typing import Any, Literal
+from uuid import uuid4
+
+import httpx
+from pydantic import BaseModel
+
+from zndraw_joblib.client import waiting
+from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.batches import BATCH_SIZE, array, cuts, encode
+from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
+from zndraw_joblib.client.schemas import TaskInfo
+from zndraw_joblib.names import GLOBAL_ROOM, JobName
+
+#: Category of a class that names none.
+DEFAULT_CATEGORY = "modifiers"
+
+
+def job_name(cls: type[BaseModel], room: str) -> JobName:
+    """The full name of a class in a room: its `category` attribute and its own name."""
+    category = getattr(cls, "category", DEFAULT_CATEGORY)
+    return JobName(
+        room, str(category.value if isinstance(category, Enum) else category), cls.__name__
+    )
+
+
+class Submitter:
+    """Submits tasks and waits for them."""
+
+    def __init__(self, api: ApiManager, batch_size: int = BATCH_SIZE) -> None:
+        self.api = api
+        self.batch_size = batch_size
+        self._classes: dict[str, type[BaseModel]] = {}
+
+    def submit(self, instance: BaseModel, *, room: str, job_room: str | None = None) -> str:
+        """Submit a task in a room and return its id.
+
+        The job is the room's own when this manager registered the class there, ``@global``'s
+        otherwise; `job_room` names another. The request carries a key of its own
+        (``Idempotency-Key``), so that it may be sent again without submitting twice.
+
+        Raises
+        ------
+        ApiError
+            `JobNotFoundError`, `InvalidPayloadError`, `ForbiddenError`, `TooManyPendingError`.
+        """
+        url = self._tasks_of(type(instance), room, job_room)
+        task_id: str = self._post(url, encode(_entry(instance)))["id"]
+        return task_id
+
+    def submit_many(
+        self, instances: Iterable[BaseModel], *, room: str, job_room: str | None = None
+    ) -> list[str]:
+        """Submit tasks in a room; their ids, in the order of the instances.
+
+        Those of one class go together, in requests of up to `batch_size` tasks and 900 kB, and
+        are submitted in their order. Each request is accepted as a whole or not at all, and may
+        be sent again without submitting twice. Jobs are found as in `submit`.
+
+        Raises
+        ------
+        ApiError
+            As in `submit`, when none was accepted. Pointers of its `errors` begin with the
+            number of the instance: ``/3/payload/angle``.
+        PartlySubmittedError
+            A later request failed. `task_ids` tells which were accepted, `__cause__` why the
+            next were not.
+        """
+        groups: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        number = 0
+        # Whatever has no JSON shows before anything is sent.
+        for number, instance in enumerate(instances, 1):
+            url = self._tasks_of(type(instance), room, job_room)
+            groups[url].append((number - 1, encode(_entry(instance))))
+        task_ids: list[str | None] = [None] * number
+        try:
+            for url, group in groups.items():
+                places, entries = zip(*group, strict=True)
+                for cut in cuts(entries, self.batch_size):
+                    for place, made in zip(
+                        places[cut], self._submit_batch(url, entries[cut], places[cut]), strict=True
+                    ):
+                        task_ids[place] = made["id"]
+        except (ApiError, httpx.TransportError) as error:
+            if any(task_ids):
+                raise PartlySubmittedError(task_ids, error) from error
+            raise
+        return [task_id for task_id in task_ids if task_id is not None]
+
+    def _submit_batch(
+        self, url: str, entries: Sequence[bytes], places: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        try:
+            made: list[dict[str, Any]] = self._post(url, array(entries))
+        except ApiError as error:
+            for fault in error.errors:
+                head, slash, tail = fault.get("pointer", "").removeprefix("/").partition("/")
+                if head.isdigit() and int(head) < len(places):
+                    fault["pointer"] = f"/{places[int(head)]}{slash}{tail}"
+            raise
+        return made
+
+    def _post(self, url: str, body: bytes) -> Any:
+        key = {"Idempotency-Key": f'"{uuid4()}"'}
+        return send(self.api, "POST", url, body=body, headers=key).json()
+
+    def _tasks_of(self, cls: type[BaseModel], room: str, job_room: str | None) -> str:
+        if job_room is None:
+            own = self._classes.get(str(job_name(cls, room)))
+            job_room = room if own is cls else GLOBAL_ROOM
+        return path("rooms", room, "tasks", str(job_name(cls, job_room)))
+
+    def map(
+        self,
+        instances: Iterable[BaseModel],
+        *,
+        room: str,
+        job_room: str | None = None,
+        timeout: float | None = None,
+        ordered: bool = True,
+    ) -> Iterator[TaskInfo]:
+        """Submit tasks and iterate over them as they are when they have ended.
+
+        All are submitted before this returns, by `submit_many`; the iterator then waits. With
+        `ordered` they come in the order of the instances, else as they end. A task that failed or
+        was cancelled is handed out like any other: look at its `status`.
+
+        `timeout` is in seconds from now, for all of them.
+
+        Raises
+        ------
+        TaskWaitTimeout
+            By the iterator: tasks have not ended in time. Its `task_ids` are those that were not
+            handed out; they go on, and `as_completed` may wait for them again.
+        ApiError, PartlySubmittedError
+            As in `submit_many`.
+        """
+        deadline = waiting.Deadline(timeout)
+        task_ids = self.submit_many(instances, room=room, job_room=job_room)
+        if ordered:
+            return waiting.in_order(self.api, task_ids, deadline)
+        return waiting.as_they_end(self.api, task_ids, deadline)
+
+    def as_completed(
+        self, task_ids: Iterable[str], timeout: float | None = None
+    ) -> Iterator[TaskInfo]:
+        """Iterate over tasks as they end, at most `timeout` seconds from now for all of them.
+
+        Errors as in `map`, and `TaskNotFoundError` when there is no such task for the caller.
+        """
+        unique = list(dict.fromkeys(task_ids))
+        return waiting.as_they_end(self.api, unique, waiting.Deadline(timeout))
+
+    def task(self, task_id: str) -> TaskInfo:
+        """The task as it is now.
+
+        Raises
+        ------
+        TaskNotFoundError
+            There is no such task for the caller.
+        """
+        return TaskInfo.model_validate_json(send(self.api, "GET", path("tasks", task_id)).content)
+
+    def wait(self, task_id: str, timeout: float | None = None) -> TaskInfo:
+        """Wait until the task ends, at most `timeout` seconds, and return it.
+
+        Raises
+        ------
+        TaskWaitTimeout
+            It has not ended in time.
+        TaskNotFoundError
+            There is no such task for the caller.
+        """
+        return waiting.wait_for_end(self.api, task_id, waiting.Deadline(timeout))
+
+
+def _entry(instance: BaseModel) -> dict[Literal["payload"], Any]:
+    return {"payload": instance.model_dump(mode="json")}
