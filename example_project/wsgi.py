@@ -9,4 +9,8 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
 # A WSGI server's threads stay, and so may their connections.
 os.environ.setdefault("CONN_MAX_AGE", "60")
-application = get_wsgi_application()
+django = get_wsgi_application()
+
+from zndraw_joblib.wsgi import ApiLane  # noqa: E402
+
+application = ApiLane(django)

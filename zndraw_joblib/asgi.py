@@ -1,9 +1,8 @@
 """The job server's API under ASGI, past the host's middleware.
 
 Django's ASGI handler makes a thread for each request, and most middleware sends it there and back;
-that costs more than the work. `ApiLane` answers requests for this app's routes that carry an
-`Authorization` header from a few threads of its own, which keep their database connections, and
-leaves everything else to the host's application.
+that costs more than the work. `ApiLane` answers from a few threads of its own, which keep their
+database connections, and leaves everything else to the host's application.
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ from inspect import iscoroutinefunction
 from io import BytesIO
 from typing import Any
 
-from django.core.exceptions import DisallowedHost
 from django.core.handlers.asgi import ASGIRequest
-from django.db import connections
 from django.http import HttpResponseBase
-from django.urls import Resolver404, resolve
 from django.urls.resolvers import ResolverMatch
 
+from zndraw_joblib import lane
 from zndraw_joblib.settings import get_settings
 
 Scope = MutableMapping[str, Any]
@@ -31,9 +28,6 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: What the path of each of the app's routes contains, wherever the host includes them.
-PREFIX = "/v1/joblib/"
-APP_NAME = "zndraw_joblib"
 #: How many times the limit of a body is read before the answer is given regardless.
 PASSED_OVER = 16
 
@@ -43,11 +37,9 @@ class ClientLeft(Exception):
 
 
 class ApiLane:
-    """An ASGI application around the host's.
+    """An ASGI application around the host's; which requests take the lane, `lane` says.
 
-    Requests on the lane see the host's authenticators, throttles and hooks, and none of its
-    middleware. Those without an `Authorization` header, such as a browser's with a session, and
-    those of a host that is not allowed, go the host's way.
+    Wrap Django's in `asgi.py`: ``ApiLane(get_asgi_application())``.
     """
 
     def __init__(self, application: Application) -> None:
@@ -59,16 +51,12 @@ class ApiLane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
-        if scope["type"] != "http" or PREFIX not in scope["path"] or not _authorized(scope):
+        if scope["type"] != "http" or lane.PREFIX not in scope["path"] or not _authorized(scope):
             return await self._application(scope, receive, send)
         stream = BytesIO()
         request: Any = ASGIRequest(scope, stream)
-        try:
-            request.get_host()
-            match = resolve(request.path_info)
-        except (DisallowedHost, Resolver404):
-            return await self._application(scope, receive, send)
-        if APP_NAME not in match.app_names:
+        match = lane.route(request)
+        if match is None:
             return await self._application(scope, receive, send)
         try:
             await _read(receive, stream)
@@ -103,22 +91,8 @@ class ApiLane:
     async def run(self, view: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a view in a thread of the lane, and render its answer there."""
         context = contextvars.copy_context()
-        call = partial(context.run, _call, view, *args, **kwargs)
+        call = partial(context.run, lane.answer, view, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-def _call(view: Any, *args: Any, **kwargs: Any) -> Any:
-    try:
-        response = view(*args, **kwargs)
-        return response.render() if hasattr(response, "render") else response
-    finally:
-        for connection in connections.all(initialized_only=True):
-            if getattr(connection, "pool", None):
-                connection.close()
-            else:
-                # The threads of the lane stay, and so may their connections.
-                connection.close_at = None
-                connection.close_if_unusable_or_obsolete()
 
 
 def _authorized(scope: Scope) -> bool:
@@ -152,14 +126,9 @@ async def _client_leaves(receive: Receive) -> None:
 
 
 async def _send(response: Any, send: Send) -> None:
-    body = response.content
     headers = [
-        (name.lower().encode("latin1"), value.encode("latin1")) for name, value in response.items()
-    ]
-    headers += [
-        (b"content-length", str(len(body)).encode()),
-        (b"x-content-type-options", b"nosniff"),
-        *((b"set-cookie", morsel.OutputString().encode()) for morsel in response.cookies.values()),
+        (name.lower().encode("latin1"), value.encode("latin1"))
+        for name, value in lane.headers(response)
     ]
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": response.content})

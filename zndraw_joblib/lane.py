@@ -1,0 +1,59 @@
+"""What the lanes past the host's middleware have in common, see `asgi` and `wsgi`.
+
+Requests on a lane are those for this app's routes that carry an `Authorization` header. They see
+the host's authenticators, throttles and hooks, and none of its middleware. Those without the
+header, such as a browser's with a session, and those for a host that is not allowed, go the host's
+way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import DisallowedHost
+from django.db import connections
+from django.urls import Resolver404, ResolverMatch, resolve, set_script_prefix
+
+#: What the path of each of the app's routes contains, wherever the host includes them.
+PREFIX = "/v1/joblib/"
+APP_NAME = "zndraw_joblib"
+
+
+def route(request: Any) -> ResolverMatch | None:
+    """The route of a request that may take the lane; None sends it the host's way."""
+    set_script_prefix(request.META.get("SCRIPT_NAME") or "/")
+    try:
+        request.get_host()
+        match = resolve(request.path_info)
+    except (DisallowedHost, Resolver404):
+        return None
+    return match if APP_NAME in match.app_names else None
+
+
+def answer(view: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run a view in a thread that stays, and render its response there."""
+    for connection in connections.all(initialized_only=True):
+        # As Django does when a request begins: what broke or grew old is made anew.
+        connection.close_if_unusable_or_obsolete()
+    try:
+        response = view(*args, **kwargs)
+        return response.render() if hasattr(response, "render") else response
+    finally:
+        for connection in connections.all(initialized_only=True):
+            if getattr(connection, "pool", None):
+                connection.close()
+            else:
+                # The threads of the lane stay, and so may their connections.
+                connection.close_at = None
+
+
+def headers(response: Any) -> list[tuple[str, str]]:
+    """The headers of an answer with what middleware would have added."""
+    # An answer without content says nothing of its length (RFC 9110, section 8.6).
+    length = [] if response.status_code == 204 else [("Content-Length", str(len(response.content)))]
+    return [
+        *response.items(),
+        *length,
+        ("X-Content-Type-Options", "nosniff"),
+        *(("Set-Cookie", morsel.OutputString()) for morsel in response.cookies.values()),
+    ]

@@ -1,0 +1,35 @@
+"""The job server's API under WSGI, past the host's middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.core.handlers.wsgi import WSGIRequest
+
+from zndraw_joblib import lane
+
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class ApiLane:
+    """A WSGI application around the host's; which requests take the lane, `lane` says.
+
+    Wrap Django's in `wsgi.py`: ``application = ApiLane(get_wsgi_application())``.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer, or pass on."""
+        if "HTTP_AUTHORIZATION" not in environ or lane.PREFIX not in environ.get("PATH_INFO", ""):
+            return self._application(environ, start_response)
+        request = WSGIRequest(environ)
+        match = lane.route(request)
+        if match is None:
+            return self._application(environ, start_response)
+        request.resolver_match = match
+        response = lane.answer(match.func, request, *match.args, **match.kwargs)
+        start_response(f"{response.status_code} {response.reason_phrase}", lane.headers(response))
+        return [response.content]
