@@ -1,57 +1,125 @@
-"""Prepared statements on PostgreSQL, where the host allows them.
+"""Prepared statements on PostgreSQL, by libpq itself, where the host allows them.
 
 To plan one of our statements takes PostgreSQL several times as long as to execute it, and Django's
-own cursors put parameters into the text, so that no plan can be kept. A host opts in with
+cursor and psycopg's around it take as long again. A host opts in with
 ``DATABASES[...]["OPTIONS"]["prepare_threshold"] = 1``. Poolers in transaction mode may not bear it.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from datetime import timedelta
 from functools import cache
 from typing import Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
+_MICROSECOND = timedelta(microseconds=1)
 
 
-def prepare(connection: Any, cursor: Any) -> None:
-    """Let this cursor of Django's run prepared statements, if its connection does."""
-    if connection.vendor != "postgresql":
-        return
-    raw = cursor.cursor
-    if getattr(raw.connection, "prepare_threshold", None) is not None:
-        cursor.cursor = _cursor_class()(raw.connection)
+def applies(connection: Any) -> bool:
+    """Whether a statement may be prepared; not where somebody looks at what is executed."""
+    if connection.vendor != "postgresql" or connection.queries_logged:
+        return False
+    connection.close_if_health_check_failed()
+    connection.ensure_connection()
+    return (
+        getattr(connection.connection, "prepare_threshold", None) is not None
+        and not connection.execute_wrappers
+    )
+
+
+def run(connection: Any, text: str, params: Mapping[str, Any]) -> list[Any]:
+    """The rows of a statement with ``%(name)s`` for its parameters."""
+    connection.validate_thread_sharing()
+    connection.validate_no_broken_transaction()
+    with connection.wrap_database_errors:
+        return _session(connection.connection).run(text, params)
+
+
+class Session:
+    """What is prepared on a connection."""
+
+    def __init__(self, connection: Any) -> None:
+        psycopg = _psycopg()
+        self._pgconn = connection.pgconn
+        self._names: dict[str, bytes] = {}
+        context = connection.cursor()
+        # Django's own loader of times is Python, this one is C; both give times in UTC.
+        times = psycopg.adapters.types["timestamptz"].oid
+        loader = psycopg.adapters.get_loader(times, psycopg.pq.Format.TEXT)
+        context.adapters.register_loader(times, loader)
+        self._transformer = psycopg.adapt.Transformer(context)
+
+    def run(self, text: str, params: Mapping[str, Any]) -> list[Any]:
+        """Execute a statement, prepared at its first time."""
+        sql, order = numbered(text)
+        name = self._names.get(text)
+        if name is None:
+            name = b"joblib_%d" % len(self._names)
+            self._checked(self._pgconn.prepare(name, sql), "COMMAND_OK")
+            self._names[text] = name
+        values = [dumped(params[parameter]) for parameter in order]
+        result = self._checked(self._pgconn.exec_prepared(name, values), "TUPLES_OK")
+        self._transformer.set_pgresult(result)
+        rows: list[Any] = self._transformer.load_rows(0, result.ntuples, tuple)
+        return rows
+
+    def _checked(self, result: Any, status: str) -> Any:
+        psycopg = _psycopg()
+        if result.status != psycopg.pq.ExecStatus[status]:
+            raise psycopg.errors.error_from_result(result)
+        return result
 
 
 @cache
-def _cursor_class() -> type[Any]:
+def numbered(text: str) -> tuple[bytes, tuple[str, ...]]:
+    """The statement with ``$1``, ``$2``, ... and the names that these stand for."""
+    order: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return "%"
+        return f"${order.setdefault(match[1], len(order) + 1)}"
+
+    return _PLACEHOLDER.sub(number, text).encode(), tuple(order)
+
+
+def dumped(value: Any) -> bytes | None:
+    """A parameter as PostgreSQL reads it."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return b"{%s}" % b",".join(map(_element, value))
+    if isinstance(value, timedelta):
+        return b"%d microseconds" % (value // _MICROSECOND)
+    return str(value).encode()
+
+
+def _element(value: Any) -> bytes:
+    if value is None:
+        return b"NULL"
+    if isinstance(value, int | UUID):
+        return str(value).encode()
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'.encode()
+
+
+_sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
+
+
+def _session(connection: Any) -> Session:
+    session = _sessions.get(connection)
+    if session is None:
+        session = _sessions[connection] = Session(connection)
+    return session
+
+
+@cache
+def _psycopg() -> Any:
     # Not needed, and perhaps not there, with other databases.
-    import psycopg  # noqa: PLC0415
+    import psycopg.adapt  # noqa: PLC0415
 
-    times = psycopg.adapters.types["timestamptz"].oid
-    # Django's own loader is Python, this one is C; both give times in UTC.
-    loader: Any = psycopg.adapters.get_loader(times, psycopg.pq.Format.TEXT)
-
-    class PreparedCursor(psycopg.Cursor[Any]):
-        """Prepares what it executes."""
-
-        def __init__(self, connection: Any) -> None:
-            super().__init__(connection)
-            self.adapters.register_loader(times, loader)
-
-        def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
-            super().execute(query, params, **{**kwargs, "prepare": True})
-            # Where Django looks for what it logs when DEBUG is on.
-            self._query: Any = Shown(self.connection, query, params)
-            return self
-
-    class Shown:
-        """What was executed, with its parameters, for who wants to see it."""
-
-        def __init__(self, connection: Any, text: Any, params: Any) -> None:
-            self._connection, self._text, self._params = connection, text, params
-
-        @property
-        def query(self) -> bytes:
-            """The text."""
-            cursor = psycopg.ClientCursor(self._connection)
-            return cursor.mogrify(self._text, self._params).encode()
-
-    return PreparedCursor
+    return psycopg

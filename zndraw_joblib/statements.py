@@ -19,8 +19,8 @@ from uuid import UUID
 from django.apps import apps
 from django.db import connections
 
+from zndraw_joblib import prepared
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus, sources
-from zndraw_joblib.prepared import prepare
 from zndraw_joblib.rows import reader
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class Dialect:
     #: What a statement inserts itself is not ahead of it.
     ahead: str
     json: str
+    integer: str
 
 
 DIALECTS = {
@@ -168,6 +169,7 @@ DIALECTS = {
         share="FOR SHARE",
         ahead="TRUE",
         json="::jsonb",
+        integer="::integer",
     ),
     "sqlite": Dialect(
         now=_NOW_SQLITE,
@@ -189,6 +191,7 @@ DIALECTS = {
         share="",
         ahead="id NOT IN (SELECT id FROM {new})",
         json="",
+        integer="",
     ),
 }
 
@@ -332,7 +335,7 @@ def _submit(vendor: str, one: bool) -> str:
         INSERT INTO {{task}} (id, job_id, room_id, created_by, payload, status, attempt,
             retries_left, worker_identity)
         SELECT given.id, offered.id, %(room)s, %(by)s, given.payload{dialect.json}, 'pending', 0,
-            %(retries)s, ''
+            %(retries)s{dialect.integer}, ''
         FROM (
             SELECT id FROM {{job}}
             WHERE id = %(job)s AND revision = %(revision)s AND retired_at IS NULL {dialect.share}
@@ -518,8 +521,9 @@ def _dialect(using: str) -> Dialect:
 
 def _run(using: str, text: str, params: Mapping[str, Any]) -> list[Any]:
     connection = connections[using]
+    if prepared.applies(connection):
+        return prepared.run(connection, named(text, using), params)
     with connection.cursor() as cursor:
-        prepare(connection, cursor)
         cursor.execute(named(text, using), params)
         rows: list[Any] = cursor.fetchall()
         return rows

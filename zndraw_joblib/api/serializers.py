@@ -175,6 +175,21 @@ class ClaimBody(Body):
         required=False, help_text="Report them running at once, which saves a request for each."
     )
 
+    @staticmethod
+    def plain(data: dict[str, Any]) -> dict[str, Any] | None:
+        """A worker, perhaps with a limit and a start."""
+        worker_id = data.get("worker_id")
+        fine = (
+            data.keys() <= {"worker_id", "limit", "start"}
+            and type(worker_id) is str
+            and 0 < len(worker_id) <= MAX_IDENTITY_LENGTH
+            and type(data.get("start", False)) is bool
+            and (limit := data.get("limit", 1)) is not None
+            and type(limit) is int
+            and limit > 0
+        )
+        return data if fine else None
+
 
 class ReportBody(Body):
     """Reports on a task."""
@@ -268,6 +283,11 @@ class HeartbeatBody(Body):
     """A heartbeat; without `tasks` it renews all of the worker's."""
 
     tasks = serializers.ListField(child=Grant(), required=False, max_length=500)
+
+    @staticmethod
+    def plain(data: dict[str, Any]) -> dict[str, Any] | None:
+        """No body, or an empty list."""
+        return data if not data or data == {"tasks": []} else None
 
 
 class TaskDocument(serializers.Serializer[Any]):
