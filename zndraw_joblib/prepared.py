@@ -20,13 +20,18 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def applies(connection: Any) -> bool:
-    """Whether a statement may be prepared; not where somebody looks at what is executed."""
+    """Whether a statement may be prepared.
+
+    Not where somebody looks at what is executed, and not in a transaction, which psycopg's cursors
+    begin.
+    """
     if connection.vendor != "postgresql" or connection.queries_logged:
         return False
     connection.close_if_health_check_failed()
     connection.ensure_connection()
     return (
-        getattr(connection.connection, "prepare_threshold", None) is not None
+        connection.get_autocommit()
+        and getattr(connection.connection, "prepare_threshold", None) is not None
         and not connection.execute_wrappers
     )
 
@@ -34,7 +39,6 @@ def applies(connection: Any) -> bool:
 def run(connection: Any, text: str, params: Mapping[str, Any]) -> list[Any]:
     """The rows of a statement with ``%(name)s`` for its parameters."""
     connection.validate_thread_sharing()
-    connection.validate_no_broken_transaction()
     with connection.wrap_database_errors:
         return _session(connection.connection).run(text, params)
 
@@ -44,7 +48,7 @@ class Session:
 
     def __init__(self, connection: Any) -> None:
         psycopg = _psycopg()
-        self._pgconn = connection.pgconn
+        self._wait, self._pgconn = connection.wait, connection.pgconn
         self._names: dict[str, bytes] = {}
         context = connection.cursor()
         # Django's own loader of times is Python, this one is C; both give times in UTC.
@@ -59,16 +63,19 @@ class Session:
         name = self._names.get(text)
         if name is None:
             name = b"joblib_%d" % len(self._names)
-            self._checked(self._pgconn.prepare(name, sql), "COMMAND_OK")
+            self._pgconn.send_prepare(name, sql)
+            self._result("COMMAND_OK")
             self._names[text] = name
-        values = [dumped(params[parameter]) for parameter in order]
-        result = self._checked(self._pgconn.exec_prepared(name, values), "TUPLES_OK")
+        self._pgconn.send_query_prepared(name, [dumped(params[each]) for each in order])
+        result = self._result("TUPLES_OK")
         self._transformer.set_pgresult(result)
         rows: list[Any] = self._transformer.load_rows(0, result.ntuples, tuple)
         return rows
 
-    def _checked(self, result: Any, status: str) -> Any:
+    def _result(self, status: str) -> Any:
         psycopg = _psycopg()
+        # Waited for on the socket: libpq's own calls would keep all other threads from running.
+        (result,) = self._wait(psycopg.generators.execute(self._pgconn))
         if result.status != psycopg.pq.ExecStatus[status]:
             raise psycopg.errors.error_from_result(result)
         return result
@@ -121,5 +128,6 @@ def _session(connection: Any) -> Session:
 def _psycopg() -> Any:
     # Not needed, and perhaps not there, with other databases.
     import psycopg.adapt  # noqa: PLC0415
+    import psycopg.generators  # noqa: PLC0415
 
     return psycopg
