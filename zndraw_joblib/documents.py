@@ -12,7 +12,10 @@ def rfc3339(moment: datetime | None) -> str | None:
     """A time in UTC as text (RFC 3339)."""
     if moment is None:
         return None
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    text = moment.isoformat()
+    if not text.endswith("+00:00"):
+        text = moment.astimezone(UTC).isoformat()
+    return f"{text[:-6]}Z"
 
 
 def task_document(task: Task) -> dict[str, Any]:

@@ -25,12 +25,17 @@ def json_loads(text: str) -> Any:
     return json.loads(text) if _LARGE.search(text) else orjson.loads(text)
 
 
+def json_dumps(value: Any) -> str:
+    """A value as compact JSON, however large its integers are."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # An integer beyond 64 bits.
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def json_size(value: Any) -> int:
     """Bytes of a value as compact JSON with numbers written out, as ``jsonb`` does to ``1e300``."""
-    try:
-        text = orjson.dumps(value)
-    except TypeError:  # An integer beyond 64 bits.
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json_dumps(value).encode()
     return len(text) + sum(map(int, _EXPONENT.findall(text)))
 
 

@@ -11,10 +11,14 @@ import hashlib
 import logging
 import os
 import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from channels.layers import get_channel_layer
+from django.dispatch import Signal
 
 from zndraw_joblib import signals
 from zndraw_joblib.models import Task
@@ -31,6 +35,7 @@ END_GROUPS = 256
 SLICE = 100
 
 
+@lru_cache(maxsize=4096)
 def room_digest(room_id: str) -> str:
     """What news calls a room: ids may hold what names of groups may not, and are long."""
     return hashlib.sha256(room_id.encode()).hexdigest()[:16]
@@ -75,8 +80,8 @@ class Publisher:
         """From now on publish on this loop, while it lives."""
         self._server_loop = loop
 
-    def publish(self, group: str, kind: str, about: str) -> None:
-        """Tell a group of something; a failure is logged and never raised."""
+    def publish(self, group: str, kind: str, *about: str) -> None:
+        """Tell a group what happened to these; a failure is logged and never raised."""
         if get_channel_layer() is None:
             return
         with self._lock:
@@ -85,8 +90,8 @@ class Publisher:
                     logger.warning("too much unsent news; dropping %s for %s and more", kind, group)
                 self._dropping = True
                 return
-            self._unsent.setdefault(group, (kind, []))[1].append(about)
-            self._outstanding += 1
+            self._unsent.setdefault(group, (kind, []))[1].extend(about)
+            self._outstanding += len(about)
             if self._sending_on is not None and self._sending_on.is_running():
                 return
             loop = self._sending_on = self._loop()
@@ -156,19 +161,23 @@ os.register_at_fork(after_in_child=publisher.forget)
 flush = publisher.flush
 
 
-def announce_end(task: Task, **_: Any) -> None:
-    """Receiver of `task_finished`: tell those who wait for the task or watch its room."""
-    about = f"{room_digest(task.room_id)}/{task.id.hex}"
-    publisher.publish(end_group(task.room_id), "task.finished", about)
-
-
-def announce_work(task: Task, **_: Any) -> None:
-    """Receiver of `task_submitted` and `task_requeued`: tell those who wait for work."""
-    publisher.publish(job_group(task.job_id), "work.waits", f"{task.job_id.hex}/{task.id.hex}")
+def announce(how: Signal, tasks: Sequence[Task], **_: Any) -> None:
+    """Receiver of `tasks_changed`: tell who waits for an end, watches a room, or waits for work."""
+    news: dict[str, list[str]] = defaultdict(list)
+    if how is signals.task_finished:
+        for task in tasks:
+            news[end_group(task.room_id)].append(f"{room_digest(task.room_id)}/{task.id.hex}")
+        kind = "task.finished"
+    elif how in {signals.task_submitted, signals.task_requeued}:
+        for task in tasks:
+            news[job_group(task.job_id)].append(f"{task.job_id.hex}/{task.id.hex}")
+        kind = "work.waits"
+    else:
+        return
+    for group, about in news.items():
+        publisher.publish(group, kind, *about)
 
 
 def connect() -> None:
-    """Connect the receivers; the app does so when it is ready."""
-    signals.task_finished.connect(announce_end, dispatch_uid="zndraw_joblib.end")
-    signals.task_submitted.connect(announce_work, dispatch_uid="zndraw_joblib.submitted")
-    signals.task_requeued.connect(announce_work, dispatch_uid="zndraw_joblib.requeued")
+    """Connect the receiver; the app does so when it is ready."""
+    signals.tasks_changed.connect(announce, dispatch_uid="zndraw_joblib.news")

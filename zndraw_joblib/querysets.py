@@ -6,7 +6,6 @@ ends by announcing what it changed, after the transaction committed.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -303,10 +302,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
         `queue_position`.
         """
         if statements.supports(self.db):
-            # As Django writes it, so that lookups by value find it on SQLite too.
-            texts = {task_id: json.dumps(payload) for task_id, payload in payloads.items()}
             made = statements.submit(
-                self.db, (job.pk, job.revision), room_id, created_by, retries, texts
+                self.db, (job.pk, job.revision), room_id, created_by, retries, payloads
             )
         else:
             with transaction.atomic(using=self.db):
@@ -512,9 +509,12 @@ def announce(using: str, tasks: list[Task], *sent: Signal) -> list[Task]:
     """Send these signals for each task once the transaction committed; pass the tasks on."""
 
     def send() -> None:
+        sender = type(tasks[0])
         for signal in sent:
-            for task in tasks:
-                signal.send_robust(type(task), task=task)
+            if signal.has_listeners(sender):
+                for task in tasks:
+                    signal.send_robust(sender, task=task)
+            signals.tasks_changed.send_robust(sender, how=signal, tasks=tasks)
 
     if tasks:
         transaction.on_commit(send, using=using, robust=True)

@@ -20,6 +20,7 @@ from django.apps import apps
 from django.db import connections
 
 from zndraw_joblib import prepared
+from zndraw_joblib.fields import json_dumps
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus, sources
 from zndraw_joblib.rows import reader
 
@@ -132,6 +133,9 @@ class Dialect:
     pick_one: str
     pick_many: str
     among: str
+    #: Ids that a query chose, so that their rows are found by the primary key: a join might read
+    #: the whole table for what it takes for many.
+    chosen: str
     #: The first tasks of the queue of each of some jobs.
     queues: str
     #: Takes the rows in one order, so that nobody waits in a circle.
@@ -144,6 +148,8 @@ class Dialect:
     #: What a statement inserts itself is not ahead of it.
     ahead: str
     json: str
+    #: A payload as JSON. Lookups by value compare the text on SQLite: it is written as Django does.
+    text: Callable[[Any], str]
     integer: str
 
 
@@ -158,6 +164,7 @@ DIALECTS = {
         pick_many=_PICK_MANY,
         typed=True,
         among="= ANY(%(ids)s::uuid[])",
+        chosen="= ANY(ARRAY({0}))",
         queues=f"""{{job}} job CROSS JOIN LATERAL (
                 SELECT job_id, created_at, id FROM {{task}}
                 WHERE job_id = job.id AND status = 'pending'
@@ -169,6 +176,7 @@ DIALECTS = {
         share="FOR SHARE",
         ahead="TRUE",
         json="::jsonb",
+        text=json_dumps,
         integer="::integer",
     ),
     "sqlite": Dialect(
@@ -181,6 +189,7 @@ DIALECTS = {
         pick_many=_PICK_SQLITE,
         typed=False,
         among="IN (SELECT value FROM json_each(%(ids)s))",
+        chosen="IN ({0})",
         queues=f"""{{job}} job JOIN {{task}} head ON head.id IN (
                 SELECT id FROM {{task}} WHERE job_id = job.id AND status = 'pending'
                 ORDER BY created_at, id LIMIT {MAX_QUEUE_POSITION - 1}
@@ -191,6 +200,7 @@ DIALECTS = {
         share="",
         ahead="id NOT IN (SELECT id FROM {new})",
         json="",
+        text=json.dumps,
         integer="",
     ),
 }
@@ -263,7 +273,7 @@ def _claim(vendor: str, one: bool, start: bool) -> str:
     return f"""
         UPDATE {{task}} SET status = '{status}', attempt = attempt + 1, worker_id = %(worker)s,
             worker_identity = %(identity)s, lease_expires_at = {dialect.later}{started}
-        WHERE id IN ({pick}) AND {BY_ID.format("{task}")} = 'pending'
+        WHERE id {dialect.chosen.format(pick)} AND {BY_ID.format("{task}")} = 'pending'
         RETURNING {{columns}}, {{job_full_name}}"""
 
 
@@ -304,11 +314,11 @@ def submit(
     room_id: str,
     created_by: str,
     retries: int,
-    payloads: Mapping[UUID, str],
+    payloads: Mapping[UUID, Any],
 ) -> list[Task]:
     """Accept tasks of a job, unless it was retired or its revision is another one by now.
 
-    `payloads` are JSON texts by the ids of the new tasks, in their order.
+    `payloads` are by the ids of the new tasks, in their order.
     """
     dialect = _dialect(using)
     job_id, revision = job
@@ -318,7 +328,7 @@ def submit(
         "room": room_id,
         "by": created_by,
         "retries": retries,
-        **rows_of(dialect, PAYLOADS, list(payloads.items())),
+        **rows_of(dialect, PAYLOADS, [(key, dialect.text(it)) for key, it in payloads.items()]),
     }
     made = _tasks(using, _submit(connections[using].vendor, len(payloads) == 1), params, "ahead")
     made.sort(key=attrgetter("id"))
@@ -380,14 +390,14 @@ def _abandon(vendor: str, status: TaskStatus, due: bool) -> str:
             completed_at = {again} NULL ELSE {dialect.now} END,
             error = {again} error ELSE 'Worker ''' || worker_id || ''' ' || %(why)s END,
             retries_left = {again} retries_left - 1 ELSE 0 END"""
-    return f"""
-        UPDATE {{task}} SET lease_expires_at = NULL, {values}
-        WHERE id IN (
+    chosen = f"""
             SELECT held.id FROM {{task}} held
             WHERE held.status IN ({listed(LEASED_STATUSES)}) AND held.status = '{status}'
                 AND {which}
-            {order} LIMIT %(limit)s {lock}
-        )
+            {order} LIMIT %(limit)s {lock}"""
+    return f"""
+        UPDATE {{task}} SET lease_expires_at = NULL, {values}
+        WHERE id {dialect.chosen.format(chosen)}
         RETURNING {{columns}}, {{job_full_name}}"""
 
 
@@ -470,13 +480,13 @@ def _renew(vendor: str, everything: bool, one: bool) -> str:
     only = "" if everything else f"JOIN {given(dialect, GRANTS, one)} ON held.id = given.id"
     same = "" if everything else "AND held.attempt = given.attempt"
     status = "held.status" if everything else BY_ID.format("held")
-    return f"""
-        UPDATE {{task}} SET lease_expires_at = {dialect.later}
-        WHERE id IN (
+    chosen = f"""
             SELECT held.id FROM {{task}} held {only}
             WHERE held.worker_id = %(worker)s AND {status} IN ({listed(LEASED_STATUSES)}) {same}
-            ORDER BY held.id {dialect.lock}
-        )
+            ORDER BY held.id {dialect.lock}"""
+    return f"""
+        UPDATE {{task}} SET lease_expires_at = {dialect.later}
+        WHERE id {dialect.chosen.format(chosen)}
         RETURNING id"""
 
 
