@@ -22,6 +22,7 @@ from django.dispatch import Signal
 
 from zndraw_joblib import signals, statements
 from zndraw_joblib.clock import Now
+from zndraw_joblib.dialects import MAX_QUEUE_POSITION
 from zndraw_joblib.exceptions import IdempotencyKeyReused, TooManyPending, TooManyWorkers
 from zndraw_joblib.lifecycle import (
     LEASED_STATUSES,
@@ -31,7 +32,7 @@ from zndraw_joblib.lifecycle import (
 )
 from zndraw_joblib.names import GLOBAL_ROOM, JobName
 from zndraw_joblib.rows import reader
-from zndraw_joblib.statements import MAX_QUEUE_POSITION, QUEUE_POSITION, Beat, Report
+from zndraw_joblib.statements import QUEUE_POSITION, Beat, Report
 
 if TYPE_CHECKING:
     from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task, Worker

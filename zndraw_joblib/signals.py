@@ -1,7 +1,7 @@
 """Signals that say what became of a task. Each is sent after the transaction committed.
 
-Arguments of all: ``sender`` is the Task model and ``task`` the task as it was written. Receivers run
-in the thread that made the change; an exception in one is logged and changes nothing.
+Arguments of all: ``sender`` is the Task model and ``task`` the task as it was written. Receivers
+run in the thread that made the change; an exception in one is logged and changes nothing.
 """
 
 from __future__ import annotations

@@ -61,9 +61,7 @@ def test_plans_of_single_rows_are_kept(job):
         job.submit("room", {}, "alice")
         Task.objects.read([Task.objects.first().pk])
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT generic_plans FROM pg_prepared_statements WHERE name LIKE 'joblib%'"
-        )
+        cursor.execute("SELECT generic_plans FROM pg_prepared_statements WHERE name LIKE 'joblib%'")
         assert min(kept for (kept,) in cursor.fetchall()) > 0
 
 
