@@ -133,7 +133,6 @@ HOT = {
     ),
     "sweep": ("joblib_task_lease", lambda w, j, held: Task.objects.abandon("timed out")),
     "leave": ("joblib_task_worker", lambda w, j, held: Task.objects.abandon("left", w.pk)),
-    "read": ("pkey", lambda w, j, held: Task.objects.read([held[0].task_id])),
 }
 
 
