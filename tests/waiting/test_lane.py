@@ -117,6 +117,19 @@ async def test_a_body_comes_in_parts_and_may_be_too_large(bob, settings_of):
     assert (await ask(Host(), scope(path, "PUT", **headers), *parts))[0] == 413
 
 
+async def test_a_site_below_a_prefix_says_so_in_its_addresses(bob):
+    from asgiref.sync import sync_to_async
+
+    await sync_to_async(bob.register)()
+    path = f"/site{V1}/rooms/open/tasks/open:modifiers:Rotate"
+    request = {**scope(path, "POST", content_type=b"application/json", **token(bob))}
+    request["root_path"] = "/site"
+    body = {"type": "http.request", "body": b'{"payload": {}}'}
+    status, headers, answer = await ask(Host(), request, body)
+    assert status == 202, answer
+    assert headers[b"location"].startswith(b"/site/v1/joblib/tasks/")
+
+
 async def test_who_leaves_while_waiting_is_let_go(bob):
     from asgiref.sync import sync_to_async
 
@@ -133,6 +146,51 @@ async def test_who_leaves_while_waiting_is_let_go(bob):
     await talk.wait(10)
     assert await talk.receive_nothing()
     assert not get_hub()._ends
+
+
+def test_under_wsgi_too(bob):
+    from io import BytesIO
+
+    from zndraw_joblib.wsgi import ApiLane as WsgiLane
+
+    passed_on = []
+
+    def host(environ, start_response):
+        passed_on.append(environ["PATH_INFO"])
+        start_response("299 Host", [])
+        return [b""]
+
+    def ask_wsgi(path, **more):
+        environ = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": path,
+            "SERVER_NAME": "localhost",
+            "SERVER_PORT": "80",
+            "HTTP_HOST": "localhost",
+            "wsgi.input": BytesIO(),
+            "wsgi.url_scheme": "http",
+            **more,
+        }
+        begun = []
+        body = b"".join(WsgiLane(host)(environ, lambda *args: begun.extend(args)))
+        return begun[0], dict(begun[1]), body
+
+    credentials = {"HTTP_AUTHORIZATION": f"Token {bob.token}"}
+    status, headers, body = ask_wsgi(f"{V1}/workers", **credentials)
+    assert (status, json.loads(body)) == ("200 OK", [])
+    assert headers["Content-Length"] == "2"
+    status, headers, body = ask_wsgi(f"{V1}/workers", HTTP_AUTHORIZATION="Token x")
+    assert status.startswith("401 ")
+    assert headers["Content-Type"] == "application/problem+json"
+    assert headers["WWW-Authenticate"] == "Token"
+    assert not passed_on
+    for path, more in (
+        (f"{V1}/workers", {}),
+        ("/admin/", credentials),
+        (f"{V1}/workers", credentials | {"HTTP_HOST": "evil.example"}),
+    ):
+        assert ask_wsgi(path, **more)[0] == "299 Host"
+    assert len(passed_on) == 3
 
 
 def test_a_server_with_the_lane_keeps_few_connections(bob):
