@@ -21,7 +21,9 @@ APP_NAME = "zndraw_joblib"
 
 def route(request: Any) -> ResolverMatch | None:
     """The route of a request that may take the lane; None sends it the host's way."""
-    set_script_prefix(request.META.get("SCRIPT_NAME") or "/")
+    # Django's requests keep it under another name for each kind of server.
+    below = getattr(request, "script_name", None) or request.META.get("SCRIPT_NAME")
+    set_script_prefix(below or "/")
     try:
         request.get_host()
         match = resolve(request.path_info)
