@@ -21,9 +21,6 @@ APP_NAME = "zndraw_joblib"
 
 def route(request: Any) -> ResolverMatch | None:
     """The route of a request that may take the lane; None sends it the host's way."""
-    # Django's requests keep it under another name for each kind of server.
-    below = getattr(request, "script_name", None) or request.META.get("SCRIPT_NAME")
-    set_script_prefix(below or "/")
     try:
         request.get_host()
         match = resolve(request.path_info)
@@ -32,13 +29,15 @@ def route(request: Any) -> ResolverMatch | None:
     return match if APP_NAME in match.app_names else None
 
 
-def answer(view: Any, *args: Any, **kwargs: Any) -> Any:
+def answer(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
     """Run a view in a thread that stays, and render its response there."""
+    # Where the site lies, for the addresses in answers; each thread keeps that for itself.
+    set_script_prefix(request.META.get("SCRIPT_NAME") or "/")
     for connection in connections.all(initialized_only=True):
         # As Django does when a request begins: what broke or grew old is made anew.
         connection.close_if_unusable_or_obsolete()
     try:
-        response = view(*args, **kwargs)
+        response = view(request, *args, **kwargs)
         return response.render() if hasattr(response, "render") else response
     finally:
         for connection in connections.all(initialized_only=True):
