@@ -26,7 +26,7 @@ from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.documents import task_document
+from zndraw_joblib.documents import json_text, task_document
 from zndraw_joblib.hub import REREAD_SECONDS, get_hub
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_fault
@@ -67,6 +67,11 @@ class NewsConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         """Stop following."""
         if self._following is not None:
             self._following.cancel()
+
+    @classmethod
+    async def encode_json(cls, content: Any) -> str:
+        """As over HTTP."""
+        return json_text(content).decode()
 
     async def receive(self, *args: Any, **kwargs: Any) -> None:
         """Clients have nothing to say; what they send is ignored."""
@@ -133,7 +138,7 @@ class TaskConsumer(NewsConsumer):
         read = database_sync_to_async(self._read)
         while not (task := await read())[1]:
             deadline = asyncio.get_running_loop().time() + WATCH_SECONDS
-            await get_hub().wait_for_end(UUID(task[0]["id"]), task[0]["room_id"], deadline)
+            await get_hub().wait_for_end(task[0]["id"], task[0]["room_id"], deadline)
         await self.send_json(task[0])
 
     def _read(self) -> tuple[dict[str, Any], bool]:

@@ -1,35 +1,45 @@
-"""Tasks, jobs and workers as the documents that clients read, over HTTP and WebSocket alike."""
+"""Tasks, jobs and workers as the documents that clients read, over HTTP and WebSocket alike.
+
+Ids and times are in them as they are; `json_text` writes them.
+"""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
+
+import orjson
+from rest_framework.utils.encoders import JSONEncoder
 
 from zndraw_joblib.models import Job, Task, Worker
 
 
-def rfc3339(moment: datetime | None) -> str | None:
-    """A time in UTC as text (RFC 3339)."""
-    if moment is None:
-        return None
-    text = moment.isoformat()
-    if not text.endswith("+00:00"):
-        text = moment.astimezone(UTC).isoformat()
-    return f"{text[:-6]}Z"
+def json_text(document: Any) -> bytes:
+    """A document as JSON: ids as text, times in UTC (RFC 3339)."""
+    try:
+        return orjson.dumps(document, default=str, option=orjson.OPT_UTC_Z)
+    except TypeError:  # An integer beyond 64 bits.
+        return json.dumps(document, cls=JSONEncoder, ensure_ascii=False).encode()
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """A time in UTC, whatever zone the host gave its database."""
+    return moment if moment is None or not moment.utcoffset() else moment.astimezone(UTC)
 
 
 def task_document(task: Task) -> dict[str, Any]:
     """A task; `queue_position` too where the queryset brought it."""
     document = {
-        "id": str(task.id),
+        "id": task.id,
         "job_name": task.job_name,
         "room_id": task.room_id,
         "status": str(task.status),
         "payload": task.payload,
         "error": task.error,
-        "created_at": rfc3339(task.created_at),
-        "started_at": rfc3339(task.started_at),
-        "completed_at": rfc3339(task.completed_at),
+        "created_at": utc(task.created_at),
+        "started_at": utc(task.started_at),
+        "completed_at": utc(task.completed_at),
         "worker_id": task.worker_id,
         "attempt": task.attempt,
     }
@@ -49,14 +59,14 @@ def job_summary(job: Job) -> dict[str, Any]:
 
 def job_document(job: Job) -> dict[str, Any]:
     """A job with its schema."""
-    return {"id": str(job.id), "room_id": job.room_id, **job_summary(job), "schema": job.schema}
+    return {"id": job.id, "room_id": job.room_id, **job_summary(job), "schema": job.schema}
 
 
 def worker_document(worker: Worker) -> dict[str, Any]:
     """A worker; the queryset brings `job_count`."""
     return {
         "id": worker.id,
-        "last_heartbeat": rfc3339(worker.last_heartbeat),
-        "created_at": rfc3339(worker.created_at),
+        "last_heartbeat": utc(worker.last_heartbeat),
+        "created_at": utc(worker.created_at),
         "job_count": worker.job_count,  # type: ignore[attr-defined]
     }

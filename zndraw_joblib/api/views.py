@@ -33,8 +33,8 @@ from zndraw_joblib.api.waiting import UntilEnd, UntilWork
 from zndraw_joblib.documents import (
     job_document,
     job_summary,
-    rfc3339,
     task_document,
+    utc,
     worker_document,
 )
 from zndraw_joblib.exceptions import (
@@ -292,7 +292,7 @@ class TaskViewSet(JobLibView, ViewSet):
         left = [said.task_id for _, said in wave if said.task_id not in done]
         known = tasks().read(left) if left else {}
         for status, said in wave:
-            result: dict[str, Any] = {"id": str(said.task_id), "status": 200}
+            result: dict[str, Any] = {"id": said.task_id, "status": 200}
             try:
                 task = done.get(said.task_id) or self._report_otherwise(
                     status, said, known.get(said.task_id)
@@ -383,7 +383,7 @@ class WorkerViewSet(JobLibView, ViewSet):
         beat = workers().beat(bounded(worker_id), self.caller.identity)
         if beat is None:
             raise WorkerNotFound
-        document = {"id": beat.worker_id, "last_heartbeat": rfc3339(beat.last_heartbeat)}
+        document = {"id": beat.worker_id, "last_heartbeat": utc(beat.last_heartbeat)}
         lease, renewed = get_settings().lease, set()
         if beat.holds and grants != []:
             renewed = tasks().renew(beat.worker_id, lease, grants)
@@ -415,8 +415,8 @@ class WorkerViewSet(JobLibView, ViewSet):
             else ()
         )
         return {
-            "lost": [str(pk) for pk, _ in gone if pk not in cancelled],
-            "cancelled": [str(pk) for pk, _ in gone if pk in cancelled],
+            "lost": [pk for pk, _ in gone if pk not in cancelled],
+            "cancelled": [pk for pk, _ in gone if pk in cancelled],
         }
 
 

@@ -141,7 +141,7 @@ async def _claim(
             running.add_done_callback(_give_back)
             raise
         # An error ends the wait like a task does.
-        taken = [UUID(task["id"]).hex for task in _claimed(response)]
+        taken = [task["id"].hex for task in _claimed(response)]
         return taken if taken or response.status_code >= 400 else None
 
     await get_hub().wait_for_work(jobs, deadline, attempt)
@@ -161,7 +161,7 @@ def _give_back(running: asyncio.Future[HttpResponseBase]) -> None:
     if running.cancelled() or running.exception():
         return
     if claimed := _claimed(running.result()):
-        grants = [(UUID(task["id"]), task["attempt"]) for task in claimed]
+        grants = [(task["id"], task["attempt"]) for task in claimed]
         giving = sync_to_async(Task.objects.granted(grants).requeue, thread_sensitive=False)()
         pending = asyncio.ensure_future(giving)
         _giving_back.add(pending)
