@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint bench soak openapi clean
+.PHONY: setup demo test test-sqlite test-postgres lint bench soak openapi clean
 
 setup: $(STAMP)
 
@@ -15,8 +15,14 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	@PORT=$(PORT) ONCE=$(ONCE) $(BIN)/python -m example_project.demo.run
 
+# Both passes at once: much of each is waiting.
 test: $(STAMP)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-sqlite test-postgres
+
+test-sqlite: $(STAMP)
 	$(BIN)/python tests/with_servers.py sqlite $(PYTEST_ARGS)
+
+test-postgres: $(STAMP)
 	$(BIN)/python tests/with_servers.py postgres -m 'not network and not demo' $(PYTEST_ARGS)
 
 lint: $(STAMP)

@@ -197,7 +197,8 @@ def claim_what_was_seen(monkeypatch, bob, worker):
     head = Task.objects.filter(status="pending").order_by("created_at").first().pk
     vendor = connection.vendor
     head = statements.DIALECTS[vendor].uuid(head)
-    change(monkeypatch, "_claim", statements.DIALECTS[vendor].pick_one, f"'{head}'")
+    cast = "::uuid" if vendor == "postgresql" else ""
+    change(monkeypatch, "_claim", statements.DIALECTS[vendor].pick_one, f"SELECT '{head}'{cast}")
     return [bool(Task.objects.claim(worker, bob.identity, LEASE)) for _ in range(2)]
 
 

@@ -23,6 +23,9 @@ LEASE = timedelta(seconds=60)
 
 @pytest.fixture
 def job():
+    # A new one, on which nothing is prepared.
+    connection.close_pool()
+    connection.close()
     worker = Worker.objects.create(identity="bob")
     return worker.register(JobName("room", "modifiers", "Rotate"), {}, LEASE)[0]
 
