@@ -15,9 +15,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	@PORT=$(PORT) ONCE=$(ONCE) $(BIN)/python -m example_project.demo.run
 
-# Both passes at once: much of each is waiting.
+# Both passes at once, as much of each is waiting; JOBS=1 for one after the other.
 test: $(STAMP)
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-sqlite test-postgres
+	@$(MAKE) --no-print-directory -j$(or $(JOBS),2) --output-sync=target test-sqlite test-postgres
 
 test-sqlite: $(STAMP)
 	$(BIN)/python tests/with_servers.py sqlite $(PYTEST_ARGS)

