@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from benchmarks.scale import Scale
 from benchmarks.stack.original import OriginalSite
 from benchmarks.stack.ours import Site
 from benchmarks.stack.postgres import Postgres
-from benchmarks.stack.processes import ROOT, BenchError, Server, clean_environment
+from benchmarks.stack.processes import Server, clean_environment, output_of
 
 #: Jobs that exist in each database.
 JOBS = 100
@@ -127,21 +126,9 @@ class Bench:
             It failed, or took longer than `timeout` seconds.
         """
         wish = json.dumps({"what": what, **arguments})
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.driver"],
-                input=wish.encode(),
-                env=clean_environment(),
-                cwd=ROOT,
-                capture_output=True,
-                timeout=timeout,
-                check=True,
-            )
-        except subprocess.CalledProcessError as error:
-            raise BenchError(f"driver: {error.stderr.decode()[-2000:]}") from error
-        except subprocess.TimeoutExpired as error:
-            raise BenchError(f"driver: {what} took longer than {timeout:.0f} s") from error
-        result = json.loads(done.stdout)
+        command = [sys.executable, "-m", "benchmarks.driver"]
+        env = clean_environment()
+        result = json.loads(output_of(f"driver: {what}", command, timeout, env, input=wish))
         if isinstance(result, dict) and "share" in result:
             self.shares.append(result["share"])
         return result

@@ -12,10 +12,10 @@ from typing import Any
 from benchmarks.stack.processes import (
     ROOT,
     SCRATCH,
-    BenchError,
     Server,
     clean_environment,
     free_port,
+    output_of,
     serving,
 )
 
@@ -87,21 +87,8 @@ class OriginalSite:
         BenchError
             It failed, or took longer than `timeout` seconds.
         """
-        try:
-            done = subprocess.run(
-                [str(PYTHON), str(SOURCES / script), *arguments],
-                env=self.env,
-                cwd=SCRATCH,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                check=True,
-            )
-        except subprocess.CalledProcessError as error:
-            raise BenchError(f"{script} failed: {error.stderr[-2000:]}") from error
-        except subprocess.TimeoutExpired as error:
-            raise BenchError(f"{script} took longer than {timeout:.0f} s") from error
-        lines = done.stdout.strip().splitlines()
+        command = [str(PYTHON), str(SOURCES / script), *arguments]
+        lines = output_of(script, command, timeout, self.env, SCRATCH).strip().splitlines()
         return json.loads(lines[-1]) if lines else None
 
     def uvicorn(self, workers: int = 1) -> AbstractContextManager[Server]:

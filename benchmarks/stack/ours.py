@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,10 +11,10 @@ from typing import Any
 
 from benchmarks.stack.processes import (
     ROOT,
-    BenchError,
     Server,
     clean_environment,
     free_port,
+    output_of,
     serving,
 )
 
@@ -60,21 +59,8 @@ class Site:
         BenchError
             It failed, or took longer than `timeout` seconds.
         """
-        try:
-            done = subprocess.run(
-                [sys.executable, *arguments],
-                env=self.env,
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=timeout,
-                check=True,
-            )
-        except subprocess.CalledProcessError as error:
-            raise BenchError(f"{arguments} failed: {error.stderr[-2000:]}") from error
-        except subprocess.TimeoutExpired as error:
-            raise BenchError(f"{arguments} took longer than {timeout:.0f} s") from error
-        return done.stdout
+        command = [sys.executable, *arguments]
+        return output_of(str(arguments), command, timeout, self.env)
 
     def ask(self, module: str, *arguments: str, timeout: float = 300) -> Any:
         """Run one of `benchmarks.child` in this site; returns the JSON that it prints last."""

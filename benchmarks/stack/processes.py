@@ -53,6 +53,39 @@ class Server:
         raise BenchError(f"{self.name} did not start: {self.log.read_text()[-2000:]}")
 
 
+def output_of(
+    name: str,
+    command: Sequence[str],
+    timeout: float,
+    env: Mapping[str, str],
+    cwd: Path = ROOT,
+    input: str | None = None,
+) -> str:
+    """What a command prints that ends by itself.
+
+    Raises
+    ------
+    BenchError
+        It failed, or took longer than `timeout` seconds.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            input=input,
+            env=env,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        raise BenchError(f"{name} failed: {error.stderr[-2000:]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"{name} took longer than {timeout:.0f} s") from error
+    return done.stdout
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
