@@ -11,6 +11,7 @@ from rest_framework.test import APIClient
 
 from example_project.accounts.models import User
 from tests.factories import Person
+from tests.servers import LOGS
 
 _PROFILE = {
     "deadline": None,
@@ -24,6 +25,16 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.register_profile("full", max_examples=500, stateful_step_count=50, **_PROFILE)
 hypothesis_settings.load_profile("ci")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: Any, call: Any) -> Any:
+    """Show what the processes that still run printed, when a test fails."""
+    report = yield
+    if report.failed:
+        for pid, log in LOGS.items():
+            report.sections.append((f"Output of process {pid}", log.read_text()[-10_000:]))
+    return report
 
 
 @pytest.fixture

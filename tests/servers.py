@@ -49,6 +49,10 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(ROOT), **extra}
 
 
+#: Files of the output of processes that run now.
+LOGS: dict[int, Path] = {}
+
+
 @contextmanager
 def process(*command: str, **extra: str) -> Iterator[Any]:
     """A process that is ended at the end; `.log` is the file of its output."""
@@ -60,10 +64,11 @@ def process(*command: str, **extra: str) -> Iterator[Any]:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        child.log = Path(log.name)
+        child.log = LOGS[child.pid] = Path(log.name)
         try:
             yield child
         finally:
+            del LOGS[child.pid]
             with suppress(ProcessLookupError):
                 child.terminate()
             try:
@@ -71,6 +76,8 @@ def process(*command: str, **extra: str) -> Iterator[Any]:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+            # Seen when the test fails.
+            print(f"Output of process {child.pid}:\n{child.log.read_text()[-10_000:]}")
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from channels.layers import get_channel_layer
 from django.apps import AppConfig
+from django.core.cache import caches
 from django.utils.translation import gettext_lazy as _
 
 
@@ -15,8 +17,12 @@ class ZnDrawJobLibConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Connect the receivers and register the system checks."""
+        """Connect the receivers, register the system checks and load the backends."""
         # Both need the models, which are there only now.
         from zndraw_joblib import checks, notifications  # noqa: F401, PLC0415
 
         notifications.connect()
+        # Left to the first requests, several threads would import them at once, and packages whose
+        # modules import each other, as those of redis do, fail at that.
+        get_channel_layer()
+        caches.all()

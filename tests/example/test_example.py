@@ -72,6 +72,26 @@ def test_database_urls(url, expected, tmp_path):
     assert cache == "django_redis.cache.RedisCache"
 
 
+def test_no_request_imports_what_another_thread_may_be_importing(tmp_path):
+    code = (
+        "import sys, django; django.setup(); loaded = set(sys.modules)\n"
+        "from channels.layers import get_channel_layer\n"
+        "from django.core.cache import caches\n"
+        "get_channel_layer(); caches['default'].get('key')\n"
+        "late = {name.partition('.')[0] for name in set(sys.modules) - loaded}\n"
+        "assert {'redis', 'channels_redis'} <= loaded and not {'redis', 'channels_redis'} & late\n"
+    )
+    environment = {
+        "DJANGO_SETTINGS_MODULE": "example_project.settings",
+        "REDIS_URL": f"redis://127.0.0.1:{free_port()}",
+        "DATA_DIR": str(tmp_path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.django_db
 def test_a_token_for_name_and_password(client, bob):
     bob.user.set_password("correct horse")
