@@ -176,13 +176,6 @@ else:
     }
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
-# Each process remembers tokens for itself: a look into its own memory costs less than the work.
-CACHES["tokens"] = {
-    "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
-    "LOCATION": "tokens",
-    "OPTIONS": {"MAX_ENTRIES": 10_000},
-}
-
 AUTH_USER_MODEL = "accounts.User"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
@@ -227,7 +220,7 @@ SPECTACULAR_SETTINGS = {
     },
 }
 
-ZNDRAW_JOBLIB: dict[str, Any] = {"token_cache": "tokens"}
+ZNDRAW_JOBLIB: dict[str, Any] = {}
 # pgbouncer.ini sets statement_timeout where the database is behind it.
 SILENCED_SYSTEM_CHECKS = ["zndraw_joblib.W007"] if TRANSACTION_POOLING else []
 

@@ -74,7 +74,7 @@ class ApiLane:
             answer: HttpResponseBase = await self.run(view, request, *match.args, **match.kwargs)
             return answer
         request.joblib_run = self.run
-        if "prefer" not in request.headers:
+        if "HTTP_PREFER" not in request.META:
             response: Any = await view(request, *match.args, **match.kwargs)
             return response  # type: ignore[no-any-return]
         answering = asyncio.ensure_future(view(request, *match.args, **match.kwargs))

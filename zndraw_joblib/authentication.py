@@ -5,49 +5,68 @@ A host names it in ``REST_FRAMEWORK["DEFAULT_AUTHENTICATION_CLASSES"]`` in place
 
 from __future__ import annotations
 
-import hashlib
+from threading import Lock
+from time import monotonic
 from typing import Any
 
+from cachetools import LRUCache
 from django.contrib.auth import get_user_model
-from django.core.cache import caches
+from django.db.models import Model
 from django.db.models.signals import post_delete, post_save
 from rest_framework.authentication import TokenAuthentication
 from rest_framework.authtoken.models import Token
 
 from zndraw_joblib.settings import get_settings
 
+#: Tokens that a process remembers.
+MAX_TOKENS = 10_000
+
+#: By the class that looked and the header: when that is too long ago, the user and the token.
+_known: LRUCache[tuple[type, str], tuple[float, Any, Any]] = LRUCache(MAX_TOKENS)
+_lock = Lock()
+
 
 class CachedTokenAuthentication(TokenAuthentication):
-    """DRF's tokens, remembered in the cache `token_cache` for `token_cache_seconds`.
+    """DRF's tokens, remembered by each process for `token_cache_seconds`.
 
     A token that is revoked, or whose user is changed or deactivated, is refused within
-    `token_cache_seconds`; at once where the process that did it shares the cache and did it by the
-    model's `save` or `delete`. Refused tokens are not remembered, and permissions that a user was
-    granted are read by each request that needs them.
+    `token_cache_seconds`; at once in the process that did it by the model's `save` or `delete`.
+    Refused tokens are not remembered, and permissions that a user was granted are read by each
+    request that needs them.
     """
 
-    def authenticate_credentials(self, key: str) -> tuple[Any, Any]:
-        """The user and the token, from the cache where it knows them."""
-        settings = get_settings()
-        if not settings.token_cache_seconds:
-            return super().authenticate_credentials(key)
-        cache = caches[settings.token_cache]
-        name = cache_key(key)
-        known: tuple[Any, Any] | None = cache.get(name)
-        if known is None:
-            known = super().authenticate_credentials(key)
-            cache.set(name, known, settings.token_cache_seconds)
-        return known
-
-
-def cache_key(token: str) -> str:
-    """Where a token is remembered; the cache holds none that could be used."""
-    return f"joblib.token.{hashlib.sha256(token.encode()).hexdigest()}"
+    def authenticate(self, request: Any) -> tuple[Any, Any] | None:
+        """The user and the token, as remembered where they are."""
+        header = request.META.get("HTTP_AUTHORIZATION")
+        with _lock:
+            known = _known.get((type(self), header))
+        if known and monotonic() < known[0]:
+            # What a request does to its user is not the next one's to see.
+            user, token = _twin(known[1]), _twin(known[2])
+            token.user = user
+            return user, token
+        found = super().authenticate(request)
+        seconds = get_settings().token_cache_seconds
+        # A header that is written otherwise may be right too, and is not remembered.
+        if found and seconds and header == f"{self.keyword} {found[1].key}":
+            user, token = map(_twin, found)
+            with _lock:
+                _known[type(self), header] = (monotonic() + seconds, user, token)
+        return found
 
 
 def forget(*tokens: str) -> None:
     """Ask the database for these tokens again."""
-    caches[get_settings().token_cache].delete_many([cache_key(token) for token in tokens])
+    with _lock:
+        for name in [name for name in _known if name[1].rpartition(" ")[2] in tokens]:
+            del _known[name]
+
+
+def _twin(instance: Model) -> Any:
+    """An instance with the same values and a state of its own."""
+    twin = instance.__class__.__new__(instance.__class__)
+    twin.__dict__ = instance.__getstate__()
+    return twin
 
 
 def _forget_token(instance: Any, **_: Any) -> None:

@@ -112,15 +112,12 @@ class JobLibSettings(BaseSettings):
         le=1_000,
         description="Threads of a process that answer requests on the `ApiLane` under ASGI.",
     )
-    token_cache: str = Field(
-        default="default",
-        description="The cache in which `CachedTokenAuthentication` remembers tokens.",
-    )
     token_cache_seconds: float = Field(
         default=5,
         ge=0,
         le=3_600,
-        description="Seconds for which it does; 0 asks the database at every request.",
+        description="Seconds for which a process's `CachedTokenAuthentication` remembers a token; "
+        "0 asks the database at every request.",
     )
     max_page_size: int = Field(
         default=500, gt=0, le=10_000, description="Largest `limit` of a list."

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from cachetools import LRUCache
 from django.core.cache import cache
 from rest_framework.throttling import ScopedRateThrottle
 
 from tests.factories import problem
+from zndraw_joblib import throttling
 from zndraw_joblib.throttling import WindowRateThrottle
 
 pytestmark = pytest.mark.django_db
@@ -15,8 +19,10 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def forget():
     cache.clear()
+    throttling._left.clear()
     yield
     cache.clear()
+    throttling._left.clear()
 
 
 @pytest.fixture
@@ -51,10 +57,9 @@ def test_a_window_takes_so_many_and_the_next_one_as_many(bob, alice, clock, monk
     assert [bob.submit().status_code for _ in range(3)] == [202, 202, 429]
 
 
-def test_each_request_costs_one_look(bob, clock, monkeypatch):
-    rate(monkeypatch, "1000/s")
-    bob.register()
-    bob.submit()
+@pytest.fixture
+def looks(monkeypatch):
+    """The names of the calls to the cache."""
     looks = []
     for name in ("get", "set", "add", "incr"):
         original = getattr(cache, name)
@@ -67,14 +72,73 @@ def test_each_request_costs_one_look(bob, clock, monkeypatch):
             )[1],
             raising=False,
         )
+    return looks
+
+
+def test_a_request_costs_one_look(bob, clock, monkeypatch, looks):
+    rate(monkeypatch, "20/s")
+    bob.register()
+    bob.submit()
+    looks.clear()
     bob.submit()
     assert looks == ["incr"]
+
+
+def test_requests_of_a_high_rate_share_a_look(bob, clock, monkeypatch, looks):
+    rate(monkeypatch, "300/s")
+    bob.register()
+    looks.clear()
+    for _ in range(6):
+        bob.submit()
+    assert looks == ["incr", "add", "incr"]
+
+
+class Caller(WindowRateThrottle):
+    """One caller of a scope, without a request."""
+
+    def get_cache_key(self, request, view):
+        return "caller"
+
+
+class View:
+    throttle_scope = "joblib_submit"
+
+
+def passes():
+    return Caller().allow_request(None, View())
+
+
+def test_processes_together_pass_no_more_than_the_rate_and_nearly_all_of_it(clock, monkeypatch):
+    rate(monkeypatch, "1050/min")
+    kept = [LRUCache(100), LRUCache(100), LRUCache(100)]
+    passed = 0
+    for number in range(2000):
+        monkeypatch.setattr(throttling, "_left", kept[number % 7 % 3])
+        passed += passes()
+    # 104 times ten, the ten that are left, and none after them.
+    assert passed == 1050
+    clock(60)
+    assert passes()
+
+
+def test_what_a_process_leaves_is_at_most_a_hundredth(clock, monkeypatch):
+    rate(monkeypatch, "1000/min")
+    monkeypatch.setattr(throttling, "_left", LRUCache(100))
+    assert passes()
+    monkeypatch.setattr(throttling, "_left", LRUCache(100))
+    assert sum(passes() for _ in range(1500)) == 990
+
+
+def test_threads_pass_no_more_than_the_rate(clock, monkeypatch):
+    rate(monkeypatch, "500/min")
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda _: passes(), range(1000))) == 500
 
 
 def test_a_cache_that_is_away_refuses_nobody(bob, monkeypatch):
     rate(monkeypatch, "1/min")
     bob.register()
-    monkeypatch.setattr(WindowRateThrottle, "_one_more", lambda self, key: None)
+    monkeypatch.setattr(WindowRateThrottle, "_add", lambda self, name, share: None)
     assert [bob.submit().status_code for _ in range(3)] == [202] * 3
 
 

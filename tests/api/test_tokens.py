@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from django.core.cache import caches
+from cachetools import LRUCache
 from django.test.utils import CaptureQueriesContext
 from rest_framework.authtoken.models import Token
+from rest_framework.test import APIRequestFactory
 
 from tests.factories import problem
-from zndraw_joblib.authentication import CachedTokenAuthentication, cache_key, forget
+from zndraw_joblib import authentication
+from zndraw_joblib.authentication import CachedTokenAuthentication, forget
 
 pytestmark = pytest.mark.django_db
 
@@ -59,22 +61,48 @@ def test_a_user_who_is_no_longer_active_is_refused_at_once(bob):
     problem(bob.client.get("/v1/me"), "not-authenticated", 401)
 
 
-def test_what_another_process_revoked_is_refused_when_the_seconds_are_over(bob):
+def test_what_another_process_revoked_is_refused_when_the_seconds_are_over(bob, monkeypatch):
     assert status(bob) == 200
     # Past the signals, as another process would with a cache of its own.
     Token.objects.filter(user=bob.user).update(user_id=bob.user.pk)
     Token.objects.filter(user=bob.user)._raw_delete("default")
     assert status(bob) == 200
-    caches["tokens"].delete(cache_key(bob.token))
+    later = authentication.monotonic() + 5
+    monkeypatch.setattr(authentication, "monotonic", lambda: later)
     problem(bob.client.get("/v1/me"), "not-authenticated", 401)
 
 
-def test_refused_tokens_are_not_remembered_nor_kept_in_clear(bob):
-    wrong = "0" * 40
-    bob.client.credentials(HTTP_AUTHORIZATION=f"Token {wrong}")
+def test_refused_tokens_are_not_remembered(bob):
+    made = "0" * 40
+    bob.client.credentials(HTTP_AUTHORIZATION=f"Token {made}")
     problem(bob.client.get("/v1/me"), "not-authenticated", 401)
-    assert caches["tokens"].get(cache_key(wrong)) is None
-    assert wrong not in cache_key(wrong)
+    Token.objects.filter(user=bob.user).delete()
+    # Past the signals.
+    Token.objects.bulk_create([Token(key=made, user=bob.user)])
+    assert status(bob) == 200
+
+
+@pytest.mark.parametrize("header", ["token {}", "Token  {}", " Token {} "])
+def test_a_header_that_is_written_otherwise_is_right_too(bob, queries, header):
+    bob.client.credentials(HTTP_AUTHORIZATION=header.format(bob.token))
+    assert [queries(), queries()] == [1, 1]
+
+
+def test_no_request_sees_what_another_did_to_its_user(bob):
+    request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=f"Token {bob.token}")
+    for _ in range(3):
+        user, token = CachedTokenAuthentication().authenticate(request)
+        assert token.user is user
+        assert user.username == "bob"
+        assert not hasattr(user, "seen")
+        user.username, user.seen = "mallory", True
+
+
+def test_no_more_are_remembered_than_a_process_may(bob, carol, queries, monkeypatch):
+    monkeypatch.setattr(authentication, "_known", LRUCache(1))
+    assert [queries(), queries()] == [1, 0]
+    assert status(carol) == 200
+    assert [queries(), queries()] == [1, 0]
 
 
 def test_forgetting_asks_again(bob, queries):

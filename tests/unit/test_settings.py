@@ -120,8 +120,8 @@ PRODUCTION = {
     "CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}},
     "CACHES": {
         "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://localhost"},
-        # Tokens may well be remembered by each process for itself.
-        "tokens": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        # Others may well be a process's own.
+        "pages": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     },
     "REST_FRAMEWORK": {
         "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
@@ -130,7 +130,7 @@ PRODUCTION = {
         "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.ScopedRateThrottle"],
         "DEFAULT_THROTTLE_RATES": {"joblib_submit": "20/s"},
     },
-    "ZNDRAW_JOBLIB": {"room_access": "tests.factories.by_room", "token_cache": "tokens"},
+    "ZNDRAW_JOBLIB": {"room_access": "tests.factories.by_room"},
 }
 SQLITE = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"transaction_mode": "IMMEDIATE"}}
 _POSTGRES = PRODUCTION["DATABASES"]["default"]

@@ -90,7 +90,7 @@ def read_idempotency_key(request: HttpRequest) -> str | None:
     ValidationError
         It is empty, too long, or holds what a header's string must not.
     """
-    header = request.headers.get("Idempotency-Key")
+    header = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if header is None:
         return None
     match = _KEY.fullmatch(header.strip(" "))

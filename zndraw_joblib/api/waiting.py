@@ -84,7 +84,7 @@ def waits(view: View) -> Callable[..., Any]:
             response: HttpResponseBase = await look(view, request, *args, **kwargs)
             return response
 
-        wait = granted_wait(request.headers.get("Prefer"))
+        wait = granted_wait(request.META.get("HTTP_PREFER"))
         # A synchronous test client comes here without ASGI.
         waitable = isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
         if wait is None or not waitable:
