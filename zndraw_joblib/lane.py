@@ -8,11 +8,13 @@ way.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.db import connections
-from django.urls import Resolver404, ResolverMatch, resolve, set_script_prefix
+from django.urls import Resolver404, ResolverMatch, get_urlconf, resolve, set_script_prefix
 
 #: What the path of each of the app's routes contains, wherever the host includes them.
 PREFIX = "/v1/joblib/"
@@ -23,10 +25,15 @@ def route(request: Any) -> ResolverMatch | None:
     """The route of a request that may take the lane; None sends it the host's way."""
     try:
         request.get_host()
-        match = resolve(request.path_info)
+        match = _match(request.path_info, get_urlconf() or settings.ROOT_URLCONF)
     except (DisallowedHost, Resolver404):
         return None
     return match if APP_NAME in match.app_names else None
+
+
+@lru_cache(maxsize=1024)
+def _match(path: str, urlconf: Any) -> ResolverMatch:
+    return resolve(path, urlconf)
 
 
 def answer(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:

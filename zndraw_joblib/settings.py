@@ -170,6 +170,7 @@ _ENVIRONMENT: Any = getattr(os.environ, "_data", os.environ)
 _VARIABLES: list[Any] = [f"{ENV_PREFIX}{name}".upper() for name in JobLibSettings.model_fields]
 if _ENVIRONMENT is not os.environ:
     _VARIABLES = [os.environ.encodekey(name) for name in _VARIABLES]
+_NAMES = frozenset(_VARIABLES)
 
 
 @lru_cache(maxsize=16)
@@ -184,8 +185,8 @@ def _build(configured: str, environment: tuple[str | None, ...]) -> JobLibSettin
 
 
 def _configured() -> Mapping[str, Any]:
-    configured = getattr(django_settings, "ZNDRAW_JOBLIB", {})
-    if not isinstance(configured, Mapping):
+    configured: Any = getattr(django_settings, "ZNDRAW_JOBLIB", {})
+    if type(configured) is not dict and not isinstance(configured, Mapping):
         raise ImproperlyConfigured("ZNDRAW_JOBLIB must be a dict.")
     return configured
 
@@ -206,4 +207,6 @@ def get_settings() -> JobLibSettings:
     ImproperlyConfigured
         A key is unknown or a value is wrong.
     """
-    return _build(repr(_configured()), tuple(map(_ENVIRONMENT.get, _VARIABLES)))
+    set_there = not _NAMES.isdisjoint(_ENVIRONMENT)
+    environment = tuple(map(_ENVIRONMENT.get, _VARIABLES)) if set_there else ()
+    return _build(repr(_configured()), environment)

@@ -10,15 +10,15 @@ from django.dispatch import Signal
 
 #: For the app itself: tasks changed together. Arguments: ``how``, the signal below that says so,
 #: and ``tasks``. Sent once where those below are sent for each.
-tasks_changed = Signal()
+tasks_changed = Signal(use_caching=True)
 
 #: A task was accepted and is pending.
-task_submitted = Signal()
+task_submitted = Signal(use_caching=True)
 #: A worker was granted a task.
-task_claimed = Signal()
+task_claimed = Signal(use_caching=True)
 #: A worker said that it began.
-task_started = Signal()
+task_started = Signal(use_caching=True)
 #: A task went back to pending: its lease was over, its worker left, or an operator said so.
-task_requeued = Signal()
+task_requeued = Signal(use_caching=True)
 #: A task reached a terminal state.
-task_finished = Signal()
+task_finished = Signal(use_caching=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from types import EllipsisType
 from typing import Any, ClassVar
 from unicodedata import category
@@ -11,7 +12,7 @@ from uuid import UUID
 
 from django.db import router, transaction
 from django.http import HttpResponse
-from django.urls import reverse
+from django.urls import get_script_prefix, get_urlconf, reverse
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -65,6 +66,9 @@ from zndraw_joblib.settings import get_settings
 from zndraw_joblib.statements import Report
 from zndraw_joblib.submissions import submit
 from zndraw_joblib.validation import schema_faults
+
+#: Stands for a task in a path.
+NO_TASK = UUID(int=0)
 
 
 def jobs() -> Any:
@@ -157,8 +161,7 @@ class JobViewSet(JobLibView, ViewSet):
         except InvalidPayload as refusal:
             faults = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
             raise InvalidPayload(errors=faults) from refusal
-        where = reverse("zndraw_joblib:task", args=[task.pk])
-        return accepted(task_document(task), where)
+        return accepted(task_document(task), task_path(task.pk))
 
     def _submit_many(
         self, room_id: str, name: JobName, bodies: Sequence[dict[str, Any]]
@@ -301,7 +304,7 @@ class TaskViewSet(JobLibView, ViewSet):
             except ProblemException as problem:
                 result["status"] = problem.status
                 result["problem"] = problem.document(
-                    type_url(type(problem)), reverse("zndraw_joblib:task", args=[said.task_id])
+                    type_url(type(problem)), task_path(said.task_id)
                 )
             else:
                 result["task"] = task_document(task)
@@ -445,6 +448,17 @@ class MeView(JobLibView):
 def accepted(document: Any, where: str) -> Response:
     """What was submitted, and where to look for it."""
     return Response(document, status=202, headers={"Location": where, "Retry-After": "1"})
+
+
+def task_path(task_id: UUID) -> str:
+    """Where a task is found."""
+    return _path_of_no_task(get_script_prefix(), get_urlconf()).replace(str(NO_TASK), str(task_id))
+
+
+@lru_cache(maxsize=64)
+def _path_of_no_task(prefix: str, urlconf: Any) -> str:
+    # Reversed once for each place that the site lies at, as it takes long.
+    return reverse("zndraw_joblib:task", urlconf, args=[NO_TASK])
 
 
 def parse_report(task_id: UUID, body: dict[str, Any]) -> tuple[TaskStatus, Report]:
