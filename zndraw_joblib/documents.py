@@ -25,7 +25,9 @@ def json_text(document: Any) -> bytes:
 
 def utc(moment: datetime | None) -> datetime | None:
     """A time in UTC, whatever zone the host gave its database."""
-    return moment if moment is None or not moment.utcoffset() else moment.astimezone(UTC)
+    if moment is None or moment.tzinfo is UTC or not moment.utcoffset():
+        return moment
+    return moment.astimezone(UTC)
 
 
 def task_document(task: Task) -> dict[str, Any]:

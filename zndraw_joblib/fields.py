@@ -25,17 +25,22 @@ def json_loads(text: str) -> Any:
     return json.loads(text) if _LARGE.search(text) else orjson.loads(text)
 
 
-def json_dumps(value: Any) -> str:
-    """A value as compact JSON, however large its integers are."""
+def json_bytes(value: Any) -> bytes:
+    """A value as compact JSON in UTF-8, however large its integers are."""
     try:
-        return orjson.dumps(value).decode()
+        return orjson.dumps(value)
     except TypeError:  # An integer beyond 64 bits.
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def json_dumps(value: Any) -> str:
+    """The same as text."""
+    return json_bytes(value).decode()
 
 
 def json_size(value: Any) -> int:
     """Bytes of a value as compact JSON with numbers written out, as ``jsonb`` does to ``1e300``."""
-    text = json_dumps(value).encode()
+    text = json_bytes(value)
     return len(text) + sum(map(int, _EXPONENT.findall(text)))
 
 

@@ -14,6 +14,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +43,7 @@ def room_digest(room_id: str) -> str:
     return hashlib.sha256(room_id.encode()).hexdigest()[:16]
 
 
+@lru_cache(maxsize=4096)
 def end_group(room_id: str) -> str:
     """The group that hears of each end in a room, and of those in about one of `END_GROUPS` rooms.
 
@@ -164,14 +167,17 @@ flush = publisher.flush
 def announce(how: Signal, tasks: Sequence[Task], **_: Any) -> None:
     """Receiver of `tasks_changed`: tell who waits for an end, watches a room, or waits for work."""
     news: dict[str, list[str]] = defaultdict(list)
+    # Tasks that changed together are mostly of one room and one job.
     if how is signals.task_finished:
-        for task in tasks:
-            news[end_group(task.room_id)].append(f"{room_digest(task.room_id)}/{task.id.hex}")
         kind = "task.finished"
-    elif how in {signals.task_submitted, signals.task_requeued}:
-        for task in tasks:
-            news[job_group(task.job_id)].append(f"{task.job_id.hex}/{task.id.hex}")
+        for room_id, ended in groupby(tasks, attrgetter("room_id")):
+            digest = room_digest(room_id)
+            news[end_group(room_id)] += [f"{digest}/{task.id.hex}" for task in ended]
+    elif how is signals.task_submitted or how is signals.task_requeued:
         kind = "work.waits"
+        for job_id, waiting in groupby(tasks, attrgetter("job_id")):
+            job = job_id.hex
+            news[job_group(job_id)] += [f"{job}/{task.id.hex}" for task in waiting]
     else:
         return
     for group, about in news.items():

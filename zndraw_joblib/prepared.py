@@ -108,8 +108,10 @@ def dumped(value: Any) -> bytes | None:
 def _element(value: Any) -> bytes:
     if value is None:
         return b"NULL"
-    if isinstance(value, int | UUID):
-        return str(value).encode()
+    if isinstance(value, UUID):
+        return value.hex.encode()
+    if isinstance(value, int):
+        return b"%d" % value
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'.encode()
 
