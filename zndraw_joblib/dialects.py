@@ -170,6 +170,11 @@ GRANTS = {"id": "uuid", "attempt": "integer"}
 PAYLOADS = {"id": "uuid", "payload": "text"}
 
 
+def typed(dialect: Dialect, name: str, columns: Mapping[str, str]) -> str:
+    """The parameter of one of these columns."""
+    return f"%({name})s::{columns[name]}" if dialect.typed else f"%({name})s"
+
+
 def given(dialect: Dialect, columns: Mapping[str, str], one: bool) -> str:
     """A table `given` of parameters named like its columns: one row, or arrays of several.
 
@@ -177,8 +182,8 @@ def given(dialect: Dialect, columns: Mapping[str, str], one: bool) -> str:
     are, so it plans anew each time, which takes longer than to execute it.
     """
     if one:
-        casts = ((name, f"::{kind}" if dialect.typed else "") for name, kind in columns.items())
-        return f"(SELECT {', '.join(f'%({name})s{cast} AS {name}' for name, cast in casts)}) given"
+        values = ", ".join(f"{typed(dialect, name, columns)} AS {name}" for name in columns)
+        return f"(SELECT {values}) given"
     if dialect.typed:
         arrays = ", ".join(f"%({name})s::{kind}[]" for name, kind in columns.items())
         return f"unnest({arrays}) AS given({', '.join(columns)})"

@@ -27,6 +27,7 @@ from zndraw_joblib.dialects import (
     Dialect,
     given,
     rows_of,
+    typed,
 )
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus, sources
 from zndraw_joblib.rows import reader
@@ -113,13 +114,23 @@ def _report(vendor: str, status: TaskStatus, one: bool) -> str:
         case TaskStatus.COMPLETED:
             values = f"completed_at = {dialect.now}, lease_expires_at = NULL"
         case _:
-            values = f"completed_at = {dialect.now}, lease_expires_at = NULL, error = held.error"
+            error = typed(dialect, "error", REPORTS) if one else "held.error"
+            values = f"completed_at = {dialect.now}, lease_expires_at = NULL, error = {error}"
+    movable = f"IN ({listed(sources(status) & LEASED_STATUSES)})"
+    if one:
+        # No other row is locked, so nobody waits in a circle.
+        attempt = typed(dialect, "attempt", REPORTS)
+        return f"""
+        UPDATE {{task}} SET status = '{status}', {values}
+        WHERE id = {typed(dialect, "id", REPORTS)} AND {BY_ID.format("{task}")} {movable}
+            AND worker_identity = %(identity)s AND attempt = COALESCE({attempt}, attempt)
+        RETURNING {{columns}}, {{job_full_name}}"""
     return f"""
         UPDATE {{task}} SET status = '{status}', {values}
         FROM (
             SELECT held.id AS id, given.error AS error
-            FROM {given(dialect, REPORTS, one)} JOIN {{task}} held ON held.id = given.id
-            WHERE {BY_ID.format("held")} IN ({listed(sources(status) & LEASED_STATUSES)})
+            FROM {given(dialect, REPORTS, one=False)} JOIN {{task}} held ON held.id = given.id
+            WHERE {BY_ID.format("held")} {movable}
                 AND held.worker_identity = %(identity)s
                 AND (given.attempt IS NULL OR held.attempt = given.attempt)
             ORDER BY held.id {dialect.lock}
