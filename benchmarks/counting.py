@@ -1,43 +1,31 @@
 """The example site under ASGI, counting the claims that each process tries in its database.
 
-A claim is one statement that locks a row of the tasks with SKIP LOCKED and changes it. They are
-counted by Django's own hook around each statement, so nothing of the project is changed.
-``GET /bench/claims`` answers the count of the process that is asked.
+A claim is one statement, and `zndraw_joblib.statements.claim` is what executes it: that function is
+wrapped, and nothing else of the project is changed. ``GET /bench/claims`` answers the count of the
+process that is asked.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from django.db.backends.signals import connection_created
-
 from example_project.asgi import application as site
+from zndraw_joblib import statements
 
 # `next` is atomic, and threads count at the same time.
 _claims = count()
 _asked = count()
+_claim = statements.claim
 
 
-def _is_claim(sql: Any) -> bool:
-    text = str(sql)
-    return "SKIP LOCKED" in text and "UPDATE " in text.replace("FOR UPDATE ", "")
+def _counted(*args: Any, **kwargs: Any) -> Any:
+    next(_claims)
+    return _claim(*args, **kwargs)
 
 
-def _count(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
-    if _is_claim(sql):
-        next(_claims)
-    return execute(sql, params, many, context)
-
-
-def _watch(connection: Any, **_: Any) -> None:
-    if _count not in connection.execute_wrappers:
-        connection.execute_wrappers.append(_count)
-
-
-connection_created.connect(_watch)
+statements.claim = _counted
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

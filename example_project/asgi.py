@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from channels.auth import AuthMiddlewareStack
@@ -18,3 +19,8 @@ from zndraw_joblib.routing import websocket_urlpatterns  # noqa: E402
 application = ProtocolTypeRouter(
     {"http": ApiLane(http), "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns))}
 )
+
+# What is loaded by now stays. Full collections that looked at it too would hold up a request for a
+# tenth of a second now and then.
+gc.collect()
+gc.freeze()

@@ -44,6 +44,7 @@ class ApiLane:
 
     def __init__(self, application: Application) -> None:
         self._application = application
+        lane.load()
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:

@@ -14,11 +14,23 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.db import connections
-from django.urls import Resolver404, ResolverMatch, get_urlconf, resolve, set_script_prefix
+from django.urls import (
+    Resolver404,
+    ResolverMatch,
+    get_resolver,
+    get_urlconf,
+    resolve,
+    set_script_prefix,
+)
 
 #: What the path of each of the app's routes contains, wherever the host includes them.
 PREFIX = "/v1/joblib/"
 APP_NAME = "zndraw_joblib"
+
+
+def load() -> None:
+    """Import the views now, by one thread, and not by several at the first requests."""
+    get_resolver().url_patterns  # noqa: B018
 
 
 def route(request: Any) -> ResolverMatch | None:

@@ -260,23 +260,24 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """With all that their documents show."""
         return self.select_related("job").with_queue_position()
 
-    def place(self, tasks: Sequence[Task]) -> None:
-        """Give each of these that is pending its `queue_position`.
+    def listed(self, ids: Sequence[UUID]) -> list[Task]:
+        """These tasks in this order with all that their documents show, as far as they exist.
 
         Tasks of a list are mostly of few jobs: the head of each queue is read once, where
         `with_queue_position` counts for every task.
         """
+        if not statements.supports(self.db):
+            found = self.read(ids)
+            return [found[task_id] for task_id in ids if task_id in found]
+        rows = statements.rows(self.db, ids) if ids else {}
+        tasks = [rows[task_id] for task_id in ids if task_id in rows]
         pending = {task.pk: task for task in tasks if task.status == TaskStatus.PENDING}
-        if not pending:
-            return
-        if statements.supports(self.db):
+        if pending:
             jobs = {task.job_id for task in pending.values()}
-            places: Mapping[UUID, int] = statements.positions(self.db, jobs, pending)
-        else:
-            counted = self.filter(pk__in=pending).with_queue_position()
-            places = {task.pk: task.queue_position or 1 for task in counted}
-        for task_id, task in pending.items():
-            task.queue_position = places.get(task_id, MAX_QUEUE_POSITION)
+            places = statements.positions(self.db, jobs, pending)
+            for task_id, task in pending.items():
+                task.queue_position = places.get(task_id, MAX_QUEUE_POSITION)
+        return tasks
 
     def granted(self, grants: Iterable[tuple[UUID, int]]) -> Self:
         """Tasks among these pairs of id and attempt."""

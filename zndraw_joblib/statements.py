@@ -234,18 +234,27 @@ def _abandon(vendor: str, status: TaskStatus, due: bool) -> str:
 
 def read(using: str, ids: Iterable[UUID]) -> dict[UUID, Task]:
     """These tasks with all that their documents show."""
+    return _found(using, ids, "queue_position")
+
+
+def rows(using: str, ids: Iterable[UUID]) -> dict[UUID, Task]:
+    """These tasks, without their places in queues."""
+    return _found(using, ids)
+
+
+def _found(using: str, ids: Iterable[UUID], *extra: str) -> dict[UUID, Task]:
     dialect = _dialect(using)
     wanted = [dialect.uuid(task_id) for task_id in ids]
     one = len(wanted) == 1
     params = {"ids": wanted[0] if one else dialect.array(wanted)}
-    found = _tasks(using, _read(connections[using].vendor, one), params, "queue_position")
-    return {task.pk: task for task in found}
+    text = _read(connections[using].vendor, one, bool(extra))
+    return {task.pk: task for task in _tasks(using, text, params, *extra)}
 
 
 @cache
-def _read(vendor: str, one: bool) -> str:
+def _read(vendor: str, one: bool, placed: bool) -> str:
     return f"""
-        SELECT {{columns}}, {{job_full_name}}, {QUEUE_POSITION}
+        SELECT {{columns}}, {{job_full_name}}{f", {QUEUE_POSITION}" if placed else ""}
         FROM {{task}} WHERE id {"= %(ids)s" if one else DIALECTS[vendor].among}"""
 
 

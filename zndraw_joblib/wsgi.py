@@ -20,6 +20,7 @@ class ApiLane:
 
     def __init__(self, application: Application) -> None:
         self._application = application
+        lane.load()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer, or pass on."""

@@ -17,12 +17,12 @@ from rest_framework.request import Request
 from zndraw_joblib.api.parsing import has_surrogate, invalid
 from zndraw_joblib.settings import get_settings
 
-M = TypeVar("M", bound=models.Model)
+R = TypeVar("R")
 
 
 def page(
-    queryset: models.QuerySet[M], request: Request, *keys: str
-) -> tuple[list[M], dict[str, str]]:
+    queryset: models.QuerySet[Any, R], request: Request, *keys: str
+) -> tuple[list[R], dict[str, str]]:
     """The page that ``?limit=`` and ``?cursor=`` ask for, and the headers of the answer.
 
     `keys` are the fields of the order, unique together; all are descending when the first has a

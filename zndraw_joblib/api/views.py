@@ -521,9 +521,12 @@ def task_page(request: Request, found: TaskQuerySet) -> Response:
         if status not in set(TaskStatus):
             raise invalid(f"status must be one of {', '.join(TaskStatus)}.", "/status")
         found = found.filter(status=status)
-    rows, headers = page(found.select_related("job"), request, "-created_at", "-id")
-    found.place(rows)
-    return Response([task_document(task) for task in rows], headers=headers)
+    keys = found.values_list("created_at", "id", named=True)
+    rows, headers = page(keys, request, "-created_at", "-id")
+    listed = found.listed([row.id for row in rows])
+    # One may have gone on to another status in between.
+    documents = [task_document(task) for task in listed if status in {None, task.status}]
+    return Response(documents, headers=headers)
 
 
 def worker_page(request: Request, found: Any) -> Response:
