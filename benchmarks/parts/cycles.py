@@ -8,10 +8,13 @@ from typing import Any
 
 from benchmarks.bench import Bench, middle, rounds, target
 from benchmarks.report import Goal, Section, ms, per_second, table, times
+from benchmarks.stack.front import behind_nginx
 from benchmarks.stack.ours import started
 
 SQLITE_CONNECTIONS = (1, 8)
 RECOMMENDED = "granian WSGI, 2 workers of 4 threads"
+#: The deployment as it is recommended, see docs/deployment.md.
+WHOLE = f"nginx, {RECOMMENDED}"
 
 
 def on_postgres(bench: Bench) -> Section:
@@ -19,14 +22,19 @@ def on_postgres(bench: Bench) -> Section:
     names = ("cycles-uvicorn-1", "cycles-uvicorn-2", "cycles-granian")
     one, two, many = (bench.site("history", name) for name in names)
     first, second = (bench.original_site("history", f"cycles-original-{n}") for n in (1, 2))
-    with started(
-        one.uvicorn(1), two.uvicorn(2), many.granian(), first.uvicorn(1), second.uvicorn(2)
-    ) as servers:
+    with (
+        started(
+            one.uvicorn(1), two.uvicorn(2), many.granian(), first.uvicorn(1), second.uvicorn(2)
+        ) as servers,
+        behind_nginx(servers[2]) as front,
+    ):
         ours = {
             "uvicorn ASGI, 1 worker": target(servers[0], one),
             "uvicorn ASGI, 2 workers": target(servers[1], two),
             RECOMMENDED: target(servers[2], many),
         }
+        if front:
+            ours[WHOLE] = target(front, many)
         originals = {
             "original, 1 process": target(servers[3], first),
             "original, 2 processes": target(servers[4], second),
@@ -35,10 +43,11 @@ def on_postgres(bench: Bench) -> Section:
     section = Section("Full cycles over HTTP, PostgreSQL")
     for connections in bench.scale.connections:
         best = max(found[name, connections, False]["rate"] for name in originals)
-        rate = found[RECOMMENDED, connections, False]["rate"]
+        server = WHOLE if front else RECOMMENDED
+        rate = found[server, connections, False]["rate"]
         section.goals.append(
             Goal(
-                f"full cycles/s, PostgreSQL, {connections} connections ({RECOMMENDED})",
+                f"full cycles/s, PostgreSQL, {connections} connections ({server})",
                 "4 times the original or more",
                 per_second(rate),
                 per_second(best),

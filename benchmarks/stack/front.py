@@ -1,0 +1,24 @@
+"""nginx in front, from the files of docs/deploy, as the tests of the deployment start it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.stack.processes import Server
+from tests.deploy.site import nginx
+
+
+@contextmanager
+def behind_nginx(server: Server) -> Iterator[Server | None]:
+    """The same server through nginx; None where nginx is missing and cannot be installed."""
+    with ExitStack() as stack:
+        try:
+            front = stack.enter_context(nginx(server.port, server.port))
+        except pytest.fail.Exception:
+            yield None
+        else:
+            yield replace(server, name="nginx", port=int(front.url.rpartition(":")[2]))
