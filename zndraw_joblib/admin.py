@@ -25,9 +25,11 @@ from django.utils.translation import gettext_lazy as _, ngettext
 
 from zndraw_joblib.clock import Now
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.models import Job, Task, Worker, first_id
 from zndraw_joblib.settings import get_settings
 
+#: What the clocks of servers and database may differ by.
+CLOCKS_DIFFER = timedelta(hours=1)
 #: Rows that the paginator counts; what lies beyond is reached by filters.
 MAX_COUNTED = 10_000
 
@@ -90,7 +92,10 @@ class AgeFilter(admin.SimpleListFilter):
         if span == "older":
             return queryset.filter(created_at__lt=Now() - self.spans["week"][1])
         if span in self.spans:
-            return queryset.filter(created_at__gte=Now() - self.spans[span][1])
+            length = self.spans[span][1]
+            # Ids begin with the time of the clock that made them, and theirs is the index.
+            first = first_id(timezone.now() - length - CLOCKS_DIFFER)
+            return queryset.filter(pk__gte=first, created_at__gte=Now() - length)
         return queryset
 
 
@@ -237,7 +242,7 @@ class TaskAdmin(LookOnly):
     list_select_related = ("job",)
     search_fields = ("=id", "=room_id")
     search_help_text = _("The id of a task, or a room")
-    ordering = ("-created_at", "-id")
+    ordering = ("-id",)
     actions = ("cancel", "requeue")
     fields = (
         "id",
@@ -283,7 +288,7 @@ class TaskAdmin(LookOnly):
             '<span class="joblib-status joblib-{}">{}</span>', task.status, task.status
         )
 
-    @admin.display(description=_("age"), ordering="created_at")
+    @admin.display(description=_("age"), ordering="id")
     def age_(self, task: Task) -> str:
         """How long ago it was submitted."""
         return age(task.created_at)

@@ -21,7 +21,6 @@ class TaskStatus(StrEnum):
 
 TERMINAL_STATUSES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 LEASED_STATUSES = frozenset({TaskStatus.CLAIMED, TaskStatus.RUNNING})
-UNFINISHED_STATUSES = LEASED_STATUSES | {TaskStatus.PENDING}
 
 #: Every move there is. ``claimed -> pending`` and ``running -> pending`` are the server's alone.
 TRANSITIONS: dict[TaskStatus, frozenset[TaskStatus]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, ClassVar
 from uuid import UUID
@@ -33,6 +33,12 @@ MAX_BATCH = 1024
 def new_id() -> UUID:
     """A UUID of version 7: ordered by time, so that indexes grow at their end (RFC 9562)."""
     return uuid_utils.uuid7()
+
+
+def first_id(moment: datetime) -> UUID:
+    """The first of the ids (RFC 9562, version 7) that were made at a time or later."""
+    milliseconds = int(moment.timestamp() * 1000)
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62)
 
 
 def new_ids(number: int) -> list[UUID]:
@@ -267,7 +273,8 @@ class Task(models.Model):
     queue_position: int | None = None
 
     class Meta:
-        ordering = ("-created_at", "-id")
+        # Ids begin with the time.
+        ordering = ("-id",)
         constraints: ClassVar = [
             models.CheckConstraint(
                 condition=models.Q(status__in=[status.value for status in TaskStatus]),
@@ -279,6 +286,7 @@ class Task(models.Model):
                 name="joblib_task_terminal_completed",
             ),
         ]
+        # Each change of a status writes to nearly all of them: no more than are needed.
         indexes: ClassVar = [
             # A claim probes this one per job: it holds nothing but the backlog.
             models.Index(
@@ -296,12 +304,7 @@ class Task(models.Model):
                 condition=models.Q(status__in=sorted(LEASED_STATUSES)),
                 name="joblib_task_worker",
             ),
-            models.Index(
-                fields=["job"],
-                condition=models.Q(status__in=sorted(LEASED_STATUSES)),
-                name="joblib_task_job_leased",
-            ),
-            models.Index(fields=["room_id", "created_at", "id"], name="joblib_task_room"),
+            # A list of all statuses is put together from those of each, see `TaskQuerySet.newest`.
             models.Index(
                 fields=["room_id", "status", "created_at", "id"], name="joblib_task_room_status"
             ),
@@ -313,7 +316,6 @@ class Task(models.Model):
             models.Index(
                 fields=["job", "room_id", "created_at", "id"], name="joblib_task_job_room"
             ),
-            models.Index(fields=["created_at", "id"], name="joblib_task_created"),
         ]
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
@@ -26,7 +26,6 @@ from zndraw_joblib.dialects import MAX_QUEUE_POSITION
 from zndraw_joblib.exceptions import IdempotencyKeyReused, TooManyPending, TooManyWorkers
 from zndraw_joblib.lifecycle import (
     LEASED_STATUSES,
-    UNFINISHED_STATUSES,
     TaskStatus,
     sources,
 )
@@ -70,13 +69,12 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def retire(self) -> int:
         """Retire up to `BATCH` jobs that have no worker and no unfinished task; say how many."""
+        tasks = self.model.tasks.rel.related_model._base_manager
         idle = self.live().filter(
             ~Exists(self.model.workers.through._base_manager.filter(job=OuterRef("pk"))),
-            ~Exists(
-                self.model.tasks.rel.related_model._base_manager.filter(
-                    job=OuterRef("pk"), status__in=UNFINISHED_STATUSES
-                )
-            ),
+            # Each by its partial index: that of all of a job's tasks may be long.
+            ~Exists(tasks.filter(job=OuterRef("pk"), status=TaskStatus.PENDING)),
+            ~Exists(tasks.filter(job=OuterRef("pk"), status__in=LEASED_STATUSES)),
         )
         with transaction.atomic(using=self.db):
             # Lock first and look again: a submit or a registration that held the row may have
@@ -259,6 +257,19 @@ class TaskQuerySet(models.QuerySet["Task"]):
     def readable(self) -> Self:
         """With all that their documents show."""
         return self.select_related("job").with_queue_position()
+
+    def newest(
+        self, room_id: str, limit: int, before: tuple[datetime, UUID] | None = None
+    ) -> list[UUID]:
+        """Ids of up to `limit` tasks of a room, the newest first; those `before` a time and id."""
+        if statements.supports(self.db):
+            return statements.newest(self.db, room_id, limit, before)
+        found = self.filter(room_id=room_id)
+        if before is not None:
+            created, task_id = before
+            same = Q(created_at=created, id__lt=task_id)
+            found = found.filter(same | Q(created_at__lt=created))
+        return list(found.order_by("-created_at", "-id").values_list("pk", flat=True)[:limit])
 
     def listed(self, ids: Sequence[UUID]) -> list[Task]:
         """These tasks in this order with all that their documents show, as far as they exist.

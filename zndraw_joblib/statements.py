@@ -258,6 +258,34 @@ def _read(vendor: str, one: bool, placed: bool) -> str:
         FROM {{task}} WHERE id {"= %(ids)s" if one else DIALECTS[vendor].among}"""
 
 
+def newest(
+    using: str, room_id: str, limit: int, before: tuple[datetime, UUID] | None
+) -> list[UUID]:
+    """Ids of a room's tasks, the newest first."""
+    params: dict[str, Any] = {"room": room_id, "limit": limit}
+    if before is not None:
+        created, task_id = before
+        adapt = connections[using].ops.adapt_datetimefield_value
+        params |= {"created": adapt(created), "id": _dialect(using).uuid(task_id)}
+    found = _run(using, _newest(before is None), params)
+    return [UUID(str(task_id)) for (task_id,) in found]
+
+
+@cache
+def _newest(first: bool) -> str:
+    # The newest of each status, which is found in the index by status, and of those the newest.
+    before = "" if first else "AND (created_at, id) < (%(created)s, %(id)s)"
+    order = "ORDER BY created_at DESC, id DESC LIMIT %(limit)s"
+    keys = " UNION ALL ".join(
+        f"""SELECT * FROM (
+            SELECT created_at, id FROM {{task}}
+            WHERE room_id = %(room)s AND status = '{status}' {before} {order}
+        ) {status}"""
+        for status in TaskStatus
+    )
+    return f"SELECT id FROM ({keys}) keys {order}"
+
+
 def positions(using: str, jobs: Iterable[UUID], ids: Iterable[UUID]) -> dict[UUID, int]:
     """Places in the queues of these jobs of those of these tasks that are among the first."""
     dialect = _dialect(using)

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import re
 import uuid
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
 from tests.factories import problem
-from zndraw_joblib.models import Task
+from zndraw_joblib import statements
+from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
+from zndraw_joblib.models import Job, Task
 
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 
@@ -120,6 +124,35 @@ def test_pages_follow_link_headers_without_holes(bob, path):
         url = link and re.fullmatch(r'<(.+)>; rel="next"', link)[1]
     assert seen == everything
     assert len(seen) >= 7
+
+
+@pytest.mark.parametrize("by_statements", [True, False])
+def test_a_list_of_all_statuses_is_in_order_wherever_it_is_cut(bob, by_statements, monkeypatch):
+    bob.register()
+    tasks = [bob.submit().json()["id"] for _ in range(24)]
+    alone = Job.objects.get()
+    other = Task.objects.create(job=alone, room_id="other", created_by="x", payload={})
+    for number, task_id in enumerate(tasks):
+        status = list(TaskStatus)[number % 6]
+        # Four at a time were made at the same moment: their ids say which is newer.
+        made = timezone.now() - timedelta(seconds=number // 4)
+        ended = made if status in TERMINAL_STATUSES else None
+        Task.objects.filter(pk=task_id).update(status=status, created_at=made, completed_at=ended)
+    for chunk in range(0, 24, 4):
+        same = Task.objects.get(pk=tasks[chunk]).created_at
+        Task.objects.filter(pk__in=tasks[chunk : chunk + 4]).update(created_at=same)
+    expected = [task_id for chunk in range(0, 24, 4) for task_id in tasks[chunk : chunk + 4][::-1]]
+    if not by_statements:
+        monkeypatch.setattr(statements, "DIALECTS", {})
+    for limit in (1, 2, 7, 24, 500):
+        seen, url = [], f"/v1/joblib/rooms/open/tasks?limit={limit}"
+        while url:
+            answer = bob.client.get(url)
+            seen += [task["id"] for task in answer.json()]
+            link = answer.headers.get("Link")
+            url = link and re.fullmatch(r'<(.+)>; rel="next"', link)[1]
+        assert seen == expected
+    assert str(other.pk) not in seen
 
 
 @pytest.mark.parametrize("path", ["/rooms/open/tasks", "/workers", "/rooms/open/workers"])

@@ -20,32 +20,59 @@ from zndraw_joblib.settings import get_settings
 R = TypeVar("R")
 
 
-def page(
-    queryset: models.QuerySet[Any, R], request: Request, *keys: str
-) -> tuple[list[R], dict[str, str]]:
-    """The page that ``?limit=`` and ``?cursor=`` ask for, and the headers of the answer.
+class Page:
+    """The page of rows that ``?limit=`` and ``?cursor=`` ask for.
 
     `keys` are the fields of the order, unique together; all are descending when the first has a
-    minus sign. The header `Link` with ``rel="next"`` is there while rows may be left.
+    minus sign.
 
     Raises
     ------
     zndraw_joblib.exceptions.ValidationError
         The limit is no integer within bounds, or the cursor is not one of ours.
     """
-    limit = _limit(request.query_params)
-    descending = keys[0].startswith("-")
-    names = [key.lstrip("-") for key in keys]
-    if cursor := request.query_params.get("cursor"):
-        queryset = queryset.filter(_after(queryset.model, names, cursor, descending))
-    rows = list(queryset.order_by(*keys)[: limit + 1])
-    if len(rows) <= limit:
+
+    def __init__(self, model: type[models.Model], request: Request, *keys: str) -> None:
+        self._request, self._keys = request, keys
+        self._names = [key.lstrip("-") for key in keys]
+        #: The most rows that it shows.
+        self.limit = _limit(request.query_params)
+        cursor = request.query_params.get("cursor")
+        #: The values of the keys that it begins behind; None for the first page.
+        self.after = _decode(model, self._names, cursor) if cursor else None
+
+    def of(self, queryset: models.QuerySet[Any, R]) -> list[R]:
+        """Its rows, and one more if there are more."""
+        if self.after is not None:
+            queryset = queryset.filter(self._behind(self.after))
+        return list(queryset.order_by(*self._keys)[: self.limit + 1])
+
+    def link(self, last: Any) -> dict[str, str]:
+        """The header `Link` with ``rel="next"`` to what comes behind this row."""
+        query = self._request.query_params.copy()
+        query["cursor"] = _encode([getattr(last, name) for name in self._names])
+        target = f"{self._request.path}?{query.urlencode()}"
+        return {"Link": f'<{self._request.build_absolute_uri(target)}>; rel="next"'}
+
+    def _behind(self, after: list[Any]) -> models.Q:
+        lookup = "lt" if self._keys[0].startswith("-") else "gt"
+        beyond = models.Q()
+        for position, name in enumerate(self._names):
+            same = dict(zip(self._names[:position], after, strict=False))
+            beyond |= models.Q(**same, **{f"{name}__{lookup}": after[position]})
+        # Implied by the rest, and what lets the database start in the index.
+        return models.Q(**{f"{self._names[0]}__{lookup}e": after[0]}) & beyond
+
+
+def page(
+    queryset: models.QuerySet[Any, R], request: Request, *keys: str
+) -> tuple[list[R], dict[str, str]]:
+    """The rows of a page, and the headers of the answer."""
+    asked = Page(queryset.model, request, *keys)
+    rows = asked.of(queryset)
+    if len(rows) <= asked.limit:
         return rows, {}
-    rows = rows[:limit]
-    query = request.query_params.copy()
-    query["cursor"] = _encode([getattr(rows[-1], name) for name in names])
-    target = f"{request.path}?{query.urlencode()}"
-    return rows, {"Link": f'<{request.build_absolute_uri(target)}>; rel="next"'}
+    return rows[: asked.limit], asked.link(rows[asked.limit - 1])
 
 
 def _limit(query: QueryDict) -> int:
@@ -66,21 +93,14 @@ def _encode(values: list[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(texts).encode()).decode().rstrip("=")
 
 
-def _after(model: type[models.Model], names: list[str], cursor: str, descending: bool) -> models.Q:
+def _decode(model: type[models.Model], names: list[str], cursor: str) -> list[Any]:
     try:
         texts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError("a cursor is a list of strings")
-        values = [_value(model, name, text) for name, text in zip(names, texts, strict=True)]
+        return [_value(model, name, text) for name, text in zip(names, texts, strict=True)]
     except (ValueError, binascii.Error, OverflowError, RecursionError, ValidationError) as error:
         raise invalid("cursor must be one that a Link header gave.", "/cursor") from error
-    lookup = "lt" if descending else "gt"
-    beyond = models.Q()
-    for position, name in enumerate(names):
-        same = dict(zip(names[:position], values, strict=False))
-        beyond |= models.Q(**same, **{f"{name}__{lookup}": values[position]})
-    # Implied by the rest, and what lets the database start in the index.
-    return models.Q(**{f"{names[0]}__{lookup}e": values[0]}) & beyond
 
 
 def _value(model: type[models.Model], name: str, text: str) -> datetime | UUID | str:

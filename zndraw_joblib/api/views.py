@@ -19,7 +19,7 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.pagination import page
+from zndraw_joblib.api.pagination import Page, page
 from zndraw_joblib.api.parsing import invalid, read_body, read_idempotency_key
 from zndraw_joblib.api.problems import explain, type_url
 from zndraw_joblib.api.serializers import (
@@ -145,7 +145,7 @@ class JobViewSet(JobLibView, ViewSet):
         """The room's tasks of one job, newest first."""
         self.room(room_id, "read", JobNotFound)
         job = self._job(room_id, full_name, jobs())
-        return task_page(request, tasks().filter(job=job, room_id=room_id))
+        return task_page(request, room_id, job)
 
     @openapi.tasks_submit
     def submit(self, request: Request, room_id: str, full_name: str) -> Response:
@@ -223,7 +223,7 @@ class TaskViewSet(JobLibView, ViewSet):
     def list(self, request: Request, room_id: str) -> Response:
         """The tasks of a room, newest first."""
         self.room(room_id, "read", TaskNotFound)
-        return task_page(request, tasks().filter(room_id=room_id))
+        return task_page(request, room_id)
 
     @openapi.tasks_claim
     def claim(self, request: Request) -> Response:
@@ -514,16 +514,22 @@ def parse_task_id(text: str) -> UUID:
         raise TaskNotFound from error
 
 
-def task_page(request: Request, found: TaskQuerySet) -> Response:
-    """A page of tasks; ``?status=`` filters."""
+def task_page(request: Request, room_id: str, job: Job | None = None) -> Response:
+    """A page of a room's tasks, or of one job's; ``?status=`` filters."""
     status = request.query_params.get("status")
-    if status is not None:
-        if status not in set(TaskStatus):
-            raise invalid(f"status must be one of {', '.join(TaskStatus)}.", "/status")
-        found = found.filter(status=status)
-    keys = found.values_list("created_at", "id", named=True)
-    rows, headers = page(keys, request, "-created_at", "-id")
-    listed = found.listed([row.id for row in rows])
+    if status is not None and status not in set(TaskStatus):
+        raise invalid(f"status must be one of {', '.join(TaskStatus)}.", "/status")
+    asked = Page(Task, request, "-created_at", "-id")
+    if job is None and status is None:
+        before = (asked.after[0], asked.after[1]) if asked.after else None
+        ids = tasks().newest(room_id, asked.limit + 1, before)
+    else:
+        found = tasks().filter(room_id=room_id)
+        found = found if job is None else found.filter(job=job)
+        found = found if status is None else found.filter(status=status)
+        ids = asked.of(found.values_list("pk", flat=True))
+    listed = tasks().listed(ids[: asked.limit])
+    headers = asked.link(listed[-1]) if listed and len(ids) > asked.limit else {}
     # One may have gone on to another status in between.
     documents = [task_document(task) for task in listed if status in {None, task.status}]
     return Response(documents, headers=headers)
