@@ -16,11 +16,10 @@ from zndraw_joblib.clock import Now
 from zndraw_joblib.exceptions import JobNotFound, SchemaConflict, TooManyJobs, WorkerNotFound
 from zndraw_joblib.fields import OrderedJSONField, canonical_json
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus
+from zndraw_joblib.limits import IdempotencyKeyQuerySet, RoomBacklogQuerySet
 from zndraw_joblib.names import MAX_NAME_LENGTH, JobName
 from zndraw_joblib.querysets import (
-    IdempotencyKeyQuerySet,
     JobQuerySet,
-    RoomBacklogQuerySet,
     TaskQuerySet,
     WorkerQuerySet,
 )

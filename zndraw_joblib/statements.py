@@ -184,7 +184,7 @@ def _submit(vendor: str, one: bool) -> str:
         CROSS JOIN {given(dialect, PAYLOADS, one)}
         RETURNING {{columns}}, {{job_full_name}}, (
             SELECT COUNT(*) FROM (
-                SELECT 1 FROM {{task}} WHERE job_id = %(job)s AND status = 'pending'
+                SELECT 1 FROM {{task}} WHERE job_id = {dialect.same_job} AND status = 'pending'
                     AND {dialect.ahead.format(new=given(dialect, PAYLOADS, one))}
                 ORDER BY created_at, id LIMIT {MAX_QUEUE_POSITION - 1}
             ) counted

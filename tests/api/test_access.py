@@ -16,8 +16,8 @@ from django.urls import path as route_to
 from tests.factories import V1, Person, problem
 from tests.sockets import Socket, token
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.lookup import bounded
 from zndraw_joblib.api.urls import urlpatterns
-from zndraw_joblib.api.views import bounded
 from zndraw_joblib.exceptions import PROBLEM_TYPES, WorkerNotFound
 from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.routing import websocket_urlpatterns

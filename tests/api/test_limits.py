@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.throttling import ScopedRateThrottle
 
 from tests.factories import problem
-from zndraw_joblib import querysets, submissions
+from zndraw_joblib import limits, submissions
 from zndraw_joblib.models import Job, RoomBacklog, Task, Worker, WorkerJobLink
 
 pytestmark = pytest.mark.django_db
@@ -139,7 +139,7 @@ def counts(queries, limit):
 
 
 def test_a_long_backlog_is_counted_once_for_many_submits(bob, settings_of, monkeypatch):
-    monkeypatch.setattr(querysets, "EXACT_BACKLOG", 3)
+    monkeypatch.setattr(limits, "EXACT_BACKLOG", 3)
     # A job of this name that is gone costs another attempt.
     monkeypatch.setattr(submissions, "offers", submissions.Offers())
     settings_of(max_pending_per_room=10)

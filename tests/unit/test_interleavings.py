@@ -18,9 +18,10 @@ from tests.factories import problem
 from zndraw_joblib import querysets, statements
 from zndraw_joblib.exceptions import IdempotencyKeyReused
 from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.limits import IdempotencyKeyQuerySet
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink, new_id
 from zndraw_joblib.names import JobName
-from zndraw_joblib.querysets import IdempotencyKeyQuerySet, TaskQuerySet, WorkerQuerySet
+from zndraw_joblib.querysets import TaskQuerySet, WorkerQuerySet
 from zndraw_joblib.statements import Report
 from zndraw_joblib.sweeper import sweep
 
@@ -372,7 +373,7 @@ def test_a_zombies_report_while_the_task_waits_for_its_successor(bob, scene):
 
 def no_memory(monkeypatch):
     """A server that takes a repeated report for a wrong one."""
-    from zndraw_joblib.api.views import TaskViewSet
+    from zndraw_joblib.api.tasks import TaskViewSet
     from zndraw_joblib.exceptions import InvalidTaskTransition
 
     def refuse(self, status, said, task=None):
@@ -424,9 +425,9 @@ def test_a_replayed_submit(alice, scene):
 
 def test_a_replayed_submit_without_the_key(alice, scene, monkeypatch):
     """Control: it is submitted twice."""
-    from zndraw_joblib.api import views
+    from zndraw_joblib.api import jobs
 
-    monkeypatch.setattr(views, "read_idempotency_key", lambda request: None)
+    monkeypatch.setattr(jobs, "read_idempotency_key", lambda request: None)
     assert replayed_submit(alice) == (2, 2)
 
 

@@ -428,15 +428,15 @@ def test_the_server_lives_like_its_model(life):
 
 def test_a_server_that_forgets_the_fence_does_not(life, monkeypatch):
     """Control: the model notices."""
-    from zndraw_joblib.api import views
+    from zndraw_joblib.api import tasks
 
-    parse = views.parse_report
+    parse = tasks.parse_report
 
     def forget(task_id, body):
         status, said = parse(task_id, body)
         return status, said._replace(attempt=None)
 
-    monkeypatch.setattr(views, "parse_report", forget)
+    monkeypatch.setattr(tasks, "parse_report", forget)
     found_is_enough = settings(phases=[Phase.generate], report_multiple_bugs=False)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(life, settings=found_is_enough)

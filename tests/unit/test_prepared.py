@@ -68,6 +68,21 @@ def test_plans_of_single_rows_are_kept(job):
         assert min(kept for (kept,) in cursor.fetchall()) > 0
 
 
+def test_the_plan_of_a_submit_is_kept_for_jobs_with_a_shorter_queue_than_most(job):
+    worker = Worker.objects.get()
+    long, _ = worker.register(JobName("room", "modifiers", "Other"), {}, LEASE)
+    Task.objects.bulk_create(
+        [Task(job=long, room_id="room", created_by="x", payload={}) for _ in range(20_000)]
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE zndraw_joblib_task")
+    for _ in range(12):
+        job.submit("room", {}, "alice")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT generic_plans FROM pg_prepared_statements WHERE name LIKE 'joblib%'")
+        assert cursor.fetchall() == [(7,)]
+
+
 def test_values_come_back_as_they_went(job, ran):
     payload = {"text": 'a "quoted" \\ {brace}, NULL \u00e4\u4e2d', "n": 10**30, "f": 0.1}
     made = Task.objects.submit(

@@ -5,8 +5,11 @@ from __future__ import annotations
 from django.urls import path, re_path
 
 from zndraw_joblib.api.base import UnknownURL
+from zndraw_joblib.api.jobs import JobViewSet
 from zndraw_joblib.api.routes import WaitingRoute
-from zndraw_joblib.api.views import JobViewSet, MeView, ProblemTypeView, TaskViewSet, WorkerViewSet
+from zndraw_joblib.api.tasks import TaskViewSet
+from zndraw_joblib.api.views import MeView, ProblemTypeView
+from zndraw_joblib.api.workers import WorkerViewSet
 
 app_name = "zndraw_joblib"
 
