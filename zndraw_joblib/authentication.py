@@ -12,11 +12,11 @@ from typing import Any
 from cachetools import LRUCache
 from django.contrib.auth import get_user_model
 from django.db.models import Model
-from django.db.models.base import ModelState
 from django.db.models.signals import post_delete, post_save
 from rest_framework.authentication import TokenAuthentication
 from rest_framework.authtoken.models import Token
 
+from zndraw_joblib.rows import stored
 from zndraw_joblib.settings import get_settings
 
 #: Tokens that a process remembers.
@@ -65,11 +65,7 @@ def forget(*tokens: str) -> None:
 
 def _twin(instance: Model) -> Any:
     """An instance with the same values, that knows no related ones yet."""
-    twin = instance.__class__.__new__(instance.__class__)
-    state = ModelState()
-    state.adding, state.db = False, instance._state.db
-    twin.__dict__ = {**instance.__dict__, "_state": state}
-    return twin
+    return stored(type(instance), instance._state.db, dict(instance.__dict__))
 
 
 def _forget_token(instance: Any, **_: Any) -> None:

@@ -103,9 +103,6 @@ class Dialect:
     #: A shared lock on a job's row keeps it from being retired, and submits do not wait for each
     #: other. A foreign key's own lock would not do.
     share: str
-    #: The job of a submit, said so that the plan does not depend on which one it is: PostgreSQL
-    #: would plan anew for each job whose queue it takes for shorter than most.
-    same_job: str
     #: What a statement inserts itself is not ahead of it.
     ahead: str
     json: str
@@ -135,7 +132,6 @@ DIALECTS = {
         lock="FOR UPDATE OF held",
         lock_free="FOR UPDATE OF held SKIP LOCKED",
         share="FOR SHARE",
-        same_job="(SELECT %(job)s::uuid)",
         ahead="TRUE",
         json="::jsonb",
         text=json_dumps,
@@ -160,7 +156,6 @@ DIALECTS = {
         lock="",
         lock_free="",
         share="",
-        same_job="%(job)s",
         ahead="id NOT IN (SELECT id FROM {new})",
         json="",
         text=json.dumps,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
@@ -182,13 +183,12 @@ class TaskQuerySet(models.QuerySet["Task"]):
         Tasks of a list are mostly of few jobs: the head of each queue is read once, where
         `with_queue_position` counts for every task.
         """
-        if not statements.supports(self.db):
-            found = self.read(ids)
-            return [found[task_id] for task_id in ids if task_id in found]
-        rows = statements.rows(self.db, ids) if ids else {}
+        by_statements = statements.supports(self.db)
+        look = partial(statements.rows, self.db) if by_statements else self.read
+        rows = look(ids) if ids else {}
         tasks = [rows[task_id] for task_id in ids if task_id in rows]
         pending = {task.pk: task for task in tasks if task.status == TaskStatus.PENDING}
-        if pending:
+        if by_statements and pending:
             jobs = {task.job_id for task in pending.values()}
             places = statements.positions(self.db, jobs, pending)
             for task_id, task in pending.items():

@@ -172,6 +172,9 @@ def submit(
 @cache
 def _submit(vendor: str, one: bool) -> str:
     dialect = DIALECTS[vendor]
+    # Said so that the plan does not depend on which job it is: PostgreSQL would plan anew for each
+    # whose queue it takes for shorter than most.
+    same_job = f"SELECT {typed(dialect, 'job', {'job': 'uuid'})}"
     return f"""
         INSERT INTO {{task}} (id, job_id, room_id, created_by, payload, status, attempt,
             retries_left, worker_identity)
@@ -184,7 +187,7 @@ def _submit(vendor: str, one: bool) -> str:
         CROSS JOIN {given(dialect, PAYLOADS, one)}
         RETURNING {{columns}}, {{job_full_name}}, (
             SELECT COUNT(*) FROM (
-                SELECT 1 FROM {{task}} WHERE job_id = {dialect.same_job} AND status = 'pending'
+                SELECT 1 FROM {{task}} WHERE job_id = ({same_job}) AND status = 'pending'
                     AND {dialect.ahead.format(new=given(dialect, PAYLOADS, one))}
                 ORDER BY created_at, id LIMIT {MAX_QUEUE_POSITION - 1}
             ) counted
