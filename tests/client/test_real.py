@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections import Counter
 from typing import ClassVar
 
@@ -218,3 +219,13 @@ def test_a_worker_process_finishes_what_runs_on_sigterm(url, root, client):
     statuses = Counter(Task.objects.values_list("status", flat=True))
     assert statuses == {"completed": 2, "pending": 6}
     assert len(ids) == 8
+
+
+def test_a_worker_ends_although_the_signal_does_not_wake_its_main_thread(url, root):
+    environment = {"JOBLIB_URL": url, "JOBLIB_TOKEN": root.token}
+    with process("-m", "tests.deaf", "tests.client.jobs", **environment) as worker:
+        until(lambda: Worker.objects.exists() and Worker.objects.get().links.exists())
+        time.sleep(0.5)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(10) == 0, worker.log.read_text()
+    assert not Worker.objects.exists()

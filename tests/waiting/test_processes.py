@@ -124,6 +124,14 @@ def test_two_sweepers_run_at_once_and_end_cleanly(bob, running, number):
     assert "Traceback" not in logs
 
 
+def test_the_sweeper_ends_although_the_signal_does_not_wake_its_main_thread():
+    command = ("-m", "tests.deaf", "manage", "run_sweeper", "--interval", "60")
+    with process(*command) as sweeper:
+        until(lambda: "sweep requeued" in sweeper.log.read_text())
+        sweeper.send_signal(signal.SIGTERM)
+        assert sweeper.wait(10) == 0
+
+
 def test_the_sweeper_removes_dead_workers_and_retires_their_jobs(bob):
     bob.register()
     Worker.objects.update(last_heartbeat="2020-01-01T00:00:00Z")

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of an error text in UTF-8; the server cuts there too.
 MAX_ERROR_BYTES = 8192
+#: Seconds by which a signal may be noticed late. One that arrives just before the main thread
+#: begins to wait, or in another thread, does not wake it: Python runs handlers between bytecodes.
+SIGNAL_LATENCY = 0.5
 
 Execute = Callable[..., Any]
 
@@ -55,7 +58,8 @@ def serve(manager: JobManager, execute: Execute | None, sources: Sequence[Source
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(SIGNAL_LATENCY)
     if errors:
         raise errors[0]
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import queue
 import signal
 import threading
+import time
 from argparse import ArgumentParser, ArgumentTypeError
+from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -17,6 +20,10 @@ from zndraw_joblib.sweeper import sweep
 
 logger = logging.getLogger(__name__)
 
+#: Seconds by which a signal may be noticed late. One that arrives just before the main thread
+#: begins to wait, or in another thread, does not wake it: Python runs handlers between bytecodes.
+SIGNAL_LATENCY = 0.5
+
 
 def _seconds(text: str) -> float:
     try:
@@ -26,6 +33,18 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= threading.TIMEOUT_MAX:
         raise ArgumentTypeError(f"{text!r} is no positive number of seconds")
     return seconds
+
+
+def _told_within(seconds: float, told: queue.SimpleQueue[int]) -> bool:
+    """Wait to be told to end; whether that came."""
+    end = time.monotonic() + seconds
+    while True:
+        left = end - time.monotonic()
+        with suppress(queue.Empty):
+            told.get(timeout=max(0.0, min(left, SIGNAL_LATENCY)))
+            return True
+        if left <= SIGNAL_LATENCY:
+            return False
 
 
 class Command(BaseCommand):
@@ -56,15 +75,17 @@ class Command(BaseCommand):
             finally:
                 notifications.flush()
             return
-        stop = threading.Event()
+        # A handler may put into this whatever it interrupts; an Event has a lock that may be held.
+        told: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
-        while not stop.is_set():
+            signal.signal(number, lambda number, _: told.put(number))
+        pause = 0.0
+        while not _told_within(pause, told):
             try:
                 logger.info("sweep %s", sweep())
             except (DatabaseError, InterfaceError):
                 logger.exception("sweep failed; trying again at the next pass")
             # A connection that the database dropped is made anew at the next pass.
             close_old_connections()
-            stop.wait(interval or get_settings().sweeper_interval_seconds)
+            pause = interval or get_settings().sweeper_interval_seconds
         notifications.flush()
