@@ -11,12 +11,17 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
+from time import monotonic
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 _MICROSECOND = timedelta(microseconds=1)
+
+#: Seconds after which a connection's plans are made anew. PostgreSQL itself does so when a table
+#: was vacuumed or analyzed, at most once a minute, while a new table's plans are for an empty one.
+PLANS_SECONDS = 2.0
 
 
 def applies(connection: Any) -> bool:
@@ -50,6 +55,7 @@ class Session:
         psycopg = _psycopg()
         self._wait, self._pgconn = connection.wait, connection.pgconn
         self._names: dict[str, bytes] = {}
+        self._planned = monotonic()
         context = connection.cursor()
         # Django's own loader of times is Python, this one is C; both give times in UTC.
         times = psycopg.adapters.types["timestamptz"].oid
@@ -59,6 +65,10 @@ class Session:
 
     def run(self, text: str, params: Mapping[str, Any]) -> list[Any]:
         """Execute a statement, prepared at its first time."""
+        if monotonic() - self._planned > PLANS_SECONDS:
+            self._pgconn.send_query(b"DISCARD PLANS")
+            self._result("COMMAND_OK")
+            self._planned = monotonic()
         sql, order = numbered(text)
         name = self._names.get(text)
         if name is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import UTC, timedelta
 from uuid import UUID
@@ -81,6 +82,33 @@ def test_the_plan_of_a_submit_is_kept_for_jobs_with_a_shorter_queue_than_most(jo
     with connection.cursor() as cursor:
         cursor.execute("SELECT generic_plans FROM pg_prepared_statements WHERE name LIKE 'joblib%'")
         assert cursor.fetchall() == [(7,)]
+
+
+def test_plans_made_while_a_table_was_short_do_not_last(job, monkeypatch):
+    def execute(sql):
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return [row for (row,) in cursor.fetchall()] if cursor.description else []
+
+    def read():
+        text = "SELECT filler FROM growing WHERE id = %(id)s::integer"
+        prepared.run(connection, text, {"id": 1})
+
+    def plan():
+        (name,) = names()
+        return execute(f"EXPLAIN EXECUTE {name}(1)")[0]
+
+    execute("CREATE TEMPORARY TABLE growing (id integer, filler text)")
+    for _ in range(12):
+        read()
+    execute("INSERT INTO growing SELECT number, 'x' FROM generate_series(1, 100000) number")
+    (before,) = re.findall(r"rows=(\d+)", plan())
+    monkeypatch.setattr(prepared, "PLANS_SECONDS", 0)
+    read()
+    (after,) = re.findall(r"rows=(\d+)", plan())
+    # The planner looks at how long a table is, analyzed or not.
+    assert int(after) > 10 * int(before)
+    execute("DROP TABLE growing")
 
 
 def test_values_come_back_as_they_went(job, ran):
