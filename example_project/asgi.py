@@ -24,3 +24,5 @@ application = ProtocolTypeRouter(
 # tenth of a second now and then.
 gc.collect()
 gc.freeze()
+# A request about a hundred tasks makes a few thousand objects, hardly any of them in cycles.
+gc.set_threshold(20_000, 10, 10)

@@ -473,4 +473,5 @@ def update_returning(queryset: models.QuerySet[M], **values: Any) -> list[M]:
     rows = reader(model, using)
     with connections[using].cursor() as cursor:
         cursor.execute(f"{sql} RETURNING {rows.columns}", params)
-        return [rows.instance(row) for row in cursor.fetchall()]
+        made: list[M] = rows.instances(cursor.fetchall())
+        return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +22,7 @@ class Reader:
         self.using = using
         self.names: list[str] = []
         columns: list[str] = []
-        #: The names of fields and what converts their values.
+        #: The names of fields and what converts their values, where they are not null.
         self._converters: list[tuple[str, Callable[[Any], Any]]] = []
         fields: Any = model._meta.concrete_fields
         for field in fields:
@@ -34,11 +34,20 @@ class Reader:
 
     def instance(self, row: Sequence[Any], *extra: str) -> Any:
         """An instance of the row; columns behind the model's are set as the attributes `extra`."""
-        values: dict[str, Any] = dict(zip((*self.names, *extra), row, strict=True))
-        for name, convert in self._converters:
-            if values[name] is not None:
-                values[name] = convert(values[name])
-        return stored(self.model, self.using, values)
+        (made,) = self.instances([row], *extra)
+        return made
+
+    def instances(self, rows: Iterable[Sequence[Any]], *extra: str) -> list[Any]:
+        """An instance of each row, as `instance` makes them."""
+        names, converters = (*self.names, *extra), self._converters
+        model, using, made = self.model, self.using, []
+        for row in rows:
+            values: dict[str, Any] = dict(zip(names, row, strict=True))
+            for name, convert in converters:
+                if values[name] is not None:
+                    values[name] = convert(values[name])
+            made.append(stored(model, using, values))
+        return made
 
 
 def stored(model: type[models.Model], using: str | None, values: dict[str, Any]) -> Any:

@@ -412,5 +412,6 @@ def _run(using: str, text: str, params: Mapping[str, Any]) -> list[Any]:
 
 def _tasks(using: str, text: str, params: Mapping[str, Any], *extra: str) -> list[Task]:
     model: Any = apps.get_model("zndraw_joblib", "Task")
-    read = reader(model, using).instance
-    return [read(row, "job_full_name", *extra) for row in _run(using, text, params)]
+    rows = _run(using, text, params)
+    made: list[Task] = reader(model, using).instances(rows, "job_full_name", *extra)
+    return made

@@ -27,7 +27,7 @@ MAX_KEY_LENGTH = 255
 _KEY = re.compile(r'"(?P<quoted>(?:[ !#-\[\]-~]|\\["\\])*)"|(?P<bare>[!#-+\--~]+)')
 _LARGE = re.compile(rb"[0-9]{19}")
 _EMPTY = {None, "", "0"}
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def invalid(detail: str, pointer: str = "") -> ValidationError:
@@ -135,9 +135,14 @@ def pass_over_body(request: HttpRequest) -> None:
 
 def _depth(body: bytes) -> int:
     """The deepest nesting of brackets outside strings, without recursion."""
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Strings that hold no brackets are two quotes by now, and those are left out at once.
+    brackets = body.translate(None, _NEITHER_BRACKETS_NOR_QUOTES).replace(b'""', b"")
+    if b'"' in brackets:
+        brackets = b"".join(brackets.split(b'"')[::2])
     depth = deepest = 0
-    outside = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]
-    for byte in b"".join(outside).translate(None, _NO_BRACKETS):
+    for byte in brackets:
         if byte in b"[{":
             depth += 1
             deepest = max(deepest, depth)
