@@ -26,7 +26,7 @@ from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.documents import json_text, task_document
+from zndraw_joblib.documents import json_text, task_document, task_documents
 from zndraw_joblib.hub import REREAD_SECONDS, get_hub
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_fault
@@ -236,7 +236,7 @@ class RoomConsumer(NewsConsumer):
         if first or not unseen:
             return []
         rows = tasks().read(unseen).values()
-        return [task_document(task) for task in sorted(rows, key=_ended)]
+        return task_documents(sorted(rows, key=_ended))
 
 
 def _ended(task: Task) -> tuple[Any, UUID]:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db import models, router, transaction
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 from uuid_utils import compat as uuid_utils
 
@@ -286,6 +287,7 @@ class Task(models.Model):
             ),
         ]
         # Each change of a status writes to nearly all of them: no more than are needed.
+        # On PostgreSQL those with a room are for queries that name one, see migration 0006.
         indexes: ClassVar = [
             # A claim probes this one per job: it holds nothing but the backlog.
             models.Index(
@@ -320,11 +322,10 @@ class Task(models.Model):
     def __str__(self) -> str:
         return str(self.id)
 
-    @property
+    @cached_property
     def job_name(self) -> str:
-        """The full name of the job."""
-        # A verb's RETURNING brings it along; reading it from there saves a query.
-        return self.__dict__.get("job_full_name") or self.job.full_name
+        """The full name of the job. A verb's RETURNING brings it along, which saves a query."""
+        return self.job.full_name
 
     @property
     def is_terminal(self) -> bool:

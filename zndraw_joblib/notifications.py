@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from django.dispatch import Signal
 
 from zndraw_joblib import signals
 from zndraw_joblib.models import Task
+from zndraw_joblib.rows import columns
 
 logger = logging.getLogger(__name__)
 
@@ -170,14 +171,14 @@ def announce(how: Signal, tasks: Sequence[Task], **_: Any) -> None:
     # Tasks that changed together are mostly of one room and one job.
     if how is signals.task_finished:
         kind = "task.finished"
-        for room_id, ended in groupby(tasks, attrgetter("room_id")):
+        for room_id, ended in groupby(columns(tasks, "room_id", "id"), itemgetter(0)):
             digest = room_digest(room_id)
-            news[end_group(room_id)] += [f"{digest}/{task.id.hex}" for task in ended]
+            news[end_group(room_id)] += [f"{digest}/{task_id.hex}" for _, task_id in ended]
     elif how is signals.task_submitted or how is signals.task_requeued:
         kind = "work.waits"
-        for job_id, waiting in groupby(tasks, attrgetter("job_id")):
+        for job_id, waiting in groupby(columns(tasks, "job_id", "id"), itemgetter(0)):
             job = job_id.hex
-            news[job_group(job_id)] += [f"{job}/{task.id.hex}" for task in waiting]
+            news[job_group(job_id)] += [f"{job}/{task_id.hex}" for _, task_id in waiting]
     else:
         return
     for group, about in news.items():

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 BATCH = 500
 
 M = TypeVar("M", bound=models.Model)
+S = TypeVar("S", bound="Sequence[Task]")
 
 
 class JobQuerySet(models.QuerySet["Job"]):
@@ -213,14 +214,14 @@ class TaskQuerySet(models.QuerySet["Task"]):
         created_by: str,
         retries: int,
         payloads: Mapping[UUID, dict[str, Any]],
-    ) -> list[Task]:
+    ) -> Sequence[Task]:
         """Accept tasks of a job, by their ids; all of them, or none when the job is gone.
 
         It is gone when it was retired or has another revision by now. Each comes with its
         `queue_position`.
         """
         if statements.supports(self.db):
-            made = statements.submit(
+            made: Sequence[Task] = statements.submit(
                 self.db, (job.pk, job.revision), room_id, created_by, retries, payloads
             )
         else:
@@ -240,7 +241,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
                     for task_id, payload in payloads.items()
                 )
                 made = list(self.filter(pk__in=payloads).readable().order_by("id"))
-        return announce(self.db, made, signals.task_submitted)
+        return self._announce(made, signals.task_submitted)
 
     def claim(self, worker_id: str, identity: str, lease: timedelta) -> Task | None:
         """Grant the worker the oldest pending task among its jobs; None when there is none."""
@@ -248,20 +249,22 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def claim_many(
         self, worker_id: str, identity: str, lease: timedelta, limit: int, start: bool = False
-    ) -> list[Task]:
+    ) -> Sequence[Task]:
         """Grant the worker up to `limit` of the oldest pending tasks among its jobs, oldest first.
 
         The attempt goes up by one and the lease ends `lease` from now. With `start` the tasks run
         at once. It comes back empty only if nobody could be granted anything.
         """
         if statements.supports(self.db):
-            granted = statements.claim(self.db, worker_id, identity, lease, limit, start)
+            granted: Sequence[Task] = statements.claim(
+                self.db, worker_id, identity, lease, limit, start
+            )
             if not granted and limit > 1:
                 granted = statements.claim(self.db, worker_id, identity, lease, 1, start)
         else:
             granted = self._claim_by_orm(worker_id, identity, lease, limit, start)
         sent = (signals.task_claimed, signals.task_started) if start else (signals.task_claimed,)
-        return announce(self.db, granted, *sent)
+        return self._announce(granted, *sent)
 
     def _claim_by_orm(
         self, worker_id: str, identity: str, lease: timedelta, limit: int, start: bool
@@ -287,16 +290,19 @@ class TaskQuerySet(models.QuerySet["Task"]):
             )
             return sorted(granted, key=lambda task: (task.created_at, task.pk))
 
-    def report(self, status: TaskStatus, reports: Sequence[Report], identity: str) -> list[Task]:
+    def report(
+        self, status: TaskStatus, reports: Sequence[Report], identity: str
+    ) -> Sequence[Task]:
         """Move tasks that this identity's workers hold, by what they say of each.
 
         Tasks that moved are returned; one that is in no state to move, was granted to somebody
         else or by another attempt is not among them.
         """
         if statements.supports(self.db):
-            moved = statements.report(self.db, status, reports, identity)
-            return announce(self.db, moved, SIGNALS[status])
-        moved = []
+            return self._announce(
+                statements.report(self.db, status, reports, identity), SIGNALS[status]
+            )
+        moved: list[Task] = []
         for task_id, attempt, error in reports:
             held = self.leased().filter(pk=task_id, worker_identity=identity)
             moved += held.by_attempt(attempt).move(status, error)
@@ -377,13 +383,13 @@ class TaskQuerySet(models.QuerySet["Task"]):
         if not statements.supports(self.db):
             return self._abandon_by_orm(why, worker_id)
         requeued, ended = (
-            statements.abandon(self.db, status, why, BATCH, worker_id)
+            list(statements.abandon(self.db, status, why, BATCH, worker_id))
             for status in (TaskStatus.CLAIMED, TaskStatus.RUNNING)
         )
         retried = [task for task in ended if not task.is_terminal]
         failed = [task for task in ended if task.is_terminal]
-        announce(self.db, requeued + retried, signals.task_requeued)
-        announce(self.db, failed, signals.task_finished)
+        self._announce(requeued + retried, signals.task_requeued)
+        self._announce(failed, signals.task_finished)
         return requeued, retried, failed
 
     def _abandon_by_orm(
@@ -408,10 +414,24 @@ class TaskQuerySet(models.QuerySet["Task"]):
             **values,
         )
 
+    def _announce(self, tasks: S, *sent: Signal) -> S:
+        """Send these signals for each task once the transaction committed; pass the tasks on."""
+
+        def send() -> None:
+            for signal in sent:
+                if signal.has_listeners(self.model):
+                    for task in tasks:
+                        signal.send_robust(self.model, task=task)
+                signals.tasks_changed.send_robust(self.model, how=signal, tasks=tasks)
+
+        if tasks:
+            transaction.on_commit(send, using=self.db, robust=True)
+        return tasks
+
     def _move(self, status: TaskStatus, signal: Signal, **values: Any) -> list[Task]:
         movable = self.filter(status__in=sources(status))
         moved = update_returning(movable, status=status, **values)
-        return announce(self.db, moved, signal)
+        return self._announce(moved, signal)
 
 
 #: What is sent of a report.
@@ -421,22 +441,6 @@ SIGNALS = {
     TaskStatus.FAILED: signals.task_finished,
     TaskStatus.CANCELLED: signals.task_finished,
 }
-
-
-def announce(using: str, tasks: list[Task], *sent: Signal) -> list[Task]:
-    """Send these signals for each task once the transaction committed; pass the tasks on."""
-
-    def send() -> None:
-        sender = type(tasks[0])
-        for signal in sent:
-            if signal.has_listeners(sender):
-                for task in tasks:
-                    signal.send_robust(sender, task=task)
-            signals.tasks_changed.send_robust(sender, how=signal, tasks=tasks)
-
-    if tasks:
-        transaction.on_commit(send, using=using, robust=True)
-    return tasks
 
 
 def locked_batch(queryset: models.QuerySet[M], *, wait: bool = False) -> models.QuerySet[M]:
@@ -473,5 +477,4 @@ def update_returning(queryset: models.QuerySet[M], **values: Any) -> list[M]:
     rows = reader(model, using)
     with connections[using].cursor() as cursor:
         cursor.execute(f"{sql} RETURNING {rows.columns}", params)
-        made: list[M] = rows.instances(cursor.fetchall())
-        return made
+        return [rows.instance(row) for row in cursor.fetchall()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from operator import attrgetter
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
@@ -30,7 +30,7 @@ from zndraw_joblib.dialects import (
     typed,
 )
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus, sources
-from zndraw_joblib.rows import reader
+from zndraw_joblib.rows import Reader, Rows, reader
 
 if TYPE_CHECKING:
     from zndraw_joblib.models import Task
@@ -69,7 +69,7 @@ def supports(using: str) -> bool:
 
 def claim(
     using: str, worker_id: str, identity: str, lease: timedelta, limit: int, start: bool
-) -> list[Task]:
+) -> Rows[Task]:
     """Grant the worker up to `limit` of the oldest pending tasks of its jobs.
 
     With `start` they run at once. On PostgreSQL a claim of several may come back empty while
@@ -81,8 +81,8 @@ def claim(
         "lease": _dialect(using).lease(lease),
         "limit": limit,
     }
-    granted = _tasks(using, _claim(connections[using].vendor, limit == 1, start), params)
-    return sorted(granted, key=attrgetter("created_at", "id"))
+    text = _claim(connections[using].vendor, limit == 1, start)
+    return _tasks(using, text, params, by=("created_at", "id"))
 
 
 @cache
@@ -98,7 +98,7 @@ def _claim(vendor: str, one: bool, start: bool) -> str:
         RETURNING {{columns}}, {{job_full_name}}"""
 
 
-def report(using: str, status: TaskStatus, reports: Sequence[Report], identity: str) -> list[Task]:
+def report(using: str, status: TaskStatus, reports: Sequence[Report], identity: str) -> Rows[Task]:
     """Move those tasks that this identity's workers hold by these attempts."""
     dialect = _dialect(using)
     params = {"identity": identity, **rows_of(dialect, REPORTS, reports)}
@@ -146,7 +146,7 @@ def submit(
     created_by: str,
     retries: int,
     payloads: Mapping[UUID, Any],
-) -> list[Task]:
+) -> Rows[Task]:
     """Accept tasks of a job, unless it was retired or its revision is another one by now.
 
     `payloads` are by the ids of the new tasks, in their order.
@@ -161,12 +161,14 @@ def submit(
         "retries": retries,
         **rows_of(dialect, PAYLOADS, [(key, dialect.text(it)) for key, it in payloads.items()]),
     }
-    made = _tasks(using, _submit(connections[using].vendor, len(payloads) == 1), params, "ahead")
-    made.sort(key=attrgetter("id"))
-    for number, task in enumerate(made, 1):
-        position = task.__dict__.pop("ahead") + number
-        task.queue_position = min(position, MAX_QUEUE_POSITION)
-    return made
+    rows = _run(using, _submit(connections[using].vendor, len(payloads) == 1), params)
+    task = _reader(using)
+    rows.sort(key=itemgetter(task.names.index("id")))
+    placed = [
+        (*row, min(ahead + number, MAX_QUEUE_POSITION))
+        for number, (*row, ahead) in enumerate(rows, 1)
+    ]
+    return Rows(task, placed, "job_name", "queue_position")
 
 
 @cache
@@ -196,7 +198,7 @@ def _submit(vendor: str, one: bool) -> str:
 
 def abandon(
     using: str, status: TaskStatus, why: str, limit: int, worker_id: str | None = None
-) -> list[Task]:
+) -> Rows[Task]:
     """Take up to `limit` claimed or running tasks from workers that will not end them.
 
     Those whose lease is over, passing over rows that somebody else is about to change; with
@@ -410,8 +412,14 @@ def _run(using: str, text: str, params: Mapping[str, Any]) -> list[Any]:
         return rows
 
 
-def _tasks(using: str, text: str, params: Mapping[str, Any], *extra: str) -> list[Task]:
-    model: Any = apps.get_model("zndraw_joblib", "Task")
-    rows = _run(using, text, params)
-    made: list[Task] = reader(model, using).instances(rows, "job_full_name", *extra)
-    return made
+def _tasks(
+    using: str, text: str, params: Mapping[str, Any], *extra: str, by: Sequence[str] = ()
+) -> Rows[Task]:
+    rows, task = _run(using, text, params), _reader(using)
+    if by:
+        rows.sort(key=itemgetter(*map(task.names.index, by)))
+    return Rows(task, rows, "job_name", *extra)
+
+
+def _reader(using: str) -> Reader:
+    return reader(apps.get_model("zndraw_joblib", "Task"), using)

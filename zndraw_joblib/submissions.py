@@ -98,7 +98,7 @@ def submit(
     payloads: Sequence[dict[str, Any]],
     identity: str,
     key: tuple[str, str] | None = None,
-) -> list[Task]:
+) -> Sequence[Task]:
     """Accept tasks, all or none, or find those that this key made; in the payloads' order.
 
     `key` is an `Idempotency-Key` and what the request was, as text.
@@ -165,7 +165,7 @@ def _accept(
     ids: Sequence[UUID],
     payloads: Sequence[dict[str, Any]],
     limit: int | None = None,
-) -> list[Task]:
+) -> Sequence[Task]:
     """The tasks; none when the job is no longer what the payloads were checked against."""
     if refusal or offer is None:
         raise refusal or JobNotFound()

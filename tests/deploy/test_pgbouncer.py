@@ -252,10 +252,13 @@ def test_the_admin_works(root, url):
 # -- what transaction mode asks for
 
 
-def test_statements_time_out(pooled):
+def test_startup_options_are_set_by_pgbouncer(pooled):
+    options = example.database("postgres://x/y")["OPTIONS"]["options"]
+    wanted = dict(re.findall(r"-c (\w+)=(\S+)", options))
+    assert len(wanted) == 4
     with psycopg.connect(pooled, autocommit=True) as link:
-        assert link.execute("SHOW statement_timeout").fetchone() == ("30s",)
-        assert link.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("10s",)
+        for name, value in wanted.items():
+            assert link.execute(f"SHOW {name}").fetchone() == (value,)
 
 
 def test_the_settings_for_a_transaction_pool(monkeypatch):

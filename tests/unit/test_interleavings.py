@@ -101,7 +101,7 @@ def no_fence(monkeypatch):
         ids = list(self.values_list("pk", flat=True))
         everything = self.model._base_manager.filter(pk__in=ids)
         moved = querysets.update_returning(everything, status=status, **values)
-        return querysets.announce(self.db, moved, signal)
+        return self._announce(moved, signal)
 
     def report(self, status, reports, identity):
         return [

@@ -17,7 +17,7 @@ from zndraw_joblib.api.lookup import bounded, jobs, task_page, task_path, worker
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.parsing import invalid, read_body, read_idempotency_key
 from zndraw_joblib.api.serializers import RegistrationBody, SubmissionBody
-from zndraw_joblib.documents import job_document, job_summary, task_document
+from zndraw_joblib.documents import job_document, job_summary, task_documents
 from zndraw_joblib.exceptions import (
     FieldError,
     InvalidCategory,
@@ -104,11 +104,12 @@ class JobViewSet(JobLibView, ViewSet):
             return self._submit_many(room_id, name, self.bodies(SubmissionBody, body))
         payload = self.body(SubmissionBody).get("payload", {})
         try:
-            (task,) = self._submit(room_id, name, [payload], payload)
+            made = self._submit(room_id, name, [payload], payload)
         except InvalidPayload as refusal:
             faults = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
             raise InvalidPayload(errors=faults) from refusal
-        return accepted(task_document(task), task_path(task.pk))
+        (document,) = task_documents(made)
+        return accepted(document, task_path(document["id"]))
 
     def _submit_many(
         self, room_id: str, name: JobName, bodies: Sequence[dict[str, Any]]
@@ -116,7 +117,7 @@ class JobViewSet(JobLibView, ViewSet):
         payloads = [body.get("payload", {}) for body in bodies]
         made = self._submit(room_id, name, payloads, payloads)
         where = reverse("zndraw_joblib:job-tasks", args=[room_id, str(name)])
-        return accepted([task_document(task) for task in made], where)
+        return accepted(task_documents(made), where)
 
     def _submit(
         self, room_id: str, name: JobName, payloads: Sequence[dict[str, Any]], request: Any

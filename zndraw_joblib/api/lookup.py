@@ -14,7 +14,7 @@ from rest_framework.response import Response
 
 from zndraw_joblib.api.pagination import Page
 from zndraw_joblib.api.parsing import invalid
-from zndraw_joblib.documents import task_document
+from zndraw_joblib.documents import task_documents
 from zndraw_joblib.exceptions import TaskNotFound, WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Job, Task, Worker
@@ -88,5 +88,5 @@ def task_page(request: Request, room_id: str, job: Job | None = None) -> Respons
     listed = tasks().listed(ids[: asked.limit])
     headers = asked.link(listed[-1]) if listed and len(ids) > asked.limit else {}
     # One may have gone on to another status in between.
-    documents = [task_document(task) for task in listed if status in {None, task.status}]
+    documents = task_documents([task for task in listed if status in {None, task.status}])
     return Response(documents, headers=headers)

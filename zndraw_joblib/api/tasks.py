@@ -19,7 +19,7 @@ from zndraw_joblib.api.parsing import invalid, read_body
 from zndraw_joblib.api.problems import type_url
 from zndraw_joblib.api.serializers import ClaimBody, ListedReportBody, ReportBody
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
-from zndraw_joblib.documents import task_document
+from zndraw_joblib.documents import task_document, task_documents
 from zndraw_joblib.exceptions import (
     Forbidden,
     InvalidTaskTransition,
@@ -61,7 +61,7 @@ class TaskViewSet(JobLibView, ViewSet):
         granted = tasks().claim_many(
             worker_id, identity, settings.lease, limit or 1, body.get("start", False)
         )
-        documents = [task_document(task) for task in granted]
+        documents = task_documents(granted)
         answer: dict[str, Any] = {"task": documents[0] if documents else None}
         response = Response(answer if limit is None else answer | {"tasks": documents})
         if not granted:
@@ -99,8 +99,8 @@ class TaskViewSet(JobLibView, ViewSet):
         status, said = parse_report(parse_task_id(task_id), body)
         # Nearly every report is the worker's own, and needs no look at the task first.
         moved = tasks().report(status, [said], self.caller.identity)
-        task = moved[0] if moved else self._report_otherwise(status, said)
-        return Response(task_document(task))
+        (document,) = task_documents(moved or [self._report_otherwise(status, said)])
+        return Response(document)
 
     @openapi.tasks_report_many
     def report_many(self, request: Request) -> Response:
@@ -113,25 +113,23 @@ class TaskViewSet(JobLibView, ViewSet):
         by_status = defaultdict(list)
         for status, said in wave:
             by_status[status].append(said)
-        done: dict[UUID, Task] = {}
+        done: dict[UUID, dict[str, Any]] = {}
         for status, reports in by_status.items():
-            moved = tasks().report(status, reports, self.caller.identity)
-            done.update((task.pk, task) for task in moved)
+            moved = task_documents(tasks().report(status, reports, self.caller.identity))
+            done.update((document["id"], document) for document in moved)
         left = [said.task_id for _, said in wave if said.task_id not in done]
         known = tasks().read(left) if left else {}
         for status, said in wave:
             result: dict[str, Any] = {"id": said.task_id, "status": 200}
             try:
-                task = done.get(said.task_id) or self._report_otherwise(
-                    status, said, known.get(said.task_id)
+                result["task"] = done.get(said.task_id) or task_document(
+                    self._report_otherwise(status, said, known.get(said.task_id))
                 )
             except ProblemException as problem:
                 result["status"] = problem.status
                 result["problem"] = problem.document(
                     type_url(type(problem)), task_path(said.task_id)
                 )
-            else:
-                result["task"] = task_document(task)
             yield result
 
     def _report_otherwise(
