@@ -19,9 +19,11 @@ from weakref import WeakKeyDictionary
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 _MICROSECOND = timedelta(microseconds=1)
 
-#: Seconds after which a connection's plans are made anew. PostgreSQL itself does so when a table
-#: was vacuumed or analyzed, at most once a minute, while a new table's plans are for an empty one.
+#: Seconds after which a connection's plans are made anew for the first time; then after twice as
+#: long, and so on up to the longest. PostgreSQL itself makes them anew when a table was vacuumed or
+#: analyzed, which may take it a minute, while a new table's plans are for an empty one.
 PLANS_SECONDS = 2.0
+LONGEST_PLANS_SECONDS = 60.0
 
 
 def applies(connection: Any) -> bool:
@@ -55,7 +57,7 @@ class Session:
         psycopg = _psycopg()
         self._wait, self._pgconn = connection.wait, connection.pgconn
         self._names: dict[str, bytes] = {}
-        self._planned = monotonic()
+        self._planned, self._plans_seconds = monotonic(), PLANS_SECONDS
         context = connection.cursor()
         # Django's own loader of times is Python, this one is C; both give times in UTC.
         times = psycopg.adapters.types["timestamptz"].oid
@@ -65,10 +67,11 @@ class Session:
 
     def run(self, text: str, params: Mapping[str, Any]) -> list[Any]:
         """Execute a statement, prepared at its first time."""
-        if monotonic() - self._planned > PLANS_SECONDS:
+        if monotonic() - self._planned > self._plans_seconds:
             self._pgconn.send_query(b"DISCARD PLANS")
             self._result("COMMAND_OK")
             self._planned = monotonic()
+            self._plans_seconds = min(2 * self._plans_seconds, LONGEST_PLANS_SECONDS)
         sql, order = numbered(text)
         name = self._names.get(text)
         if name is None:
