@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from channels.layers import get_channel_layer
@@ -20,10 +20,13 @@ from django.db import connections, router
 from django.db.models import Exists, OuterRef
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
-from zndraw_joblib.models import Job, Task
+from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.notifications import end_group, job_group, publisher
 
 logger = logging.getLogger(__name__)
+
+Wish = TypeVar("Wish")
+Found = TypeVar("Found")
 
 REREAD_SECONDS = 5.0
 #: Requests that look at the database at a time before they wait.
@@ -32,13 +35,46 @@ MAX_LOOKING = 8
 CHUNK = 1000
 
 
-@dataclass(eq=False)
-class Reading:
-    """Somebody whose wait is over and who wants to know how the task stands."""
+class Readings(Generic[Wish, Found]):
+    """Whatever is wanted while a read is under way is answered by the next one, all at once."""
 
-    task_id: UUID
-    sees: Callable[[Task], bool]
-    task: asyncio.Future[Task | None]
+    def __init__(self, executor: Executor, read: Callable[[list[Wish]], Sequence[Found]]) -> None:
+        self._executor = executor
+        self._read = read
+        self._wanted: list[tuple[Wish, asyncio.Future[Found]]] = []
+        self._reader: asyncio.Task[None] | None = None
+
+    async def read(self, wish: Wish) -> Found:
+        """What the database holds of it by now.
+
+        Raises
+        ------
+        DatabaseError, InterfaceError
+            It could not be read.
+        """
+        found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        self._wanted.append((wish, found))
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read_all())
+        return await found
+
+    async def _read_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._wanted:
+            batch, self._wanted = self._wanted[:CHUNK], self._wanted[CHUNK:]
+            try:
+                wishes = [wish for wish, _ in batch]
+                results = await loop.run_in_executor(self._executor, self._read, wishes)
+            except Exception as error:
+                logger.exception("could not read for %d whose wait ended", len(batch))
+                for _, found in batch:
+                    if not found.done():
+                        found.set_exception(error)
+            else:
+                for (_, found), result in zip(batch, results, strict=True):
+                    if not found.done():
+                        found.set_result(result)
+        self._reader = None
 
 
 @dataclass(eq=False)
@@ -68,12 +104,12 @@ class Hub:
         self._joined: set[str] = set()
         self._joining: dict[str, asyncio.Task[None]] = {}
         self._unread_waits = asyncio.Event()
-        self._readings: list[Reading] = []
-        self._reader: asyncio.Task[None] | None = None
         #: Who is about to wait looks at the database first, so many at a time.
         self.looking = asyncio.Semaphore(MAX_LOOKING)
         # One thread and one connection for all waiters, and only while it reads.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="joblib-reread")
+        self._tasks_read = Readings(self._executor, read_tasks)
+        self._workers_read = Readings(self._executor, read_workers)
         loop = asyncio.get_running_loop()
         publisher.attach(loop)
         self._tasks = [loop.create_task(self._reread_forever())]
@@ -102,47 +138,32 @@ class Hub:
     async def read(self, task_id: UUID, sees: Callable[[Task], bool]) -> Task | None:
         """The task as it is now; None when it is gone or `sees` says no, called in a thread.
 
-        All who ask while a read is under way are answered by the next one, with one query.
-
         Raises
         ------
         DatabaseError, InterfaceError
             It could not be read.
         """
-        reading = Reading(task_id, sees, asyncio.get_running_loop().create_future())
-        self._readings.append(reading)
-        if self._reader is None:
-            self._reader = asyncio.create_task(self._read_all())
-        return await reading.task
+        return await self._tasks_read.read((task_id, sees))
 
-    async def _read_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._readings:
-            batch, self._readings = self._readings[:CHUNK], self._readings[CHUNK:]
-            try:
-                tasks = await loop.run_in_executor(self._executor, read_tasks, batch)
-            except Exception as error:
-                logger.exception("could not read %d tasks", len(batch))
-                for reading in batch:
-                    if not reading.task.done():
-                        reading.task.set_exception(error)
-            else:
-                for reading, task in zip(batch, tasks, strict=True):
-                    if not reading.task.done():
-                        reading.task.set_result(task)
-        self._reader = None
+    async def may_be_granted(self, worker_id: str) -> bool:
+        """Whether another claim of this worker may be answered otherwise than with nothing.
+
+        Errors as in `read`.
+        """
+        return await self._workers_read.read(worker_id)
 
     async def wait_for_work(
         self,
         jobs: Iterable[UUID],
         deadline: float,
         attempt: Callable[[], Coroutine[Any, Any, Collection[str] | None]],
-    ) -> None:
+    ) -> bool:
         """Call `attempt` when there may be work, until it is done or the `deadline` comes.
 
-        That is a time of the loop's clock. `attempt` answers the hex ids of the tasks that it
-        claimed, or None to go on. Of all claimers on this loop one is woken for each task that
-        waits. Whoever was woken for a task and took another, or left, passes the news on.
+        Says whether it is done. The deadline is a time of the loop's clock. `attempt` answers the
+        hex ids of the tasks that it claimed, or None to go on. Of all claimers on this loop one is
+        woken for each task that waits. Whoever was woken for a task and took another, or left,
+        passes the news on.
         """
         claimer = Claimer(tuple(jobs))
         owed: set[tuple[UUID, str | None]] = set()
@@ -158,14 +179,14 @@ class Hub:
                     async with asyncio.timeout_at(deadline):
                         await claimer.woken.wait()
                 except TimeoutError:
-                    return
+                    return False
                 owed, claimer.owed = claimer.owed, set()
                 claimer.woken.clear()
                 # In line again before it looks: news that comes meanwhile must find it.
                 self._enlist(claimer)
                 taken = await attempt()
                 if taken is not None:
-                    return
+                    return True
                 # Nothing there: what it was woken for has gone to others.
                 owed.clear()
         finally:
@@ -288,7 +309,7 @@ class Hub:
                 self._wake(job, None)
 
 
-def read_state(ids: list[UUID], jobs: list[UUID]) -> tuple[set[UUID], list[UUID]]:
+def read_state(ids: list[UUID], jobs: list[UUID]) -> tuple[set[UUID], set[UUID]]:
     """Which of these tasks ended or are gone, and which of these jobs have pending tasks."""
     try:
         tasks = Task.objects.using(router.db_for_write(Task))
@@ -297,21 +318,47 @@ def read_state(ids: list[UUID], jobs: list[UUID]) -> tuple[set[UUID], list[UUID]
             unfinished = tasks.filter(pk__in=ids[start : start + CHUNK])
             unfinished = unfinished.exclude(status__in=TERMINAL_STATUSES)
             ended.difference_update(unfinished.values_list("pk", flat=True))
-        pending = tasks.filter(job=OuterRef("pk"), status=TaskStatus.PENDING)
-        with_work = Job.objects.using(tasks.db).filter(Exists(pending), pk__in=jobs)
-        return ended, list(with_work.values_list("pk", flat=True)) if jobs else []
+        return ended, with_work(jobs)
     finally:
         release_connections()
 
 
-def read_tasks(batch: list[Reading]) -> list[Task | None]:
-    """The tasks that these readings ask for, in their order."""
+def with_work(jobs: Sequence[UUID]) -> set[UUID]:
+    """Those of these jobs that have pending tasks."""
+    live = Job.objects.using(router.db_for_write(Task))
+    waiting = live.filter(
+        Exists(Task.objects.filter(job=OuterRef("pk"), status=TaskStatus.PENDING))
+    )
+    found: set[UUID] = set()
+    for start in range(0, len(jobs), CHUNK):
+        some = waiting.filter(pk__in=jobs[start : start + CHUNK])
+        found.update(some.values_list("pk", flat=True))
+    return found
+
+
+def read_tasks(wishes: list[tuple[UUID, Callable[[Task], bool]]]) -> list[Task | None]:
+    """The task with each of these ids, where it is there and the caller sees it."""
     try:
         tasks = Task.objects.using(router.db_for_write(Task))
-        found = tasks.read({reading.task_id for reading in batch})
+        found = tasks.read({task_id for task_id, _ in wishes})
         return [
-            task if (task := found.get(reading.task_id)) and reading.sees(task) else None
-            for reading in batch
+            task if (task := found.get(task_id)) and sees(task) else None
+            for task_id, sees in wishes
+        ]
+    finally:
+        release_connections()
+
+
+def read_workers(ids: list[str]) -> list[bool]:
+    """Whether each of these workers is gone, or one of its jobs has pending tasks."""
+    try:
+        known = Worker.objects.using(router.db_for_write(Task)).filter(pk__in=set(ids))
+        offered: dict[str, set[UUID | None]] = {}
+        for worker_id, job in known.values_list("pk", "links__job"):
+            offered.setdefault(worker_id, set()).add(job)
+        busy = with_work([*{job for jobs in offered.values() for job in jobs if job}])
+        return [
+            worker_id not in offered or not offered[worker_id].isdisjoint(busy) for worker_id in ids
         ]
     finally:
         release_connections()

@@ -21,6 +21,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
+from zndraw_joblib.api.lookup import tasks
 from zndraw_joblib.documents import task_document
 from zndraw_joblib.hub import get_hub, release_connections
 from zndraw_joblib.models import Task
@@ -34,6 +35,8 @@ Run = Callable[[], Awaitable[HttpResponseBase]]
 
 #: Share of its time by which a wait may end early.
 MAX_EARLY = 0.25
+#: Seconds after its time that a claim may take to look once more.
+MAX_LATE = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,9 @@ class UntilEnd:
 
 @dataclass(frozen=True)
 class UntilWork:
-    """The answer changes when there is work for one of these jobs."""
+    """The answer changes when there is work for one of these jobs of a worker."""
 
+    worker_id: str
     jobs: tuple[UUID, ...]
 
 
@@ -81,7 +85,13 @@ def waits(view: View) -> Callable[..., Any]:
 
         async def run() -> HttpResponseBase:
             look = on_the_lane or _run
-            response: HttpResponseBase = await look(view, request, *args, **kwargs)
+            running = asyncio.ensure_future(look(view, request, *args, **kwargs))
+            try:
+                response: HttpResponseBase = await asyncio.shield(running)
+            except asyncio.CancelledError:
+                # The client left while the database was asked: what it got goes back at once.
+                running.add_done_callback(_give_back)
+                raise
             return response
 
         wait = granted_wait(request.META.get("HTTP_PREFER"))
@@ -104,8 +114,8 @@ def waits(view: View) -> Callable[..., Any]:
         match getattr(response, "waits_for", None):
             case UntilEnd() as until if wait:
                 response = await _until_end(run, response, until, deadline)
-            case UntilWork(jobs) if wait:
-                response = await _claim(run, response, jobs, deadline)
+            case UntilWork() as until if wait:
+                response = await _claim(run, response, until, deadline)
         if response.status_code < 400:
             response["Preference-Applied"] = f"wait={wait}"
         return response
@@ -128,25 +138,33 @@ async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) 
     return response  # type: ignore[no-any-return]
 
 
-async def _claim(
-    run: Run, response: Any, jobs: tuple[UUID, ...], deadline: float
-) -> HttpResponseBase:
+async def _claim(run: Run, response: Any, until: UntilWork, deadline: float) -> HttpResponseBase:
     async def attempt() -> list[str] | None:
         nonlocal response
-        running = asyncio.ensure_future(run())
-        try:
-            response = await asyncio.shield(running)
-        except asyncio.CancelledError:
-            # The client left while the database was asked: what it got goes back at once.
-            running.add_done_callback(_give_back)
-            raise
+        response = await run()
         # An error ends the wait like a task does.
         taken = [task["id"].hex for task in _claimed(response)]
         return taken if taken or response.status_code >= 400 else None
 
-    await get_hub().wait_for_work(jobs, deadline, attempt)
+    if not await get_hub().wait_for_work(until.jobs, deadline, attempt):
+        # As the task of a wait is: the news may have been lost, the worker deleted or registered.
+        try:
+            async with asyncio.timeout_at(deadline + MAX_LATE):
+                if await _may_be_granted(until.worker_id):
+                    await attempt()
+        except TimeoutError:
+            # Whatever else this request needs a thread for must not stand behind that look.
+            _release_thread()
     result: HttpResponseBase = response
     return result
+
+
+async def _may_be_granted(worker_id: str) -> bool:
+    try:
+        return await get_hub().may_be_granted(worker_id)
+    except Exception:
+        # The view says what is wrong; the hub has logged it.
+        return True
 
 
 def _claimed(response: HttpResponseBase) -> list[dict[str, Any]]:
@@ -162,10 +180,20 @@ def _give_back(running: asyncio.Future[HttpResponseBase]) -> None:
         return
     if claimed := _claimed(running.result()):
         grants = [(task["id"], task["attempt"]) for task in claimed]
-        giving = sync_to_async(Task.objects.granted(grants).requeue, thread_sensitive=False)()
+        giving = sync_to_async(_requeue, thread_sensitive=False)(grants)
         pending = asyncio.ensure_future(giving)
         _giving_back.add(pending)
         pending.add_done_callback(_giving_back.discard)
+
+
+def _requeue(grants: list[tuple[UUID, int]]) -> None:
+    try:
+        tasks().granted(grants).requeue()
+    except Exception:
+        ids = ", ".join(str(task_id) for task_id, _ in grants)
+        logger.exception("could not give back %s; left for the sweeper", ids)
+    finally:
+        release_connections()
 
 
 _giving_back: set[asyncio.Future[Any]] = set()

@@ -1,0 +1,182 @@
+"""Claims that wait: what they are answered at their deadline, and what leavers give back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
+from django.core.asgi import get_asgi_application
+from django.db import OperationalError
+from django.test import AsyncClient
+
+from tests.factories import V1, problem
+from zndraw_joblib import hub as hubs, notifications
+from zndraw_joblib.asgi import ApiLane
+from zndraw_joblib.models import Task, Worker
+from zndraw_joblib.querysets import TaskQuerySet
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+async def claiming(person, wait, **body):
+    return await AsyncClient().post(
+        f"{V1}/tasks/claim",
+        body,
+        content_type="application/json",
+        headers={"authorization": f"Token {person.token}", "prefer": f"wait={wait}"},
+    )
+
+
+async def while_it_waits(change, *args):
+    while not hubs.get_hub()._idle:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    return await sync_to_async(change)(*args)
+
+
+@pytest.fixture
+def no_news(monkeypatch):
+    """Neither a message nor a re-read comes."""
+    monkeypatch.setattr(hubs, "REREAD_SECONDS", 60)
+    monkeypatch.setattr(notifications.publisher, "publish", lambda *args: None)
+
+
+@pytest.mark.usefixtures("no_news")
+async def test_without_news_the_deadline_finds_what_waits(bob):
+    await sync_to_async(bob.register)()
+    answer, submitted = await asyncio.gather(claiming(bob, 1), while_it_waits(bob.submit))
+    assert answer.json()["task"]["id"] == submitted.json()["id"]
+    assert answer["Preference-Applied"] == "wait=1"
+
+
+async def test_a_job_that_was_registered_meanwhile_counts_at_the_deadline(bob):
+    def register_and_submit():
+        bob.register(name="Second")
+        return bob.submit(job="open:modifiers:Second")
+
+    await sync_to_async(bob.register)()
+    answer, submitted = await asyncio.gather(claiming(bob, 1), while_it_waits(register_and_submit))
+    assert answer.json()["task"]["id"] == submitted.json()["id"]
+
+
+async def test_a_worker_that_was_deleted_meanwhile_is_not_found(bob):
+    worker = await sync_to_async(bob.worker)()
+    await sync_to_async(bob.register)(worker_id=worker)
+    answer, _ = await asyncio.gather(
+        claiming(bob, 1, worker_id=worker), while_it_waits(Worker.objects.all().delete)
+    )
+    problem(answer, "worker-not-found", 404)
+    assert "Preference-Applied" not in answer
+
+
+async def test_a_default_worker_that_was_deleted_meanwhile_is_granted_nothing(bob):
+    await sync_to_async(bob.register)()
+    answer, _ = await asyncio.gather(claiming(bob, 1), while_it_waits(Worker.objects.all().delete))
+    assert answer.json() == {"task": None}
+
+
+async def test_when_the_last_look_fails_the_view_answers(bob, monkeypatch):
+    def fail(ids):
+        raise OperationalError("away")
+
+    monkeypatch.setattr(hubs, "read_workers", fail)
+    await sync_to_async(bob.register)()
+    assert (await claiming(bob, 1)).json() == {"task": None}
+
+
+async def test_all_whose_wait_ends_are_looked_up_with_few_queries(bob, monkeypatch):
+    read, sizes, tried = hubs.read_workers, [], []
+    claim = TaskQuerySet.claim_many
+
+    def count(ids):
+        sizes.append(len(ids))
+        return read(ids)
+
+    def count_claims(self, *args):
+        tried.append(1)
+        return claim(self, *args)
+
+    monkeypatch.setattr(hubs, "read_workers", count)
+    monkeypatch.setattr(TaskQuerySet, "claim_many", count_claims)
+    await sync_to_async(bob.register)()
+    answers = await asyncio.gather(*(claiming(bob, 2) for _ in range(30)))
+    assert [answer.json() for answer in answers] == [{"task": None}] * 30
+    assert sum(sizes) == 30
+    assert len(sizes) < 30
+    # Nobody claims where nothing waits; the first looks are these.
+    assert len(tried) == 30
+
+
+@pytest.fixture
+def held_claims(monkeypatch):
+    """Claims, by their number, that are held until an event is set."""
+    claim, calls = TaskQuerySet.claim_many, []
+    held: dict[int, threading.Event] = {}
+
+    def hold(self, *args):
+        calls.append(1)
+        if len(calls) in held:
+            held[len(calls)].wait(10)
+        return claim(self, *args)
+
+    monkeypatch.setattr(TaskQuerySet, "claim_many", hold)
+    return held, calls
+
+
+async def given_back():
+    for _ in range(500):
+        task = await Task.objects.aget()
+        if (task.attempt, task.status, task.worker_id) == (1, "pending", None):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+@pytest.mark.parametrize("start", [True, False])
+async def test_who_leaves_during_the_first_look_gives_back_what_it_got(bob, held_claims, start):
+    held, calls = held_claims
+    held[1] = threading.Event()
+    await sync_to_async(bob.register)()
+    await sync_to_async(bob.submit)()
+    leaving = asyncio.create_task(claiming(bob, 20, start=start))
+    while not calls:
+        await asyncio.sleep(0.01)
+    leaving.cancel()
+    await asyncio.sleep(0.1)
+    held[1].set()
+    assert await given_back()
+
+
+@pytest.mark.usefixtures("no_news")
+@pytest.mark.parametrize("on_the_lane", [True, False])
+async def test_a_last_look_that_takes_long_is_not_waited_for(bob, held_claims, on_the_lane):
+    held, _ = held_claims
+    held[2] = threading.Event()
+    await sync_to_async(bob.register)()
+    django = get_asgi_application()
+    request = {
+        "type": "http",
+        "method": "POST",
+        "path": f"{V1}/tasks/claim",
+        "query_string": b"",
+        "headers": [
+            (b"host", b"testserver"),
+            (b"prefer", b"wait=1"),
+            (b"authorization", f"Token {bob.token}".encode()),
+        ],
+    }
+    talk = ApplicationCommunicator(ApiLane(django) if on_the_lane else django, request)
+    await talk.send_input({"type": "http.request", "body": b""})
+    await while_it_waits(bob.submit)
+    try:
+        # Nothing of the held claim is awaited, which ends when the event is set.
+        start = await talk.receive_output(5)
+        body = await talk.receive_output(5)
+        assert (start["status"], json.loads(body["body"])) == (200, {"task": None})
+    finally:
+        held[2].set()
+    assert await given_back()
