@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property, partial
 from inspect import iscoroutinefunction
 from io import BytesIO
@@ -21,6 +22,7 @@ from django.http import HttpResponseBase
 from django.urls.resolvers import ResolverMatch
 
 from zndraw_joblib import lane
+from zndraw_joblib.exceptions import ProblemException
 from zndraw_joblib.settings import get_settings
 
 Scope = MutableMapping[str, Any]
@@ -52,24 +54,27 @@ class ApiLane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
-        if scope["type"] != "http" or lane.PREFIX not in scope["path"] or not _authorized(scope):
+        if scope["type"] != "http" or lane.PREFIX not in scope["path"]:
             return await self._application(scope, receive, send)
         stream = BytesIO()
-        request: Any = ASGIRequest(scope, stream)
-        match = lane.route(request)
-        if match is None:
-            return await self._application(scope, receive, send)
-        try:
-            await _read(receive, stream)
-            response = await self._answer(request, match, receive)
-        except ClientLeft:
-            return None
-        return await _send(response, send)
+        response: HttpResponseBase
+        with suppress(ClientLeft):
+            try:
+                entered = lane.enter(partial(ASGIRequest, scope, stream))
+            except ProblemException as problem:
+                await _read(receive, stream)
+                response = lane.refusal(problem, scope["path"])
+            else:
+                if entered is None or not _authorized(scope):
+                    return await self._application(scope, receive, send)
+                await _read(receive, stream)
+                response = await self._answer(*entered, receive)
+            await _send(response, send)
+        return None
 
     async def _answer(
         self, request: Any, match: ResolverMatch, receive: Receive
     ) -> HttpResponseBase:
-        request.resolver_match = match
         view: Any = match.func
         if not iscoroutinefunction(view):
             answer: HttpResponseBase = await self.run(view, request, *match.args, **match.kwargs)

@@ -203,6 +203,13 @@ class ContentTooLarge(ProblemException):
     title = "Content Too Large"
 
 
+class LengthRequired(ProblemException):
+    """The body comes in chunks, which this server cannot read; send its Content-Length."""
+
+    status = 411
+    title = "Length Required"
+
+
 class NotAuthenticated(ProblemException):
     """The request carries no valid credentials."""
 

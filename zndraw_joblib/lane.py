@@ -2,18 +2,21 @@
 
 Requests on a lane are those for this app's routes that carry an `Authorization` header. They see
 the host's authenticators, throttles and hooks, and none of its middleware. Those without the
-header, such as a browser's with a session, and those for a host that is not allowed, go the host's
-way.
+header, such as a browser's with a session, go the host's way. What Django would refuse, or fail at,
+before any view sees it is refused here with a problem, whether the header is there or not.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.db import connections
+from django.http import HttpResponse
 from django.urls import (
     Resolver404,
     ResolverMatch,
@@ -22,6 +25,13 @@ from django.urls import (
     resolve,
     set_script_prefix,
 )
+from django.utils.encoding import escape_uri_path
+
+from zndraw_joblib.api.problems import MEDIA_TYPE, type_url
+from zndraw_joblib.documents import json_text
+from zndraw_joblib.exceptions import ProblemException, UnsupportedMediaType, ValidationError
+
+R = TypeVar("R")
 
 #: What the path of each of the app's routes contains, wherever the host includes them.
 PREFIX = "/v1/joblib/"
@@ -33,14 +43,41 @@ def load() -> None:
     get_resolver().url_patterns  # noqa: B018
 
 
-def route(request: Any) -> ResolverMatch | None:
-    """The route of a request that may take the lane; None sends it the host's way."""
+def enter(make: Callable[[], R]) -> tuple[R, ResolverMatch] | None:
+    """A request for one of this app's routes, and the route; None for one that is not.
+
+    Raises
+    ------
+    zndraw_joblib.exceptions.ProblemException
+        Django cannot read its headers, or it is for a host that is not allowed.
+    """
+    try:
+        request: Any = make()
+    except (ValueError, LookupError) as error:
+        # Of all headers Django reads the parameters of this one, and fails at an odd charset.
+        raise UnsupportedMediaType("The Content-Type is malformed.") from error
+    try:
+        match = _match(request.path_info, get_urlconf() or settings.ROOT_URLCONF)
+    except Resolver404:
+        return None
+    if APP_NAME not in match.app_names:
+        return None
     try:
         request.get_host()
-        match = _match(request.path_info, get_urlconf() or settings.ROOT_URLCONF)
-    except (DisallowedHost, Resolver404):
-        return None
-    return match if APP_NAME in match.app_names else None
+    except DisallowedHost as error:
+        # As Django does.
+        logging.getLogger("django.security.DisallowedHost").error("%s", error)
+        raise ValidationError("This site does not answer for that Host.") from error
+    request.resolver_match = match
+    return request, match
+
+
+def refusal(problem: ProblemException, path: str) -> HttpResponse:
+    """The answer to a request that no view sees."""
+    body = json_text(problem.document(type_url(type(problem)), escape_uri_path(path)))
+    return HttpResponse(
+        body, status=problem.status, content_type=MEDIA_TYPE, headers={"Vary": "Prefer"}
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from django.core.handlers.wsgi import WSGIRequest
+from django.core.handlers.wsgi import WSGIRequest, get_path_info
 
 from zndraw_joblib import lane
+from zndraw_joblib.exceptions import ProblemException
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -24,13 +26,17 @@ class ApiLane:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer, or pass on."""
-        if "HTTP_AUTHORIZATION" not in environ or lane.PREFIX not in environ.get("PATH_INFO", ""):
+        if lane.PREFIX not in environ.get("PATH_INFO", ""):
             return self._application(environ, start_response)
-        request = WSGIRequest(environ)
-        match = lane.route(request)
-        if match is None:
-            return self._application(environ, start_response)
-        request.resolver_match = match
-        response = lane.answer(match.func, request, *match.args, **match.kwargs)
+        response: Any
+        try:
+            entered = lane.enter(partial(WSGIRequest, environ))
+        except ProblemException as problem:
+            response = lane.refusal(problem, get_path_info(environ))
+        else:
+            if entered is None or "HTTP_AUTHORIZATION" not in environ:
+                return self._application(environ, start_response)
+            request, match = entered
+            response = lane.answer(match.func, request, *match.args, **match.kwargs)
         start_response(f"{response.status_code} {response.reason_phrase}", lane.headers(response))
         return [response.content]

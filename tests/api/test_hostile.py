@@ -82,6 +82,13 @@ HOSTILE = {
     "latin-1 token": lines("GET", f"{V1}/workers", b"Authorization: Token \xff\xfe"),
     "long token": lines("GET", f"{V1}/workers", b"Authorization: Token " + b"x" * 20_000),
     "basic": lines("GET", f"{V1}/workers", b"Authorization: Basic \xff"),
+    "other host": lines("GET", f"{V1}/workers", b"Host: evil.example"),
+    "odd charset of a parameter": lines(
+        "POST", f"{V1}/workers", b"Content-Type: application/json; x*=bogus''a"
+    ),
+    "odd parts of a parameter": lines(
+        "POST", f"{V1}/workers", b"Content-Type: application/json; charset*=a'b'c'd"
+    ),
     "no http": b"GET / HTTP/9.9",
     "length that is none": lines("POST", f"{V1}/workers", b"Content-Length: x"),
     "two lengths": lines("POST", f"{V1}/workers", b"Content-Length: 1\r\nContent-Length: 2"),

@@ -167,6 +167,27 @@ def test_a_claim_on_uvicorn_is_woken_by_a_submit_on_granian(bobs, front, offered
     assert front.served("POST", offered) == ["granian"]
 
 
+@pytest.mark.parametrize("through", ["nginx", "granian", "uvicorn"])
+def test_a_body_in_chunks_is_read(bob, front, offered, through):
+    ports = {"granian": front.wsgi, "uvicorn": front.asgi}
+    url = f"http://127.0.0.1:{ports[through]}" if through in ports else front.url
+    with as_person(bob, url) as client:
+        body = json.dumps({"payload": {"angle": 7.5}}).encode()
+        answer = client.post(
+            offered,
+            content=iter([body[:10], body[10:]]),
+            headers={"Content-Type": "application/json"},
+        )
+        assert answer.status_code == 202, answer.text
+        assert answer.json()["payload"] == {"angle": 7.5}
+        large = client.post(
+            offered,
+            content=(b" " * 65536 for _ in range(20)),
+            headers={"Content-Type": "application/json"},
+        )
+        assert large.status_code == 413, large.text
+
+
 def test_a_claimer_that_leaves_through_nginx_takes_nothing_with_it(bobs, offered):
     with pytest.raises(httpx.ReadTimeout):
         bobs.post(f"{V1}/tasks/claim", json={}, headers={"Prefer": f"wait={LONG}"}, timeout=0.5)

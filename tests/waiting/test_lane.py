@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from io import BytesIO
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from asgiref.testing import ApplicationCommunicator
 from tests.factories import V1
 from tests.servers import server
 from zndraw_joblib.asgi import ApiLane
+from zndraw_joblib.wsgi import ApiLane as WsgiLane
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -74,10 +76,10 @@ async def test_the_api_is_answered_without_the_host(bob):
         scope("/", authorization=b"Token x"),
         scope("/admin/v1/joblib/x", authorization=b"Token x"),
         scope(f"{V1}/workers"),
-        scope(f"{V1}/workers", host=b"evil.example", authorization=b"Token x"),
+        scope("/elsewhere/v1/joblib/x", host=b"evil.example", authorization=b"Token x"),
         scope(f"{V1}/workers", cookie=b"sessionid=x"),
     ],
-    ids=["other", "other that looks like it", "no token", "other host", "session"],
+    ids=["other", "other that looks like it", "no token", "other path and host", "session"],
 )
 async def test_everything_else_is_the_hosts(request_):
     host = Host()
@@ -97,6 +99,26 @@ async def test_errors_are_problems_there_too(bob):
     got, headers, _ = await ask(host, scope(f"{V1}/workers", "PUT", **token(bob)))
     assert (got, set(headers[b"allow"].split(b", "))) == (405, {b"GET", b"HEAD", b"POST"})
     assert not host.paths
+
+
+REFUSED = {
+    "other host": (400, {"host": b"evil.example"}),
+    "unknown charset of a parameter": (415, {"content_type": b"application/json; x*=bogus''a"}),
+    "too many parts of a parameter": (415, {"content_type": b"application/json; x*=a'b'c'd"}),
+}
+
+
+@pytest.mark.parametrize(("status", "odd"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("credentials", [{}, {"authorization": b"Token x"}])
+async def test_what_django_would_refuse_without_a_view_is_a_problem(credentials, status, odd):
+    host = Host()
+    path = f"{V1}/rooms/a b/jobs"
+    got, headers, body = await ask(host, scope(path, "PUT", **credentials, **odd))
+    assert (got, host.paths) == (status, []), body
+    assert headers[b"content-type"] == b"application/problem+json"
+    assert headers[b"vary"] == b"Prefer"
+    document = json.loads(body)
+    assert (document["status"], document["instance"]) == (status, f"{V1}/rooms/a%20b/jobs")
 
 
 async def test_a_body_comes_in_parts_and_may_be_too_large(bob, settings_of):
@@ -148,33 +170,77 @@ async def test_who_leaves_while_waiting_is_let_go(bob):
     assert not get_hub()._ends
 
 
+passed_on = []
+
+
+def wsgi_host(environ, start_response):
+    passed_on.append(environ["PATH_INFO"])
+    start_response("299 Host", [])
+    return [b""]
+
+
+def ask_wsgi(path, **more):
+    """The answer's status line, headers and body."""
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": path,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "HTTP_HOST": "localhost",
+        "wsgi.input": BytesIO(),
+        "wsgi.url_scheme": "http",
+        **more,
+    }
+    begun = []
+    body = b"".join(WsgiLane(wsgi_host)(environ, lambda *args: begun.extend(args)))
+    return begun[0], dict(begun[1]), body
+
+
+class Parts(BytesIO):
+    """A stream that gives little at a time."""
+
+    def read(self, size=-1):
+        return super().read(min(size, 7) if size >= 0 else 7)
+
+
+def chunked(person, body, **more):
+    return {
+        "REQUEST_METHOD": "POST",
+        "CONTENT_TYPE": "application/json",
+        "HTTP_TRANSFER_ENCODING": "chunked",
+        "HTTP_AUTHORIZATION": f"Token {person.token}",
+        "wsgi.input": Parts(body),
+        **more,
+    }
+
+
+def test_a_chunked_body_is_read_under_wsgi(bob, settings_of):
+    bob.register()
+    path = f"{V1}/rooms/open/tasks/open:modifiers:Rotate"
+    ends = {"wsgi.input_terminated": True}
+    status, _, answer = ask_wsgi(path, **chunked(bob, b'{"payload": {"angle": 1}}', **ends))
+    assert status.startswith("202 "), answer
+    assert json.loads(answer)["payload"] == {"angle": 1}
+    settings_of(max_body_bytes=100)
+    status, _, answer = ask_wsgi(path, **chunked(bob, b" " * 101, **ends))
+    assert status.startswith("413 "), answer
+    # What is not needed for the answer is passed over.
+    rest = chunked(bob, b" " * 200, **ends, HTTP_AUTHORIZATION="Token x")
+    assert ask_wsgi(path, **rest)[0].startswith("401 ")
+    assert not rest["wsgi.input"].read()
+
+
+def test_a_chunked_body_that_a_server_does_not_end_is_refused(bob):
+    bob.register()
+    path = f"{V1}/rooms/open/tasks/open:modifiers:Rotate"
+    status, headers, answer = ask_wsgi(path, **chunked(bob, b'{"payload": {}}'))
+    assert status.startswith("411 "), answer
+    assert headers["Content-Type"] == "application/problem+json"
+    assert json.loads(answer)["type"] == "/v1/problems/length-required"
+
+
 def test_under_wsgi_too(bob):
-    from io import BytesIO
-
-    from zndraw_joblib.wsgi import ApiLane as WsgiLane
-
-    passed_on = []
-
-    def host(environ, start_response):
-        passed_on.append(environ["PATH_INFO"])
-        start_response("299 Host", [])
-        return [b""]
-
-    def ask_wsgi(path, **more):
-        environ = {
-            "REQUEST_METHOD": "GET",
-            "PATH_INFO": path,
-            "SERVER_NAME": "localhost",
-            "SERVER_PORT": "80",
-            "HTTP_HOST": "localhost",
-            "wsgi.input": BytesIO(),
-            "wsgi.url_scheme": "http",
-            **more,
-        }
-        begun = []
-        body = b"".join(WsgiLane(host)(environ, lambda *args: begun.extend(args)))
-        return begun[0], dict(begun[1]), body
-
+    passed_on.clear()
     credentials = {"HTTP_AUTHORIZATION": f"Token {bob.token}"}
     status, headers, body = ask_wsgi(f"{V1}/workers", **credentials)
     assert (status, json.loads(body)) == ("200 OK", [])
@@ -187,9 +253,15 @@ def test_under_wsgi_too(bob):
     for path, more in (
         (f"{V1}/workers", {}),
         ("/admin/", credentials),
-        (f"{V1}/workers", credentials | {"HTTP_HOST": "evil.example"}),
+        ("/elsewhere/v1/joblib/x", credentials | {"HTTP_HOST": "evil.example"}),
     ):
         assert ask_wsgi(path, **more)[0] == "299 Host"
+    assert len(passed_on) == 3
+    for odd in ({"HTTP_HOST": "evil.example"}, {"CONTENT_TYPE": "application/json; x*=bogus''a"}):
+        for more in ({}, credentials):
+            status, headers, _ = ask_wsgi(f"{V1}/workers", **more, **odd)
+            assert status[:4] in {"400 ", "415 "}
+            assert headers["Content-Type"] == "application/problem+json"
     assert len(passed_on) == 3
 
 

@@ -15,6 +15,7 @@ from django.http import HttpRequest
 from zndraw_joblib.exceptions import (
     ContentTooLarge,
     FieldError,
+    LengthRequired,
     UnsupportedMediaType,
     ValidationError,
 )
@@ -44,6 +45,8 @@ def read_body(request: HttpRequest) -> Any:
         There is a body and it is not said to be application/json.
     ContentTooLarge
         It has more than `max_body_bytes`.
+    LengthRequired
+        It comes in chunks, and the WSGI server does not say that it ends them.
     ValidationError
         It is no JSON, is nested too deep, or holds what JSON or the database cannot: NaN,
         infinities, the character U+0000, lone surrogates.
@@ -112,11 +115,33 @@ def _read(request: HttpRequest) -> bytes:
         except ValueError as error:
             raise invalid("Content-Length must be a number.") from error
         # Looked at before anything is read; a chunked body tells its length by being read.
-        kept = b"" if length > limit else request.read(limit + 1)
+        kept = b"" if length > limit else _read_up_to(_stream(request), limit + 1)
         if max(length, len(kept)) > limit:
             raise ContentTooLarge(f"The body must have at most {limit} bytes.")
         request._joblib_body = kept  # type: ignore[attr-defined]
     return kept
+
+
+def _stream(request: HttpRequest) -> Any:
+    """What the body is read from. Django's own for WSGI ends at the Content-Length, or at once."""
+    if not (isinstance(request, WSGIRequest) and _is_chunked(request)):
+        return request
+    if not request.META.get("wsgi.input_terminated"):
+        raise LengthRequired
+    return request.META["wsgi.input"]
+
+
+def _read_up_to(stream: Any, size: int) -> bytes:
+    """So many bytes, or all that there are; a stream may give a part at a time."""
+    parts, left = [], size
+    while left > 0 and (part := stream.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def _is_chunked(request: HttpRequest) -> bool:
+    return "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
 
 
 def pass_over_body(request: HttpRequest) -> None:
@@ -125,11 +150,14 @@ def pass_over_body(request: HttpRequest) -> None:
     An answer such as 401 needs no body. A server that has not read all of it closes the
     connection, and a proxy that is still sending then sees that, and not the answer.
     """
-    if isinstance(request, WSGIRequest) and request.META.get("CONTENT_LENGTH") not in _EMPTY:
+    if not isinstance(request, WSGIRequest):
+        return
+    if request.META.get("CONTENT_LENGTH") not in _EMPTY or _is_chunked(request):
         # A client that is gone needs no answer, but the answer must be closed.
-        with suppress(OSError):
+        with suppress(OSError, LengthRequired):
+            stream = _stream(request)
             for _ in range(32):
-                if not request._stream.read(65536):
+                if not stream.read(65536):
                     return
 
 
