@@ -120,11 +120,10 @@ def database(url: str) -> dict[str, Any]:
     if config["ENGINE"] == "django.db.backends.sqlite3":
         return {**sqlite(), "NAME": config["NAME"]}
     if config["ENGINE"] == "django.db.backends.postgresql":
+        config["ENGINE"] = "zndraw_joblib.postgresql"
         config["CONN_MAX_AGE"] = CONN_MAX_AGE
         options = config.setdefault("OPTIONS", {})
-        if CONN_MAX_AGE:
-            config["ENGINE"] = "zndraw_joblib.postgresql"
-        else:
+        if not CONN_MAX_AGE:
             options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
         if TRANSACTION_POOLING:
             # The next transaction may be on another session: no cursor outlasts its own, and no

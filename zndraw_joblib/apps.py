@@ -19,9 +19,10 @@ class ZnDrawJobLibConfig(AppConfig):
     def ready(self) -> None:
         """Connect the receivers, register the system checks and load the backends."""
         # Both need the models, which are there only now.
-        from zndraw_joblib import checks, notifications  # noqa: F401, PLC0415
+        from zndraw_joblib import checks, notifications, submissions  # noqa: F401, PLC0415
 
         notifications.connect()
+        submissions.connect()
         # Left to the first requests, several threads would import them at once, and packages whose
         # modules import each other, as those of redis do, fail at that.
         get_channel_layer()

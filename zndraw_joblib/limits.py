@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db import models, transaction
 from django.db.models import F
 
+from zndraw_joblib import statements
 from zndraw_joblib.clock import Now
 from zndraw_joblib.exceptions import IdempotencyKeyReused, TooManyPending
 from zndraw_joblib.lifecycle import TaskStatus
@@ -42,6 +43,17 @@ class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
         IdempotencyKeyReused
             The key was kept for another request.
         """
+        if statements.supports(self.db):
+            kept, known = statements.reserve(self.db, pk, request, task_id, ttl)
+        else:
+            kept, known = self._reserve_by_orm(pk, request, task_id, ttl)
+        if kept != request:
+            raise IdempotencyKeyReused
+        return known
+
+    def _reserve_by_orm(
+        self, pk: str, request: str, task_id: UUID, ttl: timedelta
+    ) -> tuple[str, UUID]:
         wanted: IdempotencyKey = self.model(pk=pk, request=request, task_id=task_id)
         own = self.filter(pk=pk)
         while True:
@@ -51,14 +63,9 @@ class IdempotencyKeyQuerySet(models.QuerySet["IdempotencyKey"]):
             if kept is not None:
                 break
             # A sweep removed it in between.
-        if kept.task_id == task_id:
-            return task_id
         if own.expired(ttl).update(request=request, task_id=task_id, created_at=Now()):
-            return task_id
-        if kept.request != request:
-            raise IdempotencyKeyReused
-        known: UUID = kept.task_id
-        return known
+            return request, task_id
+        return kept.request, kept.task_id
 
     def remove(self) -> int:
         """Delete up to `BATCH` of these keys; say how many."""
@@ -77,7 +84,8 @@ class RoomBacklogQuerySet(models.QuerySet["RoomBacklog"]):
         Counting the backlog costs more the longer it is, so a count is drawn upon: it leaves so
         many places, each submit takes its own, and only when too few are left is the backlog
         counted again. Claims free places that the next count finds, so the limit is never
-        exceeded by submits. Up to `EXACT_BACKLOG` that next count comes at once; beyond it a room
+        exceeded by submits; tasks that come back to the queue void it, see `forget_places`. Up to
+        `EXACT_BACKLOG` that next count comes at once; beyond it a room
         that was full is counted again a second later.
 
         Raises
@@ -105,6 +113,10 @@ class RoomBacklogQuerySet(models.QuerySet["RoomBacklog"]):
                 headers={"Retry-After": "1"},
             )
         room.update(limit=limit, places=places - number, full_at=None)
+
+    def forget_places(self, rooms: set[str]) -> None:
+        """Count these rooms' backlogs again at their next submits: tasks came back to them."""
+        self.filter(room_id__in=rooms, places__gt=0).update(places=0)
 
     def note_full(self, room_id: str, limit: int) -> None:
         """Remember that a room was just counted and found full."""

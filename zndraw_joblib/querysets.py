@@ -320,8 +320,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def renew(
         self, worker_id: str, lease: timedelta, grants: Sequence[tuple[UUID, int]] | None
-    ) -> set[UUID]:
-        """Make leases of a worker's tasks end `lease` from now; the ids of those that now do.
+    ) -> set[tuple[UUID, int]]:
+        """Make leases of a worker's tasks end `lease` from now; ids and attempts of those that do.
 
         `grants` are pairs of id and attempt; None renews all that the worker holds.
         """
@@ -330,7 +330,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
         held = self.leased().filter(worker_id=worker_id)
         if grants is not None:
             held = held.granted(grants)
-        return {task.pk for task in update_returning(held, lease_expires_at=Now() + lease)}
+        renewed = update_returning(held, lease_expires_at=Now() + lease)
+        return {(task.pk, task.attempt) for task in renewed}
 
     def move(self, status: TaskStatus, error: str | None = None) -> list[Task]:
         """What a report of this status does."""

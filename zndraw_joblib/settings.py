@@ -14,6 +14,8 @@ from django.utils.module_loading import import_string
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from zndraw_joblib.names import MAX_NAME_LENGTH
+
 ENV_PREFIX = "ZNDRAW_JOBLIB_"
 
 
@@ -94,6 +96,9 @@ class JobLibSettings(BaseSettings):
     )
     max_json_depth: int = Field(
         default=64, gt=0, le=200, description="Deepest nesting of a request's JSON body."
+    )
+    max_room_id_length: int = Field(
+        default=MAX_NAME_LENGTH, gt=0, le=MAX_NAME_LENGTH, description="Characters of a room id."
     )
     max_error_bytes: int = Field(
         default=8_192,

@@ -196,6 +196,40 @@ def _submit(vendor: str, one: bool) -> str:
         )"""
 
 
+def reserve(using: str, pk: str, request: str, task_id: UUID, ttl: timedelta) -> tuple[str, UUID]:
+    """Keep a key for a task unless it is kept; the request and the task that it is kept for."""
+    dialect = _dialect(using)
+    params = {
+        "key": pk,
+        "request": request,
+        "task": dialect.uuid(task_id),
+        "lease": dialect.lease(-ttl),
+    }
+    ((kept, known),) = _run(using, _reserve(connections[using].vendor), params)
+    return kept, UUID(str(known))
+
+
+@cache
+def _reserve(vendor: str) -> str:
+    dialect = DIALECTS[vendor]
+    anew = {
+        "request": "excluded.request",
+        "task_id": "excluded.task_id",
+        "created_at": dialect.now,
+    }
+    expired = f"{{key}}.created_at < {dialect.later}"
+    # Under the row's lock, as another submit may be about to renew it.
+    changed = ", ".join(
+        f"{name} = CASE WHEN {expired} THEN {value} ELSE {{key}}.{name} END"
+        for name, value in anew.items()
+    )
+    return f"""
+        INSERT INTO {{key}} (id, request, task_id, created_at)
+        VALUES (%(key)s, %(request)s, %(task)s, {dialect.now})
+        ON CONFLICT (id) DO UPDATE SET {changed}
+        RETURNING request, task_id"""
+
+
 def abandon(
     using: str, status: TaskStatus, why: str, limit: int, worker_id: str | None = None
 ) -> Rows[Task]:
@@ -337,14 +371,14 @@ def _beat(vendor: str) -> str:
 
 def renew(
     using: str, worker_id: str, lease: timedelta, grants: Sequence[tuple[UUID, int]] | None
-) -> set[UUID]:
+) -> set[tuple[UUID, int]]:
     """Make leases of a worker's tasks end `lease` from now: those granted, or all with None."""
     dialect = _dialect(using)
     params = {"worker": worker_id, "lease": dialect.lease(lease)}
     if grants is not None:
         params |= rows_of(dialect, GRANTS, grants)
     statement = _renew(connections[using].vendor, grants is None, len(grants or ()) == 1)
-    return {UUID(str(task_id)) for (task_id,) in _run(using, statement, params)}
+    return {(UUID(str(task_id)), attempt) for task_id, attempt in _run(using, statement, params)}
 
 
 @cache
@@ -360,7 +394,7 @@ def _renew(vendor: str, everything: bool, one: bool) -> str:
     return f"""
         UPDATE {{task}} SET lease_expires_at = {dialect.later}
         WHERE id {dialect.chosen.format(chosen)}
-        RETURNING id"""
+        RETURNING id, attempt"""
 
 
 #: The full name of a task's job as a column, so that an answer needs no second query.
@@ -390,6 +424,7 @@ def named(text: str, using: str) -> str:
     quote = connections[using].ops.quote_name
     names = {name.lower(): quote(model._meta.db_table) for name, model in models.items()}
     names["link"] = quote(models["Worker"].jobs.through._meta.db_table)
+    names["key"] = quote(apps.get_model("zndraw_joblib", "IdempotencyKey")._meta.db_table)
     return text.format(
         **names,
         columns=reader(models["Task"], using).columns,

@@ -10,7 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from django.db import router, transaction
+from django.dispatch import Signal
 
+from zndraw_joblib import signals
 from zndraw_joblib.checker import MAX_WORK, Budget
 from zndraw_joblib.exceptions import (
     FieldError,
@@ -196,6 +198,18 @@ def _made(
     # The same request made as many.
     made = Task.objects.using(using).read(following(first, len(ids)))
     return sorted(made.values(), key=lambda task: task.pk)
+
+
+def recount(how: Signal, tasks: Sequence[Task], **_: Any) -> None:
+    """Receiver of `tasks_changed`: what came back to its queue takes places in its room again."""
+    if how is signals.task_requeued and get_settings().max_pending_per_room is not None:
+        backlogs = RoomBacklog.objects.using(router.db_for_write(RoomBacklog))
+        backlogs.forget_places({task.room_id for task in tasks})
+
+
+def connect() -> None:
+    """Connect the receiver; the app does so when it is ready."""
+    signals.tasks_changed.connect(recount, dispatch_uid="zndraw_joblib.recount")
 
 
 def _faults(offer: Offer, payloads: Sequence[dict[str, Any]]) -> list[FieldError]:

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from tests.factories import SCHEMA, problem
+from tests.factories import SCHEMA, V1, problem
 from zndraw_joblib.models import IdempotencyKey, Task
 
 pytestmark = pytest.mark.django_db
@@ -270,11 +270,29 @@ def test_reports_of_a_list_have_the_rights_of_single_ones(alice, carol, running)
     ],
 )
 def test_bad_lists_change_nothing(bob, running, body, pointer):
-    if isinstance(body, list):
-        body = [*body, said(running[0], "completed")] if body else body
     answer = bob.send("patch", "/tasks", body)
     assert problem(answer, "validation-error", 400)["errors"][0]["pointer"] == pointer
     assert set(Task.objects.values_list("status", flat=True)) == {"running"}
+
+
+def test_a_report_that_cannot_be_read_has_its_own_result(bob, running):
+    first, second, third = running[:3]
+    results = bob.report_many(
+        [
+            said(first, "completed"),
+            {"id": second["id"], "status": "pending"},
+            7,
+            said(third, "completed"),
+            {"id": "x", "status": "completed"},
+        ]
+    )
+    assert [result["status"] for result in results] == [200, 400, 400, 200, 400]
+    ids = [first["id"], second["id"], None, third["id"], None]
+    assert [result["id"] for result in results] == ids
+    wrong = [result["problem"] for result in results if "problem" in result]
+    assert [each["errors"][0]["pointer"] for each in wrong] == ["/1/status", "/2", "/4/id"]
+    assert results[1]["problem"]["instance"] == f"{V1}/tasks"
+    assert Task.objects.get(pk=second["id"]).status == "running"
 
 
 # -- statements
@@ -305,6 +323,10 @@ def test_statements_of_the_hot_paths(alice, bob, worker):
     assert len(statements(lambda: bob.report(task["id"], "running", attempt=1))) == 1
     assert len(statements(lambda: bob.report(task["id"], "completed", attempt=1))) == 1
     assert len(statements(lambda: alice.get(f"/tasks/{task['id']}"))) == 1
+    keyed = {"idempotency-key": "k"}
+    assert len(statements(lambda: submit(alice, 1, **keyed))) == 2
+    assert len(statements(lambda: submit(alice, 1, **keyed))) == 2
+    assert IdempotencyKey.objects.count() == 1
     idle = bob.worker()
     assert len(statements(lambda: bob.send("patch", f"/workers/{idle}"))) == 1
     assert len(statements(lambda: bob.send("patch", f"/workers/{idle}", {"tasks": []}))) == 1

@@ -122,6 +122,12 @@ def test_bad_room_ids_are_named(bob, room):
         problem(answer, "invalid-room-id", 400)
 
 
+def test_the_length_of_room_ids_can_be_limited(bob, settings_of):
+    settings_of(max_room_id_length=10)
+    assert bob.register("x" * 10).status_code == 201
+    assert "10" in problem(bob.register("x" * 11), "invalid-room-id", 400)["detail"]
+
+
 def test_unknown_category(bob, settings_of):
     body = {"category": "nonsense"}
     document = problem(bob.register(**body), "invalid-category", 400)

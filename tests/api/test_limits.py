@@ -117,6 +117,18 @@ def test_pending_tasks_of_a_room(bob, settings_of):
     problem(bob.submit(), "too-many-pending", 429)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_what_comes_back_takes_its_place_again(bob, settings_of):
+    settings_of(max_pending_per_room=2)
+    bob.register()
+    assert [bob.submit().status_code for _ in range(2)] == [202, 202]
+    claimed = [bob.claim() for _ in range(2)]
+    # Counted: one place is left.
+    assert bob.submit().status_code == 202
+    Task.objects.filter(pk__in=[task["id"] for task in claimed]).requeue()
+    problem(bob.submit(), "too-many-pending", 429)
+
+
 def test_a_key_that_is_known_takes_no_place(bob, settings_of):
     settings_of(max_pending_per_room=1)
     bob.register()

@@ -37,6 +37,7 @@ EXPECTED = {
     "idempotency-key-reused": 422,
     "validation-error": 400,
     "content-too-large": 413,
+    "length-required": 411,
     "not-authenticated": 401,
     "forbidden": 403,
     "method-not-allowed": 405,
@@ -179,7 +180,7 @@ def test_more_query_fields_than_django_takes(bob):
 
 
 def test_a_host_that_is_not_ours(bob, settings):
-    """CommonMiddleware refuses it earlier; a host may do without."""
+    """Without a lane CommonMiddleware refuses it earlier; a host may do without."""
     settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Common" not in name]
     for _ in range(2):
         bob.worker()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import uuid
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 from django.utils import timezone
@@ -124,6 +125,24 @@ def test_pages_follow_link_headers_without_holes(bob, path):
         url = link and re.fullmatch(r'<(.+)>; rel="next"', link)[1]
     assert seen == everything
     assert len(seen) >= 7
+
+
+@pytest.mark.parametrize("room", ["a?b", "a#b", "a%41", "ä b"])
+def test_links_lead_back_to_rooms_of_odd_names(root, room):
+    path = f"/rooms/{quote(room)}"
+    root.send("put", f"{path}/jobs", {"category": "modifiers", "name": "Rotate", "schema": {}})
+    for _ in range(3):
+        submitted = root.send("post", f"{path}/tasks/{quote(room)}:modifiers:Rotate", {})
+        assert submitted.status_code == 202, submitted.content
+    seen, url = [], f"/v1/joblib{path}/tasks?limit=2"
+    while url:
+        answer = root.client.get(url)
+        seen += answer.json()
+        link = answer.headers.get("Link")
+        url = link and re.fullmatch(r'<http://testserver(.+)>; rel="next"', link)[1]
+    assert [task["room_id"] for task in seen] == [room] * 3
+    instance = problem(root.get(f"{path}/jobs/nope"), "job-not-found", 404)["instance"]
+    assert instance == f"/v1/joblib{path}/jobs/nope"
 
 
 @pytest.mark.parametrize("by_statements", [True, False])

@@ -66,6 +66,40 @@ def test_one_that_the_server_ended_is_made_anew(wrapper, asked):
     assert asked == [1]
 
 
+@pytest.fixture
+def pooled():
+    from zndraw_joblib.postgresql.base import DatabaseWrapper
+
+    settings = connections["default"].settings_dict
+    options = {**settings["OPTIONS"], "pool": {"min_size": 1, "max_size": 1, "timeout": 10}}
+    changed = {"OPTIONS": options, "CONN_HEALTH_CHECKS": True, "CONN_MAX_AGE": 0}
+    made = DatabaseWrapper({**settings, **changed}, "pooled")
+    yield made
+    made.close()
+    made.close_pool()
+
+
+def test_a_good_connection_of_a_pool_is_not_asked(pooled, monkeypatch):
+    from psycopg import Connection
+
+    first, sent, execute = backend_of(pooled), [], Connection.execute
+    monkeypatch.setattr(
+        Connection, "execute", lambda self, *args: sent.append(args) or execute(self, *args)
+    )
+    for _ in range(3):
+        pooled.close()
+        assert backend_of(pooled) == first
+    assert not sent
+
+
+def test_a_connection_of_a_pool_that_the_server_ended_is_made_anew(pooled):
+    first = backend_of(pooled)
+    pooled.close()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
+    assert backend_of(pooled) != first
+
+
 def test_after_an_error_the_server_is_asked(wrapper, asked):
     from django.db import ProgrammingError
 

@@ -79,28 +79,30 @@ class JobLibView(APIView):
             raise invalid("The body must be a JSON object.")
         return serializer.check(value)
 
-    def bodies(self, serializer: type[Body], value: Any) -> list[dict[str, Any]]:
-        """A JSON array of such objects, each validated; errors point at which one is wrong."""
+    def bodies(
+        self, serializer: type[Body], value: Any
+    ) -> tuple[dict[int, dict[str, Any]], dict[int, Any]]:
+        """The entries of a JSON array by index: those that are valid, and the others' faults."""
         limit = get_settings().max_batch_size
         if not isinstance(value, list):
             raise invalid("The body must be a JSON array of objects.")
         if not 1 <= len(value) <= limit:
             raise invalid(f"The array must have 1 to {limit} entries, not {len(value)}.")
-        valid: list[dict[str, Any]] = []
-        faults: dict[Any, Any] = {}
+        valid: dict[int, dict[str, Any]] = {}
+        faults: dict[int, Any] = {}
         for index, item in enumerate(value):
             try:
-                valid.append(serializer.check(item))
+                valid[index] = serializer.check(item)
             except Invalid as error:
                 faults[index] = error.detail
-        if faults:
-            raise Invalid(faults)
-        return valid
+        return valid, faults
 
     def room(self, room_id: str, action: Action, hidden: type[ProblemException]) -> str:
         """A room that the caller may use; without access reading is answered by `hidden`."""
         if fault := room_fault(room_id):
             raise InvalidRoomId(f"The room id {fault}.")
+        if len(room_id) > (most := get_settings().max_room_id_length):
+            raise InvalidRoomId(f"The room id must have at most {most} characters.")
         if not self.caller.may(action, room_id):
             if action == "read":
                 raise hidden

@@ -16,6 +16,7 @@ from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.lookup import bounded, jobs, task_page, task_path, workers
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.parsing import invalid, read_body, read_idempotency_key
+from zndraw_joblib.api.problems import validation_problem
 from zndraw_joblib.api.serializers import RegistrationBody, SubmissionBody
 from zndraw_joblib.documents import job_document, job_summary, task_documents
 from zndraw_joblib.exceptions import (
@@ -101,7 +102,10 @@ class JobViewSet(JobLibView, ViewSet):
         name = self._visible_name(room_id, full_name)
         body = read_body(request._request)
         if isinstance(body, list):
-            return self._submit_many(room_id, name, self.bodies(SubmissionBody, body))
+            valid, wrong = self.bodies(SubmissionBody, body)
+            if wrong:
+                raise validation_problem(wrong)
+            return self._submit_many(room_id, name, [*valid.values()])
         payload = self.body(SubmissionBody).get("payload", {})
         try:
             made = self._submit(room_id, name, [payload], payload)

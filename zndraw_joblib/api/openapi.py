@@ -34,6 +34,7 @@ GENERAL: tuple[Problem, ...] = (
 WITH_BODY: tuple[Problem, ...] = (
     problems.ValidationError,
     problems.ContentTooLarge,
+    problems.LengthRequired,
     problems.UnsupportedMediaType,
 )
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.http import QueryDict
+from django.utils.encoding import escape_uri_path
 from rest_framework.request import Request
 
 from zndraw_joblib.api.parsing import has_surrogate, invalid
@@ -51,7 +52,7 @@ class Page:
         """The header `Link` with ``rel="next"`` to what comes behind this row."""
         query = self._request.query_params.copy()
         query["cursor"] = _encode([getattr(last, name) for name in self._names])
-        target = f"{self._request.path}?{query.urlencode()}"
+        target = f"{escape_uri_path(self._request.path)}?{query.urlencode()}"
         return {"Link": f'<{self._request.build_absolute_uri(target)}>; rel="next"'}
 
     def _behind(self, after: list[Any]) -> models.Q:

@@ -19,6 +19,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
+from django.utils.encoding import escape_uri_path
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
@@ -42,7 +43,7 @@ def type_url(problem: type[ProblemException]) -> str:
 def problem_response(problem: ProblemException, request: HttpRequest) -> Response:
     """Render a problem about this request."""
     return Response(
-        problem.document(type_url(type(problem)), request.path),
+        problem.document(type_url(type(problem)), escape_uri_path(request.path)),
         status=problem.status,
         headers=problem.headers,
         content_type=MEDIA_TYPE,
@@ -81,9 +82,7 @@ def as_problem(exc: Exception) -> ProblemException | None:
         case ProblemException():
             return exc
         case drf.ValidationError():
-            errors = list(_field_errors(exc.detail))
-            named = "; ".join(f"{e.pointer or 'body'}: {e.detail}" for e in errors[:5])
-            return exceptions.ValidationError(named, errors=errors)
+            return validation_problem(exc.detail)
         case drf.ParseError():
             return exceptions.ValidationError(str(exc.detail))
         case drf.NotAuthenticated() | drf.AuthenticationFailed():
@@ -111,6 +110,13 @@ def as_problem(exc: Exception) -> ProblemException | None:
             # Too many fields in the query, a Host that is not ours.
             return exceptions.ValidationError(str(exc)[:300])
     return None
+
+
+def validation_problem(detail: Any) -> ProblemException:
+    """A serializer's faults, or those of several by their indexes, each with a JSON pointer."""
+    errors = list(_field_errors(detail))
+    named = "; ".join(f"{e.pointer or 'body'}: {e.detail}" for e in errors[:5])
+    return exceptions.ValidationError(named, errors=errors)
 
 
 def _field_errors(detail: Any, path: tuple[str | int, ...] = ()) -> Iterator[FieldError]:

@@ -404,7 +404,7 @@ class ProblemDocument(serializers.Serializer[Any]):
 class ReportResultDocument(serializers.Serializer[Any]):
     """What became of one report of a list."""
 
-    id = serializers.UUIDField()
+    id = serializers.UUIDField(allow_null=True, help_text="Null when the report holds none.")
     status = serializers.IntegerField(help_text="What the report alone would have been answered.")
     task = TaskDocument(required=False, help_text="The task, when it was 200.")
     problem = ProblemDocument(required=False, help_text="What is wrong, when it was not.")

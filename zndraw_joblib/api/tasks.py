@@ -8,15 +8,17 @@ from types import EllipsisType
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.utils.encoding import escape_uri_path
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import UUIDField
 from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.lookup import bounded, parse_task_id, task_page, task_path, tasks, workers
 from zndraw_joblib.api.parsing import invalid, read_body
-from zndraw_joblib.api.problems import type_url
+from zndraw_joblib.api.problems import type_url, validation_problem
 from zndraw_joblib.api.serializers import ClaimBody, ListedReportBody, ReportBody
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
 from zndraw_joblib.documents import task_document, task_documents
@@ -65,7 +67,7 @@ class TaskViewSet(JobLibView, ViewSet):
         answer: dict[str, Any] = {"task": documents[0] if documents else None}
         response = Response(answer if limit is None else answer | {"tasks": documents})
         if not granted:
-            response.waits_for = UntilWork(self._offered(worker_id))  # type: ignore[attr-defined]
+            response.waits_for = UntilWork(worker_id, self._offered(worker_id))  # type: ignore[attr-defined]
         return response
 
     def _offered(self, worker_id: str) -> tuple[UUID, ...]:
@@ -104,10 +106,24 @@ class TaskViewSet(JobLibView, ViewSet):
 
     @openapi.tasks_report_many
     def report_many(self, request: Request) -> Response:
-        """Report on several tasks; each report stands alone and has its own result."""
-        bodies = self.bodies(ListedReportBody, read_body(request._request))
-        said = [parse_report(body["id"], body) for body in bodies]
-        return Response([result for wave in waves(said) for result in self._report_wave(wave)])
+        """Report on several tasks; each report stands alone and has its own result.
+
+        Only a list in which no report can be read is refused as a whole.
+        """
+        entries = read_body(request._request)
+        valid, faults = self.bodies(ListedReportBody, entries)
+        if not valid:
+            raise validation_problem(faults)
+        said = [parse_report(body["id"], body) for body in valid.values()]
+        done = [result for wave in waves(said) for result in self._report_wave(wave)]
+        results = dict(zip(valid, done, strict=True))
+        for index, fault in faults.items():
+            # Pointers are into the whole body.
+            refusal = refused(validation_problem({index: fault}), escape_uri_path(request.path))
+            known = isinstance(entries[index], dict) and "id" not in fault
+            task_id = UUIDField().to_internal_value(entries[index]["id"]) if known else None
+            results[index] = {"id": task_id, **refusal}
+        return Response([results[index] for index in range(len(entries))])
 
     def _report_wave(self, wave: Sequence[tuple[TaskStatus, Report]]) -> Iterator[dict[str, Any]]:
         by_status = defaultdict(list)
@@ -126,10 +142,7 @@ class TaskViewSet(JobLibView, ViewSet):
                     self._report_otherwise(status, said, known.get(said.task_id))
                 )
             except ProblemException as problem:
-                result["status"] = problem.status
-                result["problem"] = problem.document(
-                    type_url(type(problem)), task_path(said.task_id)
-                )
+                result |= refused(problem, task_path(said.task_id))
             yield result
 
     def _report_otherwise(
@@ -164,6 +177,12 @@ class TaskViewSet(JobLibView, ViewSet):
         if task.status == status:
             return task
         raise InvalidTaskTransition(f"A task that is {task.status} cannot become {status}.")
+
+
+def refused(problem: ProblemException, path: str) -> dict[str, Any]:
+    """What the result of a report says when it was refused."""
+    document = problem.document(type_url(type(problem)), path)
+    return {"status": problem.status, "problem": document}
 
 
 def parse_report(task_id: UUID, body: dict[str, Any]) -> tuple[TaskStatus, Report]:

@@ -86,8 +86,8 @@ class WorkerViewSet(JobLibView, ViewSet):
     def _own(self) -> Any:
         return workers().filter(identity=self.caller.identity)
 
-    def _missing(self, grants: Any, renewed: set[UUID]) -> dict[str, Any]:
-        gone = [(pk, attempt) for pk, attempt in grants if pk not in renewed]
+    def _missing(self, grants: Any, renewed: set[tuple[UUID, int]]) -> dict[str, Any]:
+        gone = [grant for grant in grants if grant not in renewed]
         cancelled = set(
             tasks()
             .granted(gone)
