@@ -13,12 +13,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from example_project.errors import ERRORS
+from example_project.errors import errors
 from example_project.rooms.models import Document
 from zndraw_joblib import Task
 from zndraw_joblib.names import room_fault
 
 DEMO_ROOM = "demo"
+READ_ERRORS = errors(400, 401, 404, 405, 429)
+WRITE_ERRORS = errors(400, 401, 404, 405, 413, 415, 429)
 
 
 class DocumentSerializer(serializers.ModelSerializer):
@@ -48,7 +50,8 @@ class DocumentList(APIView):
     """The documents of a room."""
 
     @extend_schema(
-        operation_id="documents_list", responses={200: DocumentSerializer(many=True), **ERRORS}
+        operation_id="documents_list",
+        responses={200: DocumentSerializer(many=True), **READ_ERRORS},
     )
     def get(self, request: Request, room_id: str) -> Response:
         """All of them with their content."""
@@ -59,7 +62,9 @@ class DocumentList(APIView):
 class DocumentDetail(APIView):
     """One document of a room."""
 
-    @extend_schema(operation_id="documents_retrieve", responses={200: DocumentSerializer, **ERRORS})
+    @extend_schema(
+        operation_id="documents_retrieve", responses={200: DocumentSerializer, **READ_ERRORS}
+    )
     def get(self, request: Request, room_id: str, name: str) -> Response:
         """Read it."""
         document = get_object_or_404(Document, **DocumentName.of(room_id=room_id, name=name))
@@ -68,7 +73,7 @@ class DocumentDetail(APIView):
     @extend_schema(
         operation_id="documents_write",
         request=DocumentSerializer,
-        responses={200: DocumentSerializer, **ERRORS},
+        responses={200: DocumentSerializer, **WRITE_ERRORS},
     )
     def put(self, request: Request, room_id: str, name: str) -> Response:
         """Write it, new or over the old one."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from django.test import Client
 
 from example_project.demo import structures
 from tests.servers import free_port
@@ -133,6 +134,43 @@ def test_documents(bob, client):
     assert bob.client.get(url).json()["content"] == "y"
     assert len(bob.client.get("/v1/rooms/demo/documents").json()) == 1
     assert bob.client.put(url, {}, format="json").status_code == 400
+
+
+BODIES = {
+    "deep": (b"[" * 5000, 400),
+    "deep in a string's place": (b'{"content":' + b"[" * 5000 + b"]" * 5000 + b"}", 400),
+    "too large": (b'{"content": "' + b"x" * 3_000_000 + b'"}', 413),
+    "not a number": (b'{"content": NaN}', 400),
+    "not utf-8": (b'{"content": "\xff"}', 400),
+    "a lone surrogate": (b'{"content": "\\ud800", "username": "\\ud800"}', 400),
+    "nul": (b'{"content": "\\u0000", "username": "\\u0000"}', 400),
+    "no object": (b"[]", 400),
+    "nothing": (b"", 400),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", BODIES)
+def test_no_body_breaks_the_sites_own_endpoints(bob, name):
+    body, expected = BODIES[name]
+    # Of a session DRF looks for the CSRF token in the body.
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(bob.user)
+    for client, allowed in ((bob.client, {expected}), (browser, {expected, 403})):
+        client.raise_request_exception = False
+        for method, url in (("POST", "/v1/auth/token"), ("PUT", "/v1/rooms/demo/documents/a.txt")):
+            answer = client.generic(method, url, body, content_type="application/json")
+            assert answer.status_code in allowed, answer.content
+            assert answer["Content-Type"] == "application/json"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("media_type", ["*/*", "application/*", "text/plain", "", "a"])
+def test_the_sites_own_endpoints_take_json_alone(bob, media_type):
+    for method, url in (("POST", "/v1/auth/token"), ("PUT", "/v1/rooms/demo/documents/a.txt")):
+        answer = bob.client.generic(method, url, b"{}", content_type=media_type)
+        assert answer.status_code == 415
+        assert list(answer.json()) == ["detail"]
 
 
 def demo(tmp_path, **extra):
