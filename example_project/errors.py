@@ -10,6 +10,7 @@ from drf_spectacular.utils import OpenApiResponse
 ERRORS: dict[int, Any] = {
     400: OpenApiResponse({"type": "object"}, description="The request is not valid."),
     401: OpenApiResponse({"type": "object"}, description="Nobody is authenticated."),
+    403: OpenApiResponse({"type": "object"}, description="Not by this caller."),
     404: OpenApiResponse({"type": "object"}, description="There is no such thing."),
     405: OpenApiResponse({"type": "object"}, description="Not by this method."),
     413: OpenApiResponse({"type": "object"}, description="The body is too large."),

@@ -136,6 +136,32 @@ def test_documents(bob, client):
     assert bob.client.put(url, {}, format="json").status_code == 400
 
 
+@pytest.mark.django_db
+def test_documents_are_for_those_who_may_use_the_room(bob, carol, root, client, settings_of):
+    settings_of(room_access="tests.factories.by_room")
+    room, page = "/v1/rooms/bobs/documents", "/rooms/bobs/"
+    url, body = f"{room}/a.txt", {"content": "x"}
+    answers = []
+    for person in (bob, carol, root):
+        client.force_login(person.user)
+        codes = [
+            person.client.put(url, body, format="json").status_code,
+            person.client.get(url).status_code,
+            person.client.get(room).status_code,
+            client.get(page).status_code,
+        ]
+        answers.append(codes)
+    assert answers == [[200] * 4, [403, 404, 404, 404], [200] * 4]
+
+
+@pytest.mark.django_db
+def test_a_room_that_cannot_be_has_no_documents(bob):
+    for room in ("a:b", "@internal", "x" * 129):
+        assert bob.client.get(f"/v1/rooms/{room}/documents").status_code == 400
+        answer = bob.client.put(f"/v1/rooms/{room}/documents/a", {"content": "x"}, format="json")
+        assert answer.status_code == 400
+
+
 BODIES = {
     "deep": (b"[" * 5000, 400),
     "deep in a string's place": (b'{"content":' + b"[" * 5000 + b"]" * 5000 + b"}", 400),
