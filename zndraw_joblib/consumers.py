@@ -2,7 +2,8 @@
 
 A connection authenticates by the host's DRF authenticators: with the session, an `Authorization`
 header, or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). Close codes:
-4401 not authenticated, 4403 not from this site (Origin), 4404 no such task or room for the caller.
+4401 not authenticated, 4403 not from this site (Origin), 4404 no such task or room for the caller,
+or nothing at this address.
 """
 
 from __future__ import annotations
@@ -237,6 +238,14 @@ class RoomConsumer(NewsConsumer):
             return []
         rows = tasks().read(unseen).values()
         return task_documents(sorted(rows, key=_ended))
+
+
+class UnknownConsumer(NewsConsumer):
+    """Whatever else lies under the prefix: there is nothing."""
+
+    async def follow(self) -> None:
+        """Refuse, whoever asks."""
+        raise Refused(NOT_FOUND)
 
 
 def _ended(task: Task) -> tuple[Any, UUID]:
