@@ -10,8 +10,10 @@ from channels.routing import URLRouter
 from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
 from django.urls import path as route_to, re_path
 
+from example_project.accounts.models import User
 from tests.sockets import Socket, token
 from zndraw_joblib import consumers
 from zndraw_joblib.models import Task
@@ -95,6 +97,63 @@ async def test_a_session_from_this_site(bob, running):
     cookie = await sync_to_async(session_cookie)(bob.user)
     async with Socket(f"tasks/{running}", [cookie, (b"origin", b"http://testserver")]) as socket:
         assert (await socket.json())["id"] == running
+
+
+def logged_out(user):
+    SessionStore(Session.objects.get().session_key).flush()
+
+
+def deactivated(user):
+    User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+def with_another_password(user):
+    user.set_password("another")
+    user.save()
+
+
+def without_permissions(user):
+    User.objects.filter(pk=user.pk).update(is_superuser=False)
+
+
+ENDS = [(logged_out, 4401), (deactivated, 4401), (with_another_password, 4401)]
+
+
+@pytest.mark.parametrize(("change", "code"), [*ENDS, (without_permissions, 4404)])
+async def test_a_session_is_read_again_at_every_look(root, monkeypatch, settings_of, change, code):
+    settings_of(room_access="tests.api.test_access.nobody")
+    monkeypatch.setattr(consumers, "REREAD_SECONDS", 0.3)
+    async with Socket("rooms/open", [await sync_to_async(session_cookie)(root.user)]) as socket:
+        assert await socket.it.receive_nothing(1)
+        await sync_to_async(change)(root.user)
+        assert await socket.code() == code
+
+
+@pytest.mark.parametrize(("change", "code"), ENDS)
+async def test_who_has_left_is_not_told_of_the_end(bob, carol, running, change, code):
+    cookie = await sync_to_async(session_cookie)(carol.user)
+    async with Socket(f"tasks/{running}", [cookie]) as socket:
+        assert await socket.it.receive_nothing(0.5)
+        await sync_to_async(change)(carol.user)
+        await sync_to_async(bob.report)(running, "completed")
+        assert await socket.code() == code
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_a_user_whom_the_host_found_without_a_session(bob, carol, settings_of, beside):
+    """As by a token of its own, also beside the session of somebody else."""
+    settings_of(room_access="tests.factories.by_room")
+    more = {"user": bob.user}
+    if beside:
+        await sync_to_async(session_cookie)(carol.user)
+        more["session"] = SessionStore((await Session.objects.aget()).session_key)
+    for room, code in (("bobs", None), ("carols", 4404)):
+        application = URLRouter(websocket_urlpatterns)
+        async with Socket(f"rooms/{room}", application=application, **more) as socket:
+            if code:
+                assert await socket.code() == code
+            else:
+                assert await socket.it.receive_nothing(0.5)
 
 
 @pytest.mark.parametrize("origin", [b"http://evil.example", b"null", b"http://[", b""])
