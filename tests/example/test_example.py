@@ -9,12 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from django.core.cache import cache
 from django.test import Client
+from rest_framework.throttling import ScopedRateThrottle
 
 from example_project.demo import structures
 from tests.servers import free_port
+from zndraw_joblib import throttling
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_request_was_counted():
+    cache.clear()
+    throttling._left.clear()
 
 
 def test_rotation_turns_about_the_centre():
@@ -103,6 +112,40 @@ def test_a_token_for_name_and_password(client, bob):
     body["password"] = "wrong"
     answer = client.post("/v1/auth/token", body, content_type="application/json")
     assert answer.status_code == 400
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("proxies", "codes"), [(0, [400, 400, 429, 429, 429]), (1, [400, 400, 429, 400, 400])]
+)
+def test_a_made_up_address_does_not_evade_the_throttle(
+    client, settings, monkeypatch, proxies, codes
+):
+    monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "token", "2/day")
+    if proxies:
+        settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": proxies}
+    # The last one was written by the proxy, if there is one.
+    seen = ["192.0.2.1, 198.51.100.1", "192.0.2.2, 198.51.100.1", "198.51.100.1"]
+    seen += ["198.51.100.2", "198.51.100.1, 198.51.100.2"]
+    answers = [
+        client.post(
+            "/v1/auth/token", {}, content_type="application/json", headers={"X-Forwarded-For": name}
+        )
+        for name in seen
+    ]
+    assert [answer.status_code for answer in answers] == codes
+
+
+@pytest.mark.parametrize(("deployed", "expected"), [(True, "1"), (False, "0")])
+def test_the_deployment_has_a_proxy_and_else_there_is_none(deployed, expected, tmp_path):
+    lines = (ROOT / "docs" / "deploy" / "joblib.env").read_text().splitlines()
+    pairs = [line.split("=", 1) for line in lines if line and not line.startswith("#")]
+    code = "from example_project.settings import REST_FRAMEWORK as r; print(r['NUM_PROXIES'])"
+    env = {**(dict(pairs) if deployed else {}), "DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == expected
 
 
 @pytest.mark.django_db
