@@ -8,17 +8,19 @@ import os
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
+from django.urls import re_path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
 # Loads the apps: what needs models is imported after it.
 http = get_asgi_application()
 
 from zndraw_joblib.asgi import ApiLane  # noqa: E402
+from zndraw_joblib.consumers import UnknownConsumer  # noqa: E402
 from zndraw_joblib.routing import websocket_urlpatterns  # noqa: E402
 
-application = ProtocolTypeRouter(
-    {"http": ApiLane(http), "websocket": AuthMiddlewareStack(URLRouter(websocket_urlpatterns))}
-)
+# The router has HTTP 500 for an address without a route.
+sockets = URLRouter([*websocket_urlpatterns, re_path("", UnknownConsumer.as_asgi())])
+application = ProtocolTypeRouter({"http": ApiLane(http), "websocket": AuthMiddlewareStack(sockets)})
 
 # What is loaded by now stays. Full collections that looked at it too would hold up a request for a
 # tenth of a second now and then.

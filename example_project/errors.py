@@ -10,8 +10,15 @@ from drf_spectacular.utils import OpenApiResponse
 ERRORS: dict[int, Any] = {
     400: OpenApiResponse({"type": "object"}, description="The request is not valid."),
     401: OpenApiResponse({"type": "object"}, description="Nobody is authenticated."),
+    403: OpenApiResponse({"type": "object"}, description="Not by this caller."),
     404: OpenApiResponse({"type": "object"}, description="There is no such thing."),
     405: OpenApiResponse({"type": "object"}, description="Not by this method."),
+    413: OpenApiResponse({"type": "object"}, description="The body is too large."),
     415: OpenApiResponse({"type": "object"}, description="Not JSON."),
     429: OpenApiResponse({"type": "object"}, description="Too many requests."),
 }
+
+
+def errors(*codes: int) -> dict[int, Any]:
+    """Those with these status codes."""
+    return {code: ERRORS[code] for code in codes}

@@ -1,8 +1,9 @@
 """A complete host of the job server.
 
 From the environment: SECRET_KEY, DEBUG, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL, DATA_DIR,
-THROTTLE_RATES (`joblib_submit=10/s,joblib_work=100/s`), TRANSACTION_POOLING (the database is
-behind pgbouncer in transaction mode) and BEHIND_TLS_PROXY (a proxy speaks TLS to the clients).
+THROTTLE_RATES (`joblib_submit=10/s,joblib_work=100/s`), NUM_PROXIES (how many there are in front,
+each of which sets or adds to X-Forwarded-For), TRANSACTION_POOLING (the database is behind
+pgbouncer in transaction mode) and BEHIND_TLS_PROXY (a proxy speaks TLS to the clients).
 Without them it runs embedded: SQLite and an in-memory channel layer.
 """
 
@@ -194,7 +195,7 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["example_project.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_THROTTLE_CLASSES": ["zndraw_joblib.throttling.WindowRateThrottle"],
     # For each user and scope; joblib_read and joblib_work, which waits and workers use, have none.
@@ -204,6 +205,8 @@ REST_FRAMEWORK = {
         "joblib_register": "200/s",
         **env.dict("THROTTLE_RATES", {}),
     },
+    # Anonymous callers are told apart by address. Unset, DRF takes whatever X-Forwarded-For says.
+    "NUM_PROXIES": env.int("NUM_PROXIES", 0),
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
 }
 

@@ -10,14 +10,21 @@ from example_project.asgi import application
 
 
 class Socket:
-    def __init__(self, path, headers=(), subprotocols=()):
-        path, _, query = f"/ws/v1/joblib/{path}/".partition("?")
+    """A path is one of the job server's, or with a slash in front one as it is.
+
+    `more` is added to the scope.
+    """
+
+    def __init__(self, path, headers=(), subprotocols=(), application=application, **more):
+        path = path if path.startswith("/") else f"/ws/v1/joblib/{path}/"
+        path, _, query = path.partition("?")
         scope = {
             "type": "websocket",
             "path": path,
             "query_string": query.encode(),
             "headers": list(headers),
             "subprotocols": list(subprotocols),
+            **more,
         }
         self.it = ApplicationCommunicator(application, scope)
 

@@ -2,7 +2,11 @@
 
 A connection authenticates by the host's DRF authenticators: with the session, an `Authorization`
 header, or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). Close codes:
-4401 not authenticated, 4403 not from this site (Origin), 4404 no such task or room for the caller.
+4401 not authenticated, 4403 not from this site (Origin), 4404 no such task or room for the caller,
+or nothing at this address.
+
+Who the caller is and what they may do is looked at again whenever the database is: a session that
+was logged out of, or whose user was deactivated or has another password, ends the connection then.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.security.websocket import OriginValidator
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY, get_user
 from django.contrib.auth.models import AnonymousUser
 from django.db import router
 from django.http import HttpRequest
@@ -103,7 +108,11 @@ class NewsConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         if len(offered) == 2 and offered[0].lower() in SCHEMES:
             request.META["HTTP_AUTHORIZATION"] = f"{SCHEMES[offered[0].lower()]} {offered[1]}"
         request.user = self.scope.get("user") or AnonymousUser()
-        request.session = self.scope.get("session")
+        request.session = session = self.scope.get("session")
+        if session is not None and session.get(SESSION_KEY) == _key(request.user):
+            # Both are as they were when the connection was made.
+            request.session = session.__class__(session.session_key)
+            request.user = get_user(request)
         classes: Any = api_settings.DEFAULT_AUTHENTICATION_CLASSES
         wrapped = Request(request, authenticators=[cls() for cls in classes])
         try:
@@ -237,6 +246,19 @@ class RoomConsumer(NewsConsumer):
             return []
         rows = tasks().read(unseen).values()
         return task_documents(sorted(rows, key=_ended))
+
+
+class UnknownConsumer(NewsConsumer):
+    """Whatever else lies under the prefix: there is nothing."""
+
+    async def follow(self) -> None:
+        """Refuse, whoever asks."""
+        raise Refused(NOT_FOUND)
+
+
+def _key(user: Any) -> str:
+    """The user's key as a session has it; a host's own kind of user may have none."""
+    return str(getattr(user, "pk", None))
 
 
 def _ended(task: Task) -> tuple[Any, UUID]:

@@ -1,14 +1,20 @@
-"""Addresses of the WebSocket consumers, for a host's ``URLRouter``."""
+"""Addresses of the WebSocket consumers, for a host's ``URLRouter``.
+
+The last one takes what else lies under ``ws/v1/joblib``, and nothing beside it. `URLRouter` fails
+with HTTP 500 on an address without a route: a host that has no answer of its own to the others
+ends its list with ``re_path("", UnknownConsumer.as_asgi())``.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.urls import path
+from django.urls import re_path
 
-from zndraw_joblib.consumers import RoomConsumer, TaskConsumer
+from zndraw_joblib.consumers import RoomConsumer, TaskConsumer, UnknownConsumer
 
 websocket_urlpatterns: list[Any] = [
-    path("ws/v1/joblib/tasks/<str:task_id>/", TaskConsumer.as_asgi()),
-    path("ws/v1/joblib/rooms/<str:room_id>/", RoomConsumer.as_asgi()),
+    re_path(r"^ws/v1/joblib/tasks/(?P<task_id>[^/]+)/?$", TaskConsumer.as_asgi()),
+    re_path(r"^ws/v1/joblib/rooms/(?P<room_id>[^/]+)/?$", RoomConsumer.as_asgi()),
+    re_path(r"^ws/v1/joblib(?:/|\Z)", UnknownConsumer.as_asgi()),
 ]

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from example_project.errors import ERRORS
+from example_project.errors import errors
 
 
 class TokenView(APIView):
@@ -27,7 +27,7 @@ class TokenView(APIView):
         request=AuthTokenSerializer,
         responses={
             200: inline_serializer("Token", {"token": serializers.CharField()}),
-            **{code: ERRORS[code] for code in (400, 405, 415, 429)},
+            **errors(400, 405, 413, 415, 429),
         },
     )
     def post(self, request: Request) -> Response:

@@ -66,6 +66,8 @@ def demo(stack: ExitStack, port: int, *, once: bool) -> int:
             "uvicorn",
             "example_project.asgi:application",
             *("--host", HOST, "--port", str(port), "--timeout-graceful-shutdown", "5"),
+            # There is none, and uvicorn believes the headers of a local one.
+            "--no-proxy-headers",
         ],
         "sweeper": [*python, "django", "run_sweeper"],
     }

@@ -1,4 +1,8 @@
-"""Documents of a room over REST, and the pages of the site."""
+"""Documents of a room over REST, and the pages of the site.
+
+Who may use a room is decided by the job server's hook `room_access`: its documents are written by
+those who may submit there.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,20 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.exceptions import NotFound, PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from example_project.errors import ERRORS
+from example_project.errors import errors
 from example_project.rooms.models import Document
 from zndraw_joblib import Task
+from zndraw_joblib.access import Action, Caller
 from zndraw_joblib.names import room_fault
 
 DEMO_ROOM = "demo"
+READ_ERRORS = errors(400, 401, 404, 405, 429)
+WRITE_ERRORS = errors(400, 401, 403, 404, 405, 413, 415, 429)
 
 
 class DocumentSerializer(serializers.ModelSerializer):
@@ -36,11 +44,21 @@ class DocumentName(serializers.Serializer):
     room_id = serializers.CharField(max_length=128)
     name = serializers.CharField(max_length=128, required=False)
 
+    def validate_room_id(self, room_id: str) -> str:
+        """As the job server names rooms."""
+        if fault := room_fault(room_id):
+            raise serializers.ValidationError(f"The room id {fault}.")
+        return room_id
+
     @classmethod
-    def of(cls, **names: str) -> dict[str, str]:
-        """The names in an address, as the database can look them up."""
+    def of(cls, request: Request, action: Action, **names: str) -> dict[str, str]:
+        """The names in an address, as the database can look them up, if the caller may."""
         address = cls(data=names)
         address.is_valid(raise_exception=True)
+        if not Caller(request).may(action, address.validated_data["room_id"]):
+            if action == "read":
+                raise NotFound
+            raise PermissionDenied(f"You may not {action} in this room.")
         return address.validated_data
 
 
@@ -48,31 +66,35 @@ class DocumentList(APIView):
     """The documents of a room."""
 
     @extend_schema(
-        operation_id="documents_list", responses={200: DocumentSerializer(many=True), **ERRORS}
+        operation_id="documents_list",
+        responses={200: DocumentSerializer(many=True), **READ_ERRORS},
     )
     def get(self, request: Request, room_id: str) -> Response:
         """All of them with their content."""
-        found = Document.objects.filter(**DocumentName.of(room_id=room_id))
+        found = Document.objects.filter(**DocumentName.of(request, "read", room_id=room_id))
         return Response(DocumentSerializer(found, many=True).data)
 
 
 class DocumentDetail(APIView):
     """One document of a room."""
 
-    @extend_schema(operation_id="documents_retrieve", responses={200: DocumentSerializer, **ERRORS})
+    @extend_schema(
+        operation_id="documents_retrieve", responses={200: DocumentSerializer, **READ_ERRORS}
+    )
     def get(self, request: Request, room_id: str, name: str) -> Response:
         """Read it."""
-        document = get_object_or_404(Document, **DocumentName.of(room_id=room_id, name=name))
+        address = DocumentName.of(request, "read", room_id=room_id, name=name)
+        document = get_object_or_404(Document, **address)
         return Response(DocumentSerializer(document).data)
 
     @extend_schema(
         operation_id="documents_write",
         request=DocumentSerializer,
-        responses={200: DocumentSerializer, **ERRORS},
+        responses={200: DocumentSerializer, **WRITE_ERRORS},
     )
     def put(self, request: Request, room_id: str, name: str) -> Response:
         """Write it, new or over the old one."""
-        address = DocumentName.of(room_id=room_id, name=name)
+        address = DocumentName.of(request, "submit", room_id=room_id, name=name)
         body = DocumentSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         document, _ = Document.objects.update_or_create(**address, defaults=body.validated_data)
@@ -94,6 +116,8 @@ def room_page(request: HttpRequest, room_id: str) -> HttpResponse:
     """A room's documents and its latest tasks."""
     if fault := room_fault(room_id):
         raise Http404(f"The room id {fault}.")
+    if not Caller(request).may("read", room_id):
+        raise Http404("There is no such room.")
     return render(
         request,
         "room.html",

@@ -9,11 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from django.core.cache import cache
+from django.test import Client
+from rest_framework.throttling import ScopedRateThrottle
 
 from example_project.demo import structures
 from tests.servers import free_port
+from zndraw_joblib import throttling
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_request_was_counted():
+    cache.clear()
+    throttling._left.clear()
 
 
 def test_rotation_turns_about_the_centre():
@@ -105,6 +115,40 @@ def test_a_token_for_name_and_password(client, bob):
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("proxies", "codes"), [(0, [400, 400, 429, 429, 429]), (1, [400, 400, 429, 400, 400])]
+)
+def test_a_made_up_address_does_not_evade_the_throttle(
+    client, settings, monkeypatch, proxies, codes
+):
+    monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "token", "2/day")
+    if proxies:
+        settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": proxies}
+    # The last one was written by the proxy, if there is one.
+    seen = ["192.0.2.1, 198.51.100.1", "192.0.2.2, 198.51.100.1", "198.51.100.1"]
+    seen += ["198.51.100.2", "198.51.100.1, 198.51.100.2"]
+    answers = [
+        client.post(
+            "/v1/auth/token", {}, content_type="application/json", headers={"X-Forwarded-For": name}
+        )
+        for name in seen
+    ]
+    assert [answer.status_code for answer in answers] == codes
+
+
+@pytest.mark.parametrize(("deployed", "expected"), [(True, "1"), (False, "0")])
+def test_the_deployment_has_a_proxy_and_else_there_is_none(deployed, expected, tmp_path):
+    lines = (ROOT / "docs" / "deploy" / "joblib.env").read_text().splitlines()
+    pairs = [line.split("=", 1) for line in lines if line and not line.startswith("#")]
+    code = "from example_project.settings import REST_FRAMEWORK as r; print(r['NUM_PROXIES'])"
+    env = {**(dict(pairs) if deployed else {}), "DATA_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == expected
+
+
+@pytest.mark.django_db
 def test_pages(client, bob):
     first = client.get("/").content.decode()
     for link in ("/admin/", "/api/docs", "/api/redoc", "/api/schema", "/rooms/demo/"):
@@ -133,6 +177,69 @@ def test_documents(bob, client):
     assert bob.client.get(url).json()["content"] == "y"
     assert len(bob.client.get("/v1/rooms/demo/documents").json()) == 1
     assert bob.client.put(url, {}, format="json").status_code == 400
+
+
+@pytest.mark.django_db
+def test_documents_are_for_those_who_may_use_the_room(bob, carol, root, client, settings_of):
+    settings_of(room_access="tests.factories.by_room")
+    room, page = "/v1/rooms/bobs/documents", "/rooms/bobs/"
+    url, body = f"{room}/a.txt", {"content": "x"}
+    answers = []
+    for person in (bob, carol, root):
+        client.force_login(person.user)
+        codes = [
+            person.client.put(url, body, format="json").status_code,
+            person.client.get(url).status_code,
+            person.client.get(room).status_code,
+            client.get(page).status_code,
+        ]
+        answers.append(codes)
+    assert answers == [[200] * 4, [403, 404, 404, 404], [200] * 4]
+
+
+@pytest.mark.django_db
+def test_a_room_that_cannot_be_has_no_documents(bob):
+    for room in ("a:b", "@internal", "x" * 129):
+        assert bob.client.get(f"/v1/rooms/{room}/documents").status_code == 400
+        answer = bob.client.put(f"/v1/rooms/{room}/documents/a", {"content": "x"}, format="json")
+        assert answer.status_code == 400
+
+
+BODIES = {
+    "deep": (b"[" * 5000, 400),
+    "deep in a string's place": (b'{"content":' + b"[" * 5000 + b"]" * 5000 + b"}", 400),
+    "too large": (b'{"content": "' + b"x" * 3_000_000 + b'"}', 413),
+    "not a number": (b'{"content": NaN}', 400),
+    "not utf-8": (b'{"content": "\xff"}', 400),
+    "a lone surrogate": (b'{"content": "\\ud800", "username": "\\ud800"}', 400),
+    "nul": (b'{"content": "\\u0000", "username": "\\u0000"}', 400),
+    "no object": (b"[]", 400),
+    "nothing": (b"", 400),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", BODIES)
+def test_no_body_breaks_the_sites_own_endpoints(bob, name):
+    body, expected = BODIES[name]
+    # Of a session DRF looks for the CSRF token in the body.
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(bob.user)
+    for client, allowed in ((bob.client, {expected}), (browser, {expected, 403})):
+        client.raise_request_exception = False
+        for method, url in (("POST", "/v1/auth/token"), ("PUT", "/v1/rooms/demo/documents/a.txt")):
+            answer = client.generic(method, url, body, content_type="application/json")
+            assert answer.status_code in allowed, answer.content
+            assert answer["Content-Type"] == "application/json"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("media_type", ["*/*", "application/*", "text/plain", "", "a"])
+def test_the_sites_own_endpoints_take_json_alone(bob, media_type):
+    for method, url in (("POST", "/v1/auth/token"), ("PUT", "/v1/rooms/demo/documents/a.txt")):
+        answer = bob.client.generic(method, url, b"{}", content_type=media_type)
+        assert answer.status_code == 415
+        assert list(answer.json()) == ["detail"]
 
 
 def demo(tmp_path, **extra):

@@ -33,3 +33,13 @@ def test_a_socket_hears_of_the_end_from_another_request(bob):
             with pytest.raises(ConnectionClosed) as closed:
                 task.recv(timeout=10)
             assert closed.value.rcvd.code == 1000
+
+
+def test_an_address_that_is_none_is_no_failure_of_the_server():
+    with server() as url:
+        for path in ("/", "/v1/joblib/workers", "/ws/v1/joblib/x/"):
+            with connect(url.replace("http", "ws") + path) as nowhere:
+                with pytest.raises(ConnectionClosed) as closed:
+                    nowhere.recv(timeout=10)
+                assert closed.value.rcvd.code == 4404
+        assert "Traceback" not in url.log.read_text()

@@ -6,13 +6,18 @@ import asyncio
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.routing import URLRouter
 from django.conf import settings as django_settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.sessions.backends.db import SessionStore
+from django.contrib.sessions.models import Session
+from django.urls import path as route_to, re_path
 
+from example_project.accounts.models import User
 from tests.sockets import Socket, token
 from zndraw_joblib import consumers
 from zndraw_joblib.models import Task
+from zndraw_joblib.routing import websocket_urlpatterns
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -94,6 +99,63 @@ async def test_a_session_from_this_site(bob, running):
         assert (await socket.json())["id"] == running
 
 
+def logged_out(user):
+    SessionStore(Session.objects.get().session_key).flush()
+
+
+def deactivated(user):
+    User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+def with_another_password(user):
+    user.set_password("another")
+    user.save()
+
+
+def without_permissions(user):
+    User.objects.filter(pk=user.pk).update(is_superuser=False)
+
+
+ENDS = [(logged_out, 4401), (deactivated, 4401), (with_another_password, 4401)]
+
+
+@pytest.mark.parametrize(("change", "code"), [*ENDS, (without_permissions, 4404)])
+async def test_a_session_is_read_again_at_every_look(root, monkeypatch, settings_of, change, code):
+    settings_of(room_access="tests.api.test_access.nobody")
+    monkeypatch.setattr(consumers, "REREAD_SECONDS", 0.3)
+    async with Socket("rooms/open", [await sync_to_async(session_cookie)(root.user)]) as socket:
+        assert await socket.it.receive_nothing(1)
+        await sync_to_async(change)(root.user)
+        assert await socket.code() == code
+
+
+@pytest.mark.parametrize(("change", "code"), ENDS)
+async def test_who_has_left_is_not_told_of_the_end(bob, carol, running, change, code):
+    cookie = await sync_to_async(session_cookie)(carol.user)
+    async with Socket(f"tasks/{running}", [cookie]) as socket:
+        assert await socket.it.receive_nothing(0.5)
+        await sync_to_async(change)(carol.user)
+        await sync_to_async(bob.report)(running, "completed")
+        assert await socket.code() == code
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_a_user_whom_the_host_found_without_a_session(bob, carol, settings_of, beside):
+    """As by a token of its own, also beside the session of somebody else."""
+    settings_of(room_access="tests.factories.by_room")
+    more = {"user": bob.user}
+    if beside:
+        await sync_to_async(session_cookie)(carol.user)
+        more["session"] = SessionStore((await Session.objects.aget()).session_key)
+    for room, code in (("bobs", None), ("carols", 4404)):
+        application = URLRouter(websocket_urlpatterns)
+        async with Socket(f"rooms/{room}", application=application, **more) as socket:
+            if code:
+                assert await socket.code() == code
+            else:
+                assert await socket.it.receive_nothing(0.5)
+
+
 @pytest.mark.parametrize("origin", [b"http://evil.example", b"null", b"http://[", b""])
 async def test_other_origins_are_refused(bob, running, origin):
     for path in (f"tasks/{running}", "rooms/open"):
@@ -113,6 +175,48 @@ async def test_other_peoples_tasks_are_not_found(bob, carol, running, settings_o
     await sync_to_async(Task.objects.update)(room_id="bobs")
     async with Socket(f"tasks/{running}", token(carol)) as socket:
         assert await socket.code() == 4404
+
+
+NOWHERE = ["", "/", "/x/", "/tasks", "/tasks//", "/tasks/a/b/", "/rooms/", "/rooms/a/b", "/\n/x"]
+
+
+@pytest.mark.parametrize("headers", [(), [(b"authorization", b"Token wrong")]])
+@pytest.mark.parametrize(
+    "path", [*(f"/ws/v1/joblib{path}" for path in NOWHERE), "/", "/v1/joblib/workers", "/ws/v1/x"]
+)
+async def test_an_address_that_is_none_is_not_found(db, path, headers):
+    async with Socket(path, headers, ["token", "wrong"]) as socket:
+        # A browser drops a connection that takes none of the subprotocols it offered.
+        assert socket.subprotocol == "token"
+        assert await socket.code() == 4404
+
+
+async def test_the_last_slash_may_be_left_out(bob, running):
+    async with (
+        Socket(f"/ws/v1/joblib/tasks/{running}", token(bob)) as task,
+        Socket("/ws/v1/joblib/rooms/open", token(bob)) as room,
+    ):
+        await asyncio.sleep(0.5)
+        await sync_to_async(bob.report)(running, "completed")
+        assert (await task.json())["id"] == (await room.json())["id"] == running
+
+
+async def hosts_own(scope, receive, send):
+    await send({"type": "websocket.accept", "subprotocol": scope["path"][1:]})
+
+
+async def test_a_host_mounts_the_routes_and_has_its_own_after_them(bob, running):
+    await sync_to_async(bob.report)(running, "completed")
+    own = re_path("^ws/", hosts_own)
+    mounted = URLRouter([route_to("site/", URLRouter(websocket_urlpatterns)), own])
+    for application, prefix in ((URLRouter([*websocket_urlpatterns, own]), ""), (mounted, "/site")):
+        it = f"{prefix}/ws/v1/joblib/tasks/{running}/"
+        async with Socket(it, token(bob), application=application) as socket:
+            assert (await socket.json())["id"] == running
+        async with Socket(f"{prefix}/ws/v1/joblib/x", application=application) as socket:
+            assert await socket.code() == 4404
+        async with Socket("/ws/v1/joblibs", application=application) as socket:
+            assert socket.subprotocol == "ws/v1/joblibs"
 
 
 async def test_what_clients_send_is_ignored(bob, running):
