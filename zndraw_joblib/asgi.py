@@ -54,7 +54,7 @@ class ApiLane:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
-        if scope["type"] != "http" or lane.PREFIX not in scope["path"]:
+        if scope["type"] != "http" or not lane.concerns(scope["path"]):
             return await self._application(scope, receive, send)
         stream = BytesIO()
         response: HttpResponseBase

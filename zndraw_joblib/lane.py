@@ -33,14 +33,19 @@ from zndraw_joblib.exceptions import ProblemException, UnsupportedMediaType, Val
 
 R = TypeVar("R")
 
-#: What the path of each of the app's routes contains, wherever the host includes them.
-PREFIX = "/v1/joblib/"
+#: The path of each of the app's routes contains one of these, wherever the host includes them.
+MARKS = ("/v1/joblib", "/v1/me", "/v1/problems/")
 APP_NAME = "zndraw_joblib"
 
 
 def load() -> None:
     """Import the views now, by one thread, and not by several at the first requests."""
     get_resolver().url_patterns  # noqa: B018
+
+
+def concerns(path: str) -> bool:
+    """Whether a path may be of one of this app's routes: nobody else's requests are looked at."""
+    return any(mark in path for mark in MARKS)
 
 
 def enter(make: Callable[[], R]) -> tuple[R, ResolverMatch] | None:

@@ -26,7 +26,7 @@ class ApiLane:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer, or pass on."""
-        if lane.PREFIX not in environ.get("PATH_INFO", ""):
+        if not lane.concerns(environ.get("PATH_INFO", "")):
             return self._application(environ, start_response)
         response: Any
         try:

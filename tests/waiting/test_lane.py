@@ -112,13 +112,13 @@ REFUSED = {
 @pytest.mark.parametrize("credentials", [{}, {"authorization": b"Token x"}])
 async def test_what_django_would_refuse_without_a_view_is_a_problem(credentials, status, odd):
     host = Host()
-    path = f"{V1}/rooms/a b/jobs"
-    got, headers, body = await ask(host, scope(path, "PUT", **credentials, **odd))
-    assert (got, host.paths) == (status, []), body
-    assert headers[b"content-type"] == b"application/problem+json"
-    assert headers[b"vary"] == b"Prefer"
-    document = json.loads(body)
-    assert (document["status"], document["instance"]) == (status, f"{V1}/rooms/a%20b/jobs")
+    for path in (f"{V1}/rooms/a b/jobs", "/v1/joblib", "/v1/me", "/v1/problems/job-not-found"):
+        got, headers, body = await ask(host, scope(path, "PUT", **credentials, **odd))
+        assert (got, host.paths) == (status, []), body
+        assert headers[b"content-type"] == b"application/problem+json"
+        assert headers[b"vary"] == b"Prefer"
+        document = json.loads(body)
+        assert (document["status"], document["instance"]) == (status, path.replace(" ", "%20"))
 
 
 async def test_a_body_comes_in_parts_and_may_be_too_large(bob, settings_of):
