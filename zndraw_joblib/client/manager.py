@@ -278,13 +278,14 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
             raise outcome
         return outcome
 
-    def report(self, reports: Sequence[Report]) -> list[Outcome]:
+    def report(self, reports: Sequence[Report], *, lasting: bool = False) -> list[Outcome]:
         """Send several reports, together with what other threads report meanwhile.
 
         Each stands alone: the list holds, in their order, the task or the error that the report
-        alone would have raised.
+        alone would have raised. While the server is away `lasting` ones are repeated until it is
+        back, but after `stop` for `reports.GIVE_UP_SECONDS` only; others a few times.
         """
-        outcomes = self._reporter.send(reports)
+        outcomes = self._reporter.send(reports, lasting=lasting)
         for report, outcome in zip(reports, outcomes, strict=True):
             ended = isinstance(outcome, TaskInfo) and report.status != TaskStatus.RUNNING
             if ended or isinstance(outcome, LOST):
@@ -341,7 +342,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         `execute` is called as ``execute(task, instance)``, or ``execute(task)`` when it takes
         one argument; without it the instance's own ``run(task)`` or ``run()`` is. Returning
-        means completed, an exception failed. What runs at the end is finished first.
+        means completed, an exception failed. What runs at the end is finished first. While the
+        server is away it is asked again until it is back; a stopped worker gives up after a while.
 
         While there is work each claim starts its task at once. With `prefetch` up to so many
         tasks are claimed ahead in one request, for many short tasks; they are held claimed until a
@@ -366,12 +368,14 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     def stop(self) -> None:
         """End `serve` and every stream, from any thread, once running work has finished."""
         self._left.set()
+        self._reporter.stop()
         with self._starting:
             for stream in self._streams:
                 stream.stop()
 
     def __enter__(self) -> Self:
         self._left.clear()
+        self._reporter.resume()
         self._beating = threading.Event()
         self._heart = threading.Thread(
             target=self._beat, args=(self._beating,), name="joblib-heartbeat", daemon=True
