@@ -15,6 +15,7 @@ from zndraw_joblib.client import (
     ClaimedTask,
     ForbiddenError,
     NotAuthenticatedError,
+    ServerError,
     TaskInfo,
     TaskNotFoundError,
     api,
@@ -280,6 +281,21 @@ def test_the_server_says_when_to_report_again(server, manager, outage, running):
     (first, _, _), (second, _, _) = outage.tried
     assert 0.9 < second - first < 3
     until(lambda: server.tasks == {"a": "completed"})
+
+
+@pytest.mark.parametrize("how", ["claim", "heartbeat"])
+def test_a_new_registration_is_made_whole_although_the_server_goes_away(server, manager, how):
+    """Control: w2 is kept without its job when `_register_again` does not take it back."""
+    manager.register(Rotate)
+    ask = "POST /tasks/claim" if how == "claim" else "PATCH /workers/w1"
+    server.fail[ask] = [refusal("worker-not-found", 404) for _ in range(2)]
+    server.fail["PUT /rooms/@global/jobs"] = [httpx.Response(500)]
+    with pytest.raises(ServerError):
+        getattr(manager, how)()
+    assert manager.worker_id == "w1"
+    getattr(manager, how)()
+    assert manager.worker_id == "w3"
+    assert [call[2]["worker_id"] for call in server.sent("PUT")] == ["w1", "w2", "w3"]
 
 
 def test_pauses_grow_to_five_seconds():

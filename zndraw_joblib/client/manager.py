@@ -13,7 +13,7 @@ import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client import worker as workers
-from zndraw_joblib.client.api import ApiManager, never_sent, path, send, turned_away
+from zndraw_joblib.client.api import ApiManager, away, never_sent, path, send, turned_away
 from zndraw_joblib.client.batches import BATCH_SIZE
 from zndraw_joblib.client.exceptions import (
     ApiError,
@@ -153,8 +153,14 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
                 return  # Another thread was first.
             logger.warning("worker %s is gone; registering again", lost)
             self.create_worker()
-            for name, cls in self._classes.items():
-                self._offer(JobName.parse(name), cls)
+            try:
+                for name, cls in self._classes.items():
+                    self._offer(JobName.parse(name), cls)
+            except (ApiError, httpx.TransportError) as error:
+                if away(error):
+                    # One without all its jobs would never know: the next request finds it lost.
+                    self._worker_id = lost
+                raise
 
     def disconnect(self) -> None:
         """Delete the worker. Its claimed tasks go back to pending; running ones end."""
