@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from pydantic import BaseModel, Field, create_model
 
+from tests import servers
 from tests.client.jobs import Double
 from tests.servers import process, server, until
 from zndraw_joblib.client import (
@@ -23,6 +25,7 @@ from zndraw_joblib.client import (
     PartlySubmittedError,
     TaskInfo,
     TaskNotFoundError,
+    reports,
 )
 from zndraw_joblib.client.reports import Report
 from zndraw_joblib.models import Task, Worker
@@ -229,3 +232,28 @@ def test_a_worker_ends_although_the_signal_does_not_wake_its_main_thread(url, ro
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(10) == 0, worker.log.read_text()
     assert not Worker.objects.exists()
+
+
+def test_a_result_outlives_the_server(url, bob, offered, client, monkeypatch):
+    """Killed and started again while a task runs; away for longer than six attempts take."""
+    monkeypatch.setattr(reports, "backoff", lambda attempt: 0.05)
+    task_id = client().submit(Rotate(angle=1), room="open", job_room="open")
+
+    def kill(task):
+        os.kill(url.pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=offered.serve, args=(kill,), daemon=True)
+    thread.start()
+    try:
+        report = f"PATCH /tasks/{task_id}"
+        until(lambda: offered.wire.counts[report] > 10)
+        monkeypatch.setattr(servers, "free_port", lambda: httpx.URL(url).port)
+        with server():
+            assert client().wait(task_id, timeout=20).status == "completed"
+            offered.stop()
+            thread.join(20)
+    finally:
+        offered.stop()
+        thread.join(20)
+    assert not thread.is_alive()
+    assert Task.objects.get().attempt == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -16,6 +17,11 @@ from zndraw_joblib.client.exceptions import ApiError, raise_for_problem
 GRACE = 10.0
 #: Most connections at once; a worker holds one for each claim that waits.
 CONNECTIONS = 100
+#: Requests sent at most for an answer that somebody waits for.
+ATTEMPTS = 6
+#: Seconds before the second attempt, jitter apart, and most before any.
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
 #: Too many requests, and answers while a server or its database is away.
 _PASSING = {429, 502, 503, 504}
 
@@ -110,6 +116,24 @@ def transient(error: Exception) -> bool | float:
     return isinstance(error, httpx.TransportError)
 
 
+def away(error: Exception) -> bool:
+    """Whether the server is away or fails, so that nothing was refused and may be later."""
+    if isinstance(error, ApiError):
+        return error.status >= 500 or error.status == 429
+    return isinstance(error, httpx.TransportError)
+
+
+def retry_after(error: Exception) -> float:
+    """Seconds that the server asks to wait before another attempt; 0 when it does not say."""
+    return (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait after this attempt, of which the first is 1: doubled, with jitter."""
+    doubled = FIRST_PAUSE * 2.0 ** min(attempt - 1, 10)
+    return min(LONGEST_PAUSE, doubled + random.uniform(0, 1))
+
+
 def send(
     api: ApiManager,
     method: str,
@@ -119,7 +143,7 @@ def send(
     headers: dict[str, str] | None = None,
     wait: int = 0,
     retry_on: Callable[[Exception], bool | float] | None = transient,
-    attempts: int = 6,
+    attempts: int = ATTEMPTS,
 ) -> httpx.Response:
     """Send a request and raise its problem.
 
@@ -163,7 +187,11 @@ def send(
     if retry_on is None:
         return once()
     for attempt in stamina.retry_context(
-        on=retry_on, attempts=attempts, timeout=None, wait_initial=0.1, wait_max=5.0
+        on=retry_on,
+        attempts=attempts,
+        timeout=None,
+        wait_initial=FIRST_PAUSE,
+        wait_max=LONGEST_PAUSE,
     ):
         with attempt:
             return once()

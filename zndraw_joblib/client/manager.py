@@ -13,7 +13,7 @@ import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client import worker as workers
-from zndraw_joblib.client.api import ApiManager, never_sent, path, send, turned_away
+from zndraw_joblib.client.api import ApiManager, away, never_sent, path, send, turned_away
 from zndraw_joblib.client.batches import BATCH_SIZE
 from zndraw_joblib.client.exceptions import (
     ApiError,
@@ -153,8 +153,14 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
                 return  # Another thread was first.
             logger.warning("worker %s is gone; registering again", lost)
             self.create_worker()
-            for name, cls in self._classes.items():
-                self._offer(JobName.parse(name), cls)
+            try:
+                for name, cls in self._classes.items():
+                    self._offer(JobName.parse(name), cls)
+            except (ApiError, httpx.TransportError) as error:
+                if away(error):
+                    # One without all its jobs would never know: the next request finds it lost.
+                    self._worker_id = lost
+                raise
 
     def disconnect(self) -> None:
         """Delete the worker. Its claimed tasks go back to pending; running ones end."""
@@ -278,13 +284,14 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
             raise outcome
         return outcome
 
-    def report(self, reports: Sequence[Report]) -> list[Outcome]:
+    def report(self, reports: Sequence[Report], *, lasting: bool = False) -> list[Outcome]:
         """Send several reports, together with what other threads report meanwhile.
 
         Each stands alone: the list holds, in their order, the task or the error that the report
-        alone would have raised.
+        alone would have raised. While the server is away `lasting` ones are repeated until it is
+        back, but after `stop` for `reports.GIVE_UP_SECONDS` only; others a few times.
         """
-        outcomes = self._reporter.send(reports)
+        outcomes = self._reporter.send(reports, lasting=lasting)
         for report, outcome in zip(reports, outcomes, strict=True):
             ended = isinstance(outcome, TaskInfo) and report.status != TaskStatus.RUNNING
             if ended or isinstance(outcome, LOST):
@@ -341,7 +348,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         `execute` is called as ``execute(task, instance)``, or ``execute(task)`` when it takes
         one argument; without it the instance's own ``run(task)`` or ``run()`` is. Returning
-        means completed, an exception failed. What runs at the end is finished first.
+        means completed, an exception failed. What runs at the end is finished first. While the
+        server is away it is asked again until it is back; a stopped worker gives up after a while.
 
         While there is work each claim starts its task at once. With `prefetch` up to so many
         tasks are claimed ahead in one request, for many short tasks; they are held claimed until a
@@ -366,12 +374,14 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     def stop(self) -> None:
         """End `serve` and every stream, from any thread, once running work has finished."""
         self._left.set()
+        self._reporter.stop()
         with self._starting:
             for stream in self._streams:
                 stream.stop()
 
     def __enter__(self) -> Self:
         self._left.clear()
+        self._reporter.resume()
         self._beating = threading.Event()
         self._heart = threading.Thread(
             target=self._beat, args=(self._beating,), name="joblib-heartbeat", daemon=True

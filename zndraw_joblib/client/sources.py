@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import httpx
 import stamina
 
+from zndraw_joblib.client.api import FIRST_PAUSE, LONGEST_PAUSE, away
 from zndraw_joblib.client.exceptions import ApiError
 from zndraw_joblib.client.schemas import ClaimedTask
 
@@ -186,17 +187,17 @@ def retried(call: Callable[[], T], stopped: Callable[[], bool]) -> T | None:
     """
 
     def worth_it(error: Exception) -> bool:
-        if stopped():
-            return False
-        if isinstance(error, ApiError):
-            return error.status >= 500 or error.status == 429
-        return isinstance(error, httpx.TransportError)
+        return not stopped() and away(error)
 
     if stopped():
         return None
     try:
         for attempt in stamina.retry_context(
-            on=worth_it, attempts=None, timeout=None, wait_initial=0.1, wait_max=5.0
+            on=worth_it,
+            attempts=None,
+            timeout=None,
+            wait_initial=FIRST_PAUSE,
+            wait_max=LONGEST_PAUSE,
         ):
             with attempt:
                 return call()

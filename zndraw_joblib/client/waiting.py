@@ -7,10 +7,11 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import httpx
 
-from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.api import ApiManager, away, path, retry_after, send
 from zndraw_joblib.client.exceptions import ApiError, TaskWaitTimeout
 from zndraw_joblib.client.schemas import TaskInfo
 
@@ -53,26 +54,46 @@ def wait_for_end(
     pause = 0.1
     while True:
         wait = max(0, int(min(LONGEST_WAIT, deadline.left)))
-        rest = pause
-        try:
-            answer = send(api, "GET", path("tasks", task_id), wait=wait, retry_on=None)
-        except (httpx.TransportError, ApiError) as error:
-            if isinstance(error, ApiError):
-                if error.status < 500 and error.status != 429:
-                    raise
-                rest = max(rest, error.retry_after or 0)
-            logger.info("waiting for task %s: %s; trying again", task_id, error)
-            waited = False
-        else:
-            task = TaskInfo.model_validate_json(answer.content)
-            if task.is_terminal:
-                return task
-            waited = wait > 0 and "Preference-Applied" in answer.headers
+        look = _look(api, task_id, wait)
+        if look.task is not None and look.task.is_terminal:
+            return look.task
         if deadline.left <= 0 or given_up.is_set():
             raise TaskWaitTimeout(deadline.timeout, [task_id])
-        if not waited:
-            given_up.wait(max(0.0, min(rest, deadline.left)))
-            pause = min(1.0, pause * 1.5)
+        if not look.waited:
+            given_up.wait(max(0.0, min(max(pause, look.retry_after), deadline.left)))
+            pause = _longer(pause)
+
+
+class _Look(NamedTuple):
+    """What a look at a task showed; no task while the server is away."""
+
+    task: TaskInfo | None
+    waited: bool = False
+    retry_after: float = 0.0
+
+
+def _look(api: ApiManager, task_id: str, wait: int = 0) -> _Look:
+    """Ask for a task once; a server that is away may be asked again.
+
+    Raises
+    ------
+    ApiError
+        The server refuses to show it.
+    """
+    try:
+        answer = send(api, "GET", path("tasks", task_id), wait=wait, retry_on=None)
+    except (httpx.TransportError, ApiError) as error:
+        if not away(error):
+            raise
+        logger.info("waiting for task %s: %s; trying again", task_id, error)
+        return _Look(None, retry_after=retry_after(error))
+    waited = wait > 0 and "Preference-Applied" in answer.headers
+    return _Look(TaskInfo.model_validate_json(answer.content), waited)
+
+
+def _longer(pause: float) -> float:
+    """Seconds to wait before the look after the next."""
+    return min(1.0, pause * 1.5)
 
 
 def in_order(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) -> Iterator[TaskInfo]:
@@ -154,6 +175,8 @@ class _Ends:
                 return
 
     def _look_around(self) -> None:
+        pause = GLANCE_INTERVAL
+        asked = 0.0
         while True:
             with self._lock:
                 rest = list(self._rest)
@@ -162,11 +185,12 @@ class _Ends:
             for task_id in rest:
                 if task_id not in self._rest:  # Somebody waits for it by now.
                     continue
-                if self.given_up.wait(GLANCE_INTERVAL):
+                if self.given_up.wait(max(pause, asked)):
                     return
-                answer = send(self._api, "GET", path("tasks", task_id))
-                task = TaskInfo.model_validate_json(answer.content)
-                if task.is_terminal:
+                look = _look(self._api, task_id)
+                pause = _longer(pause) if look.task is None else GLANCE_INTERVAL
+                asked = look.retry_after
+                if look.task is not None and look.task.is_terminal:
                     with self._lock:
                         self._rest.pop(task_id, None)
-                    self.found.put(task)
+                    self.found.put(look.task)

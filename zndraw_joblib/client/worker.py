@@ -111,11 +111,12 @@ def _advance(
 ) -> ClaimedTask | None:
     """Report the end of a task and the start of the next in one request; the one that runs now.
 
-    Each stands alone: a task that was lost meanwhile is dropped, and one on which no report can be
-    delivered is left to the server, whose lease on it ends.
+    They are repeated until they are delivered, and the tasks are kept by heartbeats meanwhile.
+    Each stands alone: a task that was lost is dropped, and one on which the server refuses the
+    report, or was still away some time after a stop, is left to it: its lease ends.
     """
     told = ([end] if end else []) + ([(begin, TaskStatus.RUNNING, None)] if begin else [])
-    outcomes = manager.report([Report.on(*one) for one in told])
+    outcomes = manager.report([Report.on(*one) for one in told], lasting=True)
     for (task, _, _), outcome in zip(told, outcomes, strict=True):
         if isinstance(outcome, (*LOST, TaskNotFoundError)):
             logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, outcome)
