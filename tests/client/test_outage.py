@@ -70,6 +70,20 @@ def outage(server, manager, monkeypatch):
     return Outage(server, manager)
 
 
+def test_a_heartbeat_that_failed_is_tried_again_before_the_next_is_due(
+    server, manager, monkeypatch
+):
+    from zndraw_joblib.client import manager as managers
+
+    monkeypatch.setattr(managers, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(type(manager), "_pause", lambda self: next(pauses))
+    pauses = itertools.chain([0.01], itertools.repeat(30))
+    url = f"PATCH /workers/{manager.create_worker()}"
+    server.fail[url] = [httpx.Response(500)]
+    with manager:
+        until(lambda: len(server.sent("PATCH", "/workers")) >= 2)
+
+
 @pytest.fixture
 def running(server, manager):
     """Serves in a thread; stopped at the end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +14,15 @@ import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client import worker as workers
-from zndraw_joblib.client.api import ApiManager, away, never_sent, path, send, turned_away
+from zndraw_joblib.client.api import (
+    LONGEST_PAUSE,
+    ApiManager,
+    away,
+    never_sent,
+    path,
+    send,
+    turned_away,
+)
 from zndraw_joblib.client.batches import BATCH_SIZE
 from zndraw_joblib.client.exceptions import (
     ApiError,
@@ -415,10 +424,15 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         return interval if self._worker_id else min(interval, 1.0)
 
     def _beat(self, ended: threading.Event) -> None:
-        while not ended.wait(self._pause()):
+        most = math.inf
+        while not ended.wait(min(most, self._pause())):
             if self._worker_id is None:
                 continue
             try:
                 self.heartbeat()
             except (httpx.TransportError, ApiError, ValueError) as error:
                 logger.warning("heartbeat of worker %s failed: %s", self._worker_id, error)
+                # Leases go on ending: once the server is back it must hear of them soon.
+                most = LONGEST_PAUSE
+            else:
+                most = math.inf
