@@ -1,8 +1,9 @@
 """The example site under ASGI, counting the claims that each process tries in its database.
 
 A claim is one statement, and `zndraw_joblib.statements.claim` is what executes it: that function is
-wrapped, and nothing else of the project is changed. ``GET /bench/claims`` answers the count of the
-process that is asked.
+wrapped. A claimer that waits tries one each time that it was woken; what does so is handed to
+`Hub.wait_for_work`, and is wrapped there. Nothing else of the project is changed.
+``GET /bench/claims`` answers both counts of the process that is asked: ``{"claims", "woken"}``.
 """
 
 from __future__ import annotations
@@ -13,27 +14,51 @@ from typing import Any
 
 from example_project.asgi import application as site
 from zndraw_joblib import statements
+from zndraw_joblib.hub import Hub
 
-# `next` is atomic, and threads count at the same time.
-_claims = count()
-_asked = count()
-_claim = statements.claim
+
+class Counter:
+    """Counts from many threads."""
+
+    def __init__(self) -> None:
+        # `next` is atomic.
+        self._steps, self._reads = count(), count()
+
+    def step(self) -> None:
+        """One more."""
+        next(self._steps)
+
+    def value(self) -> int:
+        """How many by now; called from one thread."""
+        # Reading a `count` takes a step; how often it was read is taken off.
+        return next(self._steps) - next(self._reads)
+
+
+_claims, _woken = Counter(), Counter()
+_claim, _wait_for_work = statements.claim, Hub.wait_for_work
 
 
 def _counted(*args: Any, **kwargs: Any) -> Any:
-    next(_claims)
+    _claims.step()
     return _claim(*args, **kwargs)
 
 
+async def _wait(self: Hub, jobs: Any, deadline: float, attempt: Any) -> None:
+    async def woken() -> Any:
+        _woken.step()
+        return await attempt()
+
+    await _wait_for_work(self, jobs, deadline, woken)
+
+
 statements.claim = _counted
+Hub.wait_for_work = _wait  # type: ignore[method-assign]
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Answer the count, or let the site answer."""
+    """Answer the counts, or let the site answer."""
     if scope["type"] == "http" and scope["path"] == "/bench/claims":
-        # Reading a `count` takes a step; how often it was read is taken off.
-        claims = next(_claims) - next(_asked)
-        body = json.dumps({"claims": claims}).encode()
+        body = json.dumps({"claims": _claims.value(), "woken": _woken.value()}).encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

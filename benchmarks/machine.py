@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sqlite3
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,7 @@ import psutil
 
 from benchmarks.stack import original
 from benchmarks.stack.postgres import Postgres
+from tests.deploy.programs import service
 
 OURS = ("Django", "djangorestframework", "channels", "psycopg", "orjson", "uvicorn", "granian")
 
@@ -33,6 +35,8 @@ def facts(postgres: Postgres) -> dict[str, str]:
         "the original's": ", ".join(
             f"{name} {number}" for name, number in original.versions().items()
         ),
+        "granian": f"`{shlex.join(service('joblib-wsgi')[1:])}`",
+        "uvicorn": f"`{shlex.join(service('joblib-asgi')[1:])}`",
         "PostgreSQL": f"{server}; "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
         "SQLite": sqlite3.sqlite_version,

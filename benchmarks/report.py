@@ -16,6 +16,8 @@ class Goal:
     original: str = ""
     ratio: str = ""
     met: bool | None = None
+    #: What the figure is: the median of how many rounds, or how often it was measured.
+    basis: str = ""
 
     @property
     def verdict(self) -> str:
@@ -40,6 +42,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def median_of(count: int, what: str = "round") -> str:
+    """What a figure is that was measured so many times."""
+    return f"1 {what}" if count == 1 else f"median of {count} {what}s"
+
+
+def figures_are(rounds: int) -> str:
+    """The same as a sentence about a table, without its full stop."""
+    return f"Each figure is {'of' if rounds == 1 else 'the'} {median_of(rounds)}"
 
 
 def ms(seconds: float) -> str:
@@ -69,12 +81,18 @@ def render(
         "`python -m benchmarks.run`; nothing is filled in by hand. `original` is the FastAPI "
         "project `zndraw-joblib` 0.1.7, measured in the same run on the same machine and the same "
         "PostgreSQL server, its authentication stubbed out. Requests to this project carry a "
-        "token, which is checked, and pass the throttles of the example project as it comes.",
+        "token, which is checked, and pass the throttles of the example project as it comes. The "
+        "servers are started by the commands of docs/deploy/joblib-wsgi.service and "
+        "joblib-asgi.service, with another address, the number of workers that is said and, of "
+        "uvicorn, 2 s for waits that are left at its end.",
         "## Goals",
         table(
-            ["what", "goal", "this project", "original", "ratio", "goal"],
+            ["what", "goal", "this project", "original", "ratio", "goal", "figures"],
             [
-                [goal.what, goal.goal, goal.ours, goal.original, goal.ratio, goal.verdict]
+                [
+                    *(goal.what, goal.goal, goal.ours, goal.original, goal.ratio, goal.verdict),
+                    goal.basis,
+                ]
                 for section in sections
                 for goal in section.goals
             ],

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from benchmarks import machine, plot
 from benchmarks.bench import Bench
-from benchmarks.parts import backlog, batches, big, cycles, sql, waiters, waits
+from benchmarks.parts import backlog, batches, big, cycles, sql, statements, waiters, waits
 from benchmarks.report import Goal, Section, render
 from benchmarks.scale import FULL, QUICK
 from benchmarks.stack import original
@@ -45,6 +45,7 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "backlog": with_plot,
     "waits": waits.measure,
     "waiters": waiters.measure,
+    "statements": statements.measure,
     "sweep": big.sweep,
     "pages": big.pages,
     "admin": big.admin,

@@ -33,7 +33,6 @@ async def run(
     # All are in line, and their first looks at the database are over.
     await asyncio.sleep(1.0 + 0.02 * idle)
     before = [await _claims(counter) for counter in counters]
-    requests = _requests(workers)
     spans: list[float] = []
     lost = 0
     with Meter() as meter:
@@ -47,22 +46,25 @@ async def run(
                 lost += 1
             await asyncio.sleep(PAUSE)
     after = [await _claims(counter) for counter in counters]
-    asked = _requests(workers) - requests
     for task in waiting:
         task.cancel()
     failures = await asyncio.gather(*waiting, return_exceptions=True)
     for worker in workers:
         worker.connection.close()
         await worker.leave()
-    tried = [last - first for last, first in zip(after, before, strict=True)]
+    # For each task and process.
+    each = {
+        kind: sum(last[kind] - first[kind] for last, first in zip(after, before, strict=True))
+        / (samples * len(counters))
+        for kind in ("woken", "claims")
+    }
     return {
         "spans": spans,
         "p50": percentile(spans, 0.5),
         "p99": percentile(spans, 0.99),
         "lost": lost,
-        # For each task and process; a request's own first look is one of them.
-        "tried": sum(tried) / samples / len(counters),
-        "first_looks": asked / samples / len(counters),
+        # Claims of those who waited and were woken, and all: a request looks once before it waits.
+        **each,
         "failures": [repr(f) for f in failures if not isinstance(f, asyncio.CancelledError)],
         "share": meter.share,
     }
@@ -72,19 +74,13 @@ def _servers(targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({server["port"]: server for server in targets}.values())
 
 
-async def _claims(counter: Client) -> int:
-    answer = await counter.connection.ask("GET", "/bench/claims")
-    return int(answer["claims"])
-
-
-def _requests(workers: list[Client]) -> int:
-    return sum(getattr(worker, "claims_sent", 0) for worker in workers)
+async def _claims(counter: Client) -> dict[str, int]:
+    answer: dict[str, int] = await counter.connection.ask("GET", "/bench/claims")
+    return answer
 
 
 async def _work(worker: Client, arrived: dict[int, asyncio.Future[float]]) -> None:
-    worker.claims_sent = 0  # type: ignore[attr-defined]
     while True:
-        worker.claims_sent += 1  # type: ignore[attr-defined]
         task = await worker.claim(wait=WAIT)
         now = time.perf_counter()
         if task is None:

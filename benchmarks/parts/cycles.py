@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 from benchmarks.bench import Bench, middle, rounds, target
-from benchmarks.report import Goal, Section, ms, per_second, table, times
+from benchmarks.report import Goal, Section, figures_are, median_of, ms, per_second, table, times
 from benchmarks.stack.front import behind_nginx
-from benchmarks.stack.ours import started
+from benchmarks.stack.ours import THREADS, started
 
 SQLITE_CONNECTIONS = (1, 8)
-RECOMMENDED = "granian WSGI, 2 workers of 4 threads"
+RECOMMENDED = f"granian WSGI, 2 workers of {THREADS} threads"
 #: The deployment as it is recommended, see docs/deployment.md.
 WHOLE = f"nginx, {RECOMMENDED}"
 
@@ -53,12 +53,14 @@ def on_postgres(bench: Bench) -> Section:
                 per_second(best),
                 times(rate / best),
                 rate >= 4 * best,
+                median_of(bench.scale.rounds),
             )
         )
     section.body += [
         "A cycle is submit, claim, running, completed: four requests, or three when the claim "
         f"says `start`. All workers serve one job; {bench.scale.history:,} finished tasks are "
-        "there before. The goal is held against the better of the original's two figures.",
+        "there before. The goal is held against the better of the original's two figures. "
+        f"{figures_are(bench.scale.rounds)}.",
         *_tables(found, ours, originals, bench.scale.connections),
     ]
     return section
@@ -72,7 +74,7 @@ def on_sqlite(bench: Bench) -> Section:
     with started(asgi.uvicorn(1), wsgi.granian(1), bare.uvicorn(1), locked.uvicorn(1)) as servers:
         ours = {
             "uvicorn ASGI, 1 worker": target(servers[0], asgi),
-            "granian WSGI, 1 worker of 4 threads": target(servers[1], wsgi),
+            f"granian WSGI, 1 worker of {THREADS} threads": target(servers[1], wsgi),
         }
         originals = {
             "original, 1 process": target(servers[2], bare),
@@ -91,11 +93,13 @@ def on_sqlite(bench: Bench) -> Section:
                 per_second(best),
                 times(rate / best),
                 rate >= 3 * best,
+                median_of(bench.scale.rounds),
             )
         )
     section.body += [
         "The original runs with the engine that it ships and, as its README asks of a host with "
-        "SQLite, with sessions that take turns by a lock; the goal is held against the better.",
+        "SQLite, with sessions that take turns by a lock; the goal is held against the better. "
+        f"{figures_are(bench.scale.rounds)}.",
         *_tables(found, ours, originals, SQLITE_CONNECTIONS),
     ]
     return section

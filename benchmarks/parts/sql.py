@@ -10,7 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from benchmarks.bench import Bench
-from benchmarks.report import Section, per_second, table
+from benchmarks.report import Section, figures_are, per_second, table
 
 CONNECTIONS = 2
 BATCH = 100
@@ -49,7 +49,8 @@ def measure(bench: Bench) -> Section:
     section = Section("Plain SQL, for orientation")
     section.body += [
         f"psycopg without any server in front, {CONNECTIONS} connections in threads of one "
-        "process, each statement its own transaction: submit, claim, running, completed.",
+        "process, each statement its own transaction: submit, claim, running, completed. "
+        f"{figures_are(bench.scale.rounds)}.",
         table(["tasks in a statement", "cycles/s"], rows),
     ]
     return section

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.bench import Bench, middle, rounds, target
 from benchmarks.driver.meter import percentile
-from benchmarks.report import Goal, Section, ms, table, times
+from benchmarks.report import Goal, Section, median_of, ms, table, times
 from benchmarks.stack.ours import Site, started
 
 WANTED = 0.010
@@ -49,6 +49,9 @@ def _contenders(
     return {
         "start, one idle worker, same process": partial(starts, claim_from=[here], idle=1),
         "start, one idle worker, other process": partial(starts, claim_from=[there], idle=1),
+        f"start, {idle} idle workers, same process": partial(
+            starts, claim_from=[one for one in everybody if one["port"] == here["port"]], idle=idle
+        ),
         f"start, {idle} idle workers, 2 processes": partial(
             starts, claim_from=everybody, idle=idle
         ),
@@ -59,7 +62,9 @@ def _contenders(
 
 
 def _goals(section: Section, found: dict[str, list[Any]], theirs: dict[str, list[float]]) -> None:
+    tasks = len(theirs["starts"])
     for name, results in found.items():
+        basis = median_of(len(results))
         p50 = middle(results, "p50")
         original = percentile(theirs["starts" if name.startswith("start") else "ends"], 0.5)
         section.goals.append(
@@ -70,16 +75,18 @@ def _goals(section: Section, found: dict[str, list[Any]], theirs: dict[str, list
                 f"{ms(original)} ms",
                 times(original / p50),
                 p50 <= WANTED and not sum(result.get("lost", 0) for result in results),
+                f"{basis}; the original's: {tasks} tasks in 1 run",
             )
         )
-        if "tried" in results[0] and "2 processes" in name:
-            tried = middle(results, "tried")
+        if "woken" in results[0]:
+            woken, claims = middle(results, "woken"), middle(results, "claims")
             section.goals.append(
                 Goal(
-                    f"{name}: claims tried per task and process",
+                    f"{name}: woken claims tried per task and process",
                     f"{TRIED} or fewer",
-                    f"{tried:.2f}" if tried else "could not be counted",
-                    met=tried <= TRIED if tried else None,
+                    f"{woken:.2f} ({claims:.2f} with first looks)" if woken else "not counted",
+                    met=woken <= TRIED if woken else None,
+                    basis=basis,
                 )
             )
 
@@ -88,21 +95,37 @@ def _body(section: Section, found: dict[str, list[Any]], theirs: dict[str, list[
     rows = []
     for name, results in found.items():
         every = [span for result in results for span in result["spans"]]
-        tried = f"{middle(results, 'tried'):.2f}" if "tried" in results[0] else ""
-        looks = f"{middle(results, 'first_looks'):.2f}" if "tried" in results[0] else ""
-        rows.append([name, ms(middle(results, "p50")), ms(percentile(every, 0.99)), tried, looks])
+        counts = (
+            [f"{middle(results, kind):.2f}" for kind in ("woken", "claims")]
+            if "woken" in results[0]
+            else ["", ""]
+        )
+        rows.append([name, ms(middle(results, "p50")), ms(percentile(every, 0.99)), *counts])
     for name, key in (("original, start", "starts"), ("original, end", "ends")):
         rows.append([name, *(ms(percentile(theirs[key], share)) for share in (0.5, 0.99)), "", ""])
     section.body += [
         "On uvicorn, two processes with a Valkey between them. A start is the time from just "
         "before the submit is sent to the answer of a claim that waits (`Prefer: wait`); an end "
         "that from just before `completed` is sent to the answer of a waiting `GET`. Ends by the "
-        "sweeper count from `completed_at`, which the database writes before the commit. Claims "
-        "are counted as statements in the database; a worker that has finished sends a "
-        "new request, which looks before it waits; the last column says how many of those came.",
+        "sweeper count from `completed_at`, which the database writes before the commit.",
+        "Claims are statements in the database, counted in each server process that has idle "
+        "workers. A *woken claim* is that of a worker that waited and was woken because there may "
+        "be work; waking all who wait would cost one for each of them. The goal is about these. A "
+        "request that waits looks at the database once when it comes, before it waits: here each "
+        "worker that has finished a task sends a new one, so there is one such first look for "
+        "each task more, in one of the processes. It wakes nobody, and a claim that does not wait "
+        "costs as much; the last column has it in it, with no goal.",
         "The original's workers are its own `JobManager` with its polling every 2 s; without "
-        "Socket.IO, which its host would have to add. Its waiters use its long poll.",
-        table(["", "p50 ms", "p99 ms", "claims per task and process", "new claim requests"], rows),
+        "Socket.IO, which its host would have to add. Its waiters use its long poll. They were "
+        f"measured on {len(theirs['starts'])} tasks in 1 run. Of this project each p50 and count "
+        f"is the {median_of(len(next(iter(found.values()))))}, each p99 of all tasks of all.",
+        table(
+            [
+                *("", "p50 ms", "p99 ms", "woken claims tried per task and process"),
+                "claims looked at all, first looks included",
+            ],
+            rows,
+        ),
     ]
     troubles = set()
     for name, results in found.items():

@@ -17,8 +17,19 @@ from benchmarks.stack.processes import (
     output_of,
     serving,
 )
+from tests.deploy.programs import service
 
-BIN = Path(sys.executable).parent
+WSGI = "joblib-wsgi"
+
+
+def _option(name: str, flag: str) -> str:
+    """What a unit file of docs/deploy gives a flag."""
+    words = service(name)
+    return words[words.index(flag) + 1]
+
+
+#: Of one of granian's workers.
+THREADS = int(_option(WSGI, "--blocking-threads"))
 
 
 @dataclass(frozen=True)
@@ -74,22 +85,22 @@ class Site:
     def uvicorn(
         self, workers: int = 1, application: str = "example_project.asgi:application"
     ) -> AbstractContextManager[Server]:
-        """The simple deployment: everything on ASGI."""
+        """The simple deployment, everything on ASGI, by the command of its unit file."""
         port = free_port()
-        command = [
-            *(str(BIN / "uvicorn"), application, "--port", str(port), "--workers", str(workers)),
-            *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "2"),
-        ]
+        instead = {
+            "8002": str(port),
+            # What still waits when a measurement is over is nobody's.
+            "125": "2",
+            "example_project.asgi:application": application,
+        }
+        command = [sys.executable, *service("joblib-asgi", **instead), "--workers", str(workers)]
         return serving(f"{self.name}-uvicorn-{workers}-{port}", command, port, self.env)
 
-    def granian(self, workers: int = 2, threads: int = 4) -> AbstractContextManager[Server]:
-        """The recommended deployment's server of short requests, on WSGI."""
+    def granian(self, workers: int = 2) -> AbstractContextManager[Server]:
+        """The recommended deployment's server of short requests, by the command of its unit."""
         port = free_port()
-        command = [
-            *(str(BIN / "granian"), "--interface", "wsgi", "example_project.wsgi:application"),
-            *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)),
-            *("--blocking-threads", str(threads), "--no-access-log", "--log-level", "warning"),
-        ]
+        instead = {"8001": str(port), _option(WSGI, "--workers"): str(workers)}
+        command = [sys.executable, *service(WSGI, **instead)]
         return serving(f"{self.name}-granian-{workers}-{port}", command, port, self.env)
 
 

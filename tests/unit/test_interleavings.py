@@ -17,12 +17,12 @@ from django.db import connection, connections, transaction
 from tests.factories import problem
 from zndraw_joblib import querysets, statements
 from zndraw_joblib.exceptions import IdempotencyKeyReused
-from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus, sources
 from zndraw_joblib.limits import IdempotencyKeyQuerySet
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink, new_id
 from zndraw_joblib.names import JobName
 from zndraw_joblib.querysets import TaskQuerySet, WorkerQuerySet
-from zndraw_joblib.statements import Report
+from zndraw_joblib.statements import Report, listed
 from zndraw_joblib.sweeper import sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -126,6 +126,12 @@ def change(monkeypatch, statement, old, new):
         return text.replace(old, new)
 
     monkeypatch.setattr(statements, statement, changed)
+
+
+def states_do_not_count(monkeypatch):
+    """A report of an end is taken whatever became of the task meanwhile."""
+    movable = listed(sources(TaskStatus.COMPLETED) & LEASED_STATUSES)
+    change(monkeypatch, "_report", f"AND {statements.BY_ID.format('{task}')} IN ({movable})", "")
 
 
 def attempts_do_not_count(monkeypatch):
@@ -269,41 +275,63 @@ def test_cancel_against_finish_without_the_condition(bob, alice, scene, no_fence
     assert status_of(task["id"]) == "completed"
 
 
-@postgres_only
-def test_cancel_and_finish_at_once(bob, scene):
-    """The cancel is written and not committed; the finish waits for it and then changes nothing."""
-    task = run(bob, scene[0])
-    said = Report(UUID(task["id"]), task["attempt"])
-    with transaction.atomic():
-        assert Task.objects.filter(pk=task["id"]).cancel()
-        finish = Other(lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity))
-        assert finish.waits()
-    assert finish.result() == []
-    assert status_of(task["id"]) == "cancelled"
-
-
-# -- 3 sweep against finish
-
-
 def finish_of(bob, task):
     """What a report of the end does to the rows, without an answer."""
     said = Report(UUID(task["id"]), task["attempt"])
     return lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity)
 
 
-def test_sweep_against_finish(bob, scene):
-    """The sweep is written and not committed; the worker's end waits, and then changes nothing."""
-    task = run(bob, scene[0])
+def cancel_and_finish_at_once(bob, worker):
+    """The cancel is written and not committed when the worker's end comes."""
+    task = run(bob, worker)
+    with transaction.atomic():
+        assert Task.objects.filter(pk=task["id"]).cancel()
+        finish = Other(finish_of(bob, task))
+        assert finish.waits()
+    return len(finish.result()), status_of(task["id"])
+
+
+@postgres_only
+def test_cancel_and_finish_at_once(bob, scene):
+    """The finish waits for the cancel and then changes nothing."""
+    assert cancel_and_finish_at_once(bob, scene[0]) == (0, "cancelled")
+
+
+@postgres_only
+def test_cancel_and_finish_at_once_without_the_condition(bob, scene, monkeypatch):
+    """Control: the finish waits, and then ends what was cancelled."""
+    states_do_not_count(monkeypatch)
+    assert cancel_and_finish_at_once(bob, scene[0]) == (1, "completed")
+
+
+# -- 3 sweep against finish
+
+
+def sweep_against_finish(bob, worker):
+    """The sweep is written and not committed when the worker's end comes."""
+    task = run(bob, worker)
     expire()
     with transaction.atomic():
         assert sweep().failed == 1
         finish = Other(finish_of(bob, task))
         # On either database the sweep holds the row, or the only writer's place.
         assert finish.waits()
-    assert finish.result() == []
-    assert status_of(task["id"]) == "failed"
+    return task, len(finish.result()), status_of(task["id"])
+
+
+def test_sweep_against_finish(bob, scene):
+    """The worker's end waits, and then changes nothing."""
+    task, ended, status = sweep_against_finish(bob, scene[0])
+    assert (ended, status) == (0, "failed")
     late = bob.report(task["id"], "completed", attempt=task["attempt"])
     problem(late, "invalid-task-transition", 409)
+
+
+def test_sweep_against_finish_without_the_condition(bob, scene, monkeypatch):
+    """Control: the worker's end waits, and then undoes the sweep."""
+    states_do_not_count(monkeypatch)
+    _, ended, status = sweep_against_finish(bob, scene[0])
+    assert (ended, status) == (1, "completed")
 
 
 def finish_against_sweep(bob, worker):
@@ -563,16 +591,26 @@ def test_delete_worker_against_finish_without_the_condition(bob, scene, no_fence
     assert status_of(task["id"]) == "completed"
 
 
+def delete_and_finish_at_once(bob, worker):
+    """The worker's leave is written and not committed when its end of a task comes."""
+    task = run(bob, worker)
+    with transaction.atomic():
+        Worker.objects.get(pk=worker).deregister()
+        finish = Other(finish_of(bob, task))
+        assert finish.waits()
+    return len(finish.result()), status_of(task["id"])
+
+
 @postgres_only
 def test_delete_worker_and_finish_at_once(bob, scene):
-    task = run(bob, scene[0])
-    said = Report(UUID(task["id"]), task["attempt"])
-    with transaction.atomic():
-        Worker.objects.get(pk=scene[0]).deregister()
-        finish = Other(lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity))
-        assert finish.waits()
-    assert finish.result() == []
-    assert status_of(task["id"]) == "failed"
+    assert delete_and_finish_at_once(bob, scene[0]) == (0, "failed")
+
+
+@postgres_only
+def test_delete_worker_and_finish_at_once_without_the_condition(bob, scene, monkeypatch):
+    """Control: the finish waits, and then ends what ended with its worker."""
+    states_do_not_count(monkeypatch)
+    assert delete_and_finish_at_once(bob, scene[0]) == (1, "completed")
 
 
 def start_against_delete(bob, worker):

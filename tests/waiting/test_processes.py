@@ -38,13 +38,17 @@ def call(person, url, method, path, prefer=None, **body):
 
 
 class Waiter:
-    """A long poll in a thread; `result()` gives the answer and the seconds it took."""
+    """A request that waits, in a thread; `result()` gives its answer, which came `at` a time.
 
-    def __init__(self, person, url, task_id):
+    It waits for the end of a task, or without one for work.
+    """
+
+    def __init__(self, person, url, task_id=None):
         self.answer, self.at = None, None
+        request = ("GET", f"/tasks/{task_id}") if task_id else ("POST", "/tasks/claim")
 
         def wait():
-            self.answer = call(person, url, "GET", f"/tasks/{task_id}", f"wait={LONG}")
+            self.answer = call(person, url, *request, f"wait={LONG}")
             self.at = time.monotonic()
 
         self.thread = threading.Thread(target=wait)
@@ -68,18 +72,25 @@ def test_a_waiter_on_one_server_is_woken_by_another(bob, running):
         assert waiter.at - ended < limit
 
 
-def test_a_waiter_is_woken_by_the_sweeper_in_its_own_process(bob, running):
+def test_who_waits_is_woken_by_the_sweeper_in_its_own_process(bob, running):
+    """One for the end of a task, one for work: the sweep fails a task and requeues another."""
+    holder = bob.worker()
+    bob.register(worker_id=holder)
+    bob.submit()
+    held = bob.claim(holder)
     with server() as url:
-        waiter = Waiter(bob, url, running)
+        waiter, claimer = Waiter(bob, url, running), Waiter(bob, url)
         Task.objects.update(lease_expires_at="2020-01-01T00:00:00Z")
         with process("manage.py", "run_sweeper", "--once") as sweeper:
             assert sweeper.wait(30) == 0
             ended = time.monotonic()
             log = sweeper.log.read_text()
-        assert "sweep requeued=0 retried=0 failed=1 workers=0 jobs=0" in log
+        assert "sweep requeued=1 retried=0 failed=1 workers=0 jobs=0" in log
         assert waiter.result().json()["status"] == "failed"
+        task = claimer.result().json()["task"]
+        assert (task["id"], task["attempt"]) == (held["id"], 2)
         if os.environ.get("REDIS_URL"):
-            assert waiter.at - ended < 2
+            assert max(waiter.at, claimer.at) - ended < 2
 
 
 def test_many_waiters_hold_no_thread_and_no_connection(bob, running):

@@ -194,29 +194,82 @@ async def test_a_requeued_task_wakes_a_claimer(bob, running):
     assert answer.json()["task"]["attempt"] == 2
 
 
-async def test_one_claimer_is_woken_for_each_task(bob, monkeypatch):
+async def test_a_claimer_is_woken_when_the_worker_that_held_a_task_is_deleted(bob, monkeypatch):
+    """By the news alone: the re-read is far off."""
+    monkeypatch.setattr(hubs, "REREAD_SECONDS", 60)
+
+    def hold():
+        bob.register()
+        holder = bob.worker()
+        bob.register(worker_id=holder)
+        bob.submit()
+        return holder, bob.claim(holder)
+
+    holder, held = await sync_to_async(hold)()
+    answer, deleted = await asyncio.gather(
+        claiming(bob), after_it_waits(bob.send, "delete", f"/workers/{holder}")
+    )
+    assert deleted.status_code == 204
+    task = answer.json()["task"]
+    assert (task["id"], task["attempt"]) == (held["id"], 2)
+
+
+CLAIMERS, ROUNDS = 10, 3
+
+
+async def claims_tried(bob, monkeypatch, limit):
+    """Claims that ten waiting claimers try while `limit` tasks come at a time, three times."""
+    # What wakes a claimer is the news alone.
+    monkeypatch.setattr(hubs, "REREAD_SECONDS", 60)
     await sync_to_async(bob.register)()
-    tried = []
-    claim = type(Task.objects.all()).claim
+    verbs = type(Task.objects.all())
+    claim, tried = verbs.claim_many, []
 
     def count(self, *args):
-        tried.append(1)
+        tried.append(args)
         return claim(self, *args)
 
-    monkeypatch.setattr(type(Task.objects.all()), "claim", count)
-    waiters = [asyncio.create_task(claiming(bob)) for _ in range(10)]
+    monkeypatch.setattr(verbs, "claim_many", count)
+    waiters = {asyncio.create_task(claiming(bob, limit=limit)) for _ in range(CLAIMERS)}
     hub = hubs.get_hub()
-    while sum(len(queue) for queue in hub._idle.values()) < 10:
+    while sum(len(queue) for queue in hub._idle.values()) < CLAIMERS:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)
-    before = len(tried)
-    for _ in range(10):
-        await sync_to_async(bob.submit)()
-    answers = await asyncio.gather(*waiters)
-    ids = {answer.json()["task"]["id"] for answer in answers}
-    assert len(ids) == 10
-    # Waking all for each would cost 55.
-    assert len(tried) - before <= 15
+    # Each has looked once before it waits.
+    assert len(tried) == CLAIMERS
+    granted = []
+    path = "/rooms/open/tasks/open:modifiers:Rotate"
+    for number in range(1, ROUNDS + 1):
+        await sync_to_async(bob.send)("post", path, [{"payload": {}}] * limit)
+        while len(granted) < limit * number:
+            done, waiters = await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+            granted += [task["id"] for answer in done for task in answer.result().json()["tasks"]]
+    # Whoever was woken in vain has looked by now.
+    await asyncio.sleep(0.3)
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.gather(*waiters, return_exceptions=True)
+    assert len(set(granted)) == len(granted) == ROUNDS * limit
+    return len(tried) - CLAIMERS
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_one_claimer_is_woken_for_each_task(bob, monkeypatch, limit):
+    assert await claims_tried(bob, monkeypatch, limit) <= ROUNDS * limit
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_one_claimer_is_woken_for_each_task_without_the_queue(bob, monkeypatch, limit):
+    """Control: if news woke all who wait, each round would cost a claim of each."""
+    wake = hubs.Hub._wake
+
+    def wake_all(self, job, task):
+        for _ in range(len(self._idle.get(job, ()))):
+            wake(self, job, task)
+
+    monkeypatch.setattr(hubs.Hub, "_wake", wake_all)
+    tried = await claims_tried(bob, monkeypatch, limit)
+    assert tried >= sum(CLAIMERS - gone for gone in range(ROUNDS))
 
 
 async def test_a_claimer_that_left_passes_the_news_on(bob):

@@ -1,0 +1,63 @@
+"""SQL statements of each request, counted on both databases."""
+
+from __future__ import annotations
+
+from benchmarks.bench import Bench
+from benchmarks.report import Goal, Section, table
+
+MOST = {
+    "claim": 1,
+    "start": 1,
+    "finish": 1,
+    "heartbeat": 1,
+    "heartbeat with tasks": 2,
+    "submit": 2,
+    "submit with a key": 2,
+}
+NAMES = {"submit with a key": "submit with an `Idempotency-Key`"}
+
+
+def measure(bench: Bench) -> Section:
+    """Each request once in a process of the site, after one that fills what it remembers."""
+    sites = {
+        "PostgreSQL": bench.site("history", "statements"),
+        "SQLite": bench.sqlite_site("statements-sqlite"),
+    }
+    found: dict[str, dict[str, list[int]]] = {
+        database: site.ask("statements", site.tokens[0]) for database, site in sites.items()
+    }
+    section = Section("SQL statements")
+    for what, most in MOST.items():
+        counts = {database: counted[what][0] for database, counted in found.items()}
+        section.goals.append(
+            Goal(
+                f"SQL statements: {NAMES.get(what, what)}, authentication apart",
+                f"{most}" if most == 1 else f"{most} or fewer",
+                ", ".join(f"{number} ({database})" for database, number in counts.items()),
+                met=all(0 < number <= most for number in counts.values()),
+                basis="counted once",
+            )
+        )
+    section.body += [
+        "Counted in one process by `CaptureQueriesContext`, requests through the WSGI application "
+        "of the example project. The process has seen the token and the job before: who "
+        "calls is remembered (`token_cache_seconds`), and so is a job's schema. `BEGIN`, "
+        "`COMMIT` and savepoints are counted apart: they are round trips too, where a request is "
+        "a transaction of several statements. A claim that finds nothing asks which jobs the "
+        "worker has.",
+        table(
+            [
+                "request",
+                *(
+                    f"{database}: {kind}"
+                    for database in found
+                    for kind in ("statements", "BEGIN …")
+                ),
+            ],
+            [
+                [NAMES.get(what, what), *(n for counted in found.values() for n in counted[what])]
+                for what in found["PostgreSQL"]
+            ],
+        ),
+    ]
+    return section
