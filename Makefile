@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-sqlite test-postgres lint bench soak openapi clean
+.PHONY: setup demo test test-sqlite test-postgres test-sites lint bench soak openapi clean
 
 setup: $(STAMP)
 
@@ -15,15 +15,23 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	@PORT=$(PORT) ONCE=$(ONCE) $(BIN)/python -m example_project.demo.run
 
-# Both passes at once, as much of each is waiting; JOBS=1 for one after the other.
+# All passes at once, as much of each is waiting; JOBS=1 for one after the other. Two of them would use
+# the same database of a server that was named for them.
+SHARED := $(JOBLIB_TEST_DATABASE_URL)$(JOBLIB_TEST_REDIS_URL)
 test: $(STAMP)
-	@$(MAKE) --no-print-directory -j$(or $(JOBS),2) --output-sync=target test-sqlite test-postgres
+	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,3)) --output-sync=target \
+		test-sqlite test-postgres test-sites
 
 test-sqlite: $(STAMP)
 	$(BIN)/python tests/with_servers.py sqlite $(PYTEST_ARGS)
 
 test-postgres: $(STAMP)
-	$(BIN)/python tests/with_servers.py postgres -m 'not network and not demo' $(PYTEST_ARGS)
+	$(BIN)/python tests/with_servers.py postgres \
+		-m 'not network and not demo and not soak and not deploy' $(PYTEST_ARGS)
+
+# Whole sites, from the files of the deployment and while their parts are killed.
+test-sites: $(STAMP)
+	$(BIN)/python tests/with_servers.py postgres --may-be-empty -m 'soak or deploy' $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,9 @@
 """Run pytest on SQLite with the in-memory layer, or on a real PostgreSQL and Valkey.
 
-``python tests/with_servers.py sqlite|postgres [pytest arguments]``. The servers come from wheels
-and end with the run; JOBLIB_TEST_DATABASE_URL and JOBLIB_TEST_REDIS_URL name your own instead.
+``python tests/with_servers.py sqlite|postgres [--may-be-empty] [pytest arguments]``. The servers
+come from wheels and end with the run; JOBLIB_TEST_DATABASE_URL and JOBLIB_TEST_REDIS_URL name your
+own instead. Of several ``-m`` all count, where pytest takes the last. It is a failure to select no
+test, unless they may be empty.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from typing import NoReturn
+
+#: Pytest's exit code when it ran no test.
+NOTHING_SELECTED = 5
 
 
 def postgres_url(stack: ExitStack, folder: str) -> str:
@@ -39,6 +44,17 @@ def redis_url(stack: ExitStack) -> str:
     return str(server.connection_url)
 
 
+def selected(arguments: list[str]) -> list[str]:
+    """Pytest's arguments with one ``-m`` that means all of them."""
+    rest, marks, given = [], [], iter(arguments)
+    for argument in given:
+        if argument == "-m":
+            marks.append(f"({next(given, '')})")
+        else:
+            rest.append(argument)
+    return [*rest, "-m", " and ".join(marks)] if marks else rest
+
+
 def end(*_: object) -> NoReturn:
     """End as by Ctrl-C, so that the servers end too."""
     raise KeyboardInterrupt
@@ -50,6 +66,7 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     kind, arguments = sys.argv[1], sys.argv[2:]
+    may_be_empty = arguments[:1] == ["--may-be-empty"]
     signal.signal(signal.SIGTERM, end)
     with ExitStack() as stack:
         folder = tempfile.mkdtemp(prefix="joblib-")
@@ -69,8 +86,9 @@ def main() -> int:
                     file=sys.stderr,
                 )
                 return 1
-        command = [sys.executable, "-m", "pytest", *arguments]
-        return subprocess.run(command, env=environment, check=False).returncode
+        command = [sys.executable, "-m", "pytest", *selected(arguments[may_be_empty:])]
+        code = subprocess.run(command, env=environment, check=False).returncode
+        return 0 if may_be_empty and code == NOTHING_SELECTED else code
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ def connections() -> int:
         return cursor.fetchone()[0]
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_no_waiter_is_lost_while_valkey_goes_and_comes(bob):
     if connection.vendor != "postgresql":
