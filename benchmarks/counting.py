@@ -43,12 +43,12 @@ def _counted(*args: Any, **kwargs: Any) -> Any:
     return _claim(*args, **kwargs)
 
 
-async def _wait(self: Hub, jobs: Any, deadline: float, attempt: Any) -> None:
+async def _wait(self: Hub, jobs: Any, deadline: float, attempt: Any) -> bool:
     async def woken() -> Any:
         _woken.step()
         return await attempt()
 
-    await _wait_for_work(self, jobs, deadline, woken)
+    return await _wait_for_work(self, jobs, deadline, woken)
 
 
 statements.claim = _counted
