@@ -30,7 +30,8 @@ class ApiLane:
             return self._application(environ, start_response)
         response: Any
         try:
-            entered = lane.enter(partial(WSGIRequest, environ))
+            # Of a copy: a request decodes the path where it stands, and the host does so too.
+            entered = lane.enter(partial(WSGIRequest, environ.copy()))
         except ProblemException as problem:
             response = lane.refusal(problem, get_path_info(environ))
         else:

@@ -239,6 +239,13 @@ def test_a_chunked_body_that_a_server_does_not_end_is_refused(bob):
     assert json.loads(answer)["type"] == "/v1/problems/length-required"
 
 
+def test_the_host_gets_paths_under_wsgi_as_they_came():
+    passed_on.clear()
+    path = f"{V1}/rooms/ä€/jobs".encode().decode("latin1")
+    assert ask_wsgi(path)[0] == "299 Host"
+    assert passed_on == [path]
+
+
 def test_under_wsgi_too(bob):
     passed_on.clear()
     credentials = {"HTTP_AUTHORIZATION": f"Token {bob.token}"}
