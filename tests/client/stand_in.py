@@ -10,6 +10,8 @@ from typing import ClassVar
 import httpx
 from pydantic import BaseModel, Field
 
+from zndraw_joblib.client import ClaimedTask
+
 ENDED = {"completed", "failed", "cancelled"}
 NOW = "2026-01-01T00:00:00Z"
 
@@ -191,3 +193,14 @@ def serve(server, manager, count, execute=None, **options):
     stopper.start()
     manager.serve(execute, **options)
     stopper.join()
+
+
+def until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def granted(*ids):
+    return [ClaimedTask.model_validate(task(task_id)) for task_id in ids]

@@ -9,10 +9,9 @@ import time
 import httpx
 import pytest
 
-from tests.client.stand_in import Rotate, bodies, refusal, task
+from tests.client.stand_in import Rotate, bodies, granted, refusal, task, until
 from zndraw_joblib.client import (
     ApiError,
-    ClaimedTask,
     ForbiddenError,
     NotAuthenticatedError,
     ServerError,
@@ -22,13 +21,6 @@ from zndraw_joblib.client import (
     reports,
     waiting,
 )
-
-
-def until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def failures():
@@ -82,32 +74,6 @@ def test_a_heartbeat_that_failed_is_tried_again_before_the_next_is_due(
     server.fail[url] = [httpx.Response(500)]
     with manager:
         until(lambda: len(server.sent("PATCH", "/workers")) >= 2)
-
-
-@pytest.fixture
-def running(server, manager):
-    """Serves in a thread; stopped at the end."""
-    threads = []
-
-    def begin(execute=None, **options):
-        manager.register(Rotate)
-        thread = threading.Thread(
-            target=manager.serve, args=(execute,), kwargs=options, daemon=True
-        )
-        threads.append(thread)
-        thread.start()
-        return thread
-
-    yield begin
-    manager.stop()
-    server.release()
-    for thread in threads:
-        thread.join(10)
-        assert not thread.is_alive()
-
-
-def granted(*ids):
-    return [ClaimedTask.model_validate(task(task_id)) for task_id in ids]
 
 
 def renewed(server):

@@ -9,10 +9,19 @@ from collections import Counter
 import httpx
 import pytest
 
-from tests.client.stand_in import NOW, Lost, Rotate, bodies, refusal, serve, task
+from tests.client.stand_in import (
+    NOW,
+    Lost,
+    Rotate,
+    bodies,
+    granted,
+    refusal,
+    serve,
+    task,
+    until,
+)
 from zndraw_joblib.client import (
     Api,
-    ClaimedTask,
     InvalidTaskTransitionError,
     JobManager,
     LeaseLostError,
@@ -23,17 +32,6 @@ from zndraw_joblib.client import (
 from zndraw_joblib.client.reports import Report
 
 
-def until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def granted(*ids):
-    return [ClaimedTask.model_validate(task(task_id)) for task_id in ids]
-
-
 def counts(server):
     """Requests about tasks by what they are."""
     short = [c for c in server.sent("POST", "/tasks/claim") if c[2].get("start")]
@@ -42,28 +40,6 @@ def counts(server):
         long=len(server.sent("POST", "/tasks/claim")) - len(short),
         reports=len(server.sent("PATCH", "/tasks")),
     )
-
-
-@pytest.fixture
-def running(server, manager):
-    """Serves in a thread; stopped at the end."""
-    threads = []
-
-    def begin(execute=None, **options):
-        manager.register(Rotate)
-        thread = threading.Thread(
-            target=manager.serve, args=(execute,), kwargs=options, daemon=True
-        )
-        threads.append(thread)
-        thread.start()
-        return thread
-
-    yield begin
-    manager.stop()
-    server.release()
-    for thread in threads:
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 def test_claim_many_in_one_request(server, manager):
