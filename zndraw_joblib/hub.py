@@ -325,8 +325,7 @@ def read_state(ids: list[UUID], jobs: list[UUID]) -> tuple[set[UUID], set[UUID]]
 
 def with_work(jobs: Sequence[UUID]) -> set[UUID]:
     """Those of these jobs that have pending tasks."""
-    live = Job.objects.using(router.db_for_write(Task))
-    waiting = live.filter(
+    waiting = Job.objects.using(router.db_for_write(Task)).filter(
         Exists(Task.objects.filter(job=OuterRef("pk"), status=TaskStatus.PENDING))
     )
     found: set[UUID] = set()

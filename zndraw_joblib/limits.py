@@ -85,8 +85,8 @@ class RoomBacklogQuerySet(models.QuerySet["RoomBacklog"]):
         many places, each submit takes its own, and only when too few are left is the backlog
         counted again. Claims free places that the next count finds, so the limit is never
         exceeded by submits; tasks that come back to the queue void it, see `forget_places`. Up to
-        `EXACT_BACKLOG` that next count comes at once; beyond it a room
-        that was full is counted again a second later.
+        `EXACT_BACKLOG` that next count comes at once; beyond it a room that was full is counted
+        again a second later.
 
         Raises
         ------

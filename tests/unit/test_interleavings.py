@@ -281,14 +281,18 @@ def finish_of(bob, task):
     return lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity)
 
 
-def cancel_and_finish_at_once(bob, worker):
-    """The cancel is written and not committed when the worker's end comes."""
-    task = run(bob, worker)
+def finish_beside(end, bob, task):
+    """Another end is written and not committed when the worker's comes."""
     with transaction.atomic():
-        assert Task.objects.filter(pk=task["id"]).cancel()
+        assert end()
         finish = Other(finish_of(bob, task))
         assert finish.waits()
     return len(finish.result()), status_of(task["id"])
+
+
+def cancel_and_finish_at_once(bob, worker):
+    task = run(bob, worker)
+    return finish_beside(Task.objects.filter(pk=task["id"]).cancel, bob, task)
 
 
 @postgres_only
@@ -308,15 +312,10 @@ def test_cancel_and_finish_at_once_without_the_condition(bob, scene, monkeypatch
 
 
 def sweep_against_finish(bob, worker):
-    """The sweep is written and not committed when the worker's end comes."""
+    """On either database the sweep holds the row, or the only writer's place."""
     task = run(bob, worker)
     expire()
-    with transaction.atomic():
-        assert sweep().failed == 1
-        finish = Other(finish_of(bob, task))
-        # On either database the sweep holds the row, or the only writer's place.
-        assert finish.waits()
-    return task, len(finish.result()), status_of(task["id"])
+    return task, *finish_beside(lambda: sweep().failed == 1, bob, task)
 
 
 def test_sweep_against_finish(bob, scene):
@@ -592,13 +591,13 @@ def test_delete_worker_against_finish_without_the_condition(bob, scene, no_fence
 
 
 def delete_and_finish_at_once(bob, worker):
-    """The worker's leave is written and not committed when its end of a task comes."""
     task = run(bob, worker)
-    with transaction.atomic():
+
+    def leave():
         Worker.objects.get(pk=worker).deregister()
-        finish = Other(finish_of(bob, task))
-        assert finish.waits()
-    return len(finish.result()), status_of(task["id"])
+        return True
+
+    return finish_beside(leave, bob, task)
 
 
 @postgres_only
