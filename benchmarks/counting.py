@@ -1,6 +1,6 @@
 """The example site under ASGI, counting the claims that each process tries in its database.
 
-A claim is one statement, and `zndraw_joblib.statements.claim` is what executes it: that function is
+A claim is one statement, which `zndraw_joblib.storage.statements.claim` executes: that function is
 wrapped. A claimer that waits tries one each time that it was woken; what does so is handed to
 `Hub.wait_for_work`, and is wrapped there. Nothing else of the project is changed.
 ``GET /bench/claims`` answers both counts of the process that is asked: ``{"claims", "woken"}``.
@@ -13,8 +13,8 @@ from itertools import count
 from typing import Any
 
 from example_project.asgi import application as site
-from zndraw_joblib import statements
-from zndraw_joblib.hub import Hub
+from zndraw_joblib.events.hub import Hub
+from zndraw_joblib.storage import statements
 
 
 class Counter:

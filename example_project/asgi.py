@@ -14,8 +14,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
 # Loads the apps: what needs models is imported after it.
 http = get_asgi_application()
 
-from zndraw_joblib.asgi import ApiLane  # noqa: E402
 from zndraw_joblib.consumers import UnknownConsumer  # noqa: E402
+from zndraw_joblib.contrib.asgi import ApiLane  # noqa: E402
 from zndraw_joblib.routing import websocket_urlpatterns  # noqa: E402
 
 # The router has HTTP 500 for an address without a route.

@@ -121,7 +121,6 @@ def database(url: str) -> dict[str, Any]:
     if config["ENGINE"] == "django.db.backends.sqlite3":
         return {**sqlite(), "NAME": config["NAME"]}
     if config["ENGINE"] == "django.db.backends.postgresql":
-        config["ENGINE"] = "zndraw_joblib.postgresql"
         config["CONN_MAX_AGE"] = CONN_MAX_AGE
         options = config.setdefault("OPTIONS", {})
         if not CONN_MAX_AGE:
@@ -191,13 +190,13 @@ LOGIN_URL = "admin:login"
 REST_FRAMEWORK = {
     # The token first: its challenge is what a 401 shows.
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "zndraw_joblib.authentication.CachedTokenAuthentication",
+        "zndraw_joblib.contrib.authentication.CachedTokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_PARSER_CLASSES": ["example_project.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_THROTTLE_CLASSES": ["zndraw_joblib.throttling.WindowRateThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": ["zndraw_joblib.contrib.throttling.WindowRateThrottle"],
     # For each user and scope; joblib_read and joblib_work, which waits and workers use, have none.
     "DEFAULT_THROTTLE_RATES": {
         "token": "60/min",

@@ -10,11 +10,7 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
 # A WSGI server's threads stay, and so may their connections.
 os.environ.setdefault("CONN_MAX_AGE", "60")
-django = get_wsgi_application()
-
-from zndraw_joblib.wsgi import ApiLane  # noqa: E402
-
-application = ApiLane(django)
+application = get_wsgi_application()
 
 # What is loaded by now stays. Full collections that looked at it too would hold up a request for a
 # tenth of a second now and then.

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
         Worker as Worker,
         WorkerJobLink as WorkerJobLink,
     )
+    from zndraw_joblib.services.sweep import (
+        sweep as sweep,
+    )
     from zndraw_joblib.settings import (
         JobLibSettings as JobLibSettings,
         get_settings as get_settings,
-    )
-    from zndraw_joblib.sweeper import (
-        sweep as sweep,
     )
 
 # What needs Django stays out of __all__, or `import *` would fail where there is none.
@@ -68,7 +68,7 @@ _HOMES = {
     ),
     "models": ("Job", "Task", "Worker", "WorkerJobLink"),
     "settings": ("JobLibSettings", "get_settings"),
-    "sweeper": ("sweep",),
+    "services.sweep": ("sweep",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

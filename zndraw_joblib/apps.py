@@ -19,7 +19,9 @@ class ZnDrawJobLibConfig(AppConfig):
     def ready(self) -> None:
         """Connect the receivers, register the system checks and load the backends."""
         # Both need the models, which are there only now.
-        from zndraw_joblib import checks, notifications, submissions  # noqa: F401, PLC0415
+        from zndraw_joblib import checks  # noqa: F401, PLC0415
+        from zndraw_joblib.events import publisher as notifications  # noqa: PLC0415
+        from zndraw_joblib.services import submit as submissions  # noqa: PLC0415
 
         notifications.connect()
         submissions.connect()

@@ -31,12 +31,12 @@ from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.documents import json_text, task_document, task_documents
-from zndraw_joblib.hub import REREAD_SECONDS, get_hub
+from zndraw_joblib.api.documents import json_text, task_document, task_documents
+from zndraw_joblib.events.hub import REREAD_SECONDS, get_hub
+from zndraw_joblib.events.publisher import end_group, room_digest
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_fault
-from zndraw_joblib.notifications import end_group, room_digest
-from zndraw_joblib.querysets import TaskQuerySet
+from zndraw_joblib.storage.querysets import TaskQuerySet
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 from uuid_utils import compat as uuid_utils
 
-from zndraw_joblib.clock import Now
 from zndraw_joblib.exceptions import JobNotFound, SchemaConflict, TooManyJobs, WorkerNotFound
-from zndraw_joblib.fields import OrderedJSONField, canonical_json
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus
-from zndraw_joblib.limits import IdempotencyKeyQuerySet, RoomBacklogQuerySet
 from zndraw_joblib.names import MAX_NAME_LENGTH, JobName
-from zndraw_joblib.querysets import (
+from zndraw_joblib.storage.clock import Now
+from zndraw_joblib.storage.fields import OrderedJSONField, canonical_json
+from zndraw_joblib.storage.limits import IdempotencyKeyQuerySet, RoomBacklogQuerySet
+from zndraw_joblib.storage.querysets import (
     JobQuerySet,
     TaskQuerySet,
     WorkerQuerySet,
@@ -281,7 +281,7 @@ class Task(models.Model):
                 name="joblib_task_status_known",
             ),
             models.CheckConstraint(
-                condition=~models.Q(status__in=sorted(TERMINAL_STATUSES))
+                condition=~models.Q(status__in=sorted(status.value for status in TERMINAL_STATUSES))
                 | models.Q(completed_at__isnull=False),
                 name="joblib_task_terminal_completed",
             ),
@@ -297,12 +297,12 @@ class Task(models.Model):
             ),
             models.Index(
                 fields=["lease_expires_at"],
-                condition=models.Q(status__in=sorted(LEASED_STATUSES)),
+                condition=models.Q(status__in=sorted(status.value for status in LEASED_STATUSES)),
                 name="joblib_task_lease",
             ),
             models.Index(
                 fields=["worker"],
-                condition=models.Q(status__in=sorted(LEASED_STATUSES)),
+                condition=models.Q(status__in=sorted(status.value for status in LEASED_STATUSES)),
                 name="joblib_task_worker",
             ),
             # A list of all statuses is put together from those of each, see `TaskQuerySet.newest`.

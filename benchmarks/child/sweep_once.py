@@ -13,9 +13,9 @@ django.setup()
 
 from django.db import connection  # noqa: E402
 
+from zndraw_joblib.events.publisher import flush  # noqa: E402
 from zndraw_joblib.models import Task  # noqa: E402
-from zndraw_joblib.notifications import flush  # noqa: E402
-from zndraw_joblib.sweeper import sweep  # noqa: E402
+from zndraw_joblib.services.sweep import sweep  # noqa: E402
 
 #: Seconds between two looks at the memory.
 LOOK_EVERY = 0.02

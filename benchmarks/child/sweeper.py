@@ -13,9 +13,9 @@ django.setup()
 
 from datetime import timedelta  # noqa: E402
 
-from zndraw_joblib.clock import Now  # noqa: E402
 from zndraw_joblib.models import Task  # noqa: E402
-from zndraw_joblib.sweeper import sweep  # noqa: E402
+from zndraw_joblib.services.sweep import sweep  # noqa: E402
+from zndraw_joblib.storage.clock import Now  # noqa: E402
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from tests.factories import SCHEMA, problem
 from zndraw_joblib.models import IdempotencyKey, Task, new_id
-from zndraw_joblib.sweeper import sweep
+from zndraw_joblib.services.sweep import sweep
 
 pytestmark = pytest.mark.django_db
 

@@ -10,8 +10,9 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.throttling import ScopedRateThrottle
 
 from tests.factories import problem
-from zndraw_joblib import limits, submissions
 from zndraw_joblib.models import Job, RoomBacklog, Task, Worker, WorkerJobLink
+from zndraw_joblib.services import submit as submissions
+from zndraw_joblib.storage import limits
 
 pytestmark = pytest.mark.django_db
 

@@ -9,9 +9,9 @@ import pytest
 from django.utils import timezone
 
 from tests.factories import problem
-from zndraw_joblib import statements
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.models import Job, Task
+from zndraw_joblib.storage import statements
 
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 

@@ -10,8 +10,8 @@ from django.core.cache import cache
 from rest_framework.throttling import ScopedRateThrottle
 
 from tests.factories import problem
-from zndraw_joblib import throttling
-from zndraw_joblib.throttling import WindowRateThrottle
+from zndraw_joblib.contrib import throttling
+from zndraw_joblib.contrib.throttling import WindowRateThrottle
 
 pytestmark = pytest.mark.django_db
 

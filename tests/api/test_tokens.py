@@ -9,8 +9,8 @@ from rest_framework.authtoken.models import Token
 from rest_framework.test import APIRequestFactory
 
 from tests.factories import problem
-from zndraw_joblib import authentication
-from zndraw_joblib.authentication import CachedTokenAuthentication, forget
+from zndraw_joblib.contrib import authentication
+from zndraw_joblib.contrib.authentication import CachedTokenAuthentication, forget
 
 pytestmark = pytest.mark.django_db
 

@@ -15,7 +15,7 @@ from rest_framework.throttling import ScopedRateThrottle
 
 from example_project.demo import structures
 from tests.servers import free_port
-from zndraw_joblib import throttling
+from zndraw_joblib.contrib import throttling
 
 ROOT = Path(__file__).parents[2]
 

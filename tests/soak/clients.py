@@ -26,7 +26,7 @@ from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task, Worker, new_ids
 from zndraw_joblib.names import JobName
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.statements import Report
+from zndraw_joblib.storage.statements import Report
 
 VERB_JOB = JobName("@global", "modifiers", "Verb")
 ROOM = "soak"

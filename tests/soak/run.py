@@ -372,7 +372,7 @@ def events(folder: Path) -> Iterator[dict[str, Any]]:
 
 def take_the_fence_out() -> None:
     """Reports are accepted whatever attempt they are of: the control of the checker."""
-    from zndraw_joblib.querysets import TaskQuerySet
+    from zndraw_joblib.storage.querysets import TaskQuerySet
 
     report = TaskQuerySet.report
 

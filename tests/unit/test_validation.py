@@ -13,10 +13,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, constr
 from rest_framework.throttling import ScopedRateThrottle
 
-from zndraw_joblib import validation
-from zndraw_joblib.checker import MAX_WORK, Budget
 from zndraw_joblib.exceptions import FieldError
-from zndraw_joblib.validation import schema_faults
+from zndraw_joblib.schemas import validation
+from zndraw_joblib.schemas.checker import MAX_WORK, Budget
+from zndraw_joblib.schemas.validation import schema_faults
 
 
 def payload_faults(schema, payload):

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from zndraw_joblib.validation import payload_faults, schema_faults, validator
+from zndraw_joblib.schemas.validation import payload_faults, schema_faults, validator
 
 pytestmark = pytest.mark.skipif(
     connection.vendor == "postgresql", reason="knows no database: runs once, in the SQLite pass"

@@ -14,10 +14,10 @@ from django.db import OperationalError
 from django.test import AsyncClient
 
 from tests.factories import V1, problem
-from zndraw_joblib import hub as hubs, notifications
-from zndraw_joblib.asgi import ApiLane
+from zndraw_joblib.contrib.asgi import ApiLane
+from zndraw_joblib.events import hub as hubs, publisher as notifications
 from zndraw_joblib.models import Task, Worker
-from zndraw_joblib.querysets import TaskQuerySet
+from zndraw_joblib.storage.querysets import TaskQuerySet
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

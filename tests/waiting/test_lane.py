@@ -9,11 +9,11 @@ from io import BytesIO
 import httpx
 import pytest
 from asgiref.testing import ApplicationCommunicator
+from zndraw_joblib.wsgi import ApiLane as WsgiLane
 
 from tests.factories import V1
 from tests.servers import server
-from zndraw_joblib.asgi import ApiLane
-from zndraw_joblib.wsgi import ApiLane as WsgiLane
+from zndraw_joblib.contrib.asgi import ApiLane
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -155,7 +155,7 @@ async def test_a_site_below_a_prefix_says_so_in_its_addresses(bob):
 async def test_who_leaves_while_waiting_is_let_go(bob):
     from asgiref.sync import sync_to_async
 
-    from zndraw_joblib.hub import get_hub
+    from zndraw_joblib.events.hub import get_hub
 
     await sync_to_async(bob.register)()
     task = (await sync_to_async(bob.submit)()).json()

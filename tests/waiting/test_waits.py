@@ -13,10 +13,10 @@ from django.db import OperationalError, connections
 from django.test import AsyncClient
 
 from tests.factories import V1
-from zndraw_joblib import hub as hubs, notifications
 from zndraw_joblib.api.waiting import granted_wait
+from zndraw_joblib.events import hub as hubs, publisher as notifications
 from zndraw_joblib.models import Task, Worker
-from zndraw_joblib.sweeper import sweep
+from zndraw_joblib.services.sweep import sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

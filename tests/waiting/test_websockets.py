@@ -57,7 +57,7 @@ async def test_each_end_in_the_room_is_sent(bob, running):
 
 async def test_a_room_without_news_is_read_again(bob, running, monkeypatch):
     monkeypatch.setattr(consumers, "REREAD_SECONDS", 0.3)
-    monkeypatch.setattr("zndraw_joblib.notifications.publisher.publish", lambda *args: None)
+    monkeypatch.setattr("zndraw_joblib.events.publisher.publisher.publish", lambda *args: None)
     async with Socket("rooms/open", token(bob)) as socket:
         await asyncio.sleep(0.5)
         await sync_to_async(bob.report)(running, "completed")

@@ -13,12 +13,12 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.documents import job_document, job_summary, task_documents
 from zndraw_joblib.api.lookup import bounded, jobs, task_page, task_path, workers
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.parsing import invalid, read_body, read_idempotency_key
 from zndraw_joblib.api.problems import validation_problem
 from zndraw_joblib.api.serializers import RegistrationBody, SubmissionBody
-from zndraw_joblib.documents import job_document, job_summary, task_documents
 from zndraw_joblib.exceptions import (
     FieldError,
     InvalidCategory,
@@ -27,12 +27,12 @@ from zndraw_joblib.exceptions import (
     ValidationError,
     WorkerNotFound,
 )
-from zndraw_joblib.fields import canonical_json
 from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.names import GLOBAL_ROOM, JobName, name_fault
+from zndraw_joblib.schemas.validation import schema_faults
+from zndraw_joblib.services.submit import submit
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.submissions import submit
-from zndraw_joblib.validation import schema_faults
+from zndraw_joblib.storage.fields import canonical_json
 
 
 class JobViewSet(JobLibView, ViewSet):

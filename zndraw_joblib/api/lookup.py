@@ -12,13 +12,13 @@ from django.urls import get_script_prefix, get_urlconf, reverse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from zndraw_joblib.api.documents import task_documents
 from zndraw_joblib.api.pagination import Page
 from zndraw_joblib.api.parsing import invalid
-from zndraw_joblib.documents import task_documents
 from zndraw_joblib.exceptions import TaskNotFound, WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Job, Task, Worker
-from zndraw_joblib.querysets import TaskQuerySet
+from zndraw_joblib.storage.querysets import TaskQuerySet
 
 #: Stands for a task in a path.
 NO_TASK = UUID(int=0)

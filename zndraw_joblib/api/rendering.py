@@ -6,7 +6,7 @@ from typing import Any
 
 from rest_framework.renderers import JSONRenderer
 
-from zndraw_joblib.documents import json_text
+from zndraw_joblib.api.documents import json_text
 
 
 class FastJSONRenderer(JSONRenderer):

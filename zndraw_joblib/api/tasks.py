@@ -16,12 +16,12 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.documents import task_document, task_documents
 from zndraw_joblib.api.lookup import bounded, parse_task_id, task_page, task_path, tasks, workers
 from zndraw_joblib.api.parsing import invalid, read_body
 from zndraw_joblib.api.problems import type_url, validation_problem
 from zndraw_joblib.api.serializers import ClaimBody, ListedReportBody, ReportBody
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
-from zndraw_joblib.documents import task_document, task_documents
 from zndraw_joblib.exceptions import (
     Forbidden,
     InvalidTaskTransition,
@@ -33,7 +33,7 @@ from zndraw_joblib.exceptions import (
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task, WorkerJobLink
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.statements import Report
+from zndraw_joblib.storage.statements import Report
 
 
 class TaskViewSet(JobLibView, ViewSet):

@@ -21,9 +21,9 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
+from zndraw_joblib.api.documents import task_document
 from zndraw_joblib.api.lookup import tasks
-from zndraw_joblib.documents import task_document
-from zndraw_joblib.hub import get_hub, release_connections
+from zndraw_joblib.events.hub import get_hub, release_connections
 from zndraw_joblib.models import Task
 from zndraw_joblib.settings import get_settings
 

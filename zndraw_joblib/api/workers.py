@@ -12,10 +12,10 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.documents import utc, worker_document
 from zndraw_joblib.api.lookup import bounded, jobs, tasks, workers
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.serializers import HeartbeatBody
-from zndraw_joblib.documents import utc, worker_document
 from zndraw_joblib.exceptions import WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Worker, WorkerJobLink

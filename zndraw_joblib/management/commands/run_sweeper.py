@@ -14,9 +14,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
-from zndraw_joblib import notifications
+from zndraw_joblib.events import publisher as notifications
+from zndraw_joblib.services.sweep import sweep
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.sweeper import sweep
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,840 @@
+"""Two real connections, stopped by barriers where it hurts, and what must come out.
+
+Each interleaving has a control: the same steps with the guard taken out, which must show the
+anomaly. Without it a test of a race proves nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from django.db import connection, connections, transaction
+
+from tests.factories import problem
+from zndraw_joblib.exceptions import IdempotencyKeyReused
+from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus, sources
+from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink, new_id
+from zndraw_joblib.names import JobName
+from zndraw_joblib.services.sweep import sweep
+from zndraw_joblib.storage import querysets, statements
+from zndraw_joblib.storage.limits import IdempotencyKeyQuerySet
+from zndraw_joblib.storage.querysets import TaskQuerySet, WorkerQuerySet
+from zndraw_joblib.storage.statements import Report, listed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+LEASE = timedelta(seconds=60)
+PAST = "2020-01-01T00:00:00Z"
+NAME = JobName("open", "modifiers", "Rotate")
+JOB = "/rooms/open/tasks/open:modifiers:Rotate"
+postgres_only = pytest.mark.skipif(
+    connection.vendor != "postgresql",
+    reason="two transactions that write at once; SQLite has one writer at a time",
+)
+
+
+class Other(threading.Thread):
+    """Somebody else, on a connection of their own. `result()` is what they got."""
+
+    def __init__(self, work):
+        super().__init__(daemon=True)
+        self.work, self.value, self.error = work, None, None
+        self.start()
+
+    def run(self):
+        try:
+            self.value = self.work()
+        except BaseException as error:
+            self.error = error
+        finally:
+            connections.close_all()
+
+    def waits(self, seconds=0.4):
+        """Whether they are held up by a lock."""
+        self.join(seconds)
+        return self.is_alive()
+
+    def result(self):
+        self.join(30)
+        assert not self.is_alive(), "they never came back"
+        if self.error:
+            raise self.error
+        return self.value
+
+
+class Gate:
+    """Stops whoever passes a point, until opened."""
+
+    def __init__(self):
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def hold(self):
+        self.reached.set()
+        assert self.opened.wait(30)
+
+
+@contextmanager
+def stop_before(monkeypatch, owner, method, gate):
+    """Stop somebody else's first call of a method at the gate."""
+    original = getattr(owner, method)
+    once = iter([True])
+
+    def wrapper(*args, **kwargs):
+        if isinstance(threading.current_thread(), Other) and next(once, False):
+            gate.hold()
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, wrapper)
+        yield
+
+
+@pytest.fixture
+def no_fence(monkeypatch):
+    """Reports and renewals that look at the task's id alone."""
+
+    def move(self, status, signal, **values):
+        ids = list(self.values_list("pk", flat=True))
+        everything = self.model._base_manager.filter(pk__in=ids)
+        moved = querysets.update_returning(everything, status=status, **values)
+        return self._announce(moved, signal)
+
+    def report(self, status, reports, identity):
+        return [
+            task
+            for task_id, _, error in reports
+            for task in self.filter(pk=task_id).move(status, error)
+        ]
+
+    def take_out():
+        monkeypatch.setattr(TaskQuerySet, "_move", move)
+        monkeypatch.setattr(TaskQuerySet, "report", report)
+
+    return take_out
+
+
+def change(monkeypatch, statement, old, new):
+    """Take something out of a statement."""
+    original = getattr(statements, statement)
+
+    def changed(*args):
+        text = original(*args)
+        return text.replace(old, new)
+
+    monkeypatch.setattr(statements, statement, changed)
+
+
+def states_do_not_count(monkeypatch):
+    """A report of an end is taken whatever became of the task meanwhile."""
+    movable = listed(sources(TaskStatus.COMPLETED) & LEASED_STATUSES)
+    change(monkeypatch, "_report", f"AND {statements.BY_ID.format('{task}')} IN ({movable})", "")
+
+
+def attempts_do_not_count(monkeypatch):
+    """A report is taken whatever attempt it carries."""
+    report = TaskQuerySet.report
+
+    def forget(self, status, reports, identity):
+        return report(self, status, [said._replace(attempt=None) for said in reports], identity)
+
+    monkeypatch.setattr(TaskQuerySet, "report", forget)
+
+
+@pytest.fixture
+def scene(bob, alice):
+    """Bob's worker offers a job; a task of Alice's is pending. (worker id, task id)"""
+    worker = bob.worker()
+    bob.register(worker_id=worker)
+    return worker, alice.submit().json()["id"]
+
+
+def claimed(bob, worker):
+    return bob.claim(worker)
+
+
+def run(bob, worker):
+    task = bob.claim(worker)
+    assert bob.report(task["id"], "running", attempt=task["attempt"]).status_code == 200
+    return task
+
+
+def status_of(task_id):
+    return Task.objects.get(pk=task_id).status
+
+
+def expire(**also):
+    Task.objects.update(lease_expires_at=PAST, **also)
+
+
+# -- 1 claim against claim
+
+
+@postgres_only
+def test_claim_against_claim(bob, alice, scene):
+    """The second claimer passes over the row that the first holds, and does not wait."""
+    worker, first = scene
+    second = alice.submit().json()["id"]
+    with transaction.atomic():
+        mine = Task.objects.claim(worker, bob.identity, LEASE)
+        theirs = Other(lambda: Task.objects.claim(worker, bob.identity, LEASE)).result()
+        nothing = Other(lambda: Task.objects.claim(worker, bob.identity, LEASE)).result()
+    assert (str(mine.pk), mine.attempt) == (first, 1)
+    assert (str(theirs.pk), theirs.attempt) == (second, 1)
+    assert nothing is None
+
+
+@postgres_only
+def test_claim_against_claim_without_skip_locked(bob, scene, monkeypatch):
+    """Control: the second claimer is held up by the first."""
+    worker, _ = scene
+    change(monkeypatch, "_claim", " SKIP LOCKED", "")
+    with transaction.atomic():
+        assert Task.objects.claim(worker, bob.identity, LEASE)
+        theirs = Other(lambda: Task.objects.claim(worker, bob.identity, LEASE))
+        assert theirs.waits()
+    theirs.result()
+
+
+def claim_what_was_seen(monkeypatch, bob, worker):
+    """Two claims that chose the same row before either wrote, as two statements would."""
+    head = Task.objects.filter(status="pending").order_by("created_at").first().pk
+    vendor = connection.vendor
+    head = statements.DIALECTS[vendor].uuid(head)
+    cast = "::uuid" if vendor == "postgresql" else ""
+    change(monkeypatch, "_claim", statements.DIALECTS[vendor].pick_one, f"SELECT '{head}'{cast}")
+    return [bool(Task.objects.claim(worker, bob.identity, LEASE)) for _ in range(2)]
+
+
+def test_two_claims_of_one_row(bob, scene, monkeypatch):
+    """Both saw the row pending; one is granted it."""
+    assert claim_what_was_seen(monkeypatch, bob, scene[0]) == [True, False]
+    assert Task.objects.get().attempt == 1
+
+
+def test_two_claims_of_one_row_without_the_condition(bob, scene, monkeypatch):
+    """Control: it is granted twice."""
+    condition = f"AND {statements.BY_ID.format('{task}')} = 'pending'"
+    change(monkeypatch, "_claim", condition, "")
+    assert claim_what_was_seen(monkeypatch, bob, scene[0]) == [True, True]
+    assert Task.objects.get().attempt == 2
+
+
+@postgres_only
+def test_claims_of_many_beside_each_other(bob, alice, scene):
+    """Each gets its own, though both saw the same ones as the oldest."""
+    for _ in range(5):
+        alice.submit()
+    with transaction.atomic():
+        mine = Task.objects.claim_many(scene[0], bob.identity, LEASE, 3)
+        theirs = Other(lambda: Task.objects.claim_many(scene[0], bob.identity, LEASE, 3)).result()
+    assert [len(mine), len(theirs)] == [3, 3]
+    assert not {task.pk for task in mine} & {task.pk for task in theirs}
+
+
+@postgres_only
+def test_a_claim_of_many_is_not_empty_while_work_is_left(bob, alice, scene):
+    """What it chose is held by others; the last task, of another job, is found all the same."""
+    bob.register(worker_id=scene[0], name="Other")
+    for _ in range(3):
+        alice.submit()
+    late = alice.submit(job="open:modifiers:Other").json()["id"]
+    with transaction.atomic():
+        assert len(Task.objects.claim_many(scene[0], bob.identity, LEASE, 4)) == 4
+        claim = Other(lambda: Task.objects.claim_many(scene[0], bob.identity, LEASE, 3))
+        assert [str(task.pk) for task in claim.result()] == [late]
+
+
+# -- 2 cancel against finish
+
+
+def cancel_against_finish(bob, alice, worker):
+    """The worker's report has found its task running when the submitter cancels it."""
+    task = run(bob, worker)
+    row = Task.objects.filter(pk=task["id"], worker_identity=bob.identity)
+    ids = list(row.filter(status=TaskStatus.RUNNING).values_list("pk", flat=True))
+    assert ids
+    assert alice.report(task["id"], "cancelled").status_code == 200
+    return task, bob.report(task["id"], "completed", attempt=task["attempt"])
+
+
+def test_cancel_against_finish(bob, alice, scene):
+    task, late = cancel_against_finish(bob, alice, scene[0])
+    problem(late, "invalid-task-transition", 409)
+    assert status_of(task["id"]) == "cancelled"
+
+
+def test_cancel_against_finish_without_the_condition(bob, alice, scene, no_fence):
+    """Control: a task that ended ends again."""
+    no_fence()
+    task, late = cancel_against_finish(bob, alice, scene[0])
+    assert late.status_code == 200
+    assert status_of(task["id"]) == "completed"
+
+
+def finish_of(bob, task):
+    """What a report of the end does to the rows, without an answer."""
+    said = Report(UUID(task["id"]), task["attempt"])
+    return lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity)
+
+
+def finish_beside(end, bob, task):
+    """Another end is written and not committed when the worker's comes."""
+    with transaction.atomic():
+        assert end()
+        finish = Other(finish_of(bob, task))
+        assert finish.waits()
+    return len(finish.result()), status_of(task["id"])
+
+
+def cancel_and_finish_at_once(bob, worker):
+    task = run(bob, worker)
+    return finish_beside(Task.objects.filter(pk=task["id"]).cancel, bob, task)
+
+
+@postgres_only
+def test_cancel_and_finish_at_once(bob, scene):
+    """The finish waits for the cancel and then changes nothing."""
+    assert cancel_and_finish_at_once(bob, scene[0]) == (0, "cancelled")
+
+
+@postgres_only
+def test_cancel_and_finish_at_once_without_the_condition(bob, scene, monkeypatch):
+    """Control: the finish waits, and then ends what was cancelled."""
+    states_do_not_count(monkeypatch)
+    assert cancel_and_finish_at_once(bob, scene[0]) == (1, "completed")
+
+
+# -- 3 sweep against finish
+
+
+def sweep_against_finish(bob, worker):
+    """On either database the sweep holds the row, or the only writer's place."""
+    task = run(bob, worker)
+    expire()
+    return task, *finish_beside(lambda: sweep().failed == 1, bob, task)
+
+
+def test_sweep_against_finish(bob, scene):
+    """The worker's end waits, and then changes nothing."""
+    task, ended, status = sweep_against_finish(bob, scene[0])
+    assert (ended, status) == (0, "failed")
+    late = bob.report(task["id"], "completed", attempt=task["attempt"])
+    problem(late, "invalid-task-transition", 409)
+
+
+def test_sweep_against_finish_without_the_condition(bob, scene, monkeypatch):
+    """Control: the worker's end waits, and then undoes the sweep."""
+    states_do_not_count(monkeypatch)
+    _, ended, status = sweep_against_finish(bob, scene[0])
+    assert (ended, status) == (1, "completed")
+
+
+def finish_against_sweep(bob, worker):
+    """The worker's end is written and not committed when a sweep comes."""
+    task = run(bob, worker)
+    expire()
+    with transaction.atomic():
+        assert finish_of(bob, task)()
+        sweeping = Other(sweep)
+        held_up = sweeping.waits()
+    return held_up, sweeping.result().failed, status_of(task["id"])
+
+
+@postgres_only
+def test_finish_against_sweep(bob, scene):
+    """The sweep passes over the row, without waiting."""
+    assert finish_against_sweep(bob, scene[0]) == (False, 0, "completed")
+
+
+@postgres_only
+def test_finish_against_sweep_without_the_lock(bob, scene, monkeypatch):
+    """Control: a sweep that does not lock what it chose undoes the end."""
+    change(monkeypatch, "_abandon", "FOR UPDATE OF held SKIP LOCKED", "")
+    assert finish_against_sweep(bob, scene[0]) == (True, 1, "failed")
+
+
+# -- 4 zombie after requeue
+
+
+def zombie(bob, worker):
+    """A worker sleeps over its lease; the task is granted anew, to the same worker even."""
+    old = claimed(bob, worker)
+    expire()
+    assert sweep().requeued == 1
+    new = run(bob, worker)
+    assert (new["id"], new["attempt"]) == (old["id"], old["attempt"] + 1)
+    return old, bob.report(old["id"], "completed", attempt=old["attempt"])
+
+
+def test_zombie_after_requeue(bob, scene):
+    task, late = zombie(bob, scene[0])
+    problem(late, "lease-lost", 409)
+    row = Task.objects.get()
+    assert (row.status, row.attempt) == ("running", 2)
+    assert bob.report(task["id"], "completed", attempt=2).status_code == 200
+
+
+def test_zombie_after_requeue_without_the_fence(bob, scene, monkeypatch):
+    """Control: the zombie ends the task of its successor."""
+    attempts_do_not_count(monkeypatch)
+    _, late = zombie(bob, scene[0])
+    assert late.status_code == 200
+    assert status_of(late.json()["id"]) == "completed"
+
+
+def test_a_zombies_report_while_the_task_waits_for_its_successor(bob, scene):
+    old = run(bob, scene[0])
+    expire(retries_left=1)
+    assert sweep().retried == 1
+    late = bob.report(old["id"], "completed", attempt=old["attempt"])
+    problem(late, "invalid-task-transition", 409)
+    assert status_of(old["id"]) == "pending"
+
+
+# -- 5, 6 replayed finish and start
+
+
+def no_memory(monkeypatch):
+    """A server that takes a repeated report for a wrong one."""
+    from zndraw_joblib.api.tasks import TaskViewSet
+    from zndraw_joblib.exceptions import InvalidTaskTransition
+
+    def refuse(self, status, said, task=None):
+        raise InvalidTaskTransition
+
+    monkeypatch.setattr(TaskViewSet, "_report_otherwise", refuse)
+
+
+@pytest.mark.parametrize("status", ["running", "completed", "failed"])
+def test_a_replayed_report(bob, scene, status):
+    """The reply was lost; the same report is answered with the stored task, unchanged."""
+    task = claimed(bob, scene[0]) if status == "running" else run(bob, scene[0])
+    reports = [bob.report(task["id"], status, attempt=1) for _ in range(3)]
+    assert [report.status_code for report in reports] == [200] * 3
+    assert reports[0].json() == reports[1].json() == reports[2].json()
+
+
+@pytest.mark.parametrize("status", ["running", "completed", "failed"])
+def test_a_replayed_report_without_the_look_at_what_is_stored(bob, scene, status, monkeypatch):
+    """Control: a worker whose reply was lost is told that it failed."""
+    no_memory(monkeypatch)
+    task = claimed(bob, scene[0]) if status == "running" else run(bob, scene[0])
+    codes = [bob.report(task["id"], status, attempt=1).status_code for _ in range(2)]
+    assert codes == [200, 409]
+
+
+def test_a_start_replayed_after_the_end_is_refused(bob, scene):
+    task = run(bob, scene[0])
+    bob.report(task["id"], "completed", attempt=1)
+    problem(bob.report(task["id"], "running", attempt=1), "invalid-task-transition", 409)
+    assert status_of(task["id"]) == "completed"
+
+
+# -- 7 replayed submit
+
+
+def replayed_submit(alice):
+    body = {"payload": {"angle": 1}}
+    send = [
+        alice.send("post", JOB, body, headers={"idempotency-key": '"k"'}).json()["id"]
+        for _ in range(2)
+    ]
+    return len(set(send)), Task.objects.filter(payload={"angle": 1}).count()
+
+
+def test_a_replayed_submit(alice, scene):
+    assert replayed_submit(alice) == (1, 1)
+
+
+def test_a_replayed_submit_without_the_key(alice, scene, monkeypatch):
+    """Control: it is submitted twice."""
+    from zndraw_joblib.api import jobs
+
+    monkeypatch.setattr(jobs, "read_idempotency_key", lambda request: None)
+    assert replayed_submit(alice) == (2, 2)
+
+
+@postgres_only
+def test_two_submits_of_one_key_at_once(bob, scene):
+    """The second waits for the first one's commit; neither makes a second task."""
+    task_ids = [Task().pk for _ in range(2)]
+
+    def submit(task_id):
+        with transaction.atomic():
+            kept = IdempotencyKey.objects.reserve("k", "body", task_id, LEASE)
+            if kept == task_id:
+                Job.objects.get().submit("open", {}, "alice", 0, task_id)
+            return kept
+
+    with transaction.atomic():
+        submit(task_ids[0])
+        second = Other(lambda: submit(task_ids[1]))
+        assert second.waits()
+    assert second.result() == task_ids[0]
+    assert not Task.objects.filter(pk=task_ids[1]).exists()
+
+
+def keyed_submit(task_id, request="body"):
+    """A submit under the key ``k``, at the level of the verbs; the id of the key's task."""
+    with transaction.atomic():
+        kept = IdempotencyKey.objects.reserve("k", request, task_id, LEASE)
+        if kept == task_id:
+            Job.objects.get().submit("open", {}, "alice", 0, task_id)
+        return kept
+
+
+def expired_key():
+    keyed_submit(new_id(), "long ago")
+    IdempotencyKey.objects.update(created_at=PAST)
+
+
+@postgres_only
+def test_two_submits_of_one_expired_key_at_once(scene):
+    """The later one waits, and gets the task of the other, which renewed the key."""
+    expired_key()
+    task_id = new_id()
+    with transaction.atomic():
+        assert keyed_submit(task_id) == task_id
+        late = Other(lambda: keyed_submit(new_id()))
+        assert late.waits()
+    assert late.result() == task_id
+    assert IdempotencyKey.objects.get().task_id == task_id
+    assert Task.objects.count() == 3
+
+
+def submit_that_found_an_expired_key(monkeypatch):
+    """By the ORM, for other databases: stopped after it found the key, and before it reads it."""
+    monkeypatch.setattr(statements, "DIALECTS", {})
+    expired_key()
+    task_id, gate = new_id(), Gate()
+    insert = IdempotencyKeyQuerySet.bulk_create
+    once = iter([True])
+
+    def held(self, *args, **kwargs):
+        made = insert(self, *args, **kwargs)
+        if isinstance(threading.current_thread(), Other) and next(once, False):
+            gate.hold()
+        return made
+
+    monkeypatch.setattr(IdempotencyKeyQuerySet, "bulk_create", held)
+    submit = Other(lambda: keyed_submit(task_id))
+    assert gate.reached.wait(10)
+    return task_id, submit, gate.opened
+
+
+def submits_of_an_expired_key(monkeypatch):
+    """Another one renews the key and has not committed when the first one goes on."""
+    _, late, opened = submit_that_found_an_expired_key(monkeypatch)
+    task_id = new_id()
+    with transaction.atomic():
+        assert keyed_submit(task_id) == task_id
+        opened.set()
+        assert late.waits()
+    return task_id, late
+
+
+@postgres_only
+def test_two_submits_of_one_expired_key_at_once_by_the_orm(scene, monkeypatch):
+    """The later one waits, and gets the task of the other."""
+    task_id, late = submits_of_an_expired_key(monkeypatch)
+    assert late.result() == task_id
+    assert IdempotencyKey.objects.get().task_id == task_id
+    assert Task.objects.count() == 3
+
+
+@postgres_only
+def test_two_submits_of_one_expired_key_at_once_without_the_lock(scene, monkeypatch):
+    """Control: the later one decides by what it read before it waited."""
+    monkeypatch.setattr(IdempotencyKeyQuerySet, "select_for_update", lambda self: self)
+    _, late = submits_of_an_expired_key(monkeypatch)
+    with pytest.raises(IdempotencyKeyReused):
+        late.result()
+
+
+@postgres_only
+def test_submit_against_the_sweep_of_its_key(scene, monkeypatch):
+    """A sweep removes the key before the submit reads it: it is kept anew."""
+    task_id, submit, opened = submit_that_found_an_expired_key(monkeypatch)
+    assert IdempotencyKey.objects.expired(LEASE).remove() == 1
+    opened.set()
+    assert submit.result() == task_id
+    assert IdempotencyKey.objects.get().task_id == task_id
+
+
+# -- 8 delete-worker against finish
+
+
+def delete_against_finish(bob, worker):
+    task = run(bob, worker)
+    assert bob.send("delete", f"/workers/{worker}").status_code == 204
+    return task, bob.report(task["id"], "completed", attempt=task["attempt"])
+
+
+def test_delete_worker_against_finish(bob, scene):
+    _, late = delete_against_finish(bob, scene[0])
+    problem(late, "invalid-task-transition", 409)
+    row = Task.objects.get()
+    assert (row.status, row.error) == ("failed", f"Worker '{scene[0]}' deregistered")
+    assert not Worker.objects.exists()
+
+
+def test_delete_worker_against_finish_without_the_condition(bob, scene, no_fence):
+    """Control: what ended with its worker ends again."""
+    no_fence()
+    task, late = delete_against_finish(bob, scene[0])
+    assert late.status_code == 200
+    assert status_of(task["id"]) == "completed"
+
+
+def delete_and_finish_at_once(bob, worker):
+    task = run(bob, worker)
+
+    def leave():
+        Worker.objects.get(pk=worker).deregister()
+        return True
+
+    return finish_beside(leave, bob, task)
+
+
+@postgres_only
+def test_delete_worker_and_finish_at_once(bob, scene):
+    assert delete_and_finish_at_once(bob, scene[0]) == (0, "failed")
+
+
+@postgres_only
+def test_delete_worker_and_finish_at_once_without_the_condition(bob, scene, monkeypatch):
+    """Control: the finish waits, and then ends what ended with its worker."""
+    states_do_not_count(monkeypatch)
+    assert delete_and_finish_at_once(bob, scene[0]) == (1, "completed")
+
+
+def start_against_delete(bob, worker):
+    """The worker's start is written and not committed when the worker is deleted."""
+    task = claimed(bob, worker)
+    with transaction.atomic():
+        assert Task.objects.filter(pk=task["id"]).start()
+        deletion = Other(lambda: bob.send("delete", f"/workers/{worker}").status_code)
+        held_up = deletion.waits()
+    assert deletion.result() == 204
+    assert not Worker.objects.exists()
+    return held_up, status_of(task["id"])
+
+
+@postgres_only
+def test_start_and_delete_worker_at_once(bob, scene):
+    """The deletion waits for the start, and ends what runs by then."""
+    assert start_against_delete(bob, scene[0]) == (True, "failed")
+
+
+@postgres_only
+def test_start_and_delete_worker_at_once_without_the_wait(bob, scene, monkeypatch):
+    """Control: a deletion that passes over what is held leaves it running without its worker."""
+    change(monkeypatch, "_abandon", "FOR UPDATE OF held", "FOR UPDATE OF held SKIP LOCKED")
+    assert start_against_delete(bob, scene[0]) == (False, "running")
+
+
+# -- 9 register against retire
+
+
+def idle_job(bob):
+    bob.register()
+    WorkerJobLink.objects.all().delete()
+    Worker.objects.all().delete()
+    return Worker.objects.create(identity=bob.identity)
+
+
+@postgres_only
+def test_register_against_retire(bob, monkeypatch):
+    """A retirement is about to choose the idle job; a registration commits before it locks."""
+    worker = idle_job(bob)
+    gate = Gate()
+    with stop_before(monkeypatch, querysets, "locked_batch", gate):
+        retiring = Other(lambda: Job.objects.retire())
+        assert gate.reached.wait(10)
+        worker.register(NAME, {}, LEASE)
+        gate.opened.set()
+        assert retiring.result() == 0
+    assert Job.objects.get().retired_at is None
+
+
+@postgres_only
+def test_registration_under_way_against_retire(bob):
+    """The registration holds the job's row: the retirement passes over it."""
+    worker = idle_job(bob)
+    with transaction.atomic():
+        worker.register(NAME, {}, LEASE)
+        assert Other(lambda: Job.objects.retire()).result() == 0
+    assert Job.objects.get().retired_at is None
+
+
+@postgres_only
+def test_registration_under_way_against_retire_without_the_lock(bob, monkeypatch):
+    """Control: a retirement that does not lock first retires a job that is offered.
+
+    PostgreSQL looks at the job's row again once it has it, and at the links as they were.
+    """
+    worker = idle_job(bob)
+    monkeypatch.setattr(querysets, "locked_batch", lambda chosen, **_: chosen.order_by())
+    with transaction.atomic():
+        worker.register(NAME, {}, LEASE)
+        retiring = Other(lambda: Job.objects.retire())
+        assert retiring.waits()
+    assert retiring.result() == 1
+    job = Job.objects.get()
+    assert job.retired_at is not None
+    assert job.workers.count() == 1
+
+
+# -- 10 submit against retire
+
+
+def submit_against_retire(bob):
+    """The submit has read the job and not written its task when a retirement comes.
+
+    It is held up there by somebody who is about to write a task of the same id, and does not.
+    """
+    idle_job(bob)
+    job = Job.objects.get()
+    task_id = new_id()
+
+    def submit():
+        return job.submit("open", {}, "alice", 0, task_id)
+
+    with transaction.atomic():
+        Task.objects.create(id=task_id, job=job, room_id="open", created_by="x", payload={})
+        submitting = Other(submit)
+        assert submitting.waits()
+        retired = Other(lambda: Job.objects.retire()).result()
+        transaction.set_rollback(True)
+    return retired, submitting.result()
+
+
+@postgres_only
+def test_submit_against_retire(bob):
+    """The submit holds the job shared: the retirement passes over it and finds it busy later."""
+    retired, task = submit_against_retire(bob)
+    assert (retired, task.status) == (0, "pending")
+    assert Job.objects.retire() == 0
+    assert Job.objects.get().retired_at is None
+
+
+@postgres_only
+def test_submit_against_retire_without_the_lock(bob, monkeypatch):
+    """Control: the submit lands on a job just retired; the foreign key's lock does not help."""
+    change(monkeypatch, "_submit", "FOR SHARE", "")
+    retired, task = submit_against_retire(bob)
+    assert (retired, task.status) == (1, "pending")
+    assert Job.objects.get().retired_at is not None
+
+
+@postgres_only
+def test_submits_do_not_wait_for_each_other(bob):
+    idle_job(bob)
+    job = Job.objects.get()
+    with transaction.atomic():
+        job.submit("open", {}, "alice")
+        Other(lambda: job.submit("open", {}, "alice")).result()
+    assert Task.objects.count() == 2
+
+
+@postgres_only
+def test_retire_under_way_against_submit(bob, alice):
+    """The submit waits for the retirement, and then there is no such job."""
+    idle_job(bob)
+    with transaction.atomic():
+        assert Job.objects.retire() == 1
+        submit = Other(alice.submit)
+        assert submit.waits()
+    problem(submit.result(), "job-not-found", 404)
+    assert not Task.objects.exists()
+
+
+# -- 11 two sweepers
+
+
+def two_sweepers():
+    """The second comes when the first has written and not committed; what each took."""
+    with transaction.atomic():
+        first = sweep()
+        second = Other(sweep)
+        held_up = second.waits()
+    return first.retried, second.result().retried, held_up
+
+
+def test_two_sweepers(bob, alice, scene):
+    for _ in range(3):
+        alice.submit()
+    for _ in range(4):
+        run(bob, scene[0])
+    expire(retries_left=5)
+    # SQLite has one writer at a time, and the second waits; elsewhere it passes over the rows.
+    assert two_sweepers() == (4, 0, connection.vendor == "sqlite")
+    # A task that two sweepers took would have lost two of its retries.
+    assert set(Task.objects.values_list("retries_left", flat=True)) == {4}
+
+
+@postgres_only
+def test_two_sweepers_without_the_lock(bob, scene, monkeypatch):
+    """Control: both take the task, and each costs it a retry."""
+    run(bob, scene[0])
+    expire(retries_left=5)
+    change(monkeypatch, "_abandon", "FOR UPDATE OF held SKIP LOCKED", "")
+    assert two_sweepers() == (1, 1, True)
+    assert Task.objects.get().retries_left == 3
+
+
+# -- 12 heartbeat against sweep
+
+
+@postgres_only
+def test_heartbeat_against_sweep(bob, scene):
+    """A heartbeat under way saves worker and task from the sweep."""
+    run(bob, scene[0])
+    expire()
+    Worker.objects.update(last_heartbeat=PAST)
+    with transaction.atomic():
+        assert Worker.objects.beat(scene[0], bob.identity).holds
+        assert Task.objects.renew(scene[0], LEASE, None)
+        report = Other(sweep).result()
+    assert (report.failed, report.workers) == (0, 0)
+    assert sweep().workers == 0
+    assert status_of(scene[1]) == "running"
+
+
+@postgres_only
+def test_heartbeat_after_the_sweeps_choice(bob, scene, monkeypatch):
+    """The heartbeat commits after the sweep looked at the workers and before it locks them."""
+    Worker.objects.update(last_heartbeat=PAST)
+    gate = Gate()
+    with stop_before(monkeypatch, querysets, "locked_batch", gate):
+        sweeping = Other(lambda: Worker.objects.stale(LEASE).remove())
+        assert gate.reached.wait(10)
+        assert bob.send("patch", f"/workers/{scene[0]}").status_code == 200
+        gate.opened.set()
+        assert sweeping.result() == []
+    assert Worker.objects.count() == 1
+
+
+@postgres_only
+def test_heartbeat_against_sweep_without_the_second_look(bob, scene, monkeypatch):
+    """Control: a sweep that removes what it chose earlier removes a living worker."""
+    Worker.objects.update(last_heartbeat=PAST)
+    chosen = [worker.pk for worker in Worker.objects.stale(LEASE)]
+    assert bob.send("patch", f"/workers/{scene[0]}").status_code == 200
+    monkeypatch.setattr(WorkerQuerySet, "stale", lambda self, timeout: self.filter(pk__in=chosen))
+    assert Worker.objects.stale(LEASE).remove() == chosen
+    assert not Worker.objects.exists()
+
+
+def test_sweep_before_heartbeat(bob, scene):
+    """The sweep was first: the worker is told, and nothing of its is renewed."""
+    run(bob, scene[0])
+    expire()
+    Worker.objects.update(last_heartbeat=PAST)
+    assert sweep().workers == 1
+    problem(bob.send("patch", f"/workers/{scene[0]}"), "worker-not-found", 404)
+    assert status_of(scene[1]) == "failed"

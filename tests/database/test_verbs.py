@@ -1,0 +1,320 @@
+"""The verbs of the models on the real database: statements, plans, constraints, sweeps."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from zndraw_joblib.exceptions import SchemaConflict, WorkerNotFound
+from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
+from zndraw_joblib.names import JobName
+from zndraw_joblib.services.sweep import sweep
+from zndraw_joblib.storage.statements import Report
+
+LEASE = timedelta(seconds=60)
+NAME = JobName("room", "modifiers", "Rotate")
+PAST = "2020-01-01T00:00:00Z"
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def worker():
+    return Worker.objects.create(identity="bob")
+
+
+@pytest.fixture
+def job(worker):
+    return worker.register(NAME, {"type": "object"}, LEASE)[0]
+
+
+def submit(job, count=1, retries=0):
+    return [job.submit("room", {}, "alice", retries) for _ in range(count)]
+
+
+def test_full_name_and_life(worker, job):
+    worker.refresh_from_db()
+    assert job.full_name == str(job) == "room:modifiers:Rotate"
+    assert worker.is_alive(LEASE)
+    assert worker.is_alive(60)
+    worker.last_heartbeat = timezone.now() - timedelta(seconds=61)
+    assert not worker.is_alive(LEASE)
+    assert not worker.is_alive(60)
+    assert worker.is_alive(70.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "break_it"),
+    [
+        ("joblib_task_status_known", lambda task: {"status": "nonsense"}),
+        ("joblib_task_terminal_completed", lambda task: {"status": "completed"}),
+    ],
+)
+def test_constraints_of_tasks(job, name, break_it):
+    (task,) = submit(job)
+    with pytest.raises(IntegrityError, match=name), transaction.atomic():
+        Task.objects.filter(pk=task.pk).update(**break_it(task))
+
+
+def test_jobs_and_links_are_unique(job, worker):
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Job.objects.create(room_id="room", category="modifiers", name="Rotate", schema={})
+    with pytest.raises(IntegrityError), transaction.atomic():
+        WorkerJobLink.objects.create(worker=worker, job=job)
+
+
+def test_claim_start_and_finish_are_one_statement_each(job, worker):
+    submit(job)
+    with CaptureQueriesContext(connection) as claim:
+        task = Task.objects.claim(worker.pk, "bob", LEASE)
+        assert task.job_name == "room:modifiers:Rotate"
+    said = Report(task.pk, 1)
+    with CaptureQueriesContext(connection) as start:
+        assert Task.objects.report(TaskStatus.RUNNING, [said], "bob")[0].status == "running"
+    with CaptureQueriesContext(connection) as finish:
+        assert Task.objects.report(TaskStatus.COMPLETED, [said], "bob")[0].is_terminal
+    assert [len(queries) for queries in (claim, start, finish)] == [1, 1, 1]
+
+
+def plan(sql):
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+            cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}")
+            return json.dumps(cursor.fetchone()[0])
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
+        return json.dumps([row[-1] for row in cursor.fetchall()])
+
+
+@pytest.fixture
+def backlog(job, worker):
+    """5,000 tasks, half of them ended, some held; 20 of these by id and attempt."""
+    submit(job, 40)
+    Task.objects.bulk_create(
+        [Task(job=job, room_id="room", created_by="x", payload={}) for _ in range(5000)]
+    )
+    held = Task.objects.claim_many(worker.pk, "bob", LEASE, 40, start=True)
+    pending = Task.objects.filter(status="pending").values_list("pk", flat=True)
+    ended = list(pending.order_by("-pk")[:2500])
+    Task.objects.filter(pk__in=ended).update(status="failed", completed_at=timezone.now())
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    return [Report(task.pk, task.attempt) for task in held[:20]]
+
+
+#: What a verb's statement must find its tasks by, besides the primary key.
+HOT = {
+    "claim": ("joblib_task_claim", lambda w, j, held: Task.objects.claim(w.pk, "bob", LEASE)),
+    "claim many": (
+        "joblib_task_claim",
+        lambda w, j, held: Task.objects.claim_many(w.pk, "bob", LEASE, 100),
+    ),
+    "submit": ("joblib_task_claim", lambda w, j, held: j.submit("room", {}, "alice")),
+    "start": (
+        "pkey",
+        lambda w, j, held: Task.objects.report(TaskStatus.RUNNING, held[:1], "bob"),
+    ),
+    "finish many": (
+        "pkey",
+        lambda w, j, held: Task.objects.report(TaskStatus.COMPLETED, held, "bob"),
+    ),
+    "heartbeat": ("joblib_task_worker", lambda w, j, held: Task.objects.renew(w.pk, LEASE, None)),
+    "heartbeat of some": (
+        "pkey",
+        lambda w, j, held: Task.objects.renew(w.pk, LEASE, [(s.task_id, 1) for s in held]),
+    ),
+    "sweep": ("joblib_task_lease", lambda w, j, held: Task.objects.abandon("timed out")),
+    "leave": ("joblib_task_worker", lambda w, j, held: Task.objects.abandon("left", w.pk)),
+    "list": ("joblib_task_room_status", lambda w, j, held: Task.objects.newest("room", 50)),
+    "list on": (
+        "joblib_task_room_status",
+        lambda w, j, held: Task.objects.newest("room", 50, (timezone.now(), held[0].task_id)),
+    ),
+}
+
+
+@pytest.fixture(params=["as it is", "as it was before a rush"])
+def statistics(request, backlog):
+    """What the planner takes the table for: also a queue that was nearly empty, of old pages."""
+    rush = Task.objects.filter(status="pending").order_by("-pk")[50:]
+    if request.param != "as it is":
+        ids = list(rush.values_list("pk", flat=True))
+        Task.objects.filter(pk__in=ids).update(status="failed", completed_at=timezone.now())
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
+        Task.objects.filter(pk__in=ids).update(status="pending", completed_at=None)
+
+
+@pytest.mark.usefixtures("statistics")
+@pytest.mark.parametrize(("index", "verb"), HOT.values(), ids=HOT)
+def test_no_hot_statement_reads_the_whole_table(job, worker, backlog, index, verb):
+    with CaptureQueriesContext(connection) as queries:
+        verb(worker, job, backlog)
+    found = plan(queries[-1]["sql"])
+    if connection.vendor == "postgresql" or index != "pkey":
+        assert index in found, found
+    # No other one leads to the oldest of a queue without a look at all of it.
+    assert index != "joblib_task_claim" or "joblib_task_room_status" not in found, found
+    assert not re.search(r'"Seq Scan"[^}]*"Relation Name": "zndraw_joblib_task"', found), found
+    assert not re.search(r"SCAN (zndraw_joblib_task|held|head)\b(?! USING)", found), found
+
+
+def test_the_oldest_task_of_all_jobs_is_granted_first(worker):
+    names = [JobName("room", "modifiers", name) for name in "ABC"]
+    jobs = [worker.register(name, {}, LEASE)[0] for name in names[:2]]
+    other = Worker.objects.create(identity="carol").register(names[2], {}, LEASE)[0]
+    order = [jobs[1], jobs[0], other, jobs[0], jobs[1]]
+    tasks = [submit(job)[0] for job in order]
+    granted = []
+    while task := Task.objects.claim(worker.pk, "bob", LEASE):
+        granted.append(task.pk)
+    assert granted == [task.pk for task in tasks if task.job_id != other.pk]
+    assert Task.objects.claim(worker.pk, "carol", LEASE) is None
+
+
+def test_a_sweep_ends_what_dead_workers_left(job, worker):
+    retried, failed, claimed, living = submit(job, 4)
+    for task in (retried, failed, claimed, living):
+        assert Task.objects.claim(worker.pk, "bob", LEASE) == task
+    Task.objects.filter(pk__in=[retried.pk, failed.pk]).start()
+    Task.objects.filter(pk=retried.pk).update(retries_left=1)
+    Task.objects.exclude(pk=living.pk).update(lease_expires_at=PAST)
+    report = sweep()
+    assert (report.requeued, report.retried, report.failed) == (1, 1, 1)
+    assert (report.workers, report.jobs) == (0, 0)
+    states = dict(Task.objects.values_list("pk", "status"))
+    assert states == {
+        retried.pk: "pending",
+        failed.pk: "failed",
+        claimed.pk: "pending",
+        living.pk: "claimed",
+    }
+    failed.refresh_from_db()
+    assert failed.error == f"Worker '{worker.pk}' timed out"
+    assert failed.completed_at is not None
+    retried.refresh_from_db()
+    assert (retried.retries_left, retried.worker_id, retried.attempt) == (0, None, 1)
+    assert str(sweep()) == "requeued=0 retried=0 failed=0 workers=0 jobs=0 keys=0"
+    assert Task.objects.claim(worker.pk, "bob", LEASE).attempt == 2
+
+
+def test_a_sweep_goes_on_past_one_batch(job, worker, monkeypatch):
+    monkeypatch.setattr("zndraw_joblib.storage.querysets.BATCH", 2)
+    submit(job, 5)
+    while Task.objects.claim(worker.pk, "bob", LEASE):
+        pass
+    for _ in range(4):
+        Worker.objects.create(identity="dead")
+    Task.objects.update(lease_expires_at=PAST)
+    Worker.objects.filter(identity="dead").update(last_heartbeat=PAST)
+    report = sweep()
+    assert (report.requeued, report.workers) == (5, 4)
+
+
+def test_jobs_are_retired_only_without_workers_and_unfinished_tasks(job, worker):
+    (task,) = submit(job)
+    Worker.objects.update(last_heartbeat=PAST)
+    report = sweep()
+    assert (report.workers, report.jobs) == (1, 0)
+    Task.objects.all().cancel()
+    assert sweep().jobs == 1
+    job.refresh_from_db()
+    assert job.retired_at is not None
+    assert Job.objects.live().count() == 0
+    task.refresh_from_db()
+    assert task.job_name == "room:modifiers:Rotate"
+    again, new = Worker.objects.create(identity="bob").register(NAME, {"title": "other"}, LEASE)
+    assert new
+    assert again.pk == job.pk
+
+
+def test_a_removed_worker_cannot_register(worker):
+    Worker.objects.all().delete()
+    with pytest.raises(WorkerNotFound):
+        worker.register(NAME, {}, LEASE)
+    assert not Job.objects.exists()
+
+
+def test_a_conflict_leaves_the_schema_alone(job, worker):
+    with pytest.raises(SchemaConflict):
+        worker.register(NAME, {"type": "string"}, LEASE)
+    job.refresh_from_db()
+    assert job.schema == {"type": "object"}
+
+
+def test_verbs_announce_after_the_commit(job, worker, django_capture_on_commit_callbacks):
+    from zndraw_joblib import signals
+
+    heard = []
+
+    def hear(sender, task, signal, **kwargs):
+        heard.append((names[signal], task.status))
+
+    names = {
+        signals.task_submitted: "submitted",
+        signals.task_claimed: "claimed",
+        signals.task_started: "started",
+        signals.task_requeued: "requeued",
+        signals.task_finished: "finished",
+    }
+    for signal in names:
+        signal.connect(hear)
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            submit(job)
+            held = Task.objects.filter(pk=Task.objects.claim(worker.pk, "bob", LEASE).pk)
+            held.start()
+            held.requeue()
+            held.cancel()
+            assert held.complete() == []
+            assert heard == []
+    finally:
+        for signal in names:
+            signal.disconnect(hear)
+    assert heard == [
+        ("submitted", "pending"),
+        ("claimed", "claimed"),
+        ("started", "running"),
+        ("requeued", "pending"),
+        ("finished", "cancelled"),
+    ]
+
+
+def test_a_receiver_that_fails_changes_nothing(job, django_capture_on_commit_callbacks):
+    from zndraw_joblib import signals
+
+    def fail(**kwargs):
+        raise RuntimeError("receiver")
+
+    signals.task_submitted.connect(fail)
+    try:
+        with django_capture_on_commit_callbacks(execute=True):
+            submit(job)
+    finally:
+        signals.task_submitted.disconnect(fail)
+    assert Task.objects.count() == 1
+
+
+def test_migrations_are_complete():
+    from django.core.management import call_command
+
+    call_command("makemigrations", check=True, dry_run=True, verbosity=0)
+
+
+INDEXES = {"joblib_task_claim", "joblib_task_lease", "joblib_task_worker"}
+
+
+def test_indexes_and_constraints_have_names():
+    assert {index.name for index in Task._meta.indexes} >= INDEXES
+    with connection.cursor() as cursor:
+        there = connection.introspection.get_constraints(cursor, Task._meta.db_table)
+    assert set(there) >= INDEXES
+    assert {"joblib_task_status_known", "joblib_task_terminal_completed"} <= set(there)
