@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from django.core.exceptions import ImproperlyConfigured
 
-from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Task
-from zndraw_joblib.names import GLOBAL_ROOM
+from zndraw_joblib.exceptions import Forbidden, InvalidRoomId, JobNotFound, ProblemException
+from zndraw_joblib.models import MAX_IDENTITY_LENGTH
+from zndraw_joblib.names import GLOBAL_ROOM, room_fault
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.rows import TaskRow
 
 #: What `room_access` is asked about.
 Action = Literal["read", "submit", "register"]
@@ -63,10 +65,33 @@ class Caller:
             self.is_admin
         )
 
-    def runs(self, task: Task) -> bool:
-        """Whether the caller's worker was granted the task's latest attempt."""
+    def require(
+        self, action: Action, room_id: str, *, hidden: type[ProblemException] = JobNotFound
+    ) -> None:
+        """See to it that the caller may do this in a room.
+
+        Raises
+        ------
+        InvalidRoomId
+            There can be no such room.
+        Forbidden
+            The caller may not submit or register in it.
+        ProblemException
+            `hidden`, where the caller may not read it: a 404 hides that it exists.
+        """
+        if error := room_fault(room_id):
+            raise InvalidRoomId(f"The room id {error}.")
+        if len(room_id) > (most := get_settings().max_room_id_length):
+            raise InvalidRoomId(f"The room id must have at most {most} characters.")
+        if not self.may(action, room_id):
+            if action == "read":
+                raise hidden
+            raise Forbidden(f"You may not {action} in this room.")
+
+    def runs(self, task: TaskRow) -> bool:
+        """Whether the latest attempt of the task was granted to a worker of the caller."""
         return task.worker_identity == self.identity
 
-    def sees(self, task: Task) -> bool:
+    def sees(self, task: TaskRow) -> bool:
         """Whether the task exists for the caller: they run it, or may read its room."""
         return self.runs(task) or self.may("read", task.room_id)

@@ -31,12 +31,13 @@ from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.api.documents import json_text, task_document, task_documents
+from zndraw_joblib.api.documents import json_text, task_document
 from zndraw_joblib.events.hub import REREAD_SECONDS, get_hub
 from zndraw_joblib.events.publisher import end_group, room_digest
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_fault
-from zndraw_joblib.storage.querysets import TaskQuerySet
+from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.storage.tasks import TaskQuerySet
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class TaskConsumer(NewsConsumer):
             task_id = UUID(self.scope["url_route"]["kwargs"]["task_id"])
         except ValueError as error:
             raise Refused(NOT_FOUND) from error
-        task = tasks().read([task_id]).get(task_id)
+        task = Task.objects.read([task_id]).get(task_id)
         if task is None or not caller.sees(task):
             raise Refused(NOT_FOUND)
         return task_document(task), task.is_terminal
@@ -244,8 +245,8 @@ class RoomConsumer(NewsConsumer):
         self._seen = found
         if first or not unseen:
             return []
-        rows = tasks().read(unseen).values()
-        return task_documents(sorted(rows, key=_ended))
+        rows = Task.objects.read(unseen).values()
+        return [task_document(task) for task in sorted(rows, key=_ended)]
 
 
 class UnknownConsumer(NewsConsumer):
@@ -261,10 +262,11 @@ def _key(user: Any) -> str:
     return str(getattr(user, "pk", None))
 
 
-def _ended(task: Task) -> tuple[Any, UUID]:
-    return task.completed_at, task.pk
+def _ended(task: TaskRow) -> tuple[Any, UUID]:
+    return task.completed_at, task.id
 
 
 def tasks() -> TaskQuerySet:
     """Tasks on the database that is written to."""
-    return Task.objects.using(router.db_for_write(Task))
+    queryset: TaskQuerySet = Task.objects.using(router.db_for_write(Task))
+    return queryset

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from django.dispatch import Signal
 
-#: For the app itself: tasks changed together. Arguments: ``how``, the signal below that says so,
-#: and ``tasks``. Sent once where those below are sent for each.
+#: For the app itself: tasks changed together. Arguments: ``change``, the signal below that names
+#: the change, and ``tasks``, their rows. It is sent once for all tasks of a statement, where the
+#: signals below are sent once for each task and only while somebody listens.
 tasks_changed = Signal(use_caching=True)
 
 #: A task was accepted and is pending.

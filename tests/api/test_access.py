@@ -16,11 +16,11 @@ from django.urls import path as route_to
 from tests.factories import V1, Person, problem
 from tests.sockets import Socket, token
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.lookup import bounded
 from zndraw_joblib.api.urls import urlpatterns
 from zndraw_joblib.exceptions import PROBLEM_TYPES, WorkerNotFound
 from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.routing import websocket_urlpatterns
+from zndraw_joblib.services.workers import checked_worker_id
 
 ROLES = ("anonymous", "submitter", "stranger", "owner", "other", "admin")
 ROOM = "open-lab"
@@ -401,7 +401,7 @@ def test_what_is_no_identity_is_no_worker(bob, worker_id):
         problem(answer, "worker-not-found", 404)
     for never_sent in ("a\0b", "\ud800", ""):
         with pytest.raises(WorkerNotFound):
-            bounded(never_sent)
+            checked_worker_id(never_sent)
 
 
 def by_last_name(request):

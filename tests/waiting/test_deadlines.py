@@ -17,7 +17,7 @@ from tests.factories import V1, problem
 from zndraw_joblib.contrib.asgi import ApiLane
 from zndraw_joblib.events import hub as hubs, publisher as notifications
 from zndraw_joblib.models import Task, Worker
-from zndraw_joblib.storage.querysets import TaskQuerySet
+from zndraw_joblib.storage.tasks import TaskManager
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -90,7 +90,7 @@ async def test_when_the_last_look_fails_the_view_answers(bob, monkeypatch):
 
 async def test_all_whose_wait_ends_are_looked_up_with_few_queries(bob, monkeypatch):
     read, sizes, tried = hubs.read_workers, [], []
-    claim = TaskQuerySet.claim_many
+    claim = TaskManager.grant
 
     def count(ids):
         sizes.append(len(ids))
@@ -101,7 +101,7 @@ async def test_all_whose_wait_ends_are_looked_up_with_few_queries(bob, monkeypat
         return claim(self, *args)
 
     monkeypatch.setattr(hubs, "read_workers", count)
-    monkeypatch.setattr(TaskQuerySet, "claim_many", count_claims)
+    monkeypatch.setattr(TaskManager, "grant", count_claims)
     await sync_to_async(bob.register)()
     answers = await asyncio.gather(*(claiming(bob, 2) for _ in range(30)))
     assert [answer.json() for answer in answers] == [{"task": None}] * 30
@@ -114,7 +114,7 @@ async def test_all_whose_wait_ends_are_looked_up_with_few_queries(bob, monkeypat
 @pytest.fixture
 def held_claims(monkeypatch):
     """Claims, by their number, that are held until an event is set."""
-    claim, calls = TaskQuerySet.claim_many, []
+    claim, calls = TaskManager.grant, []
     held: dict[int, threading.Event] = {}
 
     def hold(self, *args):
@@ -123,7 +123,7 @@ def held_claims(monkeypatch):
             held[len(calls)].wait(10)
         return claim(self, *args)
 
-    monkeypatch.setattr(TaskQuerySet, "claim_many", hold)
+    monkeypatch.setattr(TaskManager, "grant", hold)
     return held, calls
 
 

@@ -24,9 +24,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _, ngettext
 
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.models import Job, Task, Worker, first_id
+from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.clock import Now
+from zndraw_joblib.storage.ids import first_id
+from zndraw_joblib.storage.rows import TaskRow
 
 #: What the clocks of servers and database may differ by.
 CLOCKS_DIFFER = timedelta(hours=1)
@@ -170,7 +172,8 @@ class JobAdmin(LookOnly):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         """Jobs with their number of workers."""
-        return Job.objects.with_worker_count()
+        counted: QuerySet[Job] = Job.objects.with_worker_count()
+        return counted
 
     @admin.display(description=_("workers"), ordering="worker_count")
     def workers_(self, job: Any) -> int:
@@ -195,7 +198,8 @@ class WorkerAdmin(LookOnly):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Worker]:
         """Workers with their number of jobs."""
-        return Worker.objects.with_job_count()
+        counted: QuerySet[Worker] = Worker.objects.with_job_count()
+        return counted
 
     @admin.display(description=_("alive"), boolean=True)
     def alive(self, worker: Worker) -> bool:
@@ -329,7 +333,7 @@ class TaskAdmin(LookOnly):
         request: HttpRequest,
         queryset: QuerySet[Any],
         action: str,
-        verb: Callable[[Task], Task | None],
+        verb: Callable[[Task], TaskRow | None],
         status: TaskStatus,
     ) -> HttpResponse | None:
         tasks = list(queryset.select_related("job")[:MAX_COUNTED])

@@ -16,14 +16,13 @@ from rest_framework.serializers import ValidationError as Invalid
 from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
-from zndraw_joblib.access import Action, Caller
+from zndraw_joblib.access import Caller
 from zndraw_joblib.api.openapi import JobLibSchema
 from zndraw_joblib.api.parsing import invalid, pass_over_body, read_body
 from zndraw_joblib.api.problems import problem_exception_handler
 from zndraw_joblib.api.rendering import FastJSONRenderer
 from zndraw_joblib.api.serializers import Body
-from zndraw_joblib.exceptions import Forbidden, InvalidRoomId, NotFound, ProblemException
-from zndraw_joblib.names import room_fault
+from zndraw_joblib.exceptions import NotFound
 from zndraw_joblib.settings import get_settings
 
 
@@ -96,18 +95,6 @@ class JobLibView(APIView):
             except Invalid as error:
                 faults[index] = error.detail
         return valid, faults
-
-    def room(self, room_id: str, action: Action, hidden: type[ProblemException]) -> str:
-        """A room that the caller may use; without access reading is answered by `hidden`."""
-        if fault := room_fault(room_id):
-            raise InvalidRoomId(f"The room id {fault}.")
-        if len(room_id) > (most := get_settings().max_room_id_length):
-            raise InvalidRoomId(f"The room id must have at most {most} characters.")
-        if not self.caller.may(action, room_id):
-            if action == "read":
-                raise hidden
-            raise Forbidden(f"You may not {action} in this room.")
-        return room_id
 
     def check_throttles(self, request: Request) -> None:
         """Count a request that waits once, though the view runs again when it is woken."""

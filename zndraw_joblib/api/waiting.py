@@ -22,10 +22,10 @@ from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
 from zndraw_joblib.api.documents import task_document
-from zndraw_joblib.api.lookup import tasks
 from zndraw_joblib.events.hub import get_hub, release_connections
-from zndraw_joblib.models import Task
+from zndraw_joblib.services.claim import give_back
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.rows import TaskRow
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class UntilEnd:
 
     task_id: UUID
     room_id: str
-    sees: Callable[[Task], bool]
+    sees: Callable[[TaskRow], bool]
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _give_back(running: asyncio.Future[HttpResponseBase]) -> None:
 
 def _requeue(grants: list[tuple[UUID, int]]) -> None:
     try:
-        tasks().granted(grants).requeue()
+        give_back(grants)
     except Exception:
         ids = ", ".join(str(task_id) for task_id, _ in grants)
         logger.exception("could not give back %s; left for the sweeper", ids)

@@ -5,6 +5,7 @@ A host names it in ``REST_FRAMEWORK["DEFAULT_AUTHENTICATION_CLASSES"]`` in place
 
 from __future__ import annotations
 
+from copy import copy
 from threading import Lock
 from time import monotonic
 from typing import Any
@@ -17,7 +18,6 @@ from rest_framework.authentication import TokenAuthentication
 from rest_framework.authtoken.models import Token
 
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.rows import stored
 
 #: Tokens that a process remembers.
 MAX_TOKENS = 10_000
@@ -65,7 +65,7 @@ def forget(*tokens: str) -> None:
 
 def _twin(instance: Model) -> Any:
     """An instance with the same values, that knows no related ones yet."""
-    return stored(type(instance), instance._state.db, dict(instance.__dict__))
+    return copy(instance)
 
 
 def _forget_token(instance: Any, **_: Any) -> None:

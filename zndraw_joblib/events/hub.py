@@ -22,6 +22,7 @@ from django.db.models import Exists, OuterRef
 from zndraw_joblib.events.publisher import end_group, job_group, publisher
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.storage.rows import TaskRow
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,7 @@ class Hub:
                 self._unread.discard(task_id)
             self._leave(group)
 
-    async def read(self, task_id: UUID, sees: Callable[[Task], bool]) -> Task | None:
+    async def read(self, task_id: UUID, sees: Callable[[TaskRow], bool]) -> TaskRow | None:
         """The task as it is now; None when it is gone or `sees` says no, called in a thread.
 
         Raises
@@ -335,11 +336,10 @@ def with_work(jobs: Sequence[UUID]) -> set[UUID]:
     return found
 
 
-def read_tasks(wishes: list[tuple[UUID, Callable[[Task], bool]]]) -> list[Task | None]:
+def read_tasks(wishes: list[tuple[UUID, Callable[[TaskRow], bool]]]) -> list[TaskRow | None]:
     """The task with each of these ids, where it is there and the caller sees it."""
     try:
-        tasks = Task.objects.using(router.db_for_write(Task))
-        found = tasks.read({task_id for task_id, _ in wishes})
+        found = Task.objects.read({task_id for task_id, _ in wishes})
         return [
             task if (task := found.get(task_id)) and sees(task) else None
             for task_id, sees in wishes

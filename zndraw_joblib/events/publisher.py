@@ -23,8 +23,7 @@ from channels.layers import get_channel_layer
 from django.dispatch import Signal
 
 from zndraw_joblib import signals
-from zndraw_joblib.models import Task
-from zndraw_joblib.storage.rows import columns
+from zndraw_joblib.storage.rows import TaskRow
 
 logger = logging.getLogger(__name__)
 
@@ -165,18 +164,18 @@ os.register_at_fork(after_in_child=publisher.forget)
 flush = publisher.flush
 
 
-def announce(how: Signal, tasks: Sequence[Task], **_: Any) -> None:
+def announce(change: Signal, tasks: Sequence[TaskRow], **_: Any) -> None:
     """Receiver of `tasks_changed`: tell who waits for an end, watches a room, or waits for work."""
     news: dict[str, list[str]] = defaultdict(list)
     # Tasks that changed together are mostly of one room and one job.
-    if how is signals.task_finished:
+    if change is signals.task_finished:
         kind = "task.finished"
-        for room_id, ended in groupby(columns(tasks, "room_id", "id"), itemgetter(0)):
+        for room_id, ended in groupby(((task.room_id, task.id) for task in tasks), itemgetter(0)):
             digest = room_digest(room_id)
             news[end_group(room_id)] += [f"{digest}/{task_id.hex}" for _, task_id in ended]
-    elif how is signals.task_submitted or how is signals.task_requeued:
+    elif change is signals.task_submitted or change is signals.task_requeued:
         kind = "work.waits"
-        for job_id, waiting in groupby(columns(tasks, "job_id", "id"), itemgetter(0)):
+        for job_id, waiting in groupby(((task.job_id, task.id) for task in tasks), itemgetter(0)):
             job = job_id.hex
             news[job_group(job_id)] += [f"{job}/{task_id.hex}" for _, task_id in waiting]
     else:
