@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from functools import lru_cache
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from zndraw_joblib.names import MAX_NAME_LENGTH
 
-ENV_PREFIX = "ZNDRAW_JOBLIB_"
+#: Name of the dict in Django's settings.
+SETTING = "ZNDRAW_JOBLIB"
+ENV_PREFIX = f"{SETTING}_"
 
 
 class JobLibSettings(BaseSettings):
@@ -170,48 +171,55 @@ class JobLibSettings(BaseSettings):
         return import_string(getattr(self, name))  # type: ignore[no-any-return]
 
 
-# Looked into at every request: the dict behind `os.environ` costs a tenth of its own methods.
-_ENVIRONMENT: Any = getattr(os.environ, "_data", os.environ)
-_VARIABLES: list[Any] = [f"{ENV_PREFIX}{name}".upper() for name in JobLibSettings.model_fields]
-if _ENVIRONMENT is not os.environ:
-    _VARIABLES = [os.environ.encodekey(name) for name in _VARIABLES]
-_NAMES = frozenset(_VARIABLES)
-
-
-@lru_cache(maxsize=16)
-def _build(configured: str, environment: tuple[str | None, ...]) -> JobLibSettings:
-    # The arguments are the cache's key; what they describe is read afresh below.
-    try:
-        return JobLibSettings(**_configured())
-    except ValidationError as error:
-        raise ImproperlyConfigured(f"ZNDRAW_JOBLIB: {describe_faults(error)}") from error
-    except SettingsError as error:  # A list in the environment that is no JSON.
-        raise ImproperlyConfigured(f"ZNDRAW_JOBLIB: {error}") from error
-
-
-def _configured() -> Mapping[str, Any]:
-    configured: Any = getattr(django_settings, "ZNDRAW_JOBLIB", {})
-    if type(configured) is not dict and not isinstance(configured, Mapping):
-        raise ImproperlyConfigured("ZNDRAW_JOBLIB must be a dict.")
-    return configured
-
-
-def describe_faults(error: ValidationError) -> str:
-    """A pydantic error in one line that names each setting."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-        for fault in error.errors()
-    )
+#: The settings in force; None until they are first asked for, and after a change.
+_current: JobLibSettings | None = None
 
 
 def get_settings() -> JobLibSettings:
-    """The settings in force now, so that ``override_settings`` and the environment count.
+    """The settings in force: built at the first call and again after `reset_settings`.
 
     Raises
     ------
     ImproperlyConfigured
-        A key is unknown or a value is wrong.
+        A key is unknown or a value is invalid.
     """
-    set_there = not _NAMES.isdisjoint(_ENVIRONMENT)
-    environment = tuple(map(_ENVIRONMENT.get, _VARIABLES)) if set_there else ()
-    return _build(repr(_configured()), environment)
+    global _current
+    if _current is None:
+        _current = _build()
+    return _current
+
+
+def reset_settings() -> None:
+    """Makes the next `get_settings` read Django's settings and the environment again.
+
+    Django's ``override_settings`` does so by itself; a change of ``os.environ`` does not.
+    """
+    global _current
+    _current = None
+
+
+def _build() -> JobLibSettings:
+    configured: Any = getattr(django_settings, SETTING, {})
+    if not isinstance(configured, Mapping):
+        raise ImproperlyConfigured(f"{SETTING} must be a dict.")
+    try:
+        return JobLibSettings(**configured)
+    except ValidationError as error:
+        raise ImproperlyConfigured(f"{SETTING}: {_describe(error)}") from error
+    except SettingsError as error:  # An environment variable should be JSON and is not.
+        raise ImproperlyConfigured(f"{SETTING}: {error}") from error
+
+
+def _describe(error: ValidationError) -> str:
+    """A pydantic error in one line that names each setting."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()
+    )
+
+
+def _reset_on_change(*, setting: str, **kwargs: Any) -> None:
+    if setting == SETTING:
+        reset_settings()
+
+
+setting_changed.connect(_reset_on_change, dispatch_uid="zndraw_joblib.settings")

@@ -17,7 +17,24 @@ from rest_framework.permissions import AllowAny
 from rest_framework.throttling import BaseThrottle
 
 from zndraw_joblib import checks
-from zndraw_joblib.settings import JobLibSettings, get_settings
+from zndraw_joblib.settings import JobLibSettings, get_settings, reset_settings
+
+
+@pytest.fixture
+def environment():
+    """Sets variables of the environment and has the settings read them; None unsets one."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def change(**variables):
+            for name, value in variables.items():
+                if value is None:
+                    patch.delenv(name)
+                else:
+                    patch.setenv(name, value)
+            reset_settings()
+
+        yield change
+    reset_settings()
 
 
 def test_defaults():
@@ -29,15 +46,26 @@ def test_defaults():
     assert settings.max_page_size == 500
 
 
-def test_the_dict_wins_over_the_environment_over_defaults(monkeypatch):
-    monkeypatch.setenv("ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS", "7")
-    monkeypatch.setenv("ZNDRAW_JOBLIB_ALLOWED_CATEGORIES", '["a"]')
+def test_the_dict_wins_over_the_environment_over_defaults(environment):
+    environment(
+        ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS="7", ZNDRAW_JOBLIB_ALLOWED_CATEGORIES='["a"]'
+    )
     assert get_settings().worker_timeout_seconds == 7
     with override_settings(ZNDRAW_JOBLIB={"worker_timeout_seconds": 9}):
         assert get_settings().worker_timeout_seconds == 9
         assert get_settings().allowed_categories == ["a"]
-    monkeypatch.delenv("ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS")
+    environment(ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS=None)
     assert get_settings().worker_timeout_seconds == 60
+
+
+def test_settings_are_built_once_until_they_change():
+    before = get_settings()
+    assert get_settings() is before
+    with override_settings(ZNDRAW_JOBLIB={}):
+        inside = get_settings()
+        assert inside is not before
+        assert get_settings() is inside
+    assert get_settings() == before
 
 
 @pytest.mark.parametrize(
@@ -68,8 +96,8 @@ def test_an_unknown_environment_variable_is_an_error(monkeypatch):
     assert "ZNDRAW_JOBLIB_TYPO" in error.msg
 
 
-def test_an_environment_variable_that_is_no_json_is_an_error(monkeypatch):
-    monkeypatch.setenv("ZNDRAW_JOBLIB_ALLOWED_CATEGORIES", "notjson")
+def test_an_environment_variable_that_is_no_json_is_an_error(environment):
+    environment(ZNDRAW_JOBLIB_ALLOWED_CATEGORIES="notjson")
     with pytest.raises(ImproperlyConfigured, match="allowed_categories"):
         get_settings()
     with pytest.raises(SystemCheckError, match=r"zndraw_joblib\.E001.*allowed_categories"):
