@@ -372,7 +372,7 @@ class Untouched:
 def test_large_bodies_are_refused_unread(bob, client_of, settings_of, monkeypatch):
     client, forged = client_of
     # What is passed over, so that the client sees the answer, is passed over after the refusal.
-    monkeypatch.setattr("zndraw_joblib.api.base.pass_over_body", lambda request: None)
+    monkeypatch.setattr("zndraw_joblib.api.base.discard_body", lambda request: None)
     bob.register(schema={})
     settings_of(max_body_bytes=100)
     problem(bob.submit(x="y" * 100), "content-too-large", 413)

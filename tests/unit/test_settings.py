@@ -47,9 +47,7 @@ def test_defaults():
 
 
 def test_the_dict_wins_over_the_environment_over_defaults(environment):
-    environment(
-        ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS="7", ZNDRAW_JOBLIB_ALLOWED_CATEGORIES='["a"]'
-    )
+    environment(ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS="7", ZNDRAW_JOBLIB_ALLOWED_CATEGORIES='["a"]')
     assert get_settings().worker_timeout_seconds == 7
     with override_settings(ZNDRAW_JOBLIB={"worker_timeout_seconds": 9}):
         assert get_settings().worker_timeout_seconds == 9

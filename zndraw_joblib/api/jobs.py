@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 from django.db import router, transaction
@@ -13,12 +14,11 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody
 from zndraw_joblib.api.documents import job_document, job_summary, task_documents
 from zndraw_joblib.api.lookup import bounded, jobs, task_page, task_path, workers
 from zndraw_joblib.api.pagination import page
-from zndraw_joblib.api.parsing import invalid, read_body, read_idempotency_key
-from zndraw_joblib.api.problems import validation_problem
-from zndraw_joblib.api.serializers import RegistrationBody, SubmissionBody
+from zndraw_joblib.api.parsing import invalid, invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.exceptions import (
     FieldError,
     InvalidCategory,
@@ -54,16 +54,15 @@ class JobViewSet(JobLibView, ViewSet):
         self.room(room_id, "register", JobNotFound)
         body = self.body(RegistrationBody)
         settings = get_settings()
-        if body["category"] not in settings.allowed_categories:
+        if body.category not in settings.allowed_categories:
             raise InvalidCategory(
-                f"{body['category'][:100]!r} is not one of "
-                f"{', '.join(settings.allowed_categories)}.",
+                f"{body.category[:100]!r} is not one of {', '.join(settings.allowed_categories)}.",
                 errors=[FieldError("Not an allowed category.", "/category")],
             )
-        if fault := name_fault(body["name"]):
+        if fault := name_fault(body.name):
             raise invalid(f"name {fault}.", "/name")
         if faults := schema_faults(
-            body["schema"],
+            body.json_schema,
             max_bytes=settings.max_schema_bytes,
             max_depth=settings.max_schema_depth,
         ):
@@ -71,11 +70,11 @@ class JobViewSet(JobLibView, ViewSet):
                 "schema is not accepted; see errors.",
                 errors=below("/schema", faults),
             )
-        name = JobName(room_id, body["category"], body["name"])
+        name = JobName(room_id, body.category, body.name)
         with transaction.atomic(using=router.db_for_write(Job)):
-            worker = self._worker(body.get("worker_id"))
+            worker = self._worker(body.worker_id)
             job, new = worker.register(
-                name, body["schema"], settings.lease, settings.max_jobs_per_worker
+                name, body.json_schema, settings.lease, settings.max_jobs_per_worker
             )
             # Here, so that an answer that cannot be read leaves nothing behind.
             job = jobs().with_worker_count().get(pk=job.pk)
@@ -104,9 +103,9 @@ class JobViewSet(JobLibView, ViewSet):
         if isinstance(body, list):
             valid, wrong = self.bodies(SubmissionBody, body)
             if wrong:
-                raise validation_problem(wrong)
+                raise invalid_fields(chain.from_iterable(wrong.values()))
             return self._submit_many(room_id, name, [*valid.values()])
-        payload = self.body(SubmissionBody).get("payload", {})
+        payload = self.body(SubmissionBody).payload
         try:
             made = self._submit(room_id, name, [payload], payload)
         except InvalidPayload as refusal:
@@ -116,9 +115,9 @@ class JobViewSet(JobLibView, ViewSet):
         return accepted(document, task_path(document["id"]))
 
     def _submit_many(
-        self, room_id: str, name: JobName, bodies: Sequence[dict[str, Any]]
+        self, room_id: str, name: JobName, bodies: Sequence[SubmissionBody]
     ) -> Response:
-        payloads = [body.get("payload", {}) for body in bodies]
+        payloads = [body.payload for body in bodies]
         made = self._submit(room_id, name, payloads, payloads)
         where = reverse("zndraw_joblib:job-tasks", args=[room_id, str(name)])
         return accepted(task_documents(made), where)

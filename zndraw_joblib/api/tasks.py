@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from types import EllipsisType
 from typing import Any, ClassVar
 from uuid import UUID
@@ -11,16 +12,15 @@ from uuid import UUID
 from django.utils.encoding import escape_uri_path
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import UUIDField
 from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.bodies import ClaimBody, ListedReportBody, ReportBody
 from zndraw_joblib.api.documents import task_document, task_documents
 from zndraw_joblib.api.lookup import bounded, parse_task_id, task_page, task_path, tasks, workers
-from zndraw_joblib.api.parsing import invalid, read_body
-from zndraw_joblib.api.problems import type_url, validation_problem
-from zndraw_joblib.api.serializers import ClaimBody, ListedReportBody, ReportBody
+from zndraw_joblib.api.parsing import invalid_fields, read_body
+from zndraw_joblib.api.problems import type_url
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
 from zndraw_joblib.exceptions import (
     Forbidden,
@@ -56,16 +56,13 @@ class TaskViewSet(JobLibView, ViewSet):
         """Claim the oldest pending tasks among the worker's jobs, one unless `limit` is given."""
         identity = self.caller.identity
         body = self.body(ClaimBody)
-        worker_id = bounded(body.get("worker_id") or identity)
-        settings, limit = get_settings(), body.get("limit")
-        if limit is not None and limit > settings.max_batch_size:
-            raise invalid(f"limit must be at most {settings.max_batch_size}.", "/limit")
+        worker_id = bounded(body.worker_id or identity)
         granted = tasks().claim_many(
-            worker_id, identity, settings.lease, limit or 1, body.get("start", False)
+            worker_id, identity, get_settings().lease, body.limit or 1, body.start
         )
         documents = task_documents(granted)
         answer: dict[str, Any] = {"task": documents[0] if documents else None}
-        response = Response(answer if limit is None else answer | {"tasks": documents})
+        response = Response(answer if body.limit is None else answer | {"tasks": documents})
         if not granted:
             response.waits_for = UntilWork(worker_id, self._offered(worker_id))  # type: ignore[attr-defined]
         return response
@@ -111,18 +108,15 @@ class TaskViewSet(JobLibView, ViewSet):
         Only a list in which no report can be read is refused as a whole.
         """
         entries = read_body(request._request)
-        valid, faults = self.bodies(ListedReportBody, entries)
+        valid, errors = self.bodies(ListedReportBody, entries)
         if not valid:
-            raise validation_problem(faults)
-        said = [parse_report(body["id"], body) for body in valid.values()]
+            raise invalid_fields(chain.from_iterable(errors.values()))
+        said = [parse_report(body.id, body) for body in valid.values()]
         done = [result for wave in waves(said) for result in self._report_wave(wave)]
         results = dict(zip(valid, done, strict=True))
-        for index, fault in faults.items():
-            # Pointers are into the whole body.
-            refusal = refused(validation_problem({index: fault}), escape_uri_path(request.path))
-            known = isinstance(entries[index], dict) and "id" not in fault
-            task_id = UUIDField().to_internal_value(entries[index]["id"]) if known else None
-            results[index] = {"id": task_id, **refusal}
+        for index, wrong in errors.items():
+            refusal = refused(invalid_fields(wrong), escape_uri_path(request.path))
+            results[index] = {"id": ListedReportBody.id_of(entries[index]), **refusal}
         return Response([results[index] for index in range(len(entries))])
 
     def _report_wave(self, wave: Sequence[tuple[TaskStatus, Report]]) -> Iterator[dict[str, Any]]:
@@ -185,12 +179,12 @@ def refused(problem: ProblemException, path: str) -> dict[str, Any]:
     return {"status": problem.status, "problem": document}
 
 
-def parse_report(task_id: UUID, body: dict[str, Any]) -> tuple[TaskStatus, Report]:
+def parse_report(task_id: UUID, body: ReportBody) -> tuple[TaskStatus, Report]:
     """The status that a report asks for, and the rest of it."""
-    error = body.get("error")
+    error = body.error
     if error:
         error = cut(error, get_settings().max_error_bytes)
-    return TaskStatus(body["status"]), Report(task_id, body.get("attempt"), error)
+    return body.status, Report(task_id, body.attempt, error)
 
 
 def waves(

@@ -12,10 +12,10 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.bodies import EmptyBody, HeartbeatBody
 from zndraw_joblib.api.documents import utc, worker_document
 from zndraw_joblib.api.lookup import bounded, jobs, tasks, workers
 from zndraw_joblib.api.pagination import page
-from zndraw_joblib.api.serializers import HeartbeatBody
 from zndraw_joblib.exceptions import WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Worker, WorkerJobLink
@@ -49,7 +49,7 @@ class WorkerViewSet(JobLibView, ViewSet):
     @openapi.workers_create
     def create(self, request: Request) -> Response:
         """Make a worker of its own for one process."""
-        self.body(openapi.EmptyBody)
+        self.body(EmptyBody)
         settings = get_settings()
         with transaction.atomic(using=router.db_for_write(Worker)):
             made = workers().enlist(self.caller.identity, settings.max_workers_per_identity)
@@ -60,8 +60,8 @@ class WorkerViewSet(JobLibView, ViewSet):
     @openapi.workers_heartbeat
     def partial_update(self, request: Request, worker_id: str) -> Response:
         """Say that a worker lives, and renew the leases of its tasks."""
-        listed = self.body(HeartbeatBody).get("tasks")
-        grants = None if listed is None else [(grant["id"], grant["attempt"]) for grant in listed]
+        listed = self.body(HeartbeatBody).tasks
+        grants = None if listed is None else [(grant.id, grant.attempt) for grant in listed]
         beat = workers().beat(bounded(worker_id), self.caller.identity)
         if beat is None:
             raise WorkerNotFound
