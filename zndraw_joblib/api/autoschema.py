@@ -140,14 +140,13 @@ class Operation:
                     media_type: {"schema": _schema(type_, "serialization", registry)}
                     for media_type, type_ in types.items()
                 }
+        problem_schema = _schema(ProblemDocument, "serialization", registry)
         for code, possible in _by_status(self._possible_problems()).items():
             responses[str(code)] = {
                 "description": "\n".join(
                     f"- `{problem.slug()}`: {problem.description()}" for problem in possible
                 ),
-                "content": {
-                    MEDIA_TYPE: {"schema": _schema(ProblemDocument, "serialization", registry)}
-                },
+                "content": {MEDIA_TYPE: {"schema": problem_schema}},
             }
         for header in headers:
             for code in header.codes:
