@@ -1,6 +1,7 @@
-"""Who the caller is and what they may do, by the host's hooks.
+"""The caller's identity and permissions, by the host's hooks.
 
-A request here is anything with a ``user``: a DRF request, or what stands for one on a WebSocket.
+The hooks get a request: any object with a ``user``, such as a DRF request; a WebSocket's consumer
+makes one of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from zndraw_joblib.names import GLOBAL_ROOM, room_fault
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import TaskRow
 
-#: What `room_access` is asked about.
+#: Actions in a room that `room_access` allows or refuses.
 Action = Literal["read", "submit", "register"]
 
 
@@ -38,13 +39,13 @@ def default_room_access(request: Any, room_id: str, action: Action) -> bool:
 
 @dataclass(frozen=True)
 class Caller:
-    """An authenticated caller, seen through the host's hooks."""
+    """An authenticated caller, with the answers of the host's hooks for one request."""
 
     request: Any
 
     @cached_property
     def identity(self) -> str:
-        """Who the caller is, as opaque text of 1 to 255 characters."""
+        """The caller's identity, opaque text of 1 to 255 characters."""
         identity = get_settings().hook("identity")(self.request)
         if not isinstance(identity, str) or not 1 <= len(identity) <= MAX_IDENTITY_LENGTH:
             raise ImproperlyConfigured(
@@ -58,7 +59,7 @@ class Caller:
         return bool(get_settings().hook("is_admin")(self.request))
 
     def may(self, action: Action, room_id: str) -> bool:
-        """Whether the caller may do this in a room. Only admins register global jobs."""
+        """Whether the caller may do this in a room; only admins register jobs in `@global`."""
         if action == "register" and room_id == GLOBAL_ROOM:
             return self.is_admin
         return bool(get_settings().hook("room_access")(self.request, room_id, action)) or (
@@ -93,5 +94,5 @@ class Caller:
         return task.worker_identity == self.identity
 
     def sees(self, task: TaskRow) -> bool:
-        """Whether the task exists for the caller: they run it, or may read its room."""
+        """Whether the caller may read the task: they run it, or may read its room."""
         return self.runs(task) or self.may("read", task.room_id)

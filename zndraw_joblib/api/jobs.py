@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, ClassVar
 
 from django.urls import reverse
@@ -12,12 +13,11 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody
 from zndraw_joblib.api.documents import job_document, job_summary, task_document
 from zndraw_joblib.api.lookup import task_page, task_path
 from zndraw_joblib.api.pagination import page
-from zndraw_joblib.api.parsing import read_body, read_idempotency_key
-from zndraw_joblib.api.problems import validation_problem
-from zndraw_joblib.api.serializers import RegistrationBody, SubmissionBody
+from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.exceptions import FieldError, InvalidPayload
 from zndraw_joblib.services.jobs import offered_job, offered_jobs, room_job
 from zndraw_joblib.services.register import register
@@ -44,10 +44,10 @@ class JobViewSet(JobLibView, ViewSet):
         job, worker, new = register(
             self.caller,
             room_id,
-            body["category"],
-            body["name"],
-            body["schema"],
-            body.get("worker_id"),
+            body.category,
+            body.name,
+            body.json_schema,
+            body.worker_id,
         )
         document = job_document(job) | {"worker_id": worker.pk}
         return Response(document, status=201 if new else 200)
@@ -67,19 +67,19 @@ class JobViewSet(JobLibView, ViewSet):
         """Submit a task of a job in a room, or with an array several, all or none."""
         body = read_body(request._request)
         if isinstance(body, list):
-            valid, wrong = self.bodies(SubmissionBody, body)
-            if wrong:
-                raise validation_problem(wrong)
-            payloads = [entry.get("payload", {}) for entry in valid.values()]
+            valid, errors = self.bodies(SubmissionBody, body)
+            if errors:
+                raise invalid_fields(chain.from_iterable(errors.values()))
+            payloads = [entry.payload for entry in valid.values()]
             tasks = self._submit(room_id, full_name, payloads, payloads)
             where = reverse("zndraw_joblib:job-tasks", args=[room_id, full_name])
             return accepted([task_document(task) for task in tasks], where)
-        payload = self.body(SubmissionBody).get("payload", {})
+        payload = self.body(SubmissionBody).payload
         try:
             (task,) = self._submit(room_id, full_name, [payload], payload)
         except InvalidPayload as refusal:
-            errors = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
-            raise InvalidPayload(errors=errors) from refusal
+            below = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
+            raise InvalidPayload(errors=below) from refusal
         return accepted(task_document(task), task_path(task.id))
 
     def _submit(

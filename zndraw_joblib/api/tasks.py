@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, ClassVar
 from uuid import UUID
 
 from django.utils.encoding import escape_uri_path
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import UUIDField
 from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.bodies import ClaimBody, ListedReportBody, ReportBody
 from zndraw_joblib.api.documents import task_document
 from zndraw_joblib.api.lookup import parse_task_id, task_page, task_path
-from zndraw_joblib.api.parsing import read_body
-from zndraw_joblib.api.problems import type_url, validation_problem
-from zndraw_joblib.api.serializers import ClaimBody, ListedReportBody, ReportBody
+from zndraw_joblib.api.parsing import invalid_fields, read_body
+from zndraw_joblib.api.problems import type_url
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
-from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.services.claim import claim, jobs_of_worker
 from zndraw_joblib.services.report import report, report_each
 from zndraw_joblib.services.tasks import visible_task
@@ -46,14 +45,13 @@ class TaskViewSet(JobLibView, ViewSet):
     def claim(self, request: Request) -> Response:
         """Claim the oldest pending tasks among the worker's jobs, one unless `limit` is given."""
         body = self.body(ClaimBody)
-        worker_id, limit = body.get("worker_id"), body.get("limit")
-        granted = claim(self.caller, worker_id, limit or 1, start=body.get("start", False))
+        granted = claim(self.caller, body.worker_id, body.limit or 1, start=body.start)
         documents = [task_document(task) for task in granted]
         answer: dict[str, Any] = {"task": documents[0] if documents else None}
-        response = Response(answer if limit is None else answer | {"tasks": documents})
+        response = Response(answer if body.limit is None else answer | {"tasks": documents})
         if not granted:
-            jobs = jobs_of_worker(self.caller, worker_id)
-            until = UntilWork(worker_id or self.caller.identity, jobs)
+            jobs = jobs_of_worker(self.caller, body.worker_id)
+            until = UntilWork(body.worker_id or self.caller.identity, jobs)
             response.waits_for = until  # type: ignore[attr-defined]
         return response
 
@@ -83,8 +81,8 @@ class TaskViewSet(JobLibView, ViewSet):
         entries = read_body(request._request)
         valid, errors = self.bodies(ListedReportBody, entries)
         if not valid:
-            raise validation_problem(errors)
-        reports = [parse_report(body["id"], body) for body in valid.values()]
+            raise invalid_fields(chain.from_iterable(errors.values()))
+        reports = [parse_report(body.id, body) for body in valid.values()]
         results = {
             index: report_result(given.task_id, outcome)
             for index, given, outcome in zip(
@@ -92,17 +90,15 @@ class TaskViewSet(JobLibView, ViewSet):
             )
         }
         for index, error in errors.items():
-            # Pointers are into the whole body.
-            problem = validation_problem({index: error})
-            readable_id = isinstance(entries[index], dict) and "id" not in error
-            task_id = UUIDField().to_internal_value(entries[index]["id"]) if readable_id else None
-            results[index] = refused(task_id, problem, escape_uri_path(request.path))
+            task_id = ListedReportBody.id_of(entries[index])
+            path = escape_uri_path(request.path)
+            results[index] = refused(task_id, invalid_fields(error), path)
         return Response([results[index] for index in range(len(entries))])
 
 
-def parse_report(task_id: UUID, body: dict[str, Any]) -> Report:
+def parse_report(task_id: UUID, body: ReportBody) -> Report:
     """A report, from a body that was validated."""
-    return Report(task_id, TaskStatus(body["status"]), body.get("attempt"), body.get("error"))
+    return Report(task_id, body.status, body.attempt, body.error)
 
 
 def report_result(task_id: UUID, outcome: TaskRow | ProblemException) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.bodies import EmptyBody, HeartbeatBody
 from zndraw_joblib.api.documents import utc, worker_document
 from zndraw_joblib.api.pagination import page
-from zndraw_joblib.api.serializers import HeartbeatBody
 from zndraw_joblib.services import workers
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.workers import WorkerQuerySet
@@ -40,7 +40,7 @@ class WorkerViewSet(JobLibView, ViewSet):
     @openapi.workers_create
     def create(self, request: Request) -> Response:
         """Make a worker for one process."""
-        self.body(openapi.EmptyBody)
+        self.body(EmptyBody)
         made = workers.create_own_worker(self.caller)
         interval = get_settings().heartbeat_interval_seconds
         document = worker_document(made) | {"heartbeat_interval_seconds": interval}
@@ -49,8 +49,8 @@ class WorkerViewSet(JobLibView, ViewSet):
     @openapi.workers_heartbeat
     def partial_update(self, request: Request, worker_id: str) -> Response:
         """Say that a worker lives, and renew the leases of its tasks."""
-        listed = self.body(HeartbeatBody).get("tasks")
-        grants = None if listed is None else [(grant["id"], grant["attempt"]) for grant in listed]
+        listed = self.body(HeartbeatBody).tasks
+        grants = None if listed is None else [(grant.id, grant.attempt) for grant in listed]
         reply = workers.heartbeat(self.caller, worker_id, grants)
         document: dict[str, Any] = {
             "id": reply.worker_id,

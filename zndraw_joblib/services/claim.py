@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import router
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.exceptions import FieldError, ValidationError, WorkerNotFound
+from zndraw_joblib.exceptions import WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task, Worker, WorkerJobLink
 from zndraw_joblib.services.workers import checked_worker_id
@@ -26,17 +26,11 @@ def claim(
 
     Raises
     ------
-    ValidationError
-        The limit is larger than the setting `max_batch_size`.
     WorkerNotFound
         No worker can have such an id.
     """
-    settings = get_settings()
-    if limit > settings.max_batch_size:
-        detail = f"limit must be at most {settings.max_batch_size}."
-        raise ValidationError(detail, errors=[FieldError(detail, "/limit")])
     worker_id = checked_worker_id(worker_id or caller.identity)
-    return Task.objects.grant(worker_id, caller.identity, settings.lease, limit, start=start)
+    return Task.objects.grant(worker_id, caller.identity, get_settings().lease, limit, start=start)
 
 
 def jobs_of_worker(caller: Caller, worker_id: str | None) -> tuple[UUID, ...]:
