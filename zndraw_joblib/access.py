@@ -5,6 +5,7 @@ A request here is anything with a ``user``: a DRF request, or what stands for on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -70,3 +71,9 @@ class Caller:
     def sees(self, task: Task) -> bool:
         """Whether the task exists for the caller: they run it, or may read its room."""
         return self.runs(task) or self.may("read", task.room_id)
+
+    def visible(self, tasks: Sequence[Task]) -> list[Task]:
+        """Those of these tasks that exist for the caller; the hook is asked once for each room."""
+        rooms = {task.room_id for task in tasks if not self.runs(task)}
+        readable = {room_id for room_id in rooms if self.may("read", room_id)}
+        return [task for task in tasks if self.runs(task) or task.room_id in readable]

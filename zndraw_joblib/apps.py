@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class ZnDrawJobLibConfig(AppConfig):
-    """Connects what the app does in the background."""
+    """Connects the receivers of the app's own signals."""
 
     name = "zndraw_joblib"
     label = "zndraw_joblib"
@@ -20,10 +20,10 @@ class ZnDrawJobLibConfig(AppConfig):
         """Connect the receivers, register the system checks and load the backends."""
         # Both need the models, which are there only now.
         from zndraw_joblib import checks  # noqa: F401, PLC0415
-        from zndraw_joblib.events import publisher as notifications  # noqa: PLC0415
+        from zndraw_joblib.events import receivers  # noqa: PLC0415
         from zndraw_joblib.services import submit as submissions  # noqa: PLC0415
 
-        notifications.connect()
+        receivers.connect()
         submissions.connect()
         # Left to the first requests, several threads would import them at once, and packages whose
         # modules import each other, as those of redis do, fail at that.

@@ -15,7 +15,9 @@ from django.test import AsyncClient
 
 from tests.factories import V1, problem
 from zndraw_joblib.contrib.asgi import ApiLane
-from zndraw_joblib.events import hub as hubs, publisher as notifications
+from zndraw_joblib.events import reads, work
+from zndraw_joblib.events.hub import get_hub
+from zndraw_joblib.events.publisher import publisher
 from zndraw_joblib.models import Task, Worker
 from zndraw_joblib.storage.querysets import TaskQuerySet
 
@@ -32,7 +34,7 @@ async def claiming(person, wait, **body):
 
 
 async def while_it_waits(change, *args):
-    while not hubs.get_hub()._idle:
+    while not get_hub().work._lines:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     return await sync_to_async(change)(*args)
@@ -41,8 +43,8 @@ async def while_it_waits(change, *args):
 @pytest.fixture
 def no_news(monkeypatch):
     """Neither a message nor a re-read comes."""
-    monkeypatch.setattr(hubs, "REREAD_SECONDS", 60)
-    monkeypatch.setattr(notifications.publisher, "publish", lambda *args: None)
+    monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
+    monkeypatch.setattr(publisher, "publish", lambda *args: None)
 
 
 @pytest.mark.usefixtures("no_news")
@@ -83,13 +85,13 @@ async def test_when_the_last_look_fails_the_view_answers(bob, monkeypatch):
     def fail(ids):
         raise OperationalError("away")
 
-    monkeypatch.setattr(hubs, "read_workers", fail)
+    monkeypatch.setattr(work, "workers_worth_claiming", fail)
     await sync_to_async(bob.register)()
     assert (await claiming(bob, 1)).json() == {"task": None}
 
 
 async def test_all_whose_wait_ends_are_looked_up_with_few_queries(bob, monkeypatch):
-    read, sizes, tried = hubs.read_workers, [], []
+    read, sizes, tried = work.workers_worth_claiming, [], []
     claim = TaskQuerySet.claim_many
 
     def count(ids):
@@ -100,7 +102,7 @@ async def test_all_whose_wait_ends_are_looked_up_with_few_queries(bob, monkeypat
         tried.append(1)
         return claim(self, *args)
 
-    monkeypatch.setattr(hubs, "read_workers", count)
+    monkeypatch.setattr(work, "workers_worth_claiming", count)
     monkeypatch.setattr(TaskQuerySet, "claim_many", count_claims)
     await sync_to_async(bob.register)()
     answers = await asyncio.gather(*(claiming(bob, 2) for _ in range(30)))

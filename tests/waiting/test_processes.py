@@ -15,7 +15,7 @@ from django.db import connection
 
 from tests.factories import V1
 from tests.servers import process, server, until
-from zndraw_joblib.events.hub import REREAD_SECONDS
+from zndraw_joblib.events.reads import REREAD_SECONDS
 from zndraw_joblib.models import Task, Worker
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -215,6 +215,12 @@ tasks_retrieve = _operation(
     problems.TaskNotFound,
     parameters=[_TASK, *_PREFER],
 )
+tasks_lookup = _operation(
+    "tasks_lookup",
+    {200: shapes.TaskDocument(many=True)},
+    parameters=_PREFER,
+    body=shapes.LookupBody,
+)
 tasks_report = _operation(
     "tasks_report",
     {200: shapes.TaskDocument},

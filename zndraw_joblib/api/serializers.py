@@ -16,6 +16,8 @@ from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 SCHEMA_ALIASES = {"json_schema", "schema_"}
 
 MAX_ATTEMPT = 2**31 - 1
+#: Most ids of a lookup. It is no setting, because a client with more ids divides them beforehand.
+MAX_LOOKUP = 500
 #: Characters of a UUID as it is usually written.
 UUID_LENGTH = 36
 TASK_STATUSES = [status.value for status in TaskStatus]
@@ -53,6 +55,26 @@ class StrictBooleanField(serializers.BooleanField):
         if not isinstance(data, bool):
             self.fail("invalid", input=data)
         return data
+
+
+class StrictUUIDField(serializers.UUIDField):
+    """A string with a UUID; DRF's own takes the number 0."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        """Refuse what is not a string."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class BoundedListField(serializers.ListField):
+    """A list whose length is checked before its entries; DRF's own checks every entry first."""
+
+    def run_child_validation(self, data: Any) -> Any:
+        """Refuse a list that is too long."""
+        if self.max_length is not None and len(data) > self.max_length:
+            self.fail("max_length", max_length=self.max_length)
+        return super().run_child_validation(data)
 
 
 class JSONObjectField(serializers.JSONField):
@@ -282,12 +304,23 @@ def _with_uuid(data: dict[str, Any]) -> dict[str, Any] | None:
 class HeartbeatBody(Body):
     """A heartbeat; without `tasks` it renews all of the worker's."""
 
-    tasks = serializers.ListField(child=Grant(), required=False, max_length=500)
+    tasks = BoundedListField(child=Grant(), required=False, max_length=500)
 
     @staticmethod
     def plain(data: dict[str, Any]) -> dict[str, Any] | None:
         """No body, or an empty list."""
         return data if not data or data == {"tasks": []} else None
+
+
+class LookupBody(Body):
+    """Looks tasks up."""
+
+    ids = BoundedListField(
+        child=StrictUUIDField(),
+        min_length=1,
+        max_length=MAX_LOOKUP,
+        help_text="Ids of tasks; unknown ones and those that you may not read are left out.",
+    )
 
 
 class TaskDocument(serializers.Serializer[Any]):

@@ -20,7 +20,7 @@ from zndraw_joblib.api.documents import task_document, task_documents
 from zndraw_joblib.api.lookup import bounded, parse_task_id, task_page, task_path, tasks, workers
 from zndraw_joblib.api.parsing import invalid, read_body
 from zndraw_joblib.api.problems import type_url, validation_problem
-from zndraw_joblib.api.serializers import ClaimBody, ListedReportBody, ReportBody
+from zndraw_joblib.api.serializers import ClaimBody, ListedReportBody, LookupBody, ReportBody
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
 from zndraw_joblib.exceptions import (
     Forbidden,
@@ -32,6 +32,7 @@ from zndraw_joblib.exceptions import (
 )
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task, WorkerJobLink
+from zndraw_joblib.services.lookup import find_task, find_tasks
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.statements import Report
 
@@ -84,13 +85,25 @@ class TaskViewSet(JobLibView, ViewSet):
     @openapi.tasks_retrieve
     def retrieve(self, request: Request, task_id: str) -> Response:
         """One task; `Prefer: wait=N` waits for its end."""
-        pk = parse_task_id(task_id)
-        task = tasks().read([pk]).get(pk)
-        if task is None or not self.caller.sees(task):
-            raise TaskNotFound
+        task = find_task(parse_task_id(task_id), self.caller)
         response = Response(task_document(task))
         if not task.is_terminal:
-            until = UntilEnd(task.pk, task.room_id, self.caller.sees)
+            until = UntilEnd({task.id: task.room_id}, self.caller.visible)
+            response.waits_for = until  # type: ignore[attr-defined]
+        return response
+
+    @openapi.tasks_lookup
+    def lookup(self, request: Request) -> Response:
+        """Those of the tasks that the caller may read, in the order of `ids`, each once.
+
+        `Prefer: wait=N` waits until the first of them ends; it answers at once if one has ended
+        already, or if there is none to wait for.
+        """
+        found = find_tasks(self.body(LookupBody)["ids"], self.caller)
+        response = Response(task_documents(found))
+        if found and not any(task.is_terminal for task in found):
+            rooms = {task.id: task.room_id for task in found}
+            until = UntilEnd(rooms, self.caller.visible, many=True)
             response.waits_for = until  # type: ignore[attr-defined]
         return response
 

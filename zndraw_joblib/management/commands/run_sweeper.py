@@ -14,7 +14,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
-from zndraw_joblib.events import publisher as notifications
+from zndraw_joblib.events.publisher import flush
 from zndraw_joblib.services.sweep import sweep
 from zndraw_joblib.settings import get_settings
 
@@ -73,7 +73,7 @@ class Command(BaseCommand):
             except (DatabaseError, InterfaceError) as error:
                 raise CommandError(f"The sweep failed: {error}") from error
             finally:
-                notifications.flush()
+                flush()
             return
         # A handler may put into this whatever it interrupts; an Event has a lock that may be held.
         told: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -88,4 +88,4 @@ class Command(BaseCommand):
             # A connection that the database dropped is made anew at the next pass.
             close_old_connections()
             pause = interval or get_settings().sweeper_interval_seconds
-        notifications.flush()
+        flush()
