@@ -49,7 +49,8 @@ def read_tasks(keys: list[TasksKey]) -> list[list[Task]]:
         tasks = Task.objects.using(router.db_for_write(Task))
         found = {}
         for chunk in _chunks(list({task_id for ids, _ in keys for task_id in ids})):
-            found.update(tasks.read(chunk))
+            # Not `read`, which counts the tasks ahead of each pending task anew.
+            found.update({task.id: task for task in tasks.listed(chunk)})
         return [
             visible([found[task_id] for task_id in ids if task_id in found])
             for ids, visible in keys

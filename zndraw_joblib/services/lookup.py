@@ -28,6 +28,6 @@ def find_task(task_id: UUID, caller: Caller) -> Task:
 
 def find_tasks(ids: Iterable[UUID], caller: Caller) -> list[Task]:
     """The tasks that exist and the caller may read, in the order of `ids`, each once."""
-    distinct = list(dict.fromkeys(ids))
-    found = Task.objects.using(router.db_for_write(Task)).read(distinct)
-    return caller.visible([found[task_id] for task_id in distinct if task_id in found])
+    tasks = Task.objects.using(router.db_for_write(Task))
+    # `listed` reads the head of each queue once, where `read` counts for each pending task.
+    return caller.visible(tasks.listed(list(dict.fromkeys(ids))))
