@@ -1,4 +1,4 @@
-"""Waiting in one process, and who may be woken by what."""
+"""Waits for an end and for work in one process, and the events that wake them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LONG = 20
         (None, None),
     ],
 )
-def test_prefer_headers(header, seconds):
+def test_wait_is_read_from_the_prefer_header(header, seconds):
     assert granted_wait(header) == seconds
 
 
@@ -69,14 +69,14 @@ async def after_it_waits(change, *args):
     return await sync_to_async(change)(*args)
 
 
-async def test_a_waiter_is_woken_by_the_end(bob, running):
+async def test_the_end_of_a_task_wakes_its_waiter(bob, running):
     started = time.monotonic()
     answer, _ = await asyncio.gather(
         waiting(bob, running), after_it_waits(bob.report, running, "completed")
     )
     assert answer.json()["status"] == "completed"
     assert answer["Preference-Applied"] == f"wait={LONG}"
-    # By the news, not by the re-read or the deadline.
+    # By the message, not by the re-read or the deadline.
     assert time.monotonic() - started < reads.REREAD_SECONDS
 
 
@@ -87,7 +87,7 @@ async def test_a_waiter_is_answered_with_the_present_state_at_its_deadline(bob, 
     assert answer["Preference-Applied"] == "wait=1"
 
 
-async def test_a_terminal_task_and_no_wish_are_answered_at_once(bob, running):
+async def test_a_terminal_task_and_a_request_without_wait_are_answered_at_once(bob, running):
     plain = await AsyncClient().get(f"{V1}/tasks/{running}", headers=headers(bob))
     assert "Preference-Applied" not in plain
     await sync_to_async(bob.report)(running, "completed")
@@ -111,7 +111,7 @@ def test_wsgi_does_not_honour_a_wait(bob, running):
     assert "Preference-Applied" not in answer
 
 
-async def test_the_sweeper_and_the_admin_verbs_wake_waiters(bob, running, settings_of):
+async def test_a_sweep_wakes_the_waiters_of_the_tasks_that_it_ends(bob, running, settings_of):
     settings_of(worker_timeout_seconds=0.01)
 
     def die():
@@ -123,7 +123,7 @@ async def test_the_sweeper_and_the_admin_verbs_wake_waiters(bob, running, settin
     assert "timed out" in answer.json()["error"]
 
 
-async def test_without_news_the_reread_answers(bob, running, monkeypatch):
+async def test_the_reread_wakes_a_waiter_whose_message_was_lost(bob, running, monkeypatch):
     monkeypatch.setattr(reads, "REREAD_SECONDS", 0.5)
     monkeypatch.setattr(publishers.publisher, "publish", lambda *args: None)
     started = time.monotonic()
@@ -134,7 +134,7 @@ async def test_without_news_the_reread_answers(bob, running, monkeypatch):
     assert time.monotonic() - started < LONG / 2
 
 
-async def test_a_layer_that_fails_costs_no_answer(bob, running, monkeypatch):
+async def test_the_reread_wakes_waiters_while_the_layer_fails(bob, running, monkeypatch):
     layer = get_channel_layer()
 
     async def refuse(*args):
@@ -149,7 +149,7 @@ async def test_a_layer_that_fails_costs_no_answer(bob, running, monkeypatch):
     assert answer.json()["status"] == "completed"
 
 
-async def test_an_end_between_the_look_and_the_subscription_is_seen(bob, running, monkeypatch):
+async def test_an_end_between_the_view_and_the_subscription_is_seen(bob, running, monkeypatch):
     """The control: without the read after joining, this waits for the re-read."""
     join = Groups.join
 
@@ -198,7 +198,7 @@ async def test_a_requeued_task_wakes_a_claimer(bob, running):
 
 
 async def test_a_claimer_is_woken_when_the_worker_that_held_a_task_is_deleted(bob, monkeypatch):
-    """By the news alone: the re-read is far off."""
+    """By the message alone, because the re-read is far off."""
     monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
 
     def hold():
@@ -222,7 +222,7 @@ CLAIMERS, ROUNDS = 10, 3
 
 async def claims_tried(bob, monkeypatch, limit):
     """Claims that ten waiting claimers try while `limit` tasks come at a time, three times."""
-    # What wakes a claimer is the news alone.
+    # Only messages wake claimers, because the re-read is far off.
     monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
     await sync_to_async(bob.register)()
     verbs = type(Task.objects.all())
@@ -238,7 +238,7 @@ async def claims_tried(bob, monkeypatch, limit):
     while sum(len(queue) for queue in hub.work._lines.values()) < CLAIMERS:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)
-    # Each has looked once before it waits.
+    # Each has tried one claim before it waits.
     assert len(tried) == CLAIMERS
     granted = []
     path = "/rooms/open/tasks/open:modifiers:Rotate"
@@ -247,7 +247,7 @@ async def claims_tried(bob, monkeypatch, limit):
         while len(granted) < limit * number:
             done, waiters = await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
             granted += [task["id"] for answer in done for task in answer.result().json()["tasks"]]
-    # Whoever was woken in vain has looked by now.
+    # Claimers woken in vain have tried their claims by now.
     await asyncio.sleep(0.3)
     for waiter in waiters:
         waiter.cancel()
@@ -262,8 +262,8 @@ async def test_one_claimer_is_woken_for_each_task(bob, monkeypatch, limit):
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-async def test_one_claimer_is_woken_for_each_task_without_the_queue(bob, monkeypatch, limit):
-    """Control: if news woke all who wait, each round would cost a claim of each."""
+async def test_all_claimers_are_woken_for_each_task_without_the_line(bob, monkeypatch, limit):
+    """The control: a message that wakes all claimers costs a claim of each in every round."""
     wake = WorkWaits.wake
 
     def wake_all(self, job, task):
@@ -275,7 +275,7 @@ async def test_one_claimer_is_woken_for_each_task_without_the_queue(bob, monkeyp
     assert tried >= sum(CLAIMERS - gone for gone in range(ROUNDS))
 
 
-async def test_a_claimer_that_left_passes_the_news_on(bob):
+async def test_a_claimer_that_left_passes_its_wakeup_on(bob):
     await sync_to_async(bob.register)()
     hub = get_hub()
     first = asyncio.create_task(claiming(bob))
@@ -299,7 +299,7 @@ async def test_a_claimer_that_left_passes_the_news_on(bob):
     assert time.monotonic() - started < reads.REREAD_SECONDS
 
 
-async def test_a_lost_registration_is_said_to_a_waiting_claimer(bob):
+async def test_a_claim_by_a_deleted_worker_is_not_found(bob):
     worker = await sync_to_async(bob.worker)()
     await sync_to_async(bob.register)(worker_id=worker)
 
@@ -307,7 +307,7 @@ async def test_a_lost_registration_is_said_to_a_waiting_claimer(bob):
     assert (await claiming(bob, 1, worker_id=worker)).status_code == 404
 
 
-def test_a_publisher_without_a_server_uses_one_thread_and_survives_a_fork(bob, running):
+def test_a_publisher_without_a_server_uses_one_thread_and_works_after_a_fork(bob, running):
     publisher = publishers.Publisher()
     for _ in range(3):
         publisher.publish("joblib.test", "x", ["id"])
@@ -324,7 +324,7 @@ def test_a_publisher_without_a_server_uses_one_thread_and_survives_a_fork(bob, r
     assert not publisher._unsent_count
 
 
-def test_news_is_bounded(monkeypatch, caplog):
+def test_unsent_messages_are_bounded(monkeypatch, caplog):
     monkeypatch.setattr(publishers, "MAX_UNSENT", 0)
     publishers.Publisher().publish("joblib.test", "x", ["id"])
     assert "dropping" in caplog.text
@@ -352,7 +352,7 @@ async def test_hosts_with_atomic_requests_are_served(bob, running, monkeypatch):
     assert answer.status_code == 200
 
 
-async def test_what_a_leaving_claimer_was_granted_goes_back_at_once(bob, monkeypatch):
+async def test_tasks_granted_to_a_client_that_left_are_requeued_at_once(bob, monkeypatch):
     await sync_to_async(bob.register)()
     verbs = type(Task.objects.all())
     claim, calls, hold = verbs.claim_many, [], threading.Event()
@@ -367,7 +367,7 @@ async def test_what_a_leaving_claimer_was_granted_goes_back_at_once(bob, monkeyp
     leaving = asyncio.create_task(claiming(bob))
     await after_it_waits(lambda: None)
     await sync_to_async(bob.submit, thread_sensitive=False)()
-    # Woken by the news; the client leaves while the database is asked.
+    # The second claim was woken by the message, and the client leaves while it runs.
     while len(calls) < 2:
         await asyncio.sleep(0.01)
     leaving.cancel()
@@ -385,7 +385,7 @@ def nobody(request, room_id, action):
     return False
 
 
-async def test_access_is_looked_at_again_when_the_wait_ends(alice, bob, running, settings_of):
+async def test_access_is_checked_again_when_the_wait_ends(alice, bob, running, settings_of):
     def revoke_and_end():
         settings_of(room_access="tests.waiting.test_waits.nobody")
         return bob.report(running, "completed")
@@ -399,7 +399,7 @@ async def test_access_is_looked_at_again_when_the_wait_ends(alice, bob, running,
     assert "Preference-Applied" not in theirs
 
 
-async def test_a_read_that_fails_is_answered_by_the_view(bob, running, monkeypatch):
+async def test_the_view_answers_when_the_read_after_the_wait_fails(bob, running, monkeypatch):
     def fail(batch):
         raise OperationalError("away")
 
@@ -408,7 +408,7 @@ async def test_a_read_that_fails_is_answered_by_the_view(bob, running, monkeypat
     assert (answer.status_code, answer.json()["status"]) == (200, "running")
 
 
-async def test_all_whose_wait_ends_are_read_with_few_queries(bob, running, monkeypatch):
+async def test_tasks_whose_waits_end_together_are_read_with_few_queries(bob, running, monkeypatch):
     read, sizes = ends.read_tasks, []
 
     def count(batch):
