@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from uuid import uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -241,6 +242,21 @@ async def test_all_lookups_whose_waits_end_are_read_with_few_queries(bob, ids, m
     assert [statuses(answer) for answer in answers[:30]] == [expected] * 30
     assert sum(sizes) == 30
     assert len(sizes) < 15
+
+
+async def test_a_single_task_is_not_read_after_all_the_lookups_before_it(db, monkeypatch):
+    """The control: with one queue for both it comes last."""
+    monkeypatch.setattr(ends, "read_tasks", lambda keys: time.sleep(0.1) or [[]] * len(keys))
+    waits, order = get_hub().ends, []
+
+    async def read(name, count):
+        await waits.read([uuid4() for _ in range(count)], list)
+        order.append(name)
+
+    lookups = [asyncio.create_task(read("lookup", MAX_LOOKUP)) for _ in range(20)]
+    await asyncio.gather(read("single", 1), *lookups)
+    assert len(order) == 21
+    assert order.index("single") <= 4
 
 
 async def test_a_client_that_leaves_is_forgotten(bob, ids):

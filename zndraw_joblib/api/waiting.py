@@ -134,6 +134,10 @@ def waits(view: View) -> Callable[..., Any]:
 
 async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) -> HttpResponseBase:
     ends = get_hub().ends
+    # Free the documents, because they are read again after the wait and 500 of them may be large.
+    response.data = None
+    if response.is_rendered:
+        response.content = b""
     await ends.wait(until.rooms, deadline)
     try:
         found = await ends.read(tuple(until.rooms), until.visible)

@@ -22,7 +22,9 @@ class EndWaits:
         #: By task the futures of its waiters.
         self._waiters: dict[UUID, set[asyncio.Future[None]]] = {}
         self._repeated = RepeatedReads(executor, self._waiters.keys(), ended_tasks, self.end)
-        self._batched = BatchedReads(executor, read_tasks, rows=lambda key: len(key[0]))
+        # Two queues, because the reads of many lookups would delay the waits for single tasks.
+        self._single_reads = BatchedReads(executor, read_tasks)
+        self._lookup_reads = BatchedReads(executor, read_tasks, rows=lambda key: len(key[0]))
 
     async def wait(self, rooms: Mapping[UUID, str], deadline: float) -> None:
         """Return when the first of some tasks ended or is gone, or at `deadline`.
@@ -59,7 +61,8 @@ class EndWaits:
         DatabaseError, InterfaceError
             They could not be read.
         """
-        return await self._batched.read((tuple(ids), visible))
+        reads = self._single_reads if len(ids) == 1 else self._lookup_reads
+        return await reads.read((tuple(ids), visible))
 
     def end(self, task_id: UUID) -> None:
         """Wake the waiters of a task."""
