@@ -2,7 +2,7 @@
 
 A claim is one statement, which `TaskManager.grant` executes: that verb is wrapped. A claimer that
 waits tries one claim each time that it was woken, in the coroutine that it hands to
-`Hub.wait_for_work`, which is wrapped too. Nothing else of the project is changed.
+`WorkWaits.wait`, which is wrapped too. Nothing else of the project is changed.
 ``GET /bench/claims`` answers both counts of the process that is asked: ``{"claims", "woken"}``.
 """
 
@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 from example_project.asgi import application as site
-from zndraw_joblib.events.hub import Hub
+from zndraw_joblib.events.work import WorkWaits
 from zndraw_joblib.storage.tasks import TaskManager
 
 
@@ -35,7 +35,7 @@ class Counter:
 
 
 _claims, _woken = Counter(), Counter()
-_claim, _wait_for_work = TaskManager.grant, Hub.wait_for_work
+_claim, _wait_for_work = TaskManager.grant, WorkWaits.wait
 
 
 def _counted(*args: Any, **kwargs: Any) -> Any:
@@ -43,7 +43,7 @@ def _counted(*args: Any, **kwargs: Any) -> Any:
     return _claim(*args, **kwargs)
 
 
-async def _wait(self: Hub, jobs: Any, deadline: float, attempt: Any) -> bool:
+async def _wait(self: WorkWaits, jobs: Any, deadline: float, attempt: Any) -> bool:
     async def woken() -> Any:
         _woken.step()
         return await attempt()
@@ -52,7 +52,7 @@ async def _wait(self: Hub, jobs: Any, deadline: float, attempt: Any) -> bool:
 
 
 TaskManager.grant = _counted
-Hub.wait_for_work = _wait  # type: ignore[method-assign]
+WorkWaits.wait = _wait  # type: ignore[method-assign]
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -6,6 +6,7 @@ makes one of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -96,3 +97,9 @@ class Caller:
     def sees(self, task: TaskRow) -> bool:
         """Whether the caller may read the task: they run it, or may read its room."""
         return self.runs(task) or self.may("read", task.room_id)
+
+    def visible(self, tasks: Sequence[TaskRow]) -> list[TaskRow]:
+        """The tasks among these that the caller may read; the hook is asked once for each room."""
+        rooms = {task.room_id for task in tasks if not self.runs(task)}
+        readable = {room_id for room_id in rooms if self.may("read", room_id)}
+        return [task for task in tasks if self.runs(task) or task.room_id in readable]

@@ -20,10 +20,10 @@ class ZnDrawJobLibConfig(AppConfig):
         """Connect the receivers, register the system checks and load the backends."""
         # Imported here, because they need the models, which are loaded by now.
         from zndraw_joblib import checks  # noqa: F401, PLC0415
-        from zndraw_joblib.events import publisher as notifications  # noqa: PLC0415
+        from zndraw_joblib.events import receivers  # noqa: PLC0415
         from zndraw_joblib.services import submit as submissions  # noqa: PLC0415
 
-        notifications.connect()
+        receivers.connect()
         submissions.connect()
         # Loads the backends here, because several threads that import a package with circular
         # imports at once (such as redis, at the first requests) fail.

@@ -162,12 +162,12 @@ async def test_who_leaves_while_waiting_is_let_go(bob):
     request = scope(f"{V1}/tasks/{task['id']}", prefer=b"wait=30", **token(bob))
     talk = ApplicationCommunicator(ApiLane(Host()), request)
     await talk.send_input({"type": "http.request", "body": b""})
-    while not get_hub()._ends:
+    while not get_hub().ends._waiters:
         await asyncio.sleep(0.01)
     await talk.send_input({"type": "http.disconnect"})
     await talk.wait(10)
     assert await talk.receive_nothing()
-    assert not get_hub()._ends
+    assert not get_hub().ends._waiters
 
 
 passed_on = []

@@ -30,6 +30,8 @@ from zndraw_joblib.names import MAX_NAME_LENGTH
 MAX_ATTEMPT = 2**31 - 1
 #: Most tasks that one heartbeat lists.
 MAX_HEARTBEAT_TASKS = 500
+#: Most ids of a lookup. It is no setting, because a client with more ids divides them beforehand.
+MAX_LOOKUP = 500
 REPORT_STATUSES = sorted(status.value for status in REPORTABLE_STATUSES)
 
 #: Messages in the words of JSON, because pydantic's speak of Python's types.
@@ -211,6 +213,16 @@ class Grant(Body):
 
     id: TaskId
     attempt: Attempt
+
+
+class LookupBody(Body):
+    """Looks tasks up."""
+
+    ids: list[TaskId] = Field(
+        min_length=1,
+        max_length=MAX_LOOKUP,
+        description="Ids of tasks; unknown ones and those that you may not read are left out.",
+    )
 
 
 class HeartbeatBody(Body):

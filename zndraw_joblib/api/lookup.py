@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from django.db import router
 from django.urls import get_script_prefix, get_urlconf, reverse
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -54,7 +53,7 @@ def task_page(request: Request, room_id: str, job: Job | None = None) -> Respons
         ids = Task.objects.newest(room_id, asked.limit + 1, before)
     else:
         conditions: dict[str, Any] = {"room_id": room_id, "job": job, "status": status}
-        tasks = Task.objects.using(router.db_for_write(Task)).filter(
+        tasks = Task.objects.using(Task.objects.write_db).filter(
             **{name: value for name, value in conditions.items() if value is not None}
         )
         ids = asked.of(tasks.values_list("pk", flat=True))

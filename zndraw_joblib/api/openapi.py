@@ -159,6 +159,13 @@ tasks_retrieve = Operation(
     parameters=[_TASK, _PREFER],
     headers=[_PREFERENCE_APPLIED],
 )
+tasks_lookup = Operation(
+    id="tasks_lookup",
+    answers={200: list[answers.TaskDocument]},
+    parameters=[_PREFER],
+    headers=[_PREFERENCE_APPLIED],
+    body=bodies.LookupBody,
+)
 tasks_report = Operation(
     id="tasks_report",
     answers={200: answers.TaskDocument},

@@ -1,4 +1,4 @@
-"""A route whose requests may wait."""
+"""The route of an endpoint whose requests may wait."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from zndraw_joblib.api.waiting import waits
 
 
 class WaitingRoute(URLPattern):
-    """Leads to a coroutine under ASGI, where waits are honoured, and to the plain view elsewhere.
+    """Resolves to a coroutine under ASGI, where waits are honoured, and else to the plain view.
 
-    Django would run a coroutine under WSGI too, on an event loop made for each request.
+    Under WSGI Django would run a coroutine too, on an event loop made for each request.
     """
 
     def __init__(self, route: str, view: Callable[..., Any], name: str) -> None:
@@ -23,14 +23,14 @@ class WaitingRoute(URLPattern):
         self._waits = waits(view)
 
     def resolve(self, path: str) -> ResolverMatch | None:
-        """As `URLPattern` does. Django's ASGI handler resolves on its loop."""
+        """As `URLPattern` does; Django's ASGI handler calls it on the event loop."""
         match = super().resolve(path)
-        if match is not None and _on_a_loop():
+        if match is not None and _in_event_loop():
             match.func = self._waits
         return match
 
 
-def _on_a_loop() -> bool:
+def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -13,7 +13,7 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.bodies import ClaimBody, ListedReportBody, ReportBody
+from zndraw_joblib.api.bodies import ClaimBody, ListedReportBody, LookupBody, ReportBody
 from zndraw_joblib.api.documents import task_document
 from zndraw_joblib.api.lookup import parse_task_id, task_page, task_path
 from zndraw_joblib.api.parsing import invalid_fields, read_body
@@ -21,8 +21,8 @@ from zndraw_joblib.api.problems import type_url
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.services.claim import claim, jobs_of_worker
+from zndraw_joblib.services.lookup import find_task, find_tasks
 from zndraw_joblib.services.report import report, report_each
-from zndraw_joblib.services.tasks import visible_task
 from zndraw_joblib.storage.rows import Report, TaskRow
 
 
@@ -58,10 +58,25 @@ class TaskViewSet(JobLibView, ViewSet):
     @openapi.tasks_retrieve
     def retrieve(self, request: Request, task_id: str) -> Response:
         """One task; `Prefer: wait=N` waits for its end."""
-        task = visible_task(self.caller, parse_task_id(task_id))
+        task = find_task(self.caller, parse_task_id(task_id))
         response = Response(task_document(task))
         if not task.is_terminal:
-            until = UntilEnd(task.id, task.room_id, self.caller.sees)
+            until = UntilEnd({task.id: task.room_id}, self.caller.visible)
+            response.waits_for = until  # type: ignore[attr-defined]
+        return response
+
+    @openapi.tasks_lookup
+    def lookup(self, request: Request) -> Response:
+        """Those of the tasks that the caller may read, in the order of `ids`, each once.
+
+        `Prefer: wait=N` waits until the first of them ends; it answers at once if one has ended
+        already, or if there is none to wait for.
+        """
+        found = find_tasks(self.caller, self.body(LookupBody).ids)
+        response = Response([task_document(task) for task in found])
+        if found and not any(task.is_terminal for task in found):
+            rooms = {task.id: task.room_id for task in found}
+            until = UntilEnd(rooms, self.caller.visible, many=True)
             response.waits_for = until  # type: ignore[attr-defined]
         return response
 

@@ -14,7 +14,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
-from zndraw_joblib.events import publisher
+from zndraw_joblib.events.publisher import flush
 from zndraw_joblib.services.sweep import sweep
 from zndraw_joblib.settings import get_settings
 
@@ -73,7 +73,7 @@ class Command(BaseCommand):
             else:
                 self._sweep_until_stopped(interval)
         finally:
-            publisher.flush()
+            flush()
 
     def _sweep_once(self) -> None:
         try:
