@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -30,7 +30,7 @@ from zndraw_joblib.settings import get_settings
 logger = logging.getLogger(__name__)
 
 View = Callable[..., HttpResponseBase]
-Run = Callable[[], Awaitable[HttpResponseBase]]
+Run = Callable[[], Coroutine[Any, Any, HttpResponseBase]]
 
 
 #: Share of its time by which a wait may end early.
@@ -74,6 +74,19 @@ def granted_wait(header: str | None) -> int | None:
     return None
 
 
+class MustWait(BaseException):
+    """Ends a request's way through the middleware of the lane, because its answer may yet change.
+
+    Middleware sees a cancellation: `finally` clauses run, and no response is made. Django and DRF
+    make a response of each `Exception`, so this is none.
+    """
+
+
+def can_wait(request: HttpRequest) -> bool:
+    """Whether the request is of a kind that may wait. Synchronous test clients have no ASGI."""
+    return isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
+
+
 def waits(view: View) -> Callable[..., Any]:
     """Let a sync DRF view wait. Its response may carry `waits_for`, what would change it."""
 
@@ -81,46 +94,53 @@ def waits(view: View) -> Callable[..., Any]:
     @transaction.non_atomic_requests
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        on_the_lane = getattr(request, "joblib_run", None)
-
-        async def run() -> HttpResponseBase:
-            look = on_the_lane or _run
-            running = asyncio.ensure_future(look(view, request, *args, **kwargs))
-            try:
-                response: HttpResponseBase = await asyncio.shield(running)
-            except asyncio.CancelledError:
-                # The client left while the database was asked: what it got goes back at once.
-                running.add_done_callback(_give_back)
-                raise
-            return response
-
         wait = granted_wait(request.META.get("HTTP_PREFER"))
-        # A synchronous test client comes here without ASGI.
-        waitable = isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
-        if wait is None or not waitable:
-            if on_the_lane:
-                return await run()
+        if wait is None or not can_wait(request):
             return await sync_to_async(view)(request, *args, **kwargs)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        response = await run()
-        # In a rush the request has queued before it came here, unseen; as long as for its first
-        # look is a fair guess, so that the answer is not late.
-        deadline = began + wait - min(loop.time() - began, MAX_EARLY * wait)
-        if response.status_code >= 400:
+
+        async def look() -> HttpResponseBase:
+            response = await _run(view, request, *args, **kwargs)
+            # It is one request to the host's throttles, however often it is looked at again.
+            request.joblib_looks_again = True  # type: ignore[attr-defined]
             return response
-        # It is one request to the host's throttles, however often it is looked at again.
-        request.joblib_looks_again = True  # type: ignore[attr-defined]
-        match getattr(response, "waits_for", None):
-            case UntilEnd() as until if wait:
-                response = await _until_end(run, response, until, deadline)
-            case UntilWork() as until if wait:
-                response = await _claim(run, response, until, deadline)
-        if response.status_code < 400:
-            response["Preference-Applied"] = f"wait={wait}"
+
+        response = await last_response(look, wait)
+        prefer_was_applied(response, wait)
         return response
 
     return wrapper
+
+
+def prefer_was_applied(response: HttpResponseBase, wait: int) -> None:
+    """Say in the view's response that its wait was honoured; errors do not wait."""
+    if response.status_code < 400:
+        response["Preference-Applied"] = f"wait={wait}"
+
+
+async def last_response(look: Run, wait: int) -> HttpResponseBase:
+    """The view's response after up to `wait` seconds; `look` runs the view."""
+
+    async def run() -> HttpResponseBase:
+        running = asyncio.ensure_future(look())
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # The client left while the database was asked: what it got goes back at once.
+            running.add_done_callback(_give_back)
+            raise
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    response = await run()
+    # In a rush the request has queued before it came here, unseen; as long as for its first
+    # look is a fair guess, so that the answer is not late.
+    deadline = began + wait - min(loop.time() - began, MAX_EARLY * wait)
+    match getattr(response, "waits_for", None):
+        case UntilEnd() as until if wait:
+            return await _until_end(run, response, until, deadline)
+        case UntilWork() as until if wait:
+            return await _claim(run, response, until, deadline)
+    return response
 
 
 async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) -> HttpResponseBase:
