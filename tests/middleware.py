@@ -56,14 +56,11 @@ of_thread = threading.local()
 
 
 class ContextTenant(MiddlewareMixin):
-    """Keeps the request's tenant in a context variable."""
+    """Keeps the request's tenant in a context variable, and does not take it away."""
 
-    def __call__(self, request: Any) -> Any:
-        reset = tenant.set(request.headers.get("X-Tenant"))
-        try:
-            return self.get_response(request)
-        finally:
-            tenant.reset(reset)
+    def process_request(self, request: Any) -> None:
+        if name := request.headers.get("X-Tenant"):
+            tenant.set(name)
 
 
 class ThreadTenant(MiddlewareMixin):

@@ -170,6 +170,18 @@ async def test_queries_go_to_the_tenant_of_their_request(bob, running, tenants, 
         assert set(tenants) == {(name, name)}
 
 
+async def test_a_tenant_is_not_the_next_requests(bob, tenants, settings_of):
+    """Though the middleware takes the context variable back from nobody."""
+    settings_of(api_threads=1)
+    lane = ApiLane(Host())
+    for headers, expected in (({"x_tenant": b"a"}, "a"), ({}, None)):
+        tenants.clear()
+        talk = ApplicationCommunicator(lane, scope(f"{V1}/workers", **headers, **token(bob)))
+        await talk.send_input(REQUEST)
+        assert (await answer(talk))[0] == 200
+        assert set(tenants) == {(expected, expected)}
+
+
 async def test_a_wait_looks_into_the_database_of_its_tenant(bob, tenants, settings_of):
     """Another tenant's requests are answered by the same thread meanwhile."""
     settings_of(api_threads=1)
@@ -305,7 +317,7 @@ async def test_hosts_with_atomic_requests_are_served(bob, running, monkeypatch):
     assert (await claims(bob, bob.submit))[2]["task"]["attempt"] == 1
 
 
-async def test_a_wait_counts_once_for_throttles(bob, running, monkeypatch):
+async def test_a_wait_counts_once_for_throttles(bob, alice, monkeypatch):
     from rest_framework.throttling import UserRateThrottle
 
     from zndraw_joblib.api.base import JobLibView
@@ -314,6 +326,9 @@ async def test_a_wait_counts_once_for_throttles(bob, running, monkeypatch):
         rate = "1/hour"
         scope = "once-on-the-lane"
 
+    await sync_to_async(bob.register)()
     monkeypatch.setattr(JobLibView, "throttle_classes", [Once])
-    assert (await claims(bob, None, seconds=1))[0] == 200
+    # The view runs twice: before the wait, and when the submit ends it.
+    status, _, body = await claims(bob, alice.submit)
+    assert (status, body["task"]["attempt"]) == (200, 1)
     assert (await claims(bob, None, seconds=1))[0] == 429
