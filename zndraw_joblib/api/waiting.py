@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -32,7 +32,7 @@ from zndraw_joblib.storage.rows import TaskRow
 logger = logging.getLogger(__name__)
 
 View = Callable[..., HttpResponseBase]
-Run = Callable[[], Awaitable[HttpResponseBase]]
+Run = Callable[[], Coroutine[Any, Any, HttpResponseBase]]
 
 #: Part of its time by which a wait may end early.
 MAX_EARLY = 0.25
@@ -78,6 +78,19 @@ def granted_wait(header: str | None) -> int | None:
     return None
 
 
+class MustWait(BaseException):
+    """Ends a request's way through the middleware of the lane, because its answer may yet change.
+
+    Middleware sees a cancellation: `finally` clauses run, and no response is made. Django and DRF
+    make a response of each `Exception`, so this is none.
+    """
+
+
+def can_wait(request: HttpRequest) -> bool:
+    """Whether the request is of a kind that may wait. Synchronous test clients have no ASGI."""
+    return isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
+
+
 def waits(view: View) -> Callable[..., Any]:
     """Let a sync DRF view wait.
 
@@ -89,47 +102,54 @@ def waits(view: View) -> Callable[..., Any]:
     @transaction.non_atomic_requests
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        on_the_lane = getattr(request, "joblib_run", None)
-
-        async def run() -> HttpResponseBase:
-            run_view = on_the_lane or _run
-            running = asyncio.ensure_future(run_view(view, request, *args, **kwargs))
-            try:
-                response: HttpResponseBase = await asyncio.shield(running)
-            except asyncio.CancelledError:
-                # The client left while the view ran: tasks that it claimed are requeued at once,
-                # because nobody would run them until their leases end.
-                running.add_done_callback(_requeue_claimed)
-                raise
-            return response
-
         wait = granted_wait(request.META.get("HTTP_PREFER"))
-        # Django's synchronous test client gets here with a WSGI request.
-        waitable = isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
-        if wait is None or not waitable:
-            if on_the_lane:
-                return await run()
+        if wait is None or not can_wait(request):
             return await sync_to_async(view)(request, *args, **kwargs)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        response = await run()
-        # Under load the request queued before it came here, for an unknown time. The time of the
-        # first run of the view is taken for it, so that the response is not late.
-        deadline = began + wait - min(loop.time() - began, MAX_EARLY * wait)
-        if response.status_code >= 400:
+
+        async def look() -> HttpResponseBase:
+            response = await _run(view, request, *args, **kwargs)
+            # The host's throttles count one request, however often its view runs.
+            request.joblib_looks_again = True  # type: ignore[attr-defined]
             return response
-        # The host's throttles count one request, however often its view runs.
-        request.joblib_looks_again = True  # type: ignore[attr-defined]
-        match getattr(response, "waits_for", None):
-            case UntilEnd() as until if wait:
-                response = await _until_end(run, response, until, deadline)
-            case UntilWork() as until if wait:
-                response = await _claim(run, response, until, deadline)
-        if response.status_code < 400:
-            response["Preference-Applied"] = f"wait={wait}"
+
+        response = await last_response(look, wait)
+        prefer_was_applied(response, wait)
         return response
 
     return wrapper
+
+
+def prefer_was_applied(response: HttpResponseBase, wait: int) -> None:
+    """Say in the view's response that its wait was honoured; errors do not wait."""
+    if response.status_code < 400:
+        response["Preference-Applied"] = f"wait={wait}"
+
+
+async def last_response(look: Run, wait: int) -> HttpResponseBase:
+    """The view's response after up to `wait` seconds; `look` runs the view."""
+
+    async def run() -> HttpResponseBase:
+        running = asyncio.ensure_future(look())
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # The client left while the view ran: tasks that it claimed are requeued at once,
+            # because nobody would run them until their leases end.
+            running.add_done_callback(_requeue_claimed)
+            raise
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    response = await run()
+    # Under load the request queued before it came here, for an unknown time. The time of the
+    # first run of the view is taken for it, so that the response is not late.
+    deadline = began + wait - min(loop.time() - began, MAX_EARLY * wait)
+    match getattr(response, "waits_for", None):
+        case UntilEnd() as until if wait:
+            return await _until_end(run, response, until, deadline)
+        case UntilWork() as until if wait:
+            return await _claim(run, response, until, deadline)
+    return response
 
 
 async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) -> HttpResponseBase:
