@@ -135,16 +135,17 @@ def test_a_later_refusal_tells_what_was_accepted(server, manager):
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(waiting, "WINDOW", 2)
-    monkeypatch.setattr(waiting, "GLANCE_INTERVAL", 0.01)
+def pairs(monkeypatch):
+    """At most two ids in a lookup."""
+    monkeypatch.setattr(waiting, "MAX_LOOKUP", 2)
 
 
-def gets(server, task_id):
-    return len(server.sent("GET", f"/tasks/{task_id}"))
+def lookups(server):
+    """The ids of each lookup."""
+    return [call[2]["ids"] for call in server.sent("POST", "/tasks/lookup")]
 
 
-def test_map_in_order_waits_for_the_first_and_asks_once_for_the_others(server, manager):
+def test_map_in_order_keeps_tasks_that_end_before_their_turn(server, manager):
     server.tasks.update({"t1": "failed", "t2": "completed"})
     threading.Timer(0.3, server.end, ("t0", "completed")).start()
     ends = list(manager.map([Rotate()] * 3, room="r"))
@@ -153,20 +154,20 @@ def test_map_in_order_waits_for_the_first_and_asks_once_for_the_others(server, m
         ("t1", "failed"),
         ("t2", "completed"),
     ]
-    assert [gets(server, f"t{i}") for i in range(3)] == [1, 1, 1]
+    assert lookups(server) == [["t0", "t1", "t2"], ["t0"]]
 
 
 def test_map_submits_before_it_is_iterated_over(server, manager):
     ends = manager.map([Rotate(), Rotate()], room="r")
     assert len(server.submitted) == 1
-    assert server.sent("GET") == []
+    assert lookups(server) == []
     server.tasks.update({"t0": "completed", "t1": "completed"})
     assert next(ends).id == "t0"
 
 
-def test_map_unordered_hands_out_as_they_end(server, manager, quick):
+def test_map_unordered_hands_out_as_they_end(server, manager, pairs):
     ends = manager.map([Rotate()] * 6, room="r", ordered=False)
-    # Two are waited for; the others are found by looking around.
+    # The two oldest are waited for, the others are asked for in rounds.
     for task_id in ("t1", "t5", "t0", "t3", "t2", "t4"):
         threading.Timer(0.1, server.end, (task_id, "completed")).start()
         assert next(ends).id == task_id
@@ -174,8 +175,8 @@ def test_map_unordered_hands_out_as_they_end(server, manager, quick):
         next(ends)
 
 
-def test_slow_ones_in_front_do_not_hold_up_the_others(server, manager, quick):
-    """Control: the first `next` waits for ever without the thread that looks around."""
+def test_oldest_tasks_that_never_end_do_not_hide_the_ends_of_others(server, manager, pairs):
+    """Control: the first `next` waits for ever when `_choose` never takes others."""
     server.tasks.update(dict.fromkeys(("t2", "t3", "t4"), "completed"))
     ends = manager.as_completed(["t0", "t1", "t2", "t3", "t4", "t4"], timeout=10)
     assert {next(ends).id for _ in range(3)} == {"t2", "t3", "t4"}
@@ -184,8 +185,48 @@ def test_slow_ones_in_front_do_not_hold_up_the_others(server, manager, quick):
     assert {task.id for task in ends} == {"t0", "t1"}
 
 
+def test_a_wait_for_many_is_one_request_at_a_time_in_the_callers_thread(server, manager):
+    ids = [f"t{i}" for i in range(40)]
+    threads, ends = set(), manager.as_completed(ids, timeout=10)
+    inner = server.look_up
+
+    def look_up(*arguments):
+        threads.add(threading.current_thread())
+        return inner(*arguments)
+
+    server.look_up = look_up
+    threading.Timer(0.2, lambda: [server.end(task_id, "completed") for task_id in ids]).start()
+    assert sorted(task.id for task in ends) == sorted(ids)
+    assert threads == {threading.current_thread()}
+
+
+def test_lookups_ask_for_as_many_tasks_as_their_payloads_allow(server, manager, monkeypatch):
+    """Control: the second lookup asks for all 100 when `_adapt` ignores the size of the answer."""
+    ids = [f"t{i}" for i in range(100)]
+    server.tasks["t0"] = "completed"
+    ends = manager.as_completed(ids)
+    next(ends)
+    server.tasks.update(dict.fromkeys(ids, "completed"))
+    size = len(httpx.Response(200, json=server.document("t1")).content)
+    monkeypatch.setattr(waiting, "LOOKUP_BYTES", 50 * size)
+    next(ends)
+    assert len(lookups(server)[0]) == 32
+    assert len(lookups(server)[1]) == 99
+    next(ends)
+
+
+@pytest.mark.parametrize("left_out", ["t1", "t9"])
+def test_a_hidden_task_is_an_error_although_the_others_never_end(server, manager, left_out):
+    """Control: it takes a minute when the first wait is not short."""
+    server.hidden.add(left_out)
+    started = time.monotonic()
+    with pytest.raises(TaskNotFoundError):
+        list(manager.as_completed(["t0", left_out], timeout=30))
+    assert time.monotonic() - started < 5
+
+
 @pytest.mark.parametrize("ordered", [True, False])
-def test_a_timeout_says_which_had_not_ended(server, manager, quick, ordered):
+def test_a_timeout_says_which_had_not_ended(server, manager, pairs, ordered):
     server.tasks.update({"t0": "completed", "t2": "completed"} if not ordered else {"t0": "failed"})
     started = time.monotonic()
     ends, seen = manager.map([Rotate()] * 4, room="r", timeout=0.7, ordered=ordered), []
@@ -203,8 +244,8 @@ def test_a_timeout_says_which_had_not_ended(server, manager, quick, ordered):
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_an_error_ends_the_wait_for_all(server, manager, quick, ordered):
-    server.fail["GET /tasks/t1"] = [refusal("task-not-found", 404)] * 5
+def test_an_error_ends_the_wait_for_all(server, manager, pairs, ordered):
+    server.hidden.add("t1")
     server.tasks["t0"] = "completed"
     with pytest.raises(TaskNotFoundError):
         list(manager.map([Rotate()] * 4, room="r", ordered=ordered))
@@ -215,18 +256,6 @@ def test_an_error_ends_the_wait_for_all(server, manager, quick, ordered):
 
 def test_a_wait_that_is_throttled_is_tried_again(server, manager):
     throttled = refusal("throttled", 429, **{"Retry-After": "0"})
-    server.fail["GET /tasks/t0"] = [throttled, httpx.ReadError("cut"), httpx.Response(502)]
+    server.fail["POST /tasks/lookup"] = [throttled, httpx.ReadError("cut"), httpx.Response(502)]
     server.tasks["t0"] = "completed"
     assert manager.wait("t0", timeout=10).status == "completed"
-
-
-def test_who_stops_iterating_leaves_no_threads_behind(server, manager, quick):
-    server.tasks["t0"] = "completed"
-    ends = manager.map([Rotate()] * 5, room="r", ordered=False)
-    assert next(ends).id == "t0"
-    ends.close()
-    server.release()
-    deadline = time.monotonic() + 10
-    while any(thread.name == "joblib-wait" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

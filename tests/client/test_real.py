@@ -25,7 +25,7 @@ from zndraw_joblib.client import (
     PartlySubmittedError,
     TaskInfo,
     TaskNotFoundError,
-    reports,
+    retry,
 )
 from zndraw_joblib.client.reports import Report
 from zndraw_joblib.models import Task, Worker
@@ -236,7 +236,7 @@ def test_a_worker_ends_although_the_signal_does_not_wake_its_main_thread(url, ro
 
 def test_a_result_outlives_the_server(url, bob, offered, client, monkeypatch):
     """Killed and started again while a task runs; away for longer than six attempts take."""
-    monkeypatch.setattr(reports, "backoff", lambda attempt: 0.05)
+    monkeypatch.setattr(retry, "backoff", lambda attempt: 0.05)
     task_id = client().submit(Rotate(angle=1), room="open", job_room="open")
 
     def kill(task):

@@ -22,7 +22,7 @@ from zndraw_joblib.client import (
     TooManyPendingError,
     exceptions,
 )
-from zndraw_joblib.client.worker import cut
+from zndraw_joblib.text import truncate_utf8
 
 
 def slugs():
@@ -158,12 +158,12 @@ def test_a_report_is_repeated_until_it_arrives(server, manager):
 def test_wait_returns_the_end_or_times_out(server, manager):
     with pytest.raises(TaskWaitTimeout):
         manager.wait("t", timeout=0.3)
-    polls = len(server.sent("GET"))
-    server.fail["GET /tasks/t"] = [httpx.ReadError("dropped"), httpx.Response(503)]
+    polls = len(server.sent("POST"))
+    server.fail["POST /tasks/lookup"] = [httpx.ReadError("dropped"), httpx.Response(503)]
     threading.Timer(0.2, server.end, ("t", "failed")).start()
     assert manager.wait("t", timeout=10).status == "failed"
     assert polls < 10
-    server.fail["GET /tasks/t"] = [refusal("task-not-found", 404)]
+    server.hidden.add("t")
     with pytest.raises(exceptions.TaskNotFoundError):
         manager.wait("t")
 
@@ -344,9 +344,11 @@ def test_a_server_that_refuses_ends_the_worker_with_its_error(server, manager):
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
 
 
-def test_errors_are_cut_between_characters():
-    assert cut("é" * 5000) == "é" * 4096
-    assert cut("x") == "x"
+def test_text_is_truncated_between_characters():
+    assert truncate_utf8("é" * 5000, 8192) == "é" * 4096
+    assert truncate_utf8("é" * 5000, 8191) == "é" * 4095
+    assert truncate_utf8("x", 8192) == "x"
+    assert truncate_utf8("\ud800", 8192) == "?"
 
 
 def test_it_imports_where_there_is_no_django():
