@@ -115,6 +115,7 @@ class Server:
 
     def look_up(self, ids, request):
         """The tasks that are not hidden; a wait ends with the first end among them."""
+        assert 1 <= len(ids) == len(set(ids)) <= 500
         shown = [task_id for task_id in ids if task_id not in self.hidden]
         headers = {}
         if self.honours_waits and (wait := request.headers.get("prefer")):

@@ -23,6 +23,7 @@ from zndraw_joblib.client import (
     JobManager,
     LeaseLostError,
     PartlySubmittedError,
+    RequestInvalidError,
     TaskInfo,
     TaskNotFoundError,
     retry,
@@ -135,6 +136,29 @@ def test_map_with_a_worker_that_needs_two_requests_a_task(client, offered):
         offered.stop()
         thread.join(20)
     assert not Worker.objects.exists()
+
+
+def test_waits_raise_for_unknown_tasks_and_for_ids_that_are_none(client, offered):
+    manager = client()
+    known = manager.submit(Rotate(angle=1), room="open", job_room="open")
+    unknown = "00000000-0000-7000-8000-000000000000"
+    with pytest.raises(TaskNotFoundError):
+        manager.wait(unknown, timeout=20)
+    with pytest.raises(TaskNotFoundError):
+        list(manager.as_completed([known, unknown], timeout=20))
+    with pytest.raises(RequestInvalidError):
+        list(manager.as_completed([known, "t1"], timeout=20))
+
+
+def test_waits_for_more_tasks_than_a_lookup_takes(client, offered):
+    """The newest end first, which only the requests beyond the oldest 500 tasks notice."""
+    manager = client()
+    ids = manager.submit_many([Rotate(angle=a) for a in range(1100)], room="open", job_room="open")
+    newest = ids[-3:]
+    for task_id in newest:
+        manager.cancel(task_id)
+    ends = manager.as_completed(ids, timeout=30)
+    assert {next(ends).id for _ in range(3)} == set(newest)
 
 
 def test_prefetch_needs_little_more_than_a_request_a_task(client, offered):

@@ -101,7 +101,7 @@ def test_a_worker_is_not_made_twice(server, manager):
     assert len(server.sent("POST", "/workers")) == 6
 
 
-def test_submit_names_the_rooms_own_or_the_global_job(server, manager):
+def test_submit_prefers_the_rooms_own_job_to_the_global_one(server, manager):
     assert manager.submit(Rotate(angle=3), room="r") == "t1"
     manager.register(room="r")(Rotate)
     manager.submit(Rotate(angle=3), room="r")
@@ -126,7 +126,7 @@ def test_a_submit_is_repeated_under_its_own_key(server, manager):
     assert all(key.startswith('"') and key.endswith('"') for key in server.keys)
 
 
-def test_a_full_room_is_tried_again_when_the_server_says(server, manager):
+def test_a_submit_into_a_full_room_is_repeated(server, manager):
     url = "POST /rooms/r/tasks/@global:modifiers:Rotate"
     document = {"type": "/v1/problems/too-many-pending", "title": "Too Many", "status": 429}
     full = httpx.Response(429, json=document, headers={"Retry-After": "0"})
@@ -137,7 +137,7 @@ def test_a_full_room_is_tried_again_when_the_server_says(server, manager):
         manager.submit(Rotate(), room="r")
 
 
-def test_heartbeats_come_as_often_as_the_server_asks(server):
+def test_heartbeats_come_at_the_interval_that_the_server_asks_for(server):
     server.interval = 0.05
     with JobManager(Api("http://x/", transport=httpx.MockTransport(server))) as manager:
         manager.create_worker()
@@ -184,7 +184,7 @@ def test_a_stream_claims_only_when_asked_and_stops_during_a_long_poll(server, ma
     assert list(stream) == []
 
 
-def test_a_task_granted_after_the_stop_is_given_up(server, manager):
+def test_a_task_granted_after_the_stop_is_dropped(server, manager):
     manager.register(Rotate)
     stream = manager.listen()
     threading.Timer(0.2, stream.stop).start()
@@ -208,7 +208,7 @@ def test_a_server_that_does_not_wait_is_polled(server, manager):
     assert 2 <= len(server.sent("POST", "/tasks/claim")) < 40
 
 
-def test_heartbeats_list_what_runs_and_learn_what_to_stop(server, manager):
+def test_heartbeats_list_held_tasks_and_mark_cancelled_ones(server, manager):
     manager.register(Rotate)
     server.queue += [task("a"), task("b"), task("c", attempt=3)]
     claimed = [manager.claim() for _ in range(3)]
@@ -309,7 +309,7 @@ def test_a_lost_task_is_dropped_and_the_loop_goes_on(server, manager, slug, capl
 
 
 @pytest.mark.parametrize("slug", LOST)
-def test_a_report_outside_serve_says_that_the_task_is_lost(server, manager, slug):
+def test_a_report_outside_serve_raises_when_the_task_is_lost(server, manager, slug):
     manager.register(Rotate)
     server.queue.append(task("t"))
     claimed = manager.claim()

@@ -91,7 +91,7 @@ def test_long_polls_start_nothing(server, manager, running):
     assert all("prefer" not in c[2] for c in server.calls if c[2])
 
 
-def test_what_a_claim_started_runs_although_a_stop_came_meanwhile(server, manager):
+def test_tasks_that_a_claim_started_run_although_a_stop_came_meanwhile(server, manager):
     """Were it dropped, deleting the worker would end it as failed.
 
     Control: fails when leaving does not wait for claims that start (`Grants.wait_until_none`).
@@ -138,7 +138,7 @@ def test_prefetch_claims_several_in_one_request_and_ends_one_with_the_next(serve
     assert sent[-1] == {"status": "completed", "attempt": 1}
 
 
-def test_heartbeats_renew_what_is_prefetched(server, manager, running):
+def test_heartbeats_renew_prefetched_tasks(server, manager, running):
     server.queue += [task(x) for x in "abc"]
     go = threading.Event()
     running(lambda claimed: go.wait(10), prefetch=2)
@@ -170,7 +170,7 @@ def test_a_cancelled_prefetched_task_is_not_run(server, manager, running):
     until(lambda: server.sent("PATCH", "/workers")[-1][2] == {"tasks": []})
 
 
-def test_a_stop_gives_back_what_is_prefetched_once_the_running_one_has_ended(server, manager):
+def test_a_stop_drops_prefetched_tasks_and_the_running_one_ends(server, manager):
     server.queue += [task(x) for x in "abc"]
     manager.register(Rotate)
     began, go = threading.Event(), threading.Event()
@@ -243,7 +243,7 @@ def test_a_server_that_does_not_wait_is_polled_by_prefetching_workers(server, ma
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"prefetch": -1}])
-def test_numbers_that_make_no_sense(manager, options):
+def test_serve_refuses_no_threads_and_a_negative_prefetch(manager, options):
     with pytest.raises(ValueError, match="at least"):
         manager.serve(**options)
 
@@ -340,7 +340,7 @@ def test_a_refused_list_is_sent_one_by_one(server, manager, status):
     ]
 
 
-def test_a_list_that_cannot_be_delivered_is_told_to_each(server, manager):
+def test_each_report_of_a_refused_list_raises_its_error(server, manager):
     server.fail["PATCH /tasks"] = [refusal("not-authenticated", 401)]
     results = Gate(server, manager).send(manager, reports_on(manager, "abc"))
     assert isinstance(results[0], TaskInfo)

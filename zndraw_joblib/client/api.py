@@ -22,7 +22,7 @@ CONNECTIONS = 100
 
 
 class ApiManager(Protocol):
-    """What a `JobManager` needs to reach a server."""
+    """Access to a server, as a `JobManager` needs it."""
 
     @property
     def http(self) -> httpx.Client:
@@ -46,9 +46,9 @@ class Api:
     token
         Sent as ``Authorization: Token <token>``.
     timeout
-        Seconds that the server may take for an answer, waits apart.
+        Seconds within which the server must answer, in addition to the seconds of a wait.
     transport
-        For tests: what carries the requests.
+        Carries the requests; for tests.
     """
 
     def __init__(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 from zndraw_joblib.client.api import ApiManager, path, send
@@ -49,23 +48,23 @@ class Claims:
     ) -> Claimed:
         """Claim up to `limit` tasks, oldest first; with `start` they are running at once.
 
-        A worker that the server forgot is registered again, and nothing is claimed.
+        Callers surround a claim that starts tasks with `Grants.expected`. A worker that the server
+        forgot is registered again, and nothing is claimed.
         """
         body: dict[str, Any] = {"limit": min(limit, self._batch_size)}
         if start:
             body["start"] = True
-        with self.grants.expected() if start else nullcontext():
-            worker_id = self._registration.ensure_worker()
-            body["worker_id"] = worker_id
-            try:
-                answer = send(
-                    self._api, "POST", path("tasks", "claim"), body=body, wait=wait, retry=retry
-                )
-            except WorkerNotFoundError:
-                self._registration.replace_worker(worker_id)
-                return Claimed([], True)
-            tasks = [ClaimedTask.model_validate(task) for task in answer.json()["tasks"]]
-            self.grants.add(tasks)
+        worker_id = self._registration.ensure_worker()
+        body["worker_id"] = worker_id
+        try:
+            answer = send(
+                self._api, "POST", path("tasks", "claim"), body=body, wait=wait, retry=retry
+            )
+        except WorkerNotFoundError:
+            self._registration.replace_worker(worker_id)
+            return Claimed([], True)
+        tasks = [ClaimedTask.model_validate(task) for task in answer.json()["tasks"]]
+        self.grants.add(tasks)
         return Claimed(tasks, bool(tasks) or "Preference-Applied" in answer.headers)
 
 

@@ -1,4 +1,4 @@
-"""The SDK's centre: jobs are registered, tasks submitted, claimed and reported through it."""
+"""The centre of the SDK: it registers jobs, and submits, claims and reports tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zndraw_joblib.client.exceptions import ApiError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.heartbeats import Heartbeats
 from zndraw_joblib.client.registration import Registration
-from zndraw_joblib.client.reports import LOST, Outcome, Report, Reporter
+from zndraw_joblib.client.reports import Outcome, Report, Reporter
 from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
 from zndraw_joblib.client.submitter import Submitter
@@ -42,13 +42,13 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     Parameters
     ----------
     api
-        How to reach the server.
+        Access to the server.
     heartbeat_interval
-        Seconds between two heartbeats; what the server asks for when left out.
+        Seconds between two heartbeats; left out, the server decides.
     long_poll
         Seconds that the server is asked to wait for work in one claim.
     batch_size
-        Tasks of one request at most; for a server whose `max_batch_size` is less than 500.
+        Most tasks of one request; for a server whose `max_batch_size` is less than 500.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         self.long_poll = long_poll
         self._grants = Grants()
         self._claims = Claims(api, self._registration, self._grants, batch_size)
-        self._reporter = Reporter(api, batch_size)
+        self._reporter = Reporter(api, self._grants, batch_size)
         self._heartbeats = Heartbeats(api, self._registration, self._grants, heartbeat_interval)
         # Held while a stream is added or all are stopped, so that a stop reaches every one.
         self._starting = threading.Lock()
@@ -137,18 +137,19 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         be lost, or their worker die, they end as running tasks do: retried while retries are left,
         else failed. Without, the server gives them to another worker.
         """
-        return self._claims.send(limit, wait=wait, start=start).tasks
+        with self._grants.expected() if start else nullcontext():
+            return self._claims.send(limit, wait=wait, start=start).tasks
 
     def listen(self, interval: float = INTERVAL) -> TaskStream:
         """The tasks granted to this worker, one after the other, for ever.
 
-        It waits by long polls; `interval` is the seconds between two claims of a server that
-        does not honour them. `TaskStream.stop` ends it from any thread.
+        It waits by long polls; `interval` is the seconds between two claims where the server does
+        not honour waits. `TaskStream.stop` ends it from any thread.
         """
-        return self._until_stopped(TaskStream(self._claims, wait=self.long_poll, interval=interval))
+        return self._add_stream(TaskStream(self._claims, wait=self.long_poll, interval=interval))
 
-    def _until_stopped(self, stream: S) -> S:
-        """Let `stop` end a stream, at once if it was called already."""
+    def _add_stream(self, stream: S) -> S:
+        """Let `stop` end a stream; after a `stop` the stream ends at once."""
         with self._starting:
             self._streams = {one for one in self._streams if not one.stopped} | {stream}
             if self._stopped.is_set():
@@ -161,7 +162,7 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         Raises
         ------
         LeaseLostError, ForbiddenError
-            The task was granted anew meanwhile, the latter to somebody else's worker.
+            The task was granted again meanwhile, the latter to a worker of another caller.
         InvalidTaskTransitionError
             It was cancelled, or is not claimed.
         """
@@ -188,21 +189,16 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         return outcome
 
     def report(self, reports: Sequence[Report], *, lasting: bool = False) -> list[Outcome]:
-        """Send several reports, together with what other threads report meanwhile.
+        """Send several reports, together with the reports of other threads.
 
-        Each stands alone: the list holds, in their order, the task or the error that the report
-        alone would have raised. While the server is away `lasting` ones are repeated until it is
-        back, but after `stop` for `reports.GIVE_UP_SECONDS` only; others a few times.
+        Each stands alone: the list has, in their order, the task or the error that the report
+        alone would have raised. During an outage `lasting` reports are repeated until it is over,
+        but after `stop` for `reports.GIVE_UP_SECONDS` only; others `retry.ATTEMPTS` times.
         """
-        outcomes = self._reporter.send(reports, lasting=lasting)
-        for report, outcome in zip(reports, outcomes, strict=True):
-            ended = isinstance(outcome, TaskInfo) and report.status != TaskStatus.RUNNING
-            if ended or isinstance(outcome, LOST):
-                self._grants.drop(report.task_id, report.attempt)
-        return outcomes
+        return self._reporter.send(reports, lasting=lasting)
 
     def abandon(self, task: ClaimedTask | str) -> None:
-        """Renew the task's lease no longer; unless it ended, the server will requeue it."""
+        """Renew the task's lease no longer; unless the task ended, the server requeues it."""
         if isinstance(task, str):
             self._grants.drop(task)
         else:
@@ -232,12 +228,13 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         `execute` is called as ``execute(task, instance)``, or ``execute(task)`` when it takes
         one argument; without it the instance's own ``run(task)`` or ``run()`` is. Returning
-        means completed, an exception failed. What runs at the end is finished first. While the
-        server is away it is asked again until it is back; a stopped worker gives up after a while.
+        means completed, an exception failed. Tasks that run at the end are finished first. During
+        an outage claims and reports are repeated until it is over; a stopped worker gives up after
+        `reports.GIVE_UP_SECONDS`.
 
-        While there is work each claim starts its task at once. With `prefetch` up to so many
-        tasks are claimed ahead in one request, for many short tasks; they are held claimed until a
-        thread starts them, and given back at the end.
+        While there is work each claim starts its tasks at once. With `prefetch` up to so many
+        tasks are claimed ahead in one request, for many short tasks; they stay claimed until a
+        thread starts them, and go back to the server at the end.
 
         Raises
         ------
@@ -247,8 +244,17 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         if concurrency < 1 or prefetch < 0:
             raise ValueError("concurrency must be at least 1, prefetch at least 0")
         with nullcontext() if self._heartbeats.running else self:
-            self._until_stopped(
-                Worker(self, self._claims, execute, concurrency=concurrency, prefetch=prefetch)
+            self._add_stream(
+                Worker(
+                    self._claims,
+                    self._reporter,
+                    self._registration.classes,
+                    execute,
+                    self.stop,
+                    concurrency=concurrency,
+                    prefetch=prefetch,
+                    wait=self.long_poll,
+                )
             ).serve()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Reports on tasks, and the sending of those that come together in one request."""
+"""Reports on tasks; reports that come at the same time go in one request."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from zndraw_joblib.client.exceptions import (
     LeaseLostError,
     problem_of,
 )
+from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.retry import LASTING, REPEATABLE
 from zndraw_joblib.client.schemas import ClaimedTask, TaskInfo
 from zndraw_joblib.lifecycle import TaskStatus
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which a report is repeated after a stop, or from its making if that is later. A
-#: server that is restarted answers its long polls first, and a lease lasts no longer by default.
+#: Seconds for which a report is repeated after a stop, or after it is made if that is later. A
+#: server that restarts answers its long polls first, and a lease lasts no longer by default.
 GIVE_UP_SECONDS = 60.0
 
 #: Statuses of a refused list whose reports the server may take one by one: the list is longer
@@ -90,8 +91,9 @@ class Reporter:
     may be sent twice, because the server answers a repeated report like the first.
     """
 
-    def __init__(self, api: ApiManager, batch_size: int) -> None:
+    def __init__(self, api: ApiManager, grants: Grants, batch_size: int) -> None:
         self._api = api
+        self._grants = grants
         self._batch_size = batch_size
         self._turn = threading.Condition()
         self._waiting: list[_Entry] = []
@@ -113,6 +115,8 @@ class Reporter:
     def send(self, reports: Sequence[Report], *, lasting: bool = False) -> list[Outcome]:
         """Deliver reports; the outcome of each, in their order. Refusals are not raised.
 
+        Tasks that ended or were lost by then are held no longer.
+
         During an outage lasting reports are repeated until it is over or they are given up, others
         up to `retry.ATTEMPTS` times.
         """
@@ -131,7 +135,12 @@ class Reporter:
                     self._waiting = [entry for entry in self._waiting if entry not in mine]
                     self._sending = False
                     self._turn.notify_all()
-        return [entry.outcome for entry in mine if entry.outcome is not None]
+        outcomes = [entry.outcome for entry in mine if entry.outcome is not None]
+        for report, outcome in zip(reports, outcomes, strict=True):
+            ended = isinstance(outcome, TaskInfo) and report.status != TaskStatus.RUNNING
+            if ended or isinstance(outcome, LOST):
+                self._grants.drop(report.task_id, report.attempt)
+        return outcomes
 
     def _send_until_settled(self, mine: Sequence[_Entry]) -> None:
         while True:

@@ -137,17 +137,24 @@ class Submitter:
         deadline = waiting.Deadline(timeout)
         task_ids = self.submit_many(instances, room=room, job_room=job_room)
         ends = waiting.in_order if ordered else waiting.as_they_end
-        return ends(self.api, task_ids, deadline, self.batch_size)
+        return ends(self.api, task_ids, deadline)
 
     def as_completed(
         self, task_ids: Iterable[str], timeout: float | None = None
     ) -> Iterator[TaskInfo]:
         """Iterate over tasks as they end, at most `timeout` seconds from now for all of them.
 
-        Errors as in `map`, and `TaskNotFoundError` when there is no such task for the caller.
+        Raises
+        ------
+        TaskWaitTimeout
+            As in `map`.
+        TaskNotFoundError
+            There is no such task for the caller.
+        RequestInvalidError
+            An id is no UUID.
         """
         unique = list(dict.fromkeys(task_ids))
-        return waiting.as_they_end(self.api, unique, waiting.Deadline(timeout), self.batch_size)
+        return waiting.as_they_end(self.api, unique, waiting.Deadline(timeout))
 
     def task(self, task_id: str) -> TaskInfo:
         """The task as it is now.
@@ -162,12 +169,7 @@ class Submitter:
     def wait(self, task_id: str, timeout: float | None = None) -> TaskInfo:
         """Wait until the task ends, at most `timeout` seconds, and return it.
 
-        Raises
-        ------
-        TaskWaitTimeout
-            It has not ended in time.
-        TaskNotFoundError
-            There is no such task for the caller.
+        Errors as in `as_completed`.
         """
         (task,) = self.as_completed([task_id], timeout)
         return task

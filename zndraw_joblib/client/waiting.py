@@ -49,9 +49,7 @@ class Deadline:
         return float("inf") if self._at is None else self._at - time.monotonic()
 
 
-def as_they_end(
-    api: ApiManager, task_ids: Sequence[str], deadline: Deadline, batch_size: int = MAX_LOOKUP
-) -> Iterator[TaskInfo]:
+def as_they_end(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) -> Iterator[TaskInfo]:
     """Each task once it has ended, in the order of their ends as far as that is known.
 
     The server is asked once at least.
@@ -62,9 +60,11 @@ def as_they_end(
         Tasks have not ended by the deadline.
     TaskNotFoundError
         A task does not exist for the caller.
+    RequestInvalidError
+        An id is no UUID.
     """
     left = dict.fromkeys(task_ids)
-    lookups = _Lookups(api, left, deadline, min(batch_size, MAX_LOOKUP))
+    lookups = _Lookups(api, left, deadline)
     while left:
         ended, missing = lookups.next()
         for task in ended:
@@ -80,15 +80,13 @@ def as_they_end(
             raise TaskWaitTimeout(deadline.timeout, list(left))
 
 
-def in_order(
-    api: ApiManager, task_ids: Sequence[str], deadline: Deadline, batch_size: int = MAX_LOOKUP
-) -> Iterator[TaskInfo]:
+def in_order(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) -> Iterator[TaskInfo]:
     """Each task once it has ended, in this order; errors as in `as_they_end`.
 
     Tasks that end before their turn are kept until it comes.
     """
     ended: dict[str, TaskInfo] = {}
-    ends = as_they_end(api, task_ids, deadline, batch_size)
+    ends = as_they_end(api, task_ids, deadline)
     for index, task_id in enumerate(task_ids):
         try:
             while task_id not in ended:
@@ -116,14 +114,11 @@ class _Lookups:
     the oldest tasks never end.
     """
 
-    def __init__(
-        self, api: ApiManager, left: dict[str, None], deadline: Deadline, most: int
-    ) -> None:
+    def __init__(self, api: ApiManager, left: dict[str, None], deadline: Deadline) -> None:
         self._api = api
         self._left = left
         self._deadline = deadline
-        self._most = most
-        self._size = min(most, FIRST_LOOKUP)
+        self._size = min(MAX_LOOKUP, FIRST_LOOKUP)
         # Tasks of the present round through the tasks beyond the oldest.
         self._round: list[str] = []
         self._next_round_at = time.monotonic() + ROUND_INTERVAL
@@ -197,7 +192,7 @@ class _Lookups:
     def _adapt(self, size: int, documents: int) -> None:
         """Choose the size and the time of the next request by the size of an answer."""
         if documents:
-            self._size = max(1, min(self._most, LOOKUP_BYTES * documents // size))
+            self._size = max(1, min(MAX_LOOKUP, LOOKUP_BYTES * documents // size))
         self._next_request_at = time.monotonic() + PAUSE_PER_TASK * documents
 
     def _send(self, method: str, url: str, **options: Any) -> httpx.Response | None:

@@ -6,21 +6,20 @@ import logging
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import BaseModel
 
 from zndraw_joblib.client.claiming import Claimer, Claims
 from zndraw_joblib.client.exceptions import TaskNotFoundError
 from zndraw_joblib.client.execution import Execute, execute_task
-from zndraw_joblib.client.reports import LOST, Report
+from zndraw_joblib.client.reports import LOST, Report, Reporter
 from zndraw_joblib.client.retry import LASTING
 from zndraw_joblib.client.schemas import ClaimedTask
 from zndraw_joblib.lifecycle import TaskStatus
-
-if TYPE_CHECKING:
-    from zndraw_joblib.client.manager import JobManager
 
 logger = logging.getLogger(__name__)
 
@@ -35,20 +34,44 @@ class Worker:
     A task has one of `concurrency + prefetch` places from its claim until its end is reported.
     Without prefetch there is a thread for each place, so that a claim may start its tasks. With
     prefetch tasks are claimed ahead, when half of the places ahead are free, and wait in a queue.
+
+    Parameters
+    ----------
+    claims
+        Sends the claims.
+    reporter
+        Delivers the reports.
+    classes
+        Class of each job, by the job's full name.
+    execute
+        Runs a task; None leaves it to the method `run` of the class.
+    stop_all
+        Stops this worker and everything else of its manager; a signal or an error calls it.
+    concurrency
+        Tasks that run at once.
+    prefetch
+        Tasks that are claimed ahead.
+    wait
+        Seconds of a long poll.
     """
 
     def __init__(
         self,
-        manager: JobManager,
         claims: Claims,
+        reporter: Reporter,
+        classes: Mapping[str, type[BaseModel]],
         execute: Execute | None,
+        stop_all: Callable[[], None],
         *,
         concurrency: int,
         prefetch: int,
+        wait: int,
     ) -> None:
-        self._manager = manager
         self._grants = claims.grants
+        self._reporter = reporter
+        self._classes = classes
         self._execute = execute
+        self._stop_all = stop_all
         self._executor = ThreadPoolExecutor(concurrency, "joblib-work")
         # Claimed tasks that have not started.
         self._queue: deque[ClaimedTask] = deque()
@@ -60,7 +83,7 @@ class Worker:
             least=max(1, (prefetch + 1) // 2),
             starts=not prefetch,
             retry=LASTING,
-            wait=manager.long_poll,
+            wait=wait,
         )
 
     @property
@@ -83,7 +106,7 @@ class Worker:
             The server refuses to grant tasks, for instance because the token is no longer valid.
         """
         drained = threading.Thread(target=self._drain, name="joblib-drain", daemon=True)
-        with _signals_stop(self._manager):
+        with _signals_call(self._stop_all):
             try:
                 self._claimer.start()
                 while not self._claimer.wait_until_stopped(SIGNAL_LATENCY):
@@ -117,7 +140,7 @@ class Worker:
     def fail(self, error: Exception) -> None:
         """End the worker with an error."""
         self._error = error
-        self._manager.stop()
+        self._stop_all()
 
     def _work(self, started: ClaimedTask | None = None) -> None:
         """Run a started task, and then queued ones while there are any."""
@@ -130,8 +153,8 @@ class Worker:
 
     def _run(self, task: ClaimedTask) -> tuple[ClaimedTask, Report]:
         """Run a task; the report of its end."""
-        cls = self._manager.get(task.job_name)
-        error = execute_task(task, cls, self._execute, self._manager.stop)
+        cls = self._classes.get(task.job_name)
+        error = execute_task(task, cls, self._execute, self._stop_all)
         status = TaskStatus.COMPLETED if error is None else TaskStatus.FAILED
         return task, Report.on(task, status, error)
 
@@ -161,20 +184,20 @@ class Worker:
         Heartbeats keep the tasks meanwhile. A task whose report the server refuses is dropped, and
         one whose report was given up after a stop is left to the server: its lease ends.
         """
-        outcomes = self._manager.report([report for _, report in reports], lasting=True)
+        outcomes = self._reporter.send([report for _, report in reports], lasting=True)
         for (task, _), outcome in zip(reports, outcomes, strict=True):
             if isinstance(outcome, (*LOST, TaskNotFoundError)):
                 logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, outcome)
             elif isinstance(outcome, Exception):
                 logger.error("could not report on task %s: %s", task.id, outcome)
             if isinstance(outcome, Exception):
-                self._manager.abandon(task)
+                self._grants.drop(task.id, task.attempt)
         return [not isinstance(outcome, Exception) for outcome in outcomes]
 
     def _next(self) -> ClaimedTask | None:
         """The next queued task that was not cancelled or lost meanwhile."""
         while (task := self._pop()) is not None:
-            if not self._manager.should_stop(task):
+            if not self._grants.is_stopped(task):
                 return task
             logger.info("task %s attempt %d was dropped unstarted", task.id, task.attempt)
             self._drop(task)
@@ -188,25 +211,25 @@ class Worker:
 
     def _drop(self, task: ClaimedTask) -> None:
         """Leave a queued task to the server and free its place."""
-        self._manager.abandon(task)
+        self._grants.drop(task.id, task.attempt)
         self._claimer.free()
 
 
 @contextmanager
-def _signals_stop(manager: JobManager) -> Iterator[None]:
-    """SIGINT and SIGTERM stop the manager; a second SIGINT interrupts as usual."""
+def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at SIGINT and SIGTERM; a second SIGINT interrupts as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def stop(number: int, _frame: Any) -> None:
+    def handle(number: int, _frame: Any) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         # In another thread, because the interrupted one may hold the locks that stopping takes.
-        threading.Thread(target=manager.stop, name="joblib-stop").start()
+        threading.Thread(target=stop, name="joblib-stop").start()
 
     for number in before:
-        signal.signal(number, stop)
+        signal.signal(number, handle)
     try:
         yield
     finally:
