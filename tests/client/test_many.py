@@ -214,6 +214,13 @@ def test_lookups_ask_for_as_many_tasks_as_their_payloads_allow(server, manager, 
     assert 45 <= len(second) <= 51
 
 
+def test_waits_are_polls_where_the_server_does_not_wait(server, manager):
+    server.honours_waits = False
+    threading.Timer(0.5, server.end, ("t1", "completed")).start()
+    assert next(manager.as_completed(["t0", "t1"], timeout=10)).id == "t1"
+    assert 3 <= len(lookups(server)) <= 8
+
+
 @pytest.mark.parametrize("left_out", ["t1", "t9"])
 def test_a_hidden_task_is_an_error_although_the_others_never_end(server, manager, left_out):
     """Control: it takes a minute when the first wait is not short."""

@@ -194,7 +194,7 @@ class Claimer:
     def _claim_started(self, limit: int) -> int:
         with self._claims.grants.expected():
             # Checked inside: a caller that stops and then waits for expected tasks must not miss
-            # those of this claim.
+            # the tasks of this claim.
             if self.stopped:
                 return 0
             tasks = self._send(limit, start=True).tasks

@@ -53,7 +53,7 @@ class Submitter:
     ) -> list[str]:
         """Submit tasks in a room; their ids, in the order of the instances.
 
-        Those of one class go together, in requests of up to `batch_size` tasks and 900 kB, and
+        Instances of one class go together, in requests of up to `batch_size` tasks and 900 kB, and
         are submitted in their order. Each request is accepted as a whole or not at all, and may
         be sent again without submitting twice. Jobs are found as in `submit`.
 

@@ -121,7 +121,7 @@ class Worker:
             raise self._error
 
     def _drain(self) -> None:
-        """Wait for the tasks that run and for those that a claim under way may start."""
+        """Wait for running tasks and for tasks that a claim under way may start."""
         self._grants.wait_until_none_expected()
         self._executor.shutdown()
 
@@ -139,7 +139,7 @@ class Worker:
 
     def fail(self, error: Exception) -> None:
         """End the worker with an error."""
-        self._error = error
+        self._error = self._error or error
         self._stop_all()
 
     def _work(self, started: ClaimedTask | None = None) -> None:
