@@ -28,8 +28,8 @@ FIRST_LOOKUP = 32
 LOOKUP_BYTES = 1_000_000
 #: Seconds between two requests for tasks beyond the oldest ones.
 ROUND_INTERVAL = 1
-#: Seconds between two requests for each task of the first one's answer. A server needs some 20 us of
-#: processor time for a task, so that a wait for many tasks takes a tenth of a processor at most.
+#: Seconds between two requests for each task of the first one's answer. A server needs some 20 us
+#: of processor time for a task, so that a wait for many takes a tenth of a processor at most.
 #: Tasks that end meanwhile come together in the next answer.
 PAUSE_PER_TASK = 0.0002
 #: Seconds before the second request where the server does not honour waits, and most before any.
