@@ -160,7 +160,7 @@ import zndraw_joblib.routing
 
 @pytest.mark.network
 def test_the_sdk_needs_no_django(wheel, tmp_path):
-    python = install(tmp_path / "venv", "httpx", "pydantic", "stamina")
+    python = install(tmp_path / "venv", "httpx", "pydantic")
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
     code = """
 import importlib.util
