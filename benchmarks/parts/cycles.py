@@ -13,7 +13,7 @@ from benchmarks.stack.ours import THREADS, started
 
 SQLITE_CONNECTIONS = (1, 8)
 RECOMMENDED = f"granian WSGI, 2 workers of {THREADS} threads"
-#: The deployment as it is recommended, see docs/deployment.md.
+#: The deployment as it is recommended, see docs/how-to/deploy.md.
 WHOLE = f"nginx, {RECOMMENDED}"
 
 

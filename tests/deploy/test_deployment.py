@@ -1,4 +1,4 @@
-"""The deployment of docs/deployment.md: nginx, granian and uvicorn, started from its files."""
+"""The deployment of docs/how-to/deploy.md: nginx, granian and uvicorn, started from its files."""
 
 from __future__ import annotations
 

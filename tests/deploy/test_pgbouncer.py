@@ -303,7 +303,7 @@ def test_the_checks_are_content(settings_of_servers):
 def test_the_queries_to_watch_by_run(bob, pooled):
     bob.register()
     bob.submit()
-    text = (FILES.parent / "deployment.md").read_text()
+    text = (FILES.parent / "how-to" / "deploy.md").read_text()
     queries = re.findall(r"```sql\n(.*?)```", text, re.S)
     with psycopg.connect(pooled, autocommit=True) as link:
         answers = [link.execute(query).fetchall() for query in queries]

@@ -1,4 +1,4 @@
-"""The simulation behind docs/scaling.md, against what queueing theory knows exactly."""
+"""The simulation behind docs/explanation/growth.md, against what queueing theory knows exactly."""
 
 from __future__ import annotations
 
@@ -72,6 +72,6 @@ def test_polling_often_is_as_good_as_being_woken():
 
 
 def test_the_page_shows_what_erlang_c_says():
-    page = (queueing.DOCS / "scaling.md").read_text()
+    page = (queueing.DOCS / "growth.md").read_text()
     for row in queueing.exact_rows():
         assert f"| {' | '.join(row)} |" in page, "run python -m benchmarks.queueing"

@@ -421,7 +421,7 @@ def test_the_command_reports_nothing_about_a_good_site(deploy):
 
 def test_the_command_reports_every_documented_id_about_bad_sites(deploy, monkeypatch):
     monkeypatch.setenv("ZNDRAW_JOBLIB_TYPO", "1")
-    documented = Path(__file__).parents[2] / "docs" / "settings.md"
+    documented = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
     known = set(re.findall(r"^\| `(zndraw_joblib\.[EW]\d+)`", documented.read_text(), re.M))
     assert set.union(*(reported(deploy, **bad) for bad in BAD)) == known
 
