@@ -11,9 +11,9 @@ from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.db import OperationalError
 from django.test import AsyncClient
-from zndraw_joblib.api.serializers import MAX_LOOKUP
 
 from tests.factories import V1
+from zndraw_joblib.api.bodies import MAX_LOOKUP
 from zndraw_joblib.events import ends, reads
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.hub import get_hub
