@@ -100,25 +100,25 @@ def waits(view: View) -> Callable[..., Any]:
 
         async def look() -> HttpResponseBase:
             response = await _run(view, request, *args, **kwargs)
-            # It is one request to the host's throttles, however often it is looked at again.
+            # The host's throttles count the request once, however often the view runs.
             request.joblib_looks_again = True  # type: ignore[attr-defined]
             return response
 
         response = await last_response(look, wait)
-        prefer_was_applied(response, wait)
+        set_preference_applied(response, wait)
         return response
 
     return wrapper
 
 
-def prefer_was_applied(response: HttpResponseBase, wait: int) -> None:
-    """Say in the view's response that its wait was honoured; errors do not wait."""
+def set_preference_applied(response: HttpResponseBase, wait: int) -> None:
+    """Set the header which says that the wait was honoured; errors do not wait."""
     if response.status_code < 400:
         response["Preference-Applied"] = f"wait={wait}"
 
 
 async def last_response(look: Run, wait: int) -> HttpResponseBase:
-    """The view's response after up to `wait` seconds; `look` runs the view."""
+    """The view's response once it is final, after up to `wait` seconds; `look` runs the view."""
 
     async def run() -> HttpResponseBase:
         running = asyncio.ensure_future(look())
@@ -132,8 +132,8 @@ async def last_response(look: Run, wait: int) -> HttpResponseBase:
     loop = asyncio.get_running_loop()
     began = loop.time()
     response = await run()
-    # In a rush the request has queued before it came here, unseen; as long as for its first
-    # look is a fair guess, so that the answer is not late.
+    # Under load the request has queued before it came here, about as long as its first look took,
+    # and its deadline counts from its arrival.
     deadline = began + wait - min(loop.time() - began, MAX_EARLY * wait)
     match getattr(response, "waits_for", None):
         case UntilEnd() as until if wait:
