@@ -27,7 +27,7 @@ from collections.abc import (
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from io import BytesIO
 from typing import Any
 
@@ -235,11 +235,16 @@ def _is_api(scope: Scope) -> bool:
     path = scope["path"]
     if not any(mark in path for mark in MARKS):
         return False
+    return _leads_to_api(path.removeprefix(get_script_prefix(scope)), settings.ROOT_URLCONF)
+
+
+# Keeps no view, because what a route leads to depends on whether an event loop runs.
+@lru_cache(maxsize=1024)
+def _leads_to_api(path: str, urlconf: Any) -> bool:
     try:
-        match = resolve(path.removeprefix(get_script_prefix(scope)), settings.ROOT_URLCONF)
+        return APP_NAME in resolve(path, urlconf).app_names
     except Resolver404:
         return False
-    return APP_NAME in match.app_names
 
 
 async def _read(receive: Receive) -> tuple[bytes, bool]:
