@@ -332,3 +332,10 @@ async def test_a_wait_counts_once_for_throttles(bob, alice, monkeypatch):
     status, _, body = await claims(bob, alice.submit)
     assert (status, body["task"]["attempt"]) == (200, 1)
     assert (await claims(bob, None, seconds=1))[0] == 429
+
+
+async def test_middleware_that_catches_everything_ends_the_wait(bob, running, with_middleware):
+    """It catches the exception by which a request leaves the middleware to wait."""
+    with_middleware("catching_all")
+    request = scope(f"{V1}/tasks/{running}", prefer=b"wait=20", **token(bob))
+    assert (await ask(Host(), request))[::2] == (500, b"caught")
