@@ -29,7 +29,7 @@ from zndraw_joblib.exceptions import (
 )
 from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.names import GLOBAL_ROOM, JobName, name_fault
-from zndraw_joblib.schemas.validation import schema_faults
+from zndraw_joblib.schemas import schema_errors
 from zndraw_joblib.services.submit import submit
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import canonical_json
@@ -62,14 +62,14 @@ class JobViewSet(JobLibView, ViewSet):
             )
         if fault := name_fault(body["name"]):
             raise invalid(f"name {fault}.", "/name")
-        if faults := schema_faults(
+        if errors := schema_errors(
             body["schema"],
             max_bytes=settings.max_schema_bytes,
             max_depth=settings.max_schema_depth,
         ):
             raise ValidationError(
                 "schema is not accepted; see errors.",
-                errors=below("/schema", faults),
+                errors=below("/schema", errors),
             )
         name = JobName(room_id, body["category"], body["name"])
         with transaction.atomic(using=router.db_for_write(Job)):

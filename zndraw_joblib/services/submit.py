@@ -22,15 +22,12 @@ from zndraw_joblib.exceptions import (
 )
 from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task, following, new_ids
 from zndraw_joblib.names import JobName
-from zndraw_joblib.schemas.checker import MAX_WORK, Budget
-from zndraw_joblib.schemas.validation import payload_faults, validator
+from zndraw_joblib.schemas import Budget, PayloadChecker
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import json_size
 
 #: Jobs whose schemas a process remembers.
 MAX_OFFERS = 1024
-#: Work that each payload of several adds to what one may take, in tenths of a microsecond.
-SHARE = 10_000
 
 
 class Offer:
@@ -40,15 +37,15 @@ class Offer:
         self.job = job
 
     @cached_property
-    def validator(self) -> Any:
+    def checker(self) -> PayloadChecker:
         """Checks payloads."""
-        return validator(self.job.schema)
+        return PayloadChecker(self.job.schema)
 
-    def faults(self, payload: dict[str, Any], limit: int, budget: Budget) -> list[FieldError]:
-        """What is wrong with a payload of at most `limit` bytes of JSON; pointers are into it."""
+    def errors(self, payload: dict[str, Any], limit: int, budget: Budget) -> list[FieldError]:
+        """Tell where a payload breaks the schema, or that it has more than `limit` bytes."""
         if json_size(payload) > limit:
             return [FieldError(f"The payload must have at most {limit} bytes of JSON.")]
-        return payload_faults(self.validator, payload, budget)
+        return self.checker.errors(payload, budget, self.job.pk)
 
 
 class Offers:
@@ -147,15 +144,15 @@ def _check(
 ) -> tuple[Offer | None, ProblemException | None]:
     """The job, and why the payloads are refused by what the database holds, if they are."""
     offer = offers.known(using, name)
-    faults = _faults(offer, payloads) if offer else []
-    if offer is None or faults:
+    errors = _errors(offer, payloads) if offer else []
+    if offer is None or errors:
         try:
             fresh = offers.read(using, name)
         except JobNotFound as refusal:
             return None, refusal
         if fresh is not offer:
-            offer, faults = fresh, _faults(fresh, payloads)
-    return offer, InvalidPayload(errors=faults) if faults else None
+            offer, errors = fresh, _errors(fresh, payloads)
+    return offer, InvalidPayload(errors=errors) if errors else None
 
 
 def _accept(
@@ -212,12 +209,11 @@ def connect() -> None:
     signals.tasks_changed.connect(recount, dispatch_uid="zndraw_joblib.recount")
 
 
-def _faults(offer: Offer, payloads: Sequence[dict[str, Any]]) -> list[FieldError]:
+def _errors(offer: Offer, payloads: Sequence[dict[str, Any]]) -> list[FieldError]:
     limit = get_settings().max_payload_bytes
-    # What comes together takes no more work than one that comes alone may, and its own share.
-    budget = Budget(MAX_WORK + len(payloads) * SHARE)
+    budget = Budget(len(payloads))
     return [
-        FieldError(fault.detail, f"/{index}/payload{fault.pointer}")
+        FieldError(error.detail, f"/{index}/payload{error.pointer}")
         for index, payload in enumerate(payloads)
-        for fault in offer.faults(payload, limit, budget)
+        for error in offer.errors(payload, limit, budget)
     ]
