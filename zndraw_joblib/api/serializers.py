@@ -138,7 +138,8 @@ class RegistrationBody(Body):
     category = StrictCharField(help_text="One of the categories that this server allows.")
     name = StrictCharField(help_text="Name of the job, 1 to 128 characters without @ : /.")
     schema = JSONObjectField(
-        help_text="JSON Schema (draft 2020-12) of a payload; `json_schema` is accepted for it."
+        help_text="JSON Schema of a payload: draft 2020-12, or 2019-09 or 7 where `$schema` says "
+        "so; `json_schema` is accepted for it."
     )
     worker_id = worker_id_field()
 

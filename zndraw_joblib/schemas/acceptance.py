@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema_rs
 
 from zndraw_joblib.exceptions import FieldError, json_pointer
-from zndraw_joblib.schemas.bound import MAX_WORK, Bound
+from zndraw_joblib.schemas.bound import MAX_STEPS, MAX_WORK, Bound
 from zndraw_joblib.schemas.patterns import MAX_STATES, OPTIONS, measure
 from zndraw_joblib.schemas.subschemas import APPLICATORS, Document, Subschema
 
@@ -24,7 +24,7 @@ DIALECTS = (
 MAX_EVALUATED_STEPS = 60
 MAX_EVALUATED_VISITS = 20_000
 #: Characters of a message.
-MAX_MESSAGE = 300
+MAX_MESSAGE = 180
 
 #: References are resolved against this, so that none of them can be an address to fetch.
 _BASE_URI = "urn:zndraw-joblib:schema"
@@ -68,7 +68,10 @@ def compile_schema(schema: dict[str, Any]) -> tuple[jsonschema_rs.Validator, Bou
     if errors := [*document.errors, *_keyword_errors(document, dialect)]:
         raise Refused(*errors)
     bound = Bound(document)
-    if bound.empty_visits > MAX_WORK:
+    if bound.steps > MAX_STEPS:
+        detail = f"Subschemas and references must not nest deeper than {MAX_STEPS}."
+        raise Refused(FieldError(detail))
+    if bound.visits > MAX_WORK:
         raise Refused(FieldError("The schema grows too large when its references are followed."))
     if bound.evaluated_steps > MAX_EVALUATED_STEPS or bound.evaluated_visits > MAX_EVALUATED_VISITS:
         raise Refused(FieldError("An unevaluated keyword has too many subschemas beside it."))

@@ -20,11 +20,13 @@ from zndraw_joblib.schemas.subschemas import APPLICATORS, Document
 
 #: Work of one payload, 0.25 s.
 MAX_WORK = 12_500_000
+#: Steps of recursion, of which 700 fill 512 KiB of stack where all errors are collected.
+MAX_STEPS = 512
 #: Works that one bound may add up, 0.1 s.
 MAX_FOUND = 200_000
-#: One error as an object of Python; a value that is copied into it; a
-#: character of a constant that it shows.
-_ERROR, _COPY, _CONSTANT = 500, 8, 1
+#: One error as an object of Python, one of those that another one holds, and a value that is
+#: copied into it.
+_ERROR, _BRANCH_ERROR, _COPY = 500, 300, 8
 #: The steps back of a match of a pattern with look-around.
 _LOOK_AROUND = 5000
 
@@ -45,10 +47,12 @@ class Work(NamedTuple):
     containers: int = 0
     #: Matches of patterns with look-around, which read a text once for each of its characters.
     look_arounds: int = 0
-    #: Errors and constants that a list of all errors holds; those within `anyOf` and `oneOf`, which
-    #: the first error holds too and which cost less each.
+    #: Errors that a list of all of them holds, and characters of constants that they show.
     errors: int = 0
+    shown: int = 0
+    #: The same within `anyOf` and `oneOf`, because the first error holds those too.
     branch_errors: int = 0
+    branch_shown: int = 0
     #: Steps of recursion on the way.
     steps: int = 0
 
@@ -59,8 +63,7 @@ NOTHING = Work()
 def added(works: list[Work]) -> Work:
     """The work of subschemas that are all applied to the value, one step further up."""
     if len(works) == 1:
-        a, b, c, d, e, f, steps = works[0]
-        return Work(a, b, c, d, e, f, steps + 1)
+        return works[0]._replace(steps=works[0].steps + 1)
     columns = list(zip(*works, strict=True))
     return Work._make([*map(sum, columns[:-1]), max(columns[-1]) + 1])
 
@@ -122,7 +125,8 @@ class Bound:
             self._append(node)
         self._alive = self._nodes
         top = self.at(0)
-        self.empty_visits = top.visits if top else 0
+        #: Visits and steps of a payload without children.
+        self.visits, self.steps = (top.visits, top.steps) if top else (0, 0)
         for subschema in document.order:
             if subschema.has_unevaluated:
                 work = self._levels[0][id(twins[id(subschema)])]
@@ -154,7 +158,7 @@ class Bound:
             works = [level[id(child)] for child in node.in_place if id(child) in level]
             for child in node.branches:
                 if work := level.get(id(child)):
-                    works.append(work._replace(branch_errors=work.errors * 3 // 5))
+                    works.append(work._replace(branch_errors=work.errors, branch_shown=work.shown))
             if above is None:
                 works.append(node.own)
             else:
@@ -182,9 +186,11 @@ class Bound:
             valid += work.containers * (level.containers + level.collisions)
             valid += work.look_arounds * (number * _LOOK_AROUND + reading)
             # Each error copies the value that it is about, whole.
-            copying = level.values * _ERROR + level.size * _COPY
-            errors += work.errors * copying // _ERROR
-            branch_errors += work.branch_errors * copying // _ERROR
+            copy = level.size * _COPY
+            errors += work.errors * (level.values * _ERROR + copy)
+            errors += work.shown * level.values
+            branch_errors += work.branch_errors * (level.values * _BRANCH_ERROR + copy)
+            branch_errors += work.branch_shown * level.values
             steps = max(steps, work.steps)
         return Cost(valid, errors, branch_errors, steps)
 
@@ -209,24 +215,24 @@ def _own(schema: dict[str, Any]) -> Work:
 def _keyword(keyword: str, value: Any) -> Work:
     if keyword in _NUMERIC:
         scalars = 3 if isinstance(value, float) else 1 + (keyword == "multipleOf")
-        return Work(visits=2 + number_weight(value), scalars=scalars, errors=_ERROR)
+        return Work(visits=2 + number_weight(value), scalars=scalars, errors=1)
     if keyword in ("const", "enum"):
         return _constants(value if keyword == "enum" else [value])
     if keyword == "pattern":
-        return added([Work(visits=1, errors=_ERROR), _pattern(value)])
+        return added([Work(visits=1, errors=1), _pattern(value)])
     if keyword == "required":
-        return Work(visits=1 + len(value), errors=_ERROR * len(value))
+        return Work(visits=1 + len(value), errors=len(value))
     if keyword in ("dependentRequired", "dependencies", "dependentSchemas"):
         names = sum(len(names) for names in value.values() if isinstance(names, list))
-        return Work(visits=1 + len(value) + names, errors=_ERROR * names)
+        return Work(visits=1 + len(value) + names, errors=names)
     if keyword == "uniqueItems":
-        return Work(containers=25 * bool(value), errors=_ERROR)
+        return Work(containers=25 * bool(value), errors=1)
     if keyword in ("contentEncoding", "contentMediaType"):
-        return Work(visits=1, scalars=5, errors=_ERROR)
+        return Work(visits=1, scalars=5, errors=1)
     if keyword == "not":
-        return Work(visits=1, errors=_ERROR + _CONSTANT * len(str(value)))
+        return Work(visits=1, errors=1, shown=len(str(value)))
     if keyword in APPLICATORS or keyword in _ASSERTIONS:
-        return Work(visits=2, errors=_ERROR)
+        return Work(visits=2, errors=1)
     return NOTHING
 
 
@@ -237,12 +243,12 @@ def _pattern(text: str) -> Work:
 
 def _constants(values: list[Any]) -> Work:
     """`enum` looks up texts, or small integers, in a set; it compares anything else one by one."""
-    errors = _ERROR + _CONSTANT * len(str(values))
+    shown = len(str(values))
     kinds = set(map(type, values)) - {type(None)}
     if kinds <= {str} or (
         len(values) > 1 and kinds == {int} and all(number_weight(v) == 1 for v in values if v)
     ):
-        return Work(visits=2, scalars=1, errors=errors)
+        return Work(visits=2, scalars=1, errors=1, shown=shown)
     visits = scalars = containers = 0
     for value in values:
         if isinstance(value, dict | list):
@@ -250,7 +256,7 @@ def _constants(values: list[Any]) -> Work:
         else:
             visits += 7 + 3 * number_weight(value)
             scalars += 3
-    return Work(visits, scalars, containers, errors=errors)
+    return Work(visits, scalars, containers, errors=1, shown=shown)
 
 
 def _leaves(value: Any) -> list[Any]:

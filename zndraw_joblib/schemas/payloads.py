@@ -12,11 +12,9 @@ import jsonschema_rs
 
 from zndraw_joblib.exceptions import MAX_ERRORS, FieldError, json_pointer
 from zndraw_joblib.schemas.acceptance import MAX_MESSAGE, Refused, compile_schema
-from zndraw_joblib.schemas.bound import MAX_WORK, Bound, Cost
+from zndraw_joblib.schemas.bound import MAX_STEPS, MAX_WORK, Bound, Cost
 from zndraw_joblib.schemas.levels import read_levels
 
-#: Steps of recursion, of which 700 fill 512 KiB of stack where all errors are collected.
-MAX_STEPS = 512
 #: Characters of all errors of one answer.
 MAX_CHARACTERS = 200_000
 #: Work that each payload of a batch adds to what a payload alone may take.
