@@ -68,9 +68,18 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
 def test_a_chain_of_subschemas_fits_on_a_small_stack(step):
-    done = run(PROGRAM, *((chain(length, step), {"a": 1}) for length in (25, 250, 400, 1000)))
+    done = run(PROGRAM, *((chain(length, step), {"a": 1}) for length in (4, 25, 250, 400, 1000)))
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.split()[0] == "True"
+
+
+def test_the_longest_chain_beside_an_unevaluated_keyword_fits_on_a_small_stack():
+    schemas = [
+        chain(length, STEPS["allOf"]) | {"unevaluatedProperties": False} for length in range(20, 60)
+    ]
+    done = run(PROGRAM, *((schema, {"a": 1}) for schema in schemas))
+    assert done.returncode == 0, done.stderr[-500:]
+    assert {"True", "False"} == set(done.stdout.split())
 
 
 #: Four steps at each level of the payload; and as many as the bound accepts over 60 levels.
