@@ -100,7 +100,8 @@ class Bound:
         self._root = plain[id(document.root)]
         #: The most steps, and the most visits, of finding what one subschema evaluates.
         self.evaluated_steps = self.evaluated_visits = 0
-        #: Twins that find which children a subschema evaluates, which the engine does apart.
+        #: For `unevaluated...` the engine finds in a second pass which children each subschema
+        #: evaluates; a twin of the subschema stands for that pass.
         twins = {}
         if any(subschema.has_unevaluated for subschema in document.order):
             twins = {key: _Node(Work(visits=4)) for key in plain}
@@ -170,7 +171,7 @@ class Bound:
                 self._found += 1 + len(works)
                 alive.append(node)
                 level[id(node)] = added(works)
-        # Whatever has nothing at this level has nothing further down.
+        # A node without work at this level has none further down, so the next one skips it.
         self._alive = alive
         return level
 

@@ -32,7 +32,7 @@ class Budget:
         self.left = MAX_WORK + (payloads - 1) * SHARE
 
     def take(self, work: int) -> bool:
-        """Take work off; whether so much was left."""
+        """Take work off, and return whether that much was left."""
         self.left -= work
         return self.left >= 0
 
@@ -67,7 +67,7 @@ class PayloadChecker:
         except Exception as error:
             return self._unchecked(error, job_id)
         except BaseException as error:
-            # A panic of the engine is an exception beside `Exception`, of a class without a module.
+            # The engine's panics derive from `BaseException`, and no module exports their class.
             if type(error).__name__ != "PanicException":
                 raise
             return self._unchecked(error, job_id)
