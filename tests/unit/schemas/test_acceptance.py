@@ -321,6 +321,11 @@ def test_the_size_of_a_schema_is_that_of_compact_json():
     assert schema_errors(schema, max_bytes=size - 1, max_depth=9) != []
 
 
+def test_definitions_that_nothing_applies_cost_nothing():
+    definitions = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(250)} | {"d250": {}}
+    assert errors({"$defs": definitions}) == []
+
+
 def test_a_name_that_looks_like_a_keyword_is_a_property():
     schema = {"properties": {"$ref": {"type": "string"}, "pattern": {"type": "number"}}}
     assert errors(schema) == []
