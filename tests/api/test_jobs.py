@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
+from rest_framework.throttling import ScopedRateThrottle
 
 from tests.factories import SCHEMA, problem
 from zndraw_joblib.models import Job, Worker
@@ -147,3 +150,15 @@ def test_bad_job_names(bob, name):
     document = problem(bob.register(name=name), "validation-error", 400)
     assert document["errors"][0]["pointer"] == "/name"
     assert not Job.objects.exists()
+
+
+def test_a_refused_schema_is_named_by_its_pointer_and_never_fetched(bob, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a socket was opened")
+
+    # The throttle of this scope asks the cache, which is another socket.
+    monkeypatch.delitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_register")
+    monkeypatch.setattr(socket, "socket", refuse)
+    answer = bob.register(schema={"properties": {"a": {"$ref": "http://127.0.0.1:1/"}}})
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["pointer"] == "/schema/properties/a/$ref"

@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, constr
-from rest_framework.throttling import ScopedRateThrottle
 
 from zndraw_joblib.exceptions import FieldError
 from zndraw_joblib.schemas import validation
@@ -582,11 +581,3 @@ def test_names_that_look_like_keywords_are_properties():
 
 def test_formats_are_not_asserted():
     assert payload_faults({"format": "date-time"}, "no date") == []
-
-
-def test_registration_points_into_the_schema(bob, monkeypatch):
-    # Throttles ask the cache, by a socket.
-    monkeypatch.delitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_register")
-    answer = bob.register(schema={"properties": {"a": {"$ref": "http://127.0.0.1:1/"}}})
-    assert answer.status_code == 400
-    assert answer.json()["errors"][0]["pointer"] == "/schema/properties/a/$ref"
