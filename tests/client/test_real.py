@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from typing import ClassVar
 
 import httpx
@@ -68,14 +69,16 @@ def url():
 @pytest.fixture
 def client(url, bob):
     """Makes managers, each with a wire of its own."""
+    with ExitStack() as apis:
 
-    def make(**options):
-        wire = Wire()
-        manager = JobManager(Api(url, bob.token, transport=wire), **options)
-        manager.wire = wire
-        return manager
+        def make(**options):
+            wire = Wire()
+            api = apis.enter_context(Api(url, bob.token, transport=wire))
+            manager = JobManager(api, **options)
+            manager.wire = wire
+            return manager
 
-    return make
+        yield make
 
 
 @pytest.fixture

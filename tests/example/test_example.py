@@ -165,6 +165,7 @@ def test_pages(client, bob):
         assert "https://" not in content
     css = client.get("/static/admin/css/base.css")
     assert css.status_code == 200
+    css.close()
 
 
 @pytest.mark.django_db
