@@ -133,6 +133,8 @@ def granted_to_the_other(cast, task):
 
 def reports():
     """Reports in every state that makes a difference."""
+    attempts: tuple[int | None, ...]
+    codes: tuple[int | str, ...]
     moved, lost = "invalid-task-transition", "lease-lost"
     for status in ("running", "completed", "failed"):
         for given, attempts, codes in (

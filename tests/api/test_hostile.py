@@ -11,6 +11,7 @@ import schemathesis
 from django.db import connection
 from hypothesis import Phase, given, settings, strategies as st
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -136,7 +137,7 @@ def test_whatever_the_document_allows_or_not_is_answered_by_the_document(bob, ro
     # The profiles have 50 and 500 examples.
     cases = 10_000 if settings().max_examples >= 500 else 500
     document = schemathesis.openapi.from_path(DOCUMENT)
-    operations = [found.ok() for found in document.get_all_operations()]
+    operations = [found.ok() for found in document.get_all_operations() if isinstance(found, Ok)]
     bob.register(schema={}, worker_id=bob.worker())
     known = {
         "room_id": ["open", "open", "@global"],

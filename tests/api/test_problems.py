@@ -5,6 +5,7 @@ import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.core.signals import got_request_exception
@@ -230,7 +231,7 @@ def test_429_always_says_when(bob, monkeypatch, wait, seconds):
 
 
 def broken(request, room_id, action):
-    Job.objects.create(room_id="left", category="behind", name="x", schema={})
+    Job.objects.create(room_id="left", category="behind", name="x", schema={})  # type: ignore[misc]
     raise RuntimeError("secret")
 
 
@@ -409,7 +410,7 @@ def test_depth_is_refused_before_anything_is_parsed(bob, client_of, monkeypatch)
         bob.client.generic("POST", f"{V1}/workers", b"[[]]", content_type="application/json")
 
 
-WRONG = {
+WRONG: dict[str, dict[str, Any]] = {
     "/category": {"category": 0},
     "/schema": {"schema": []},
     "/worker_id": {"worker_id": 0},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
 from cachetools import LRUCache
@@ -60,18 +61,16 @@ def test_a_window_takes_so_many_and_the_next_one_as_many(bob, alice, clock, monk
 @pytest.fixture
 def looks(monkeypatch):
     """The names of the calls to the cache."""
-    looks = []
+    looks: list[str] = []
+    backend = cast("Any", cache)
     for name in ("get", "set", "add", "incr"):
         original = getattr(cache, name)
-        monkeypatch.setattr(
-            cache._connections[cache._alias],
-            name,
-            lambda *args, _original=original, _name=name, **kw: (
-                looks.append(_name),
-                _original(*args, **kw),
-            )[1],
-            raising=False,
-        )
+
+        def counted(*args, _original=original, _name=name, **kwargs):
+            looks.append(_name)
+            return _original(*args, **kwargs)
+
+        monkeypatch.setattr(backend._connections[backend._alias], name, counted, raising=False)
     return looks
 
 

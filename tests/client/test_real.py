@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import httpx
 import pytest
@@ -19,6 +19,7 @@ from tests.client.jobs import Double
 from tests.servers import process, server, until
 from zndraw_joblib.client import (
     Api,
+    ApiError,
     InvalidPayloadError,
     InvalidTaskTransitionError,
     JobManager,
@@ -29,6 +30,7 @@ from zndraw_joblib.client import (
     reports,
 )
 from zndraw_joblib.client.reports import Report
+from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task, Worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -75,7 +77,7 @@ def client(url, bob):
             wire = Wire()
             api = apis.enter_context(Api(url, bob.token, transport=wire))
             manager = JobManager(api, **options)
-            manager.wire = wire
+            cast("Any", manager).wire = wire
             return manager
 
         yield make
@@ -194,18 +196,19 @@ def test_reports_in_one_request_have_an_end_each(client, offered):
     tasks = offered.claim_many(4, start=True)
     assert [task.payload["angle"] for task in tasks] == [0, 1, 2, 3]
     manager.cancel(tasks[1].id)
-    said = [Report.on(task, "completed") for task in tasks]
-    said[2] = Report(tasks[2].id, "completed", attempt=7)
-    said.append(Report("00000000-0000-7000-8000-000000000000", "completed"))
+    said = [Report.on(task, TaskStatus.COMPLETED) for task in tasks]
+    said[2] = Report(tasks[2].id, TaskStatus.COMPLETED, attempt=7)
+    said.append(Report("00000000-0000-7000-8000-000000000000", TaskStatus.COMPLETED))
     offered.wire.lose.append("PATCH /tasks")
     outcomes = offered.report(said)
     assert offered.wire.counts["PATCH /tasks"] == 2
     assert [type(outcome) for outcome in outcomes] == [
         *(TaskInfo, InvalidTaskTransitionError, LeaseLostError, TaskInfo),
         TaskNotFoundError,
+        TaskStatus,
     ]
     assert outcomes[3].status == "completed"
-    assert [outcome.status for outcome in outcomes if isinstance(outcome, Exception)] == [
+    assert [outcome.status for outcome in outcomes if isinstance(outcome, ApiError)] == [
         *(409, 409),
         404,
     ]

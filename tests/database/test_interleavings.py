@@ -20,7 +20,7 @@ from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus, sources
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink, new_id
 from zndraw_joblib.names import JobName
 from zndraw_joblib.services.sweep import sweep
-from zndraw_joblib.storage import querysets, statements
+from zndraw_joblib.storage import dialects, querysets, statements
 from zndraw_joblib.storage.limits import IdempotencyKeyQuerySet
 from zndraw_joblib.storage.querysets import TaskQuerySet, WorkerQuerySet
 from zndraw_joblib.storage.statements import Report, listed
@@ -203,9 +203,9 @@ def claim_what_was_seen(monkeypatch, bob, worker):
     """Two claims that chose the same row before either wrote, as two statements would."""
     head = Task.objects.filter(status="pending").order_by("created_at").first().pk
     vendor = connection.vendor
-    head = statements.DIALECTS[vendor].uuid(head)
+    head = dialects.DIALECTS[vendor].uuid(head)
     cast = "::uuid" if vendor == "postgresql" else ""
-    change(monkeypatch, "_claim", statements.DIALECTS[vendor].pick_one, f"SELECT '{head}'{cast}")
+    change(monkeypatch, "_claim", dialects.DIALECTS[vendor].pick_one, f"SELECT '{head}'{cast}")
     return [bool(Task.objects.claim(worker, bob.identity, LEASE)) for _ in range(2)]
 
 

@@ -6,6 +6,7 @@ import re
 import threading
 from datetime import UTC, timedelta
 from time import monotonic
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -26,7 +27,7 @@ LEASE = timedelta(seconds=60)
 @pytest.fixture
 def job():
     # A new one, on which nothing is prepared.
-    connection.close_pool()
+    cast("Any", connection).close_pool()
     connection.close()
     worker = Worker.objects.create(identity="bob")
     return worker.register(JobName("room", "modifiers", "Rotate"), {}, LEASE)[0]

@@ -65,7 +65,7 @@ def test_constraints_of_tasks(job, name, break_it):
 
 def test_jobs_and_links_are_unique(job, worker):
     with pytest.raises(IntegrityError), transaction.atomic():
-        Job.objects.create(room_id="room", category="modifiers", name="Rotate", schema={})
+        Job.objects.create(room_id="room", category="modifiers", name="Rotate", schema={})  # type: ignore[misc]
     with pytest.raises(IntegrityError), transaction.atomic():
         WorkerJobLink.objects.create(worker=worker, job=job)
 

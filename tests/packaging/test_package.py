@@ -50,7 +50,7 @@ def test_public_names_resolve(name):
 
 def test_a_misspelt_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="JobManger"):
-        _ = zndraw_joblib.JobManger
+        _ = zndraw_joblib.JobManger  # type: ignore[attr-defined]
 
 
 def test_importing_the_package_loads_neither_django_nor_httpx():

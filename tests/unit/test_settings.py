@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from django.core.checks import run_checks
@@ -107,7 +108,7 @@ def test_unset_room_access_is_a_deploy_warning(settings):
     assert checks.check_room_access() == []
 
 
-PRODUCTION = {
+PRODUCTION: dict[str, Any] = {
     "DEBUG": False,
     "ALLOWED_HOSTS": ["jobs.example.org"],
     "DATABASES": {
@@ -309,7 +310,8 @@ def test_an_engine_built_on_postgresql_is_one(deploy, monkeypatch):
 
     for name in ("acme", "acme.base"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    sys.modules["acme.base"].DatabaseWrapper = type("Ours", (base.DatabaseWrapper,), {})
+    ours = type("Ours", (base.DatabaseWrapper,), {})
+    monkeypatch.setattr(sys.modules["acme.base"], "DatabaseWrapper", ours, raising=False)
     found = deploy(
         DATABASES={"default": {"ENGINE": "acme"}}, CHANNEL_LAYERS=IN_MEMORY, CACHES=LOCMEM
     )
@@ -367,5 +369,5 @@ def test_checks_are_of_deployment_only():
     """`manage.py check` alone does not say them."""
     from django.core.checks import registry
 
-    deployment = {check.__name__ for check in registry.registry.deployment_checks}
+    deployment = {getattr(check, "__name__", "") for check in registry.registry.deployment_checks}
     assert {"check_site", "check_servers", "check_times", "check_room_access"} <= deployment
