@@ -303,12 +303,6 @@ def test_a_receiver_that_fails_changes_nothing(job, django_capture_on_commit_cal
     assert Task.objects.count() == 1
 
 
-def test_migrations_are_complete():
-    from django.core.management import call_command
-
-    call_command("makemigrations", check=True, dry_run=True, verbosity=0)
-
-
 INDEXES = {"joblib_task_claim", "joblib_task_lease", "joblib_task_worker"}
 
 
