@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 EXTRAS := .[redis,postgres,server,wsgi]
-# Servers, packages from the index, and whole sites: each is left out where it cannot run or takes long.
+# Tests that the pass on SQLite alone runs, and tests that only `make test-sites` runs.
 ON_ONE_DATABASE := network or demo or no_database
 WHOLE_SITES := soak or deploy
 
@@ -34,8 +34,9 @@ test: $(STAMP) ## All tests that need no system package, on SQLite and on Postgr
 	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,2)) --output-sync=target \
 		test-sqlite test-postgres
 
-test-fast: $(STAMP) ## The quick tests on SQLite, in a minute
-	$(BIN)/python tests/with_servers.py sqlite -m 'not slow and not ($(ON_ONE_DATABASE)) and not ($(WHOLE_SITES))' $(PYTEST_ARGS)
+test-fast: $(STAMP) ## The quick tests on SQLite, in a minute: no processes, no drawn cases
+	$(BIN)/python tests/with_servers.py sqlite tests/unit tests/api tests/admin tests/database \
+		-m 'not slow and not hypothesis' $(PYTEST_ARGS)
 
 # A selection of tests covers less than the floor, so the floor holds for the whole pass only.
 test-sqlite: $(STAMP) ## The pass on SQLite, with the coverage floor

@@ -418,6 +418,7 @@ def life(people, settings_of):
     return Lived
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_server_lives_like_its_model(life):
     run_state_machine_as_test(life)
