@@ -153,6 +153,7 @@ def statistics(request, backlog):
         Task.objects.filter(pk__in=ids).update(status="pending", completed_at=None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("statistics")
 @pytest.mark.parametrize(("index", "verb"), HOT.values(), ids=HOT)
 def test_no_hot_statement_reads_the_whole_table(job, worker, backlog, index, verb):
