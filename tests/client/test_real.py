@@ -205,7 +205,6 @@ def test_reports_in_one_request_have_an_end_each(client, offered):
     assert [type(outcome) for outcome in outcomes] == [
         *(TaskInfo, InvalidTaskTransitionError, LeaseLostError, TaskInfo),
         TaskNotFoundError,
-        TaskStatus,
     ]
     assert outcomes[3].status == "completed"
     assert [outcome.status for outcome in outcomes if isinstance(outcome, ApiError)] == [
