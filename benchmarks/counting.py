@@ -1,8 +1,8 @@
 """The example site under ASGI, counting the claims that each process tries in its database.
 
-A claim is one statement, which `zndraw_joblib.storage.statements.claim` executes: that function is
-wrapped. A claimer that waits tries one each time that it was woken; what does so is handed to
-`Hub.wait_for_work`, and is wrapped there. Nothing else of the project is changed.
+A claim is one statement, which `TaskManager.grant` executes: that verb is wrapped. A claimer that
+waits tries one claim each time that it was woken, in the coroutine that it hands to
+`WorkWaits.wait`, which is wrapped too. Nothing else of the project is changed.
 ``GET /bench/claims`` answers both counts of the process that is asked: ``{"claims", "woken"}``.
 """
 
@@ -13,8 +13,8 @@ from itertools import count
 from typing import Any
 
 from example_project.asgi import application as site
-from zndraw_joblib.events.hub import Hub
-from zndraw_joblib.storage import statements
+from zndraw_joblib.events.work import WorkWaits
+from zndraw_joblib.storage.tasks import TaskManager
 
 
 class Counter:
@@ -35,7 +35,7 @@ class Counter:
 
 
 _claims, _woken = Counter(), Counter()
-_claim, _wait_for_work = statements.claim, Hub.wait_for_work
+_claim, _wait_for_work = TaskManager.grant, WorkWaits.wait
 
 
 def _counted(*args: Any, **kwargs: Any) -> Any:
@@ -43,7 +43,7 @@ def _counted(*args: Any, **kwargs: Any) -> Any:
     return _claim(*args, **kwargs)
 
 
-async def _wait(self: Hub, jobs: Any, deadline: float, attempt: Any) -> bool:
+async def _wait(self: WorkWaits, jobs: Any, deadline: float, attempt: Any) -> bool:
     async def woken() -> Any:
         _woken.step()
         return await attempt()
@@ -51,8 +51,8 @@ async def _wait(self: Hub, jobs: Any, deadline: float, attempt: Any) -> bool:
     return await _wait_for_work(self, jobs, deadline, woken)
 
 
-statements.claim = _counted
-Hub.wait_for_work = _wait  # type: ignore[method-assign]
+TaskManager.grant = _counted
+WorkWaits.wait = _wait  # type: ignore[method-assign]
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:

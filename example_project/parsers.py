@@ -9,7 +9,7 @@ from rest_framework.exceptions import APIException, ParseError, UnsupportedMedia
 from rest_framework.parsers import BaseParser
 
 from zndraw_joblib import exceptions
-from zndraw_joblib.api.parsing import pass_over_body, read_body
+from zndraw_joblib.api.parsing import discard_body, read_body
 
 
 class ContentTooLarge(APIException):
@@ -45,7 +45,7 @@ class StrictJSONParser(BaseParser):
         try:
             return read_body(request)
         except exceptions.ProblemException as problem:
-            pass_over_body(request)
+            discard_body(request)
             refuse(problem, media_type or "")
 
 

@@ -221,8 +221,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "COMPONENT_SPLIT_PATCH": False,
     "ENUM_NAME_OVERRIDES": {
-        "TaskStatusEnum": "zndraw_joblib.api.serializers.TASK_STATUSES",
-        "ReportStatusEnum": "zndraw_joblib.api.serializers.REPORT_STATUSES",
+        "ReportStatusEnum": "zndraw_joblib.api.bodies.REPORT_STATUSES",
     },
 }
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from rest_framework.test import APIClient
 
 from example_project.accounts.models import User
+from zndraw_joblib.models import Task
 
 V1 = "/v1/joblib"
 SCHEMA = {
@@ -78,3 +80,8 @@ def problem(response: Any, slug: str, status: int) -> dict[str, Any]:
     assert document["detail"]
     assert document["title"]
     return document
+
+
+def grant_one(worker_id: str, identity: str) -> Any:
+    """The task that a claim of one grants for a minute, or None."""
+    return next(iter(Task.objects.grant(worker_id, identity, timedelta(seconds=60))), None)

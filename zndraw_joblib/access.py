@@ -1,21 +1,25 @@
-"""Who the caller is and what they may do, by the host's hooks.
+"""The caller's identity and permissions, by the host's hooks.
 
-A request here is anything with a ``user``: a DRF request, or what stands for one on a WebSocket.
+The hooks get a request: any object with a ``user``, such as a DRF request; a WebSocket's consumer
+makes one of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from django.core.exceptions import ImproperlyConfigured
 
-from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Task
-from zndraw_joblib.names import GLOBAL_ROOM
+from zndraw_joblib.exceptions import Forbidden, InvalidRoomId, JobNotFound, ProblemException
+from zndraw_joblib.models import MAX_IDENTITY_LENGTH
+from zndraw_joblib.names import GLOBAL_ROOM, room_fault
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.rows import TaskRow
 
-#: What `room_access` is asked about.
+#: Actions in a room that `room_access` allows or refuses.
 Action = Literal["read", "submit", "register"]
 
 
@@ -36,13 +40,13 @@ def default_room_access(request: Any, room_id: str, action: Action) -> bool:
 
 @dataclass(frozen=True)
 class Caller:
-    """An authenticated caller, seen through the host's hooks."""
+    """An authenticated caller, with the answers of the host's hooks for one request."""
 
     request: Any
 
     @cached_property
     def identity(self) -> str:
-        """Who the caller is, as opaque text of 1 to 255 characters."""
+        """The caller's identity, opaque text of 1 to 255 characters."""
         identity = get_settings().hook("identity")(self.request)
         if not isinstance(identity, str) or not 1 <= len(identity) <= MAX_IDENTITY_LENGTH:
             raise ImproperlyConfigured(
@@ -56,17 +60,46 @@ class Caller:
         return bool(get_settings().hook("is_admin")(self.request))
 
     def may(self, action: Action, room_id: str) -> bool:
-        """Whether the caller may do this in a room. Only admins register global jobs."""
+        """Whether the caller may do this in a room; only admins register jobs in `@global`."""
         if action == "register" and room_id == GLOBAL_ROOM:
             return self.is_admin
         return bool(get_settings().hook("room_access")(self.request, room_id, action)) or (
             self.is_admin
         )
 
-    def runs(self, task: Task) -> bool:
-        """Whether the caller's worker was granted the task's latest attempt."""
+    def require(
+        self, action: Action, room_id: str, *, hidden: type[ProblemException] = JobNotFound
+    ) -> None:
+        """See to it that the caller may do this in a room.
+
+        Raises
+        ------
+        InvalidRoomId
+            There can be no such room.
+        Forbidden
+            The caller may not submit or register in it.
+        ProblemException
+            `hidden`, where the caller may not read it: a 404 hides that it exists.
+        """
+        if error := room_fault(room_id):
+            raise InvalidRoomId(f"The room id {error}.")
+        if len(room_id) > (most := get_settings().max_room_id_length):
+            raise InvalidRoomId(f"The room id must have at most {most} characters.")
+        if not self.may(action, room_id):
+            if action == "read":
+                raise hidden
+            raise Forbidden(f"You may not {action} in this room.")
+
+    def runs(self, task: TaskRow) -> bool:
+        """Whether the latest attempt of the task was granted to a worker of the caller."""
         return task.worker_identity == self.identity
 
-    def sees(self, task: Task) -> bool:
-        """Whether the task exists for the caller: they run it, or may read its room."""
+    def sees(self, task: TaskRow) -> bool:
+        """Whether the caller may read the task: they run it, or may read its room."""
         return self.runs(task) or self.may("read", task.room_id)
+
+    def visible(self, tasks: Sequence[TaskRow]) -> list[TaskRow]:
+        """The tasks among these that the caller may read; the hook is asked once for each room."""
+        rooms = {task.room_id for task in tasks if not self.runs(task)}
+        readable = {room_id for room_id in rooms if self.may("read", room_id)}
+        return [task for task in tasks if self.runs(task) or task.room_id in readable]

@@ -1,4 +1,4 @@
-"""The app's configuration."""
+"""The configuration of the Django app."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class ZnDrawJobLibConfig(AppConfig):
-    """Connects what the app does in the background."""
+    """Connects receivers and system checks when Django starts."""
 
     name = "zndraw_joblib"
     label = "zndraw_joblib"
@@ -18,14 +18,14 @@ class ZnDrawJobLibConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect the receivers, register the system checks and load the backends."""
-        # Both need the models, which are there only now.
+        # Imported here, because they need the models, which are loaded by now.
         from zndraw_joblib import checks  # noqa: F401, PLC0415
-        from zndraw_joblib.events import publisher as notifications  # noqa: PLC0415
+        from zndraw_joblib.events import receivers  # noqa: PLC0415
         from zndraw_joblib.services import submit as submissions  # noqa: PLC0415
 
-        notifications.connect()
+        receivers.connect()
         submissions.connect()
-        # Left to the first requests, several threads would import them at once, and packages whose
-        # modules import each other, as those of redis do, fail at that.
+        # Loads the backends here, because several threads that import a package with circular
+        # imports at once (such as redis, at the first requests) fail.
         get_channel_layer()
         caches.all()

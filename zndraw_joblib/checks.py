@@ -1,4 +1,4 @@
-"""System checks, with stable ids and a hint that says what to type."""
+"""System checks. Ids are stable; each hint has the setting to type."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from zndraw_joblib.models import Task
 from zndraw_joblib.settings import ENV_PREFIX, JobLibSettings, get_settings
 
 _DOCS = "See docs/settings.md."
+#: The first version with `UPDATE ... RETURNING`.
+MIN_SQLITE = (3, 35, 0)
+#: Names of databases by Django's word for them, for messages.
+_DATABASES = {"mysql": "MySQL or MariaDB", "oracle": "Oracle", "unknown": "not configured"}
 
 
 @register(Tags.compatibility)
 def check_settings(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E001: every setting is known and has a value that makes sense."""
+    """E001: every setting is known and valid."""
     messages: list[CheckMessage] = []
     try:
         get_settings()
@@ -39,7 +43,7 @@ def check_settings(
         if name.upper().startswith(ENV_PREFIX) and name.upper() not in known:
             messages.append(
                 Error(
-                    f"The environment variable {name} is no setting of zndraw_joblib.",
+                    f"The environment variable {name} is not a setting of zndraw_joblib.",
                     hint=f"Unset {name}, or correct its name. {_DOCS}",
                     id="zndraw_joblib.E001",
                 )
@@ -47,16 +51,55 @@ def check_settings(
     return messages
 
 
+# Not tagged as a database check, because those run only for `check --database`.
+@register(Tags.compatibility)
+def check_database(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E011: the app's database is PostgreSQL, or SQLite of a sufficient version.
+
+    No query is sent. Django itself refuses versions of PostgreSQL that it does not support.
+    """
+    alias = router.db_for_write(Task)
+    connection = connections[alias]
+    hint = (
+        f'Set DATABASES["{alias}"]["ENGINE"] = "django.db.backends.postgresql", or route the app '
+        "to another database by DATABASE_ROUTERS."
+    )
+    found = _DATABASES.get(connection.vendor, connection.vendor)
+    if connection.vendor == "sqlite":
+        version = connection.get_database_version()
+        if version >= MIN_SQLITE:
+            return []
+        found = f"SQLite {_dotted(version)}"
+        hint = f"Upgrade SQLite to {_dotted(MIN_SQLITE)}. {hint}"
+    elif connection.vendor == "postgresql":
+        return []
+    return [
+        Error(
+            f'DATABASES["{alias}"] is {found}; zndraw_joblib supports PostgreSQL, and SQLite from '
+            f"version {_dotted(MIN_SQLITE)} on.",
+            hint=hint,
+            id="zndraw_joblib.E011",
+        )
+    ]
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(str(number) for number in version)
+
+
 @register(Tags.async_support)
 def check_channel_layer(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """W001, W002: there is a channel layer, and one that suits."""
+    """W001, W002: a channel layer is configured, and not an unsuitable one."""
     backend = _backend("CHANNEL_LAYERS")
     if not backend:
         return [
             Warning(
-                "There is no default channel layer; waiters only learn of an end by re-reading.",
+                "There is no default channel layer, so a wait ends only when the server re-reads "
+                "the task, every few seconds.",
                 hint="Set CHANNEL_LAYERS, for instance to channels_redis.pubsub."
                 "RedisPubSubChannelLayer.",
                 id="zndraw_joblib.W001",
@@ -65,8 +108,8 @@ def check_channel_layer(
     if backend == "channels_redis.core.RedisChannelLayer":
         return [
             Warning(
-                "RedisChannelLayer times out while it waits, under redis-py 8's default "
-                "socket_timeout, and wakes waiters more slowly.",
+                "RedisChannelLayer times out under redis-py 8's default socket_timeout, and wakes "
+                "waiters more slowly than RedisPubSubChannelLayer.",
                 hint='Set its BACKEND to "channels_redis.pubsub.RedisPubSubChannelLayer".',
                 id="zndraw_joblib.W002",
             )
@@ -78,19 +121,20 @@ def check_channel_layer(
 def check_middleware(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """W003: no middleware is sync only."""
+    """W003: no middleware is synchronous only."""
     messages: list[CheckMessage] = []
     for path in django_settings.MIDDLEWARE:
         try:
             middleware = import_string(path)
         except ImportError:
-            continue  # Django says so itself.
+            continue  # Django reports it.
         if not getattr(middleware, "async_capable", False):
             messages.append(
                 Warning(
-                    f"The middleware {path} is sync only: under ASGI every request that waits "
-                    "holds a thread.",
-                    hint="Replace it by one that is async_capable, or serve waits without it.",
+                    f"The middleware {path} is synchronous only, so under ASGI every request that "
+                    "waits holds a thread.",
+                    hint="Replace it by a middleware that is async_capable, or serve waits without "
+                    "it.",
                     id="zndraw_joblib.W003",
                 )
             )
@@ -101,17 +145,17 @@ def _settings() -> JobLibSettings | None:
     try:
         return get_settings()
     except ImproperlyConfigured:
-        return None  # E001 says so.
+        return None  # E001 reports it.
 
 
 def _backend(setting: str) -> str:
-    """The backend of the default channel layer or cache; empty without one."""
+    """The backend of the default channel layer or cache; empty if none is configured."""
     configured = getattr(django_settings, setting, None) or {}
     return str((configured.get("default") or {}).get("BACKEND") or "")
 
 
 def _throttles(throttle: Any, rates: Mapping[str, str | None]) -> bool:
-    """Whether a throttle class may ever refuse a request to the job server."""
+    """Whether a throttle class can refuse a request to the job server."""
     if not isinstance(throttle, type) or not issubclass(throttle, SimpleRateThrottle):
         return True
     if issubclass(throttle, ScopedRateThrottle):
@@ -123,26 +167,26 @@ def _any_subclass(classes: Sequence[Any], of: type) -> bool:
     return any(isinstance(cls, type) and issubclass(cls, of) for cls in classes)
 
 
-#: A parameter among libpq's `options`, in each form that PostgreSQL's server takes.
+#: `statement_timeout` among libpq's `options`, in each spelling that PostgreSQL accepts.
 _STATEMENT_TIMEOUT = re.compile(
     r"(?:^|\s)(?:-c\s*|--)statement[-_]timeout\s*=\s*'?([\d.]+)", re.IGNORECASE
 )
 
 
 def _has_statement_timeout(options: Mapping[str, Any]) -> bool:
-    # Of several the last one counts, and 0 means none.
+    # The last one counts, and 0 means no timeout.
     text = str(options.get("options") or os.environ.get("PGOPTIONS", ""))
     return any(value.strip("0.") for value in _STATEMENT_TIMEOUT.findall(text)[-1:])
 
 
 @register(Tags.security, deploy=True)
 def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """E002-E004, W005, W008: the site itself lets nobody in and shows no insides."""
+    """E002-E004, W005, W008: the site limits access and does not expose its internals."""
     messages: list[CheckMessage] = []
     if django_settings.DEBUG:
         messages.append(
             Error(
-                "DEBUG is on: errors show settings and source to everybody.",
+                "DEBUG is on, so errors show settings and source code to everybody.",
                 hint="Set DEBUG = False.",
                 id="zndraw_joblib.E002",
             )
@@ -150,7 +194,8 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
     if "*" in django_settings.ALLOWED_HOSTS:
         messages.append(
             Error(
-                "ALLOWED_HOSTS has '*': any Host header, and any Origin of a WebSocket, is taken.",
+                "ALLOWED_HOSTS has '*', so every Host header and every Origin of a WebSocket is "
+                "accepted.",
                 hint='Set ALLOWED_HOSTS = ["jobs.example.org"].',
                 id="zndraw_joblib.E003",
             )
@@ -160,8 +205,8 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
     if not permissions or _any_subclass(permissions, AllowAny):
         messages.append(
             Error(
-                "DEFAULT_PERMISSION_CLASSES of REST_FRAMEWORK is empty or has AllowAny, its "
-                "default: views that say nothing else are open to everybody.",
+                "DEFAULT_PERMISSION_CLASSES of REST_FRAMEWORK is empty or has AllowAny, DRF's "
+                "default, so views without permission classes of their own are open to everybody.",
                 hint='Set REST_FRAMEWORK["DEFAULT_PERMISSION_CLASSES"] = '
                 '["rest_framework.permissions.IsAuthenticated"].',
                 id="zndraw_joblib.E004",
@@ -171,8 +216,7 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
     if not any(_throttles(throttle, rates) for throttle in drf.DEFAULT_THROTTLE_CLASSES):
         messages.append(
             Warning(
-                "There are no throttles, or none with a rate: one caller may take all of the "
-                "server.",
+                "No throttle has a rate, so a single caller can use the server's whole capacity.",
                 hint='Set REST_FRAMEWORK["DEFAULT_THROTTLE_CLASSES"] = '
                 '["rest_framework.throttling.ScopedRateThrottle"] and rates for the scopes in '
                 "docs/settings.md.",
@@ -195,21 +239,21 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
 def check_servers(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E005-E008, W006, W007: database, channel layer and cache suit several processes."""
+    """E005-E008, W006, W007: database, channel layer and cache work with several processes."""
     messages: list[CheckMessage] = []
     alias = router.db_for_write(Task)
-    # Asked of the connection, so that an engine built upon one of Django's counts as that.
+    # The connection knows the vendor also for an engine that is derived from one of Django's.
     vendor, database = connections[alias].vendor, connections[alias].settings_dict
     options = database.get("OPTIONS") or {}
     layer = _backend("CHANNEL_LAYERS")
-    # The cache that DRF's throttles count in; others may well be a process's own.
+    # DRF's throttles count in the default cache; other caches may belong to a single process.
     cache = _backend("CACHES")
     if vendor == "postgresql":
         if layer == "channels.layers.InMemoryChannelLayer":
             messages.append(
                 Error(
-                    "The in-memory channel layer carries no news between processes, and the "
-                    "database is PostgreSQL.",
+                    "The in-memory channel layer sends no events to other processes, and a site "
+                    "on PostgreSQL usually has several.",
                     hint='Set CHANNEL_LAYERS["default"]["BACKEND"] = '
                     '"channels_redis.pubsub.RedisPubSubChannelLayer".',
                     id="zndraw_joblib.E005",
@@ -218,8 +262,8 @@ def check_servers(
         if cache == "django.core.cache.backends.locmem.LocMemCache":
             messages.append(
                 Error(
-                    "The local-memory cache counts throttles for one process only, and the "
-                    "database is PostgreSQL.",
+                    "The local-memory cache counts throttles for one process only, and a site on "
+                    "PostgreSQL usually has several.",
                     hint='Set CACHES["default"]["BACKEND"] = "django_redis.cache.RedisCache".',
                     id="zndraw_joblib.E006",
                 )
@@ -227,8 +271,8 @@ def check_servers(
         if not database.get("CONN_HEALTH_CHECKS"):
             messages.append(
                 Warning(
-                    "CONN_HEALTH_CHECKS is off: after a restart of PostgreSQL requests fail "
-                    "on connections that are gone.",
+                    "CONN_HEALTH_CHECKS is off, so after a restart of PostgreSQL requests fail on "
+                    "closed connections.",
                     hint=f'Set DATABASES["{alias}"]["CONN_HEALTH_CHECKS"] = True.',
                     id="zndraw_joblib.W006",
                 )
@@ -236,7 +280,7 @@ def check_servers(
         if not _has_statement_timeout(options):
             messages.append(
                 Warning(
-                    "No statement_timeout is set: a query that hangs holds its connection.",
+                    "No statement_timeout is set, so a query that hangs holds its connection.",
                     hint=f'Set DATABASES["{alias}"]["OPTIONS"]["options"] = '
                     '"-c statement_timeout=30000". Where the database\'s role has one '
                     "(ALTER ROLE ... SET statement_timeout), silence this check.",
@@ -246,8 +290,8 @@ def check_servers(
     if vendor == "sqlite" and str(options.get("transaction_mode", "")).upper() != "IMMEDIATE":
         messages.append(
             Error(
-                "SQLite without IMMEDIATE transactions fails with 'database is locked' as soon "
-                "as two write at once.",
+                "SQLite without IMMEDIATE transactions fails with 'database is locked' when two "
+                "requests write at once.",
                 hint=f'Set DATABASES["{alias}"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
                 id="zndraw_joblib.E007",
             )
@@ -255,8 +299,8 @@ def check_servers(
     if database.get("ATOMIC_REQUESTS"):
         messages.append(
             Error(
-                "ATOMIC_REQUESTS makes each claim, report and heartbeat hold its locks until the "
-                "answer is made, and doubles their statements.",
+                "ATOMIC_REQUESTS makes each claim, report and heartbeat hold its row locks until "
+                "its answer is complete, and doubles the number of statements.",
                 hint=f'Set DATABASES["{alias}"]["ATOMIC_REQUESTS"] = False, and use '
                 "transaction.atomic where your own views need it.",
                 id="zndraw_joblib.E008",
@@ -269,7 +313,7 @@ def check_servers(
 def check_times(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E009, E010: leases outlast lost heartbeats, and end soon after their worker."""
+    """E009, E010: a lease lasts several heartbeats, and a sweep comes within a lease."""
     messages: list[CheckMessage] = []
     settings = _settings()
     if settings is None:
@@ -278,9 +322,9 @@ def check_times(
     if lease < 3 * settings.heartbeat_interval_seconds:
         messages.append(
             Error(
-                f"A lease of {lease:g} s is shorter than three heartbeats of "
-                f"{settings.heartbeat_interval_seconds:g} s: a lost packet costs a worker its "
-                "tasks.",
+                f"A lease of {lease:g} s is shorter than three intervals of heartbeats of "
+                f"{settings.heartbeat_interval_seconds:g} s, so a worker loses its tasks by a "
+                "single lost packet.",
                 hint="Raise worker_timeout_seconds or lower heartbeat_interval_seconds in "
                 "ZNDRAW_JOBLIB.",
                 id="zndraw_joblib.E009",
@@ -290,7 +334,8 @@ def check_times(
         messages.append(
             Error(
                 f"Sweeps every {settings.sweeper_interval_seconds:g} s are rarer than leases of "
-                f"{lease:g} s end: tasks of dead workers wait for the sweeper.",
+                f"{lease:g} s, so tasks of dead workers wait longer for a sweep than for the end "
+                "of their lease.",
                 hint="Lower sweeper_interval_seconds in ZNDRAW_JOBLIB.",
                 id="zndraw_joblib.E010",
             )
@@ -302,12 +347,12 @@ def check_times(
 def check_room_access(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """W004: somebody decided who may use which room."""
+    """W004: `room_access` is set."""
     settings = _settings()
     if settings and settings.room_access == JobLibSettings.model_fields["room_access"].default:
         return [
             Warning(
-                "room_access is unset: every authenticated user may use every room.",
+                "room_access is not set, so every authenticated user may use every room.",
                 hint='Set ZNDRAW_JOBLIB = {"room_access": "path.to.your.function"}. ' + _DOCS,
                 id="zndraw_joblib.W004",
             )

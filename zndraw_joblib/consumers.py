@@ -1,12 +1,12 @@
-"""The same news over WebSocket: the end of a task, or each end in a room.
+"""WebSockets: the end of one task, or each end in a room.
 
 A connection authenticates by the host's DRF authenticators: with the session, an `Authorization`
 header, or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). Close codes:
 4401 not authenticated, 4403 not from this site (Origin), 4404 no such task or room for the caller,
-or nothing at this address.
+or an unknown address.
 
-Who the caller is and what they may do is looked at again whenever the database is: a session that
-was logged out of, or whose user was deactivated or has another password, ends the connection then.
+The caller is authenticated and authorized again at each read of the database: a session that was
+logged out of, or whose user was deactivated or has another password, ends the connection then.
 """
 
 from __future__ import annotations
@@ -24,46 +24,48 @@ from channels.security.websocket import OriginValidator
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user
 from django.contrib.auth.models import AnonymousUser
-from django.db import router
 from django.http import HttpRequest
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.api.documents import json_text, task_document, task_documents
-from zndraw_joblib.events.hub import REREAD_SECONDS, get_hub
-from zndraw_joblib.events.publisher import end_group, room_digest
+from zndraw_joblib.api.documents import json_text, task_document
+from zndraw_joblib.events.hub import get_hub
+from zndraw_joblib.events.messages import end_group, room_digest, split_entry
+from zndraw_joblib.events.reads import REREAD_SECONDS
+from zndraw_joblib.exceptions import TaskNotFound
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_fault
-from zndraw_joblib.storage.querysets import TaskQuerySet
+from zndraw_joblib.services.lookup import find_task
+from zndraw_joblib.storage.rows import TaskRow
 
 logger = logging.getLogger(__name__)
 
 NOT_AUTHENTICATED, FORBIDDEN, NOT_FOUND = 4401, 4403, 4404
-#: Schemes of `Authorization` that a subprotocol may name.
+#: Schemes of `Authorization` that may be offered as a subprotocol.
 SCHEMES = {"token": "Token", "bearer": "Bearer"}
-#: A transaction may commit this much later than the end it wrote.
+#: How long a transaction may take to commit after it noted the time of an end.
 OVERLAP = timedelta(seconds=10)
-#: Seconds of one wait on the hub; then the caller's rights are looked at again.
-WATCH_SECONDS = 300.0
+#: Seconds of one wait on the hub, after which the caller's rights are checked again.
+RECHECK_SECONDS = 300.0
 
 
 class Refused(Exception):
-    """The connection ends with this close code."""
+    """Closes the connection with this code."""
 
     def __init__(self, code: int) -> None:
         self.code = code
         super().__init__(code)
 
 
-class NewsConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
-    """Lets the caller in, then follows the database until there is nothing more to say."""
+class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
+    """A connection that sends documents until `follow` returns or the client leaves."""
 
     _following: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
-        """Accept first: a close code reaches the client of an accepted connection only."""
+        """Accept everybody, because a close code reaches only clients that were accepted."""
         offered = self.scope.get("subprotocols") or []
         await self.accept(offered[0] if offered and offered[0].lower() in SCHEMES else None)
         self._following = asyncio.create_task(self._run())
@@ -75,14 +77,14 @@ class NewsConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
     @classmethod
     async def encode_json(cls, content: Any) -> str:
-        """As over HTTP."""
+        """A document as over HTTP."""
         return json_text(content).decode()
 
     async def receive(self, *args: Any, **kwargs: Any) -> None:
-        """Clients have nothing to say; what they send is ignored."""
+        """Ignore messages of the client."""
 
     async def follow(self) -> None:
-        """Send the news; the connection is closed when this returns."""
+        """Send documents; the connection is closed when this returns."""
         raise NotImplementedError
 
     async def _run(self) -> None:
@@ -97,7 +99,13 @@ class NewsConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             await self.close(1011)
 
     def caller(self) -> Caller:
-        """Who is connected, by the host's authenticators; call it from a thread."""
+        """The caller, by the host's authenticators; called from a thread.
+
+        Raises
+        ------
+        Refused
+            The caller is not authenticated.
+        """
         request = HttpRequest()
         request.method, request.path = "GET", self.scope["path"]
         for name, value in self.scope["headers"]:
@@ -109,8 +117,8 @@ class NewsConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             request.META["HTTP_AUTHORIZATION"] = f"{SCHEMES[offered[0].lower()]} {offered[1]}"
         request.user = self.scope.get("user") or AnonymousUser()
         request.session = session = self.scope.get("session")
-        if session is not None and session.get(SESSION_KEY) == _key(request.user):
-            # Both are as they were when the connection was made.
+        if session is not None and session.get(SESSION_KEY) == _user_key(request.user):
+            # Read both again, because the scope's are as old as the connection.
             request.session = session.__class__(session.session_key)
             request.user = get_user(request)
         classes: Any = api_settings.DEFAULT_AUTHENTICATION_CLASSES
@@ -123,7 +131,7 @@ class NewsConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         raise Refused(NOT_AUTHENTICATED)
 
     def _check_origin(self) -> None:
-        """A browser names the page's origin; a session must not be used from elsewhere."""
+        """Refuse pages of other sites, because browsers send them along with the session."""
         origin = dict(self.scope["headers"]).get(b"origin")
         if origin is None:
             return
@@ -139,50 +147,47 @@ class NewsConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             raise Refused(FORBIDDEN)
 
 
-class TaskConsumer(NewsConsumer):
-    """``ws/v1/joblib/tasks/{id}/``: the task when it ends, at once if it has."""
+class TaskConsumer(EventConsumer):
+    """``ws/v1/joblib/tasks/{id}/``: the task when it ends, at once if it has ended."""
 
     async def follow(self) -> None:
-        """Wait for the end."""
+        """Send the task when it has ended."""
         read = database_sync_to_async(self._read)
-        while not (task := await read())[1]:
-            deadline = asyncio.get_running_loop().time() + WATCH_SECONDS
-            await get_hub().wait_for_end(task[0]["id"], task[0]["room_id"], deadline)
-        await self.send_json(task[0])
+        while not (task := await read()).is_terminal:
+            deadline = asyncio.get_running_loop().time() + RECHECK_SECONDS
+            await get_hub().ends.wait({task.id: task.room_id}, deadline)
+        await self.send_json(task_document(task))
 
-    def _read(self) -> tuple[dict[str, Any], bool]:
+    def _read(self) -> TaskRow:
         caller = self.caller()
         try:
-            task_id = UUID(self.scope["url_route"]["kwargs"]["task_id"])
-        except ValueError as error:
+            return find_task(caller, UUID(self.scope["url_route"]["kwargs"]["task_id"]))
+        except (ValueError, TaskNotFound) as error:
             raise Refused(NOT_FOUND) from error
-        task = tasks().read([task_id]).get(task_id)
-        if task is None or not caller.sees(task):
-            raise Refused(NOT_FOUND)
-        return task_document(task), task.is_terminal
 
 
-class RoomConsumer(NewsConsumer):
+class RoomConsumer(EventConsumer):
     """``ws/v1/joblib/rooms/{room_id}/``: each task of the room that ends from now on.
 
-    News says when to look; without any the room is read every `REREAD_SECONDS`.
+    The room is read at each message of the channel layer about it, and every `REREAD_SECONDS`
+    because messages may be lost.
     """
 
     async def follow(self) -> None:
-        """Send what ended since the last look, until the client leaves."""
-        self._news = asyncio.Event()
-        self._seen: dict[UUID, datetime] = {}
+        """Send the tasks that ended since the last read, until the client leaves."""
+        self._ended = asyncio.Event()
+        self._sent: dict[UUID, datetime] = {}
         read = database_sync_to_async(self._read)
         joined = await self._join()
-        # What ended before the connection is old news.
+        # Tasks that ended before the connection are not sent.
         await read(first=True)
         while True:
             try:
                 async with asyncio.timeout(REREAD_SECONDS):
-                    await self._news.wait()
+                    await self._ended.wait()
             except TimeoutError:
                 joined = joined or await self._join()
-            self._news.clear()
+            self._ended.clear()
             try:
                 documents = await read(first=False)
             except Refused:
@@ -201,19 +206,20 @@ class RoomConsumer(NewsConsumer):
         except Exception:
             logger.warning("could not leave %s", self._group, exc_info=True)
 
-    async def task_finished(self, message: dict[str, Any]) -> None:
-        """News of the channel layer, of this room or of another one in its group."""
-        mine = any(about.startswith(self._digest) for about in message["about"])
-        if mine and self._following is not None and hasattr(self, "_news"):
-            self._news.set()
+    async def tasks_ended(self, message: dict[str, Any]) -> None:
+        """Read the room, if the message of its group is about this room."""
+        digest = room_digest(self._room_id)
+        if any(split_entry(entry)[0] == digest for entry in message["entries"]):
+            self._ended.set()
 
     @property
-    def _digest(self) -> str:
-        return room_digest(self.scope["url_route"]["kwargs"]["room_id"])
+    def _room_id(self) -> str:
+        room_id: str = self.scope["url_route"]["kwargs"]["room_id"]
+        return room_id
 
     @property
     def _group(self) -> str:
-        return end_group(self.scope["url_route"]["kwargs"]["room_id"])
+        return end_group(self._room_id)
 
     async def _join(self) -> bool:
         try:
@@ -224,47 +230,42 @@ class RoomConsumer(NewsConsumer):
         return True
 
     def _read(self, *, first: bool) -> list[dict[str, Any]]:
-        """What ended and was not seen, oldest first; at first only note what there is."""
-        room_id = self.scope["url_route"]["kwargs"]["room_id"]
-        if room_fault(room_id) or not self.caller().may("read", room_id):
+        """Documents of ended tasks not sent yet, oldest first; none at first."""
+        if room_fault(self._room_id) or not self.caller().may("read", self._room_id):
             raise Refused(NOT_FOUND)
-        ended = tasks().filter(room_id=room_id, completed_at__isnull=False)
+        tasks = Task.objects.using(Task.objects.write_db)
+        ended = tasks.filter(room_id=self._room_id, completed_at__isnull=False)
         latest = ended.order_by("-completed_at").values_list("completed_at", flat=True)
-        newest: datetime | None = max(self._seen.values(), default=None) or latest.first()
+        newest: datetime | None = max(self._sent.values(), default=None) or latest.first()
         if newest is None:
             return []
-        if not self._seen and not first:
+        if not self._sent and not first:
             window = ended
         else:
             window = ended.filter(completed_at__gte=newest - OVERLAP)
         found: dict[UUID, Any] = dict(
             window.order_by("completed_at").values_list("pk", "completed_at")
         )
-        unseen = [pk for pk in found if pk not in self._seen]
-        self._seen = found
-        if first or not unseen:
+        unsent = [task_id for task_id in found if task_id not in self._sent]
+        self._sent = found
+        if first or not unsent:
             return []
-        rows = tasks().read(unseen).values()
-        return task_documents(sorted(rows, key=_ended))
+        rows = Task.objects.read(unsent).values()
+        return [task_document(task) for task in sorted(rows, key=_end_order)]
 
 
-class UnknownConsumer(NewsConsumer):
-    """Whatever else lies under the prefix: there is nothing."""
+class UnknownConsumer(EventConsumer):
+    """Any other address under the prefix."""
 
     async def follow(self) -> None:
-        """Refuse, whoever asks."""
+        """Close with 4404, for every caller."""
         raise Refused(NOT_FOUND)
 
 
-def _key(user: Any) -> str:
-    """The user's key as a session has it; a host's own kind of user may have none."""
+def _user_key(user: Any) -> str:
+    """The user's key as in a session; a host's own user object may have none."""
     return str(getattr(user, "pk", None))
 
 
-def _ended(task: Task) -> tuple[Any, UUID]:
-    return task.completed_at, task.pk
-
-
-def tasks() -> TaskQuerySet:
-    """Tasks on the database that is written to."""
-    return Task.objects.using(router.db_for_write(Task))
+def _end_order(task: TaskRow) -> tuple[Any, UUID]:
+    return task.completed_at, task.id

@@ -1,4 +1,4 @@
-"""One exception class for every RFC 9457 problem type of this app.
+"""One exception class for each problem type (RFC 9457) of this app.
 
 The class's name gives the slug (``JobNotFound`` -> ``job-not-found``) and its docstring's first
 line the description that ``/v1/problems/<slug>`` shows.
@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-#: Most faults that a problem lists; the last one says how many more there are.
+#: Most errors that a problem lists; the last of them may be the number of the others.
 MAX_ERRORS = 1001
 
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One fault of a request's body.
+    """An error at one place of a request's body.
 
-    `pointer` is the RFC 6901 JSON pointer to the offending value; ``""`` is the whole body.
+    `pointer` is the JSON pointer (RFC 6901) to the invalid value; ``""`` is the whole body.
     """
 
     detail: str
@@ -38,17 +38,20 @@ def json_pointer(path: Iterable[str | int]) -> str:
 
 
 def first_errors(errors: Iterable[FieldError]) -> tuple[FieldError, ...]:
-    """As many faults as a problem lists: what answers a request must not be far larger than it."""
+    """The errors that a problem lists, `MAX_ERRORS` at most.
+
+    Unlimited, an answer could be many times larger than its request.
+    """
     errors = tuple(errors)
     if len(errors) <= MAX_ERRORS:
         return errors
     listed = errors[: MAX_ERRORS - 1]
     more = len(errors) - len(listed)
-    return (*listed, FieldError(f"At least {more} more faults are not listed."))
+    return (*listed, FieldError(f"At least {more} more errors are not listed."))
 
 
 class ProblemException(Exception):
-    """The request could not be carried out."""
+    """The server could not carry out the request."""
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Server Error"
@@ -72,7 +75,7 @@ class ProblemException(Exception):
 
     @classmethod
     def description(cls) -> str:
-        """What the problem means, for people: the docstring's first line."""
+        """The problem in words: the docstring's first line."""
         return (inspect.getdoc(cls) or "").partition("\n")[0]
 
     def document(self, type_url: str, instance: str) -> dict[str, Any]:
@@ -106,7 +109,7 @@ class WorkerNotFound(ProblemException):
 
 
 class TaskNotFound(ProblemException):
-    """No such task exists, or it is not yours to see."""
+    """No such task exists, or you may not see it."""
 
     status = 404
     title = "Task Not Found"
@@ -134,28 +137,28 @@ class InvalidTaskTransition(ProblemException):
 
 
 class LeaseLost(ProblemException):
-    """The task was granted anew; a report for an earlier attempt changes nothing."""
+    """The task was granted to a worker again; a report for an earlier attempt changes nothing."""
 
     status = 409
     title = "Lease Lost"
 
 
 class TooManyJobs(ProblemException):
-    """The worker offers as many jobs as a worker may; delete it, or use another one."""
+    """The worker offers the most jobs that a worker may; delete it, or use another one."""
 
     status = 409
     title = "Too Many Jobs"
 
 
 class TooManyWorkers(ProblemException):
-    """You have as many workers as one identity may have; delete those that are not needed."""
+    """You have the most workers that an identity may have; delete workers that you do not need."""
 
     status = 409
     title = "Too Many Workers"
 
 
 class TooManyPending(ProblemException):
-    """As many tasks are pending in this room as it may hold; try again when some have started."""
+    """The room has the most pending tasks that it may have; try again when some have started."""
 
     status = 429
     title = "Too Many Pending Tasks"
@@ -183,7 +186,7 @@ class InvalidPayload(ProblemException):
 
 
 class IdempotencyKeyReused(ProblemException):
-    """The Idempotency-Key came with another body before; a new request needs a new key."""
+    """The Idempotency-Key was used with another body; a new request needs a new key."""
 
     status = 422
     title = "Idempotency Key Reused"
@@ -197,7 +200,7 @@ class ValidationError(ProblemException):
 
 
 class ContentTooLarge(ProblemException):
-    """The request's body is larger than this server accepts."""
+    """The body is larger than this server accepts."""
 
     status = 413
     title = "Content Too Large"
@@ -225,7 +228,7 @@ class Forbidden(ProblemException):
 
 
 class MethodNotAllowed(ProblemException):
-    """The address does not support this method; `Allow` lists those it does."""
+    """The address does not support this method; `Allow` lists the methods that it supports."""
 
     status = 405
     title = "Method Not Allowed"
@@ -239,7 +242,7 @@ class UnsupportedMediaType(ProblemException):
 
 
 class Throttled(ProblemException):
-    """Too many requests; `Retry-After` says how many seconds to wait."""
+    """You sent too many requests; `Retry-After` has the seconds to wait."""
 
     status = 429
     title = "Too Many Requests"

@@ -2,67 +2,37 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.db import models, router, transaction
+from django.db import models, router
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
-from uuid_utils import compat as uuid_utils
 
-from zndraw_joblib.exceptions import JobNotFound, SchemaConflict, TooManyJobs, WorkerNotFound
+from zndraw_joblib.exceptions import JobNotFound
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.names import MAX_NAME_LENGTH, JobName
+from zndraw_joblib.storage.backlogs import RoomBacklogQuerySet
 from zndraw_joblib.storage.clock import Now
-from zndraw_joblib.storage.fields import OrderedJSONField, canonical_json
-from zndraw_joblib.storage.limits import IdempotencyKeyQuerySet, RoomBacklogQuerySet
-from zndraw_joblib.storage.querysets import (
-    JobQuerySet,
-    TaskQuerySet,
-    WorkerQuerySet,
-)
+from zndraw_joblib.storage.fields import OrderedJSONField
+from zndraw_joblib.storage.idempotency import IdempotencyKeyManager
+from zndraw_joblib.storage.ids import new_id, new_worker_id
+from zndraw_joblib.storage.jobs import JobQuerySet
+from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.storage.tasks import TaskManager, TaskQuerySet
+from zndraw_joblib.storage.workers import WorkerManager
 
 MAX_IDENTITY_LENGTH = 255
-#: Most tasks of one batch: the last ten bits of an id number them.
-MAX_BATCH = 1024
-
-
-def new_id() -> UUID:
-    """A UUID of version 7: ordered by time, so that indexes grow at their end (RFC 9562)."""
-    return uuid_utils.uuid7()
-
-
-def first_id(moment: datetime) -> UUID:
-    """The first of the ids (RFC 9562, version 7) that were made at a time or later."""
-    milliseconds = int(moment.timestamp() * 1000)
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | 0b10 << 62)
-
-
-def new_ids(number: int) -> list[UUID]:
-    """So many ids in a row: the first tells them all."""
-    if not 1 <= number <= MAX_BATCH:
-        raise ValueError(f"a batch has 1 to {MAX_BATCH} ids")
-    first = new_id().int // MAX_BATCH * MAX_BATCH
-    return following(UUID(int=first), number)
-
-
-def following(first: UUID, number: int) -> list[UUID]:
-    """The ids of a batch, by its first and how many there are."""
-    return [UUID(int=first.int + offset) for offset in range(number)]
-
-
-def new_worker_id() -> str:
-    """The id of a worker of its own."""
-    return str(new_id())
 
 
 class Job(models.Model):
-    """What workers can do in a room: a name and the JSON Schema of its payloads.
+    """Work that workers offer in a room: a name and the JSON Schema of its payloads.
 
-    A job that nobody offers any more is retired, not deleted, so that its tasks keep their name.
+    A job without workers and unfinished tasks is retired, not deleted, so that its tasks keep
+    their name.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -95,26 +65,29 @@ class Job(models.Model):
         """``room:category:Name``."""
         return str(JobName(self.room_id, self.category, self.name))
 
-    def submit(
+    def enqueue(
         self,
         room_id: str,
         payload: dict[str, Any],
         created_by: str,
         retries: int = 0,
         task_id: UUID | None = None,
-    ) -> Task:
-        """Accept a task of this job; the payload is not looked at.
+    ) -> TaskRow:
+        """Accept a task of this job without checking the payload.
 
         Raises
         ------
         JobNotFound
             The job was retired, or has another revision by now.
         """
-        tasks = Task.objects.using(router.db_for_write(Task, instance=self))
-        made = tasks.submit(self, room_id, created_by, retries, {task_id or new_id(): payload})
-        if not made:
+        using = router.db_for_write(Task, instance=self)
+        payloads = {task_id or new_id(): payload}
+        accepted: list[TaskRow] = Task.objects.db_manager(using).enqueue(
+            self, room_id, created_by, retries, payloads
+        )
+        if not accepted:
             raise JobNotFound
-        return made[0]
+        return accepted[0]
 
 
 class Worker(models.Model):
@@ -130,7 +103,7 @@ class Worker(models.Model):
     last_heartbeat = models.DateTimeField(db_default=Now(), editable=False)
     jobs = models.ManyToManyField(Job, through="WorkerJobLink", related_name="workers")
 
-    objects = WorkerQuerySet.as_manager()
+    objects = WorkerManager()
 
     class Meta:
         ordering = ("-created_at", "-id")
@@ -148,65 +121,6 @@ class Worker(models.Model):
         if not isinstance(threshold, timedelta):
             threshold = timedelta(seconds=threshold)
         return timezone.now() - self.last_heartbeat <= threshold
-
-    def register(
-        self, name: JobName, schema: dict[str, Any], lease: timedelta, max_jobs: int | None = None
-    ) -> tuple[Job, bool]:
-        """Offer a job; returns it and whether it is new (or back from retirement).
-
-        With no live worker left on another schema, this one takes over; the stale ones lose the
-        job. `lease` is the age of a heartbeat up to which a worker is alive.
-
-        Raises
-        ------
-        SchemaConflict
-            A live worker, perhaps this one, has registered another schema.
-        TooManyJobs
-            This worker would offer more than `max_jobs`.
-        WorkerNotFound
-            This worker has been removed meanwhile.
-        """
-        using = router.db_for_write(Job, instance=self)
-        with transaction.atomic(using=using):
-            # Keeps the sweeper from removing this worker before its link is there.
-            if Worker.objects.using(using).beat(self.pk, self.identity) is None:
-                raise WorkerNotFound
-            jobs = Job.objects.using(using)
-            wanted = Job(room_id=name.room_id, category=name.category, name=name.name)
-            wanted.schema = schema
-            jobs.bulk_create([wanted], ignore_conflicts=True)
-            job = jobs.named(name).select_for_update().get()
-            links = WorkerJobLink.objects.using(using)
-            if canonical_json(job.schema) != canonical_json(schema):
-                others = links.filter(job=job)
-                stale = Worker.objects.using(using).stale(lease)
-                if others.exclude(worker__in=stale).exists():
-                    raise SchemaConflict(
-                        f"{name} is registered with another schema by a live worker; register "
-                        "the same schema, or stop the workers that offer the other one."
-                    )
-                others.delete()
-                job.schema = schema
-                job.revision += 1
-            new = job.pk == wanted.pk or job.retired_at is not None
-            job.retired_at = None
-            job.save(using=using, update_fields=["schema", "revision", "retired_at"])
-            links.bulk_create([WorkerJobLink(worker=self, job=job)], ignore_conflicts=True)
-            # The heartbeat above holds this worker's row: it registers one job at a time.
-            own = links.filter(worker=self)
-            if max_jobs is not None and own[: max_jobs + 1].count() > max_jobs:
-                raise TooManyJobs(f"A worker offers at most {max_jobs} jobs.")
-            return job, new
-
-    def deregister(self) -> None:
-        """Leave: what was claimed goes back to pending, what ran ends as in a sweep."""
-        using = router.db_for_write(Worker, instance=self)
-        with transaction.atomic(using=using):
-            Worker.objects.using(using).filter(pk=self.pk).delete()
-            # A task whose start or heartbeat is under way must not stay behind: no sweep looks at
-            # it before its lease ends.
-            while any(Task.objects.using(using).abandon("deregistered", self.pk)):
-                pass
 
 
 class WorkerJobLink(models.Model):
@@ -267,10 +181,7 @@ class Task(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     completed_at = models.DateTimeField(null=True, blank=True)
 
-    objects = TaskQuerySet.as_manager()
-
-    #: Place in the job's queue, from 1, where a verb brought it along.
-    queue_position: int | None = None
+    objects = TaskManager()
 
     class Meta:
         # Ids begin with the time.
@@ -324,7 +235,7 @@ class Task(models.Model):
 
     @cached_property
     def job_name(self) -> str:
-        """The full name of the job. A verb's RETURNING brings it along, which saves a query."""
+        """The full name of the job, ``room:category:Name``."""
         return self.job.full_name
 
     @property
@@ -332,24 +243,25 @@ class Task(models.Model):
         """Whether the task ended."""
         return self.status in TERMINAL_STATUSES
 
-    def cancel(self, error: str | None = None) -> Task | None:
+    def cancel(self, error: str | None = None) -> TaskRow | None:
         """End the task unless it ended before; returns it as it is now, None if it had."""
         return next(iter(self._row().cancel(error)), None)
 
-    def requeue(self) -> Task | None:
+    def requeue(self) -> TaskRow | None:
         """Take the task from its worker; returns it as it is now, None if none held it."""
         return next(iter(self._row().requeue()), None)
 
     def _row(self) -> TaskQuerySet:
         using = router.db_for_write(Task, instance=self)
-        return Task.objects.using(using).filter(pk=self.pk)
+        row: TaskQuerySet = Task.objects.using(using).filter(pk=self.pk)
+        return row
 
 
 class IdempotencyKey(models.Model):
     """The `Idempotency-Key` of a submit and the task that it made.
 
-    Its id is a digest of the identity, the route and the key, so that a key is nobody else's and
-    no index row is too long; `request` is a digest of the body.
+    Its id is a digest of the identity, the route and the key, so that two callers never share a
+    key and no index row is too long; `request` is a digest of the body.
     """
 
     id = models.CharField(primary_key=True, max_length=64, editable=False)
@@ -357,7 +269,7 @@ class IdempotencyKey(models.Model):
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="idempotency_keys")
     created_at = models.DateTimeField(db_default=Now(), editable=False, db_index=True)
 
-    objects = IdempotencyKeyQuerySet.as_manager()
+    objects = IdempotencyKeyManager()
 
     def __str__(self) -> str:
         return self.id

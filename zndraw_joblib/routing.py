@@ -1,8 +1,8 @@
 """Addresses of the WebSocket consumers, for a host's ``URLRouter``.
 
-The last one takes what else lies under ``ws/v1/joblib``, and nothing beside it. `URLRouter` fails
-with HTTP 500 on an address without a route: a host that has no answer of its own to the others
-ends its list with ``re_path("", UnknownConsumer.as_asgi())``.
+The last route takes the other addresses under ``ws/v1/joblib``, and none elsewhere. A host without
+routes of its own for those elsewhere ends its list with ``re_path("", UnknownConsumer.as_asgi())``,
+because `URLRouter` fails with HTTP 500 on an address without a route.
 """
 
 from __future__ import annotations

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from functools import lru_cache
 from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from zndraw_joblib.names import MAX_NAME_LENGTH
 
-ENV_PREFIX = "ZNDRAW_JOBLIB_"
+#: Name of the dict in Django's settings.
+SETTING = "ZNDRAW_JOBLIB"
+ENV_PREFIX = f"{SETTING}_"
 
 
 class JobLibSettings(BaseSettings):
     """Every setting with its default.
 
-    Each may stand in Django's ``ZNDRAW_JOBLIB`` dict or in the environment as
+    A host sets it in Django's ``ZNDRAW_JOBLIB`` dict or in the environment as
     ``ZNDRAW_JOBLIB_<NAME>`` (lists as JSON); the dict wins.
     """
 
@@ -43,105 +44,138 @@ class JobLibSettings(BaseSettings):
         default=20,
         gt=0,
         le=31_536_000,
-        description="Seconds between two heartbeats that the SDK's workers are told to send; "
-        "at most a third of `worker_timeout_seconds`.",
+        description="Seconds between two heartbeats of the SDK's workers; at most a third of "
+        "`worker_timeout_seconds`.",
     )
     sweeper_interval_seconds: float = Field(
         default=30,
         gt=0,
         le=31_536_000,
-        description="Seconds between two passes of `manage.py run_sweeper`.",
+        description="Seconds between two sweeps of `manage.py run_sweeper`.",
     )
     long_poll_max_wait_seconds: int = Field(
         default=120,
         ge=0,
         le=86_400,
-        description="Longest wait in seconds that `Prefer: wait=N` is granted; 0 grants none.",
+        description="Longest wait in seconds that the server grants to `Prefer: wait=N`; 0 grants "
+        "no "
+        "wait.",
     )
     task_max_retries: int = Field(
         default=0,
         ge=0,
         le=1_000,
-        description="How often a task whose worker died while running it is run again.",
+        description="How often a task is run again whose worker died while it ran.",
     )
     idempotency_key_ttl_seconds: float = Field(
         default=86_400,
         gt=0,
         le=31_536_000,
-        description="Seconds for which a submit's `Idempotency-Key` is remembered.",
+        description="Seconds for which the server remembers the `Idempotency-Key` of a submit.",
     )
     max_jobs_per_worker: int = Field(
-        default=100, gt=0, description="Most jobs that one worker may offer."
+        default=100,
+        gt=0,
+        description="Most jobs that one worker may offer; one more is `too-many-jobs` (409).",
     )
     max_workers_per_identity: int = Field(
-        default=50, gt=0, description="Most workers that one identity may have."
+        default=50,
+        gt=0,
+        description="Most workers that one identity may have; one more is `too-many-workers` "
+        "(409).",
     )
     max_pending_per_room: int | None = Field(
         default=None,
         gt=0,
         le=2**31 - 1,
-        description="Most pending tasks of a room; None sets no limit.",
+        description="Most pending tasks of a room; one more is `too-many-pending` (429). None "
+        "means no limit.",
     )
     max_body_bytes: int = Field(
-        default=1_048_576, gt=0, description="Largest request body in bytes."
+        default=1_048_576,
+        gt=0,
+        description="Largest request body in bytes; a larger one is `content-too-large` (413).",
     )
     max_payload_bytes: int = Field(
-        default=262_144, gt=0, description="Largest payload of a task in bytes of JSON."
+        default=262_144,
+        gt=0,
+        description="Largest payload of a task in bytes of JSON; a larger one is "
+        "`invalid-payload` (422).",
     )
     max_schema_bytes: int = Field(
-        default=65_536, gt=0, description="Largest JSON Schema of a job in bytes of JSON."
+        default=65_536,
+        gt=0,
+        description="Largest JSON Schema of a job in bytes of JSON; a larger one is "
+        "`validation-error` (400).",
     )
     max_schema_depth: int = Field(
-        default=32, gt=0, le=64, description="Deepest nesting of a job's JSON Schema."
+        default=32,
+        gt=0,
+        le=64,
+        description="Deepest nesting of a job's JSON Schema; a deeper one is `validation-error` "
+        "(400).",
     )
     max_json_depth: int = Field(
-        default=64, gt=0, le=200, description="Deepest nesting of a request's JSON body."
+        default=64,
+        gt=0,
+        le=200,
+        description="Deepest nesting of a request's JSON body; a deeper one is `validation-error` "
+        "(400).",
     )
     max_room_id_length: int = Field(
-        default=MAX_NAME_LENGTH, gt=0, le=MAX_NAME_LENGTH, description="Characters of a room id."
+        default=MAX_NAME_LENGTH,
+        gt=0,
+        le=MAX_NAME_LENGTH,
+        description="Most characters of a room id; a longer one is `invalid-room-id` (400).",
     )
     max_error_bytes: int = Field(
         default=8_192,
         gt=0,
-        description="Longest error text kept, in bytes of UTF-8; what is longer is cut.",
+        description="Longest error text of a task in bytes of UTF-8; a longer text is cut.",
     )
     max_batch_size: int = Field(
         default=500,
         gt=0,
         le=1_024,
-        description="Most tasks that one request submits, claims or reports on.",
+        description="Most tasks that one request submits, claims or reports on; more are "
+        "`validation-error` (400).",
     )
     api_threads: int = Field(
         default=8,
         gt=0,
         le=1_000,
-        description="Threads of a process that answer requests on the `ApiLane` under ASGI.",
+        description="Threads of each process in which the `ApiLane` answers requests.",
     )
     token_cache_seconds: float = Field(
         default=5,
         ge=0,
         le=3_600,
         description="Seconds for which a process's `CachedTokenAuthentication` remembers a token; "
-        "0 asks the database at every request.",
+        "0 queries the database at every request.",
     )
     max_page_size: int = Field(
-        default=500, gt=0, le=10_000, description="Largest `limit` of a list."
+        default=500,
+        gt=0,
+        le=10_000,
+        description="Largest `limit` of a list; a larger one is `validation-error` (400).",
     )
     default_page_size: int = Field(
         default=100, gt=0, le=10_000, description="Entries of a list without `limit`."
     )
     identity: str = Field(
         default="zndraw_joblib.access.default_identity",
-        description="Dotted path of `identity(request) -> str`, who the caller is.",
+        description="Dotted path of `identity(request) -> str`, the caller's identity.",
     )
     is_admin: str = Field(
         default="zndraw_joblib.access.default_is_admin",
-        description="Dotted path of `is_admin(request) -> bool`.",
+        description="Dotted path of `is_admin(request) -> bool`, whether the caller administers "
+        "the "
+        "job server.",
     )
     room_access: str = Field(
         default="zndraw_joblib.access.default_room_access",
-        description="Dotted path of `room_access(request, room_id, action) -> bool`; action is "
-        "`read`, `submit` or `register`.",
+        description="Dotted path of `room_access(request, room_id, action) -> bool`, whether the "
+        "caller may `read`, `submit` or `register` in the room.",
     )
 
     @field_validator("identity", "is_admin", "room_access")
@@ -157,12 +191,12 @@ class JobLibSettings(BaseSettings):
 
     @property
     def lease(self) -> timedelta:
-        """How long a claim or a heartbeat keeps a task."""
+        """The time for which a claim or a heartbeat reserves a task for its worker."""
         return timedelta(seconds=self.worker_timeout_seconds)
 
     @property
     def idempotency_key_ttl(self) -> timedelta:
-        """How long a key is remembered."""
+        """The time for which the server remembers a key."""
         return timedelta(seconds=self.idempotency_key_ttl_seconds)
 
     def hook(self, name: str) -> Callable[..., Any]:
@@ -170,48 +204,55 @@ class JobLibSettings(BaseSettings):
         return import_string(getattr(self, name))  # type: ignore[no-any-return]
 
 
-# Looked into at every request: the dict behind `os.environ` costs a tenth of its own methods.
-_ENVIRONMENT: Any = getattr(os.environ, "_data", os.environ)
-_VARIABLES: list[Any] = [f"{ENV_PREFIX}{name}".upper() for name in JobLibSettings.model_fields]
-if _ENVIRONMENT is not os.environ:
-    _VARIABLES = [os.environ.encodekey(name) for name in _VARIABLES]
-_NAMES = frozenset(_VARIABLES)
-
-
-@lru_cache(maxsize=16)
-def _build(configured: str, environment: tuple[str | None, ...]) -> JobLibSettings:
-    # The arguments are the cache's key; what they describe is read afresh below.
-    try:
-        return JobLibSettings(**_configured())
-    except ValidationError as error:
-        raise ImproperlyConfigured(f"ZNDRAW_JOBLIB: {describe_faults(error)}") from error
-    except SettingsError as error:  # A list in the environment that is no JSON.
-        raise ImproperlyConfigured(f"ZNDRAW_JOBLIB: {error}") from error
-
-
-def _configured() -> Mapping[str, Any]:
-    configured: Any = getattr(django_settings, "ZNDRAW_JOBLIB", {})
-    if type(configured) is not dict and not isinstance(configured, Mapping):
-        raise ImproperlyConfigured("ZNDRAW_JOBLIB must be a dict.")
-    return configured
-
-
-def describe_faults(error: ValidationError) -> str:
-    """A pydantic error in one line that names each setting."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
-        for fault in error.errors()
-    )
+#: The settings in force; None until they are first asked for, and after a change.
+_current: JobLibSettings | None = None
 
 
 def get_settings() -> JobLibSettings:
-    """The settings in force now, so that ``override_settings`` and the environment count.
+    """The settings in force: built at the first call and again after `reset_settings`.
 
     Raises
     ------
     ImproperlyConfigured
-        A key is unknown or a value is wrong.
+        A key is unknown or a value is invalid.
     """
-    set_there = not _NAMES.isdisjoint(_ENVIRONMENT)
-    environment = tuple(map(_ENVIRONMENT.get, _VARIABLES)) if set_there else ()
-    return _build(repr(_configured()), environment)
+    global _current
+    if _current is None:
+        _current = _build()
+    return _current
+
+
+def reset_settings() -> None:
+    """Makes the next `get_settings` read Django's settings and the environment again.
+
+    Django's ``override_settings`` does so by itself; a change of ``os.environ`` does not.
+    """
+    global _current
+    _current = None
+
+
+def _build() -> JobLibSettings:
+    configured: Any = getattr(django_settings, SETTING, {})
+    if not isinstance(configured, Mapping):
+        raise ImproperlyConfigured(f"{SETTING} must be a dict.")
+    try:
+        return JobLibSettings(**configured)
+    except ValidationError as error:
+        raise ImproperlyConfigured(f"{SETTING}: {_describe(error)}") from error
+    except SettingsError as error:  # An environment variable should be JSON and is not.
+        raise ImproperlyConfigured(f"{SETTING}: {error}") from error
+
+
+def _describe(error: ValidationError) -> str:
+    """A pydantic error in one line that names each setting."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()
+    )
+
+
+def _reset_on_change(*, setting: str, **kwargs: Any) -> None:
+    if setting == SETTING:
+        reset_settings()
+
+
+setting_changed.connect(_reset_on_change, dispatch_uid="zndraw_joblib.settings")

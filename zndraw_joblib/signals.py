@@ -1,24 +1,25 @@
-"""Signals that say what became of a task. Each is sent after the transaction committed.
+"""Signals about tasks, each sent after the transaction of the change committed.
 
-Arguments of all: ``sender`` is the Task model and ``task`` the task as it was written. Receivers
-run in the thread that made the change; an exception in one is logged and changes nothing.
+Arguments of all signals but the first: ``sender``, the Task model, and ``task``, the task after the
+change. Receivers run in the thread of the change; an exception in a receiver is logged and changes
+nothing.
 """
 
 from __future__ import annotations
 
 from django.dispatch import Signal
 
-#: For the app itself: tasks changed together. Arguments: ``how``, the signal below that says so,
-#: and ``tasks``. Sent once where those below are sent for each.
+#: Internal: sent once for all tasks that one statement changed, where the signals below are sent
+#: for each task. Arguments: ``change``, the signal below for this change, and ``tasks``, the rows.
 tasks_changed = Signal(use_caching=True)
 
 #: A task was accepted and is pending.
 task_submitted = Signal(use_caching=True)
 #: A worker was granted a task.
 task_claimed = Signal(use_caching=True)
-#: A worker said that it began.
+#: A worker reported a task as running.
 task_started = Signal(use_caching=True)
-#: A task went back to pending: its lease was over, its worker left, or an operator said so.
+#: A task is pending again: its lease ended, its worker left, or an operator requeued it.
 task_requeued = Signal(use_caching=True)
 #: A task reached a terminal state.
 task_finished = Signal(use_caching=True)

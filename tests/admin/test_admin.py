@@ -18,6 +18,7 @@ def admin(root, client):
 
 @pytest.fixture
 def three(bob):
+    """The ids of a failed, a claimed and a pending task."""
     bob.register(schema={})
     tasks = [bob.submit(text="<script>alert(1)</script>").json()["id"] for _ in range(3)]
     bob.claim()
@@ -34,7 +35,7 @@ def page(client, url):
 
 
 @pytest.mark.parametrize("model", ["job", "worker", "task"])
-def test_lists_and_details_render_read_only(admin, three, model):
+def test_lists_and_details_are_read_only(admin, three, model):
     listing = page(admin, f"/admin/zndraw_joblib/{model}/")
     assert "joblib" in listing
     from django.apps import apps
@@ -67,17 +68,17 @@ def test_payload_and_error_are_escaped(admin, three):
         ("?q=nothing", 0),
     ],
 )
-def test_filters_and_search(admin, three, query, count):
+def test_filters_and_search_select_tasks(admin, three, query, count):
     assert page(admin, TASKS + query).count('class="action-select"') == count
 
 
-def test_search_by_id(admin, three):
+def test_search_finds_a_task_by_its_id(admin, three):
     found = page(admin, f"{TASKS}?q={three[1]}")
     assert found.count('class="action-select"') == 1
     assert three[1] in found
 
 
-def test_the_list_has_no_n_plus_one_and_counts_no_whole_table(admin, bob, three):
+def test_the_list_sends_no_more_queries_for_more_tasks_and_counts_no_table(admin, bob, three):
     def queries():
         with CaptureQueriesContext(connection) as captured:
             page(admin, TASKS)
@@ -98,7 +99,7 @@ def act(client, action, ids, **more):
     ).content.decode()
 
 
-def test_cancel_asks_first_and_leaves_an_entry(admin, three):
+def test_cancel_asks_for_confirmation_and_adds_to_the_history(admin, three):
     asked = act(admin, "cancel", three)
     assert "Are you sure?" in asked
     assert Task.objects.filter(status="cancelled").count() == 0
@@ -120,7 +121,7 @@ def test_requeue_takes_claimed_tasks_from_their_worker(admin, three, bob):
     assert bob.claim()["attempt"] == 2
 
 
-def test_actions_need_the_permission(client, people, three):
+def test_actions_need_the_permission_to_administer(client, people, three):
     from django.contrib.auth.models import Permission
 
     staff = people("staff", is_staff=True).user

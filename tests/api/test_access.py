@@ -16,11 +16,11 @@ from django.urls import path as route_to
 from tests.factories import V1, Person, problem
 from tests.sockets import Socket, token
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.lookup import bounded
 from zndraw_joblib.api.urls import urlpatterns
 from zndraw_joblib.exceptions import PROBLEM_TYPES, WorkerNotFound
 from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.routing import websocket_urlpatterns
+from zndraw_joblib.services.workers import checked_worker_id
 
 ROLES = ("anonymous", "submitter", "stranger", "owner", "other", "admin")
 ROOM = "open-lab"
@@ -166,6 +166,10 @@ def reports():
             yield Row("tasks", "patch", codes, listing("cancelled", **body), about, given)
 
 
+def looking_up(person, worker, task):
+    return person.send("post", "/tasks/lookup", {"ids": [task]})
+
+
 def claiming(person, worker, task):
     return person.send("post", "/tasks/claim", {"worker_id": worker})
 
@@ -212,6 +216,7 @@ MATRIX = [
     Row("tasks", "patch", (401, 403, 404, 200, 403, 200), listing("running"), "start"),
     *reports(),
     Row("claim", "post", (401, 404, 404, 200, 404, 404), claiming),
+    Row("lookup", "post", FOR_ALL, looking_up),
     Row("workers", "get", FOR_ALL, getting("/workers")),
     Row(
         "workers",
@@ -261,6 +266,12 @@ def test_me_is_the_caller(scene):
     for role in ROLES[1:]:
         person = scene[0][role]
         assert person.client.get("/v1/me").json() == {"id": person.identity}
+
+
+def test_a_lookup_leaves_out_tasks_of_rooms_that_the_caller_may_not_read(scene):
+    cast, worker, task_id = scene
+    found = {role: len(looking_up(cast[role], worker, task_id).json()) for role in ROLES[1:]}
+    assert found == {"submitter": 1, "stranger": 0, "owner": 1, "other": 1, "admin": 1}
 
 
 def test_workers_are_listed_to_their_owner_and_to_admins(scene):
@@ -338,7 +349,7 @@ async def test_who_may_subscribe(scene, path, role):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("path", ["/tasks/{task}", "/tasks/claim"])
+@pytest.mark.parametrize("path", ["/tasks/{task}", "/tasks/claim", "/tasks/lookup"])
 async def test_who_may_wait(scene, path, role):
     """The same codes as without a wait, at once where they are errors."""
     cast, worker, task_id = scene
@@ -352,6 +363,13 @@ async def test_who_may_wait(scene, path, role):
         answer = await client.post(
             f"{V1}{path}", {"worker_id": worker}, content_type="application/json", headers=headers
         )
+    elif path == "/tasks/lookup":
+        codes = FOR_ALL
+        answer = await client.post(
+            f"{V1}{path}", {"ids": [task_id]}, content_type="application/json", headers=headers
+        )
+        if answer.status_code == 200:
+            assert len(answer.json()) == (role != "stranger")
     else:
         codes = IN_ROOM
         answer = await client.get(f"{V1}{path.format(task=task_id)}", headers=headers)
@@ -403,7 +421,7 @@ def test_what_is_no_identity_is_no_worker(bob, worker_id):
         problem(answer, "worker-not-found", 404)
     for never_sent in ("a\0b", "\ud800", ""):
         with pytest.raises(WorkerNotFound):
-            bounded(never_sent)
+            checked_worker_id(never_sent)
 
 
 def by_last_name(request):

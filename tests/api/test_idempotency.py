@@ -10,8 +10,9 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from tests.factories import SCHEMA, problem
-from zndraw_joblib.models import IdempotencyKey, Task, new_id
+from zndraw_joblib.models import IdempotencyKey, Task
 from zndraw_joblib.services.sweep import sweep
+from zndraw_joblib.storage.ids import new_id
 
 pytestmark = pytest.mark.django_db
 
@@ -133,7 +134,7 @@ def test_a_submit_beside_the_first_one_waits_for_it(bob):
         thread.start()
         thread.join(0.5)
         assert thread.is_alive(), "it did not wait"
-        Job.objects.get().submit("open", {"angle": 1}, bob.identity, 0, task_id)
+        Job.objects.get().enqueue("open", {"angle": 1}, bob.identity, 0, task_id)
     thread.join(20)
     assert [answer.json()["id"] for answer in answers] == [str(task_id)]
     assert Task.objects.count() == 1

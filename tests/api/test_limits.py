@@ -12,7 +12,7 @@ from rest_framework.throttling import ScopedRateThrottle
 from tests.factories import problem
 from zndraw_joblib.models import Job, RoomBacklog, Task, Worker, WorkerJobLink
 from zndraw_joblib.services import submit as submissions
-from zndraw_joblib.storage import limits
+from zndraw_joblib.storage import backlogs
 
 pytestmark = pytest.mark.django_db
 
@@ -152,9 +152,9 @@ def counts(queries, limit):
 
 
 def test_a_long_backlog_is_counted_once_for_many_submits(bob, settings_of, monkeypatch):
-    monkeypatch.setattr(limits, "EXACT_BACKLOG", 3)
+    monkeypatch.setattr(backlogs, "EXACT_BACKLOG", 3)
     # A job of this name that is gone costs another attempt.
-    monkeypatch.setattr(submissions, "offers", submissions.Offers())
+    monkeypatch.setattr(submissions, "job_cache", submissions.JobCache())
     settings_of(max_pending_per_room=10)
     bob.register()
     with CaptureQueriesContext(connections["default"]) as queries:

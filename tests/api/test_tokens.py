@@ -1,4 +1,4 @@
-"""Tokens that are remembered, and forgotten in time."""
+"""`CachedTokenAuthentication`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def status(person):
 
 @pytest.fixture
 def queries(bob):
-    """How many statements a request of Bob's takes that needs none itself."""
+    """Counts the queries of a request of Bob's whose view makes none."""
     from django.db import connection
 
     def count():
@@ -34,11 +34,11 @@ def queries(bob):
     return count
 
 
-def test_the_database_is_asked_once(bob, queries):
+def test_the_second_request_needs_no_query(bob, queries):
     assert [queries(), queries(), queries()] == [1, 0, 0]
 
 
-def test_seconds_end(bob, queries, settings_of):
+def test_without_cache_seconds_each_request_queries(bob, queries, settings_of):
     settings_of(token_cache_seconds=0)
     assert [queries(), queries()] == [1, 1]
 
@@ -63,9 +63,9 @@ def test_a_user_who_is_no_longer_active_is_refused_at_once(bob):
     problem(bob.client.get("/v1/me"), "not-authenticated", 401)
 
 
-def test_what_another_process_revoked_is_refused_when_the_seconds_are_over(bob, monkeypatch):
+def test_a_token_that_another_process_revoked_is_refused_when_its_entry_expires(bob, monkeypatch):
     assert status(bob) == 200
-    # Past the signals, as another process would with a cache of its own.
+    # Without the signals, as if by another process.
     Token.objects.filter(user=bob.user).update(user_id=bob.user.pk)
     Token.objects.filter(user=bob.user)._raw_delete("default")
     assert status(bob) == 200
@@ -74,23 +74,23 @@ def test_what_another_process_revoked_is_refused_when_the_seconds_are_over(bob, 
     problem(bob.client.get("/v1/me"), "not-authenticated", 401)
 
 
-def test_refused_tokens_are_not_remembered(bob):
+def test_refused_tokens_are_not_cached(bob):
     made = "0" * 40
     bob.client.credentials(HTTP_AUTHORIZATION=f"Token {made}")
     problem(bob.client.get("/v1/me"), "not-authenticated", 401)
     Token.objects.filter(user=bob.user).delete()
-    # Past the signals.
+    # Without the signals.
     Token.objects.bulk_create([Token(key=made, user=bob.user)])
     assert status(bob) == 200
 
 
 @pytest.mark.parametrize("header", ["token {}", "Token  {}", " Token {} "])
-def test_a_header_that_is_written_otherwise_is_right_too(bob, queries, header):
+def test_another_spelling_of_the_header_is_accepted_and_not_cached(bob, queries, header):
     bob.client.credentials(HTTP_AUTHORIZATION=header.format(bob.token))
     assert [queries(), queries()] == [1, 1]
 
 
-def test_no_request_sees_what_another_did_to_its_user(bob):
+def test_changes_to_the_user_do_not_leak_into_later_requests(bob):
     request = APIRequestFactory().get("/", HTTP_AUTHORIZATION=f"Token {bob.token}")
     for _ in range(3):
         user, token = CachedTokenAuthentication().authenticate(request)
@@ -100,20 +100,20 @@ def test_no_request_sees_what_another_did_to_its_user(bob):
         user.username, user.seen = "mallory", True
 
 
-def test_no_more_are_remembered_than_a_process_may(bob, carol, queries, monkeypatch):
-    monkeypatch.setattr(authentication, "_known", LRUCache(1))
+def test_the_cache_is_bounded(bob, carol, queries, monkeypatch):
+    monkeypatch.setattr(authentication, "_cache", LRUCache(1))
     assert [queries(), queries()] == [1, 0]
     assert status(carol) == 200
     assert [queries(), queries()] == [1, 0]
 
 
-def test_forgetting_asks_again(bob, queries):
+def test_forget_drops_a_token_from_the_cache(bob, queries):
     assert [queries(), queries()] == [1, 0]
     forget(bob.token)
     assert queries() == 1
 
 
-def test_permissions_are_read_anew(bob):
+def test_permissions_are_not_cached(bob):
     from django.contrib.auth.models import Permission
 
     problem(bob.register("@global"), "forbidden", 403)
@@ -121,7 +121,7 @@ def test_permissions_are_read_anew(bob):
     assert bob.register("@global").status_code == 201
 
 
-def test_the_example_project_uses_it(bob):
+def test_the_example_project_caches_tokens(bob):
     from zndraw_joblib.api.base import JobLibView
 
     assert JobLibView.authentication_classes[0] is CachedTokenAuthentication

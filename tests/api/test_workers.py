@@ -8,7 +8,8 @@ from django.db import OperationalError
 
 from tests.factories import problem
 from zndraw_joblib.models import Job, Task, Worker
-from zndraw_joblib.storage.querysets import JobQuerySet, WorkerQuerySet
+from zndraw_joblib.storage.jobs import JobQuerySet
+from zndraw_joblib.storage.workers import WorkerQuerySet
 
 
 def test_workers_of_their_own_and_the_default_one(bob):

@@ -1,4 +1,4 @@
-"""A stand-in for the server: what it was asked, and what it is to answer."""
+"""A stand-in for the server, which keeps the requests and gives planned answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Server:
         self.honours_waits = True
         self.keys, self.interval = [], 20.0
         self.submitted, self.refused = {}, {}
-        self.lock, self.news = threading.RLock(), threading.Condition()
+        self.hidden = set()
+        self.lock, self.changed = threading.RLock(), threading.Condition()
 
     def __call__(self, request):
         body = json.loads(request.content) if request.content else None
@@ -61,19 +62,20 @@ class Server:
                 self.released.wait(20)
             headers = {"Preference-Applied": "wait=1"} if self.honours_waits else {}
             return httpx.Response(200, json=self.grant(body), headers=headers)
+        if path == "/tasks/lookup":
+            return self.look_up(body["ids"], request)
         if isinstance(body, list):
             return httpx.Response(202, json=self.accept(request, body))
         return httpx.Response(202, json={"id": "t1"})
 
     def grant(self, body):
         with self.lock:
-            granted = self.queue[: body.get("limit", 1)]
+            granted = self.queue[: body["limit"]]
             del self.queue[: len(granted)]
         if body.get("start"):
             for one in granted:
                 one["status"] = self.tasks[one["id"]] = "running"
-        answer = {"task": granted[0] if granted else None}
-        return {**answer, "tasks": granted} if "limit" in body else answer
+        return {"task": granted[0] if granted else None, "tasks": granted}
 
     def accept(self, request, body):
         """The tasks that a key makes, once."""
@@ -104,28 +106,42 @@ class Server:
 
     def get(self, path, body, request):
         task_id = path[7:]
+        if task_id in self.hidden:
+            return refusal("task-not-found", 404)
+        return httpx.Response(200, json=self.document(task_id))
+
+    def document(self, task_id):
+        return task(task_id, status=self.tasks.get(task_id, "pending"))
+
+    def look_up(self, ids, request):
+        """The tasks that are not hidden; a wait ends with the first end among them."""
+        assert 1 <= len(ids) == len(set(ids)) <= 500
+        shown = [task_id for task_id in ids if task_id not in self.hidden]
         headers = {}
         if self.honours_waits and (wait := request.headers.get("prefer")):
-            with self.news:
-                self.news.wait_for(
-                    lambda: self.tasks.get(task_id) in ENDED or self.released.is_set(),
+            with self.changed:
+                self.changed.wait_for(
+                    lambda: (
+                        not shown
+                        or any(self.tasks.get(task_id) in ENDED for task_id in shown)
+                        or self.released.is_set()
+                    ),
                     int(wait.removeprefix("wait=")),
                 )
             headers["Preference-Applied"] = wait
-        status = self.tasks.get(task_id, "pending")
-        return httpx.Response(200, json=task(task_id, status=status), headers=headers)
+        return httpx.Response(200, json=[self.document(x) for x in shown], headers=headers)
 
     def end(self, task_id, status):
-        """End a task; whoever waits for it is told."""
-        with self.news:
+        """End a task and wake the waits for it."""
+        with self.changed:
             self.tasks[task_id] = status
-            self.news.notify_all()
+            self.changed.notify_all()
 
     def release(self):
-        """Let all that wait go."""
+        """End all waits."""
         self.released.set()
-        with self.news:
-            self.news.notify_all()
+        with self.changed:
+            self.changed.notify_all()
 
     def delete(self, path, body, request):
         return httpx.Response(204)

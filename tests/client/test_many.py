@@ -39,7 +39,7 @@ def angles(server):
     return [entry["payload"]["angle"] for call in server.sent("POST", ROTATE) for entry in call[2]]
 
 
-def test_many_go_in_one_request(server, manager):
+def test_submit_many_sends_one_request(server, manager):
     ids = manager.submit_many((Rotate(angle=a) for a in (3, 1, 2)), room="r")
     assert ids == ["t0", "t1", "t2"]
     assert [call[1:] for call in server.sent("POST")] == [
@@ -48,7 +48,7 @@ def test_many_go_in_one_request(server, manager):
     assert len(server.keys) == 1
 
 
-def test_none_need_no_request(server, manager):
+def test_no_instances_need_no_request(server, manager):
     assert manager.submit_many([], room="r") == []
     assert list(manager.map([], room="r")) == []
     assert list(manager.map([], room="r", ordered=False)) == []
@@ -108,7 +108,7 @@ def test_a_lost_answer_submits_nothing_twice(server, manager):
     assert len(server.submitted) == 1
 
 
-def test_what_has_no_json_shows_before_anything_is_sent(server, manager):
+def test_an_instance_without_json_raises_before_any_request(server, manager):
     manager.batch_size = 1
     with pytest.raises(ValueError, match="JSON"):
         manager.submit_many([Scale(by=1), Scale(by=float("nan"))], room="r")
@@ -124,7 +124,7 @@ def test_a_refusal_of_the_first_request_is_raised_as_it_is(server, manager):
     assert len(server.calls) == 1
 
 
-def test_a_later_refusal_tells_what_was_accepted(server, manager):
+def test_a_later_refusal_lists_the_accepted_tasks(server, manager):
     manager.batch_size = 2
     server.fail["POST /rooms/r/tasks/@global:modifiers:Scale"] = [invalid("/1/payload")]
     with pytest.raises(PartlySubmittedError, match="3 of 5") as caught:
@@ -135,16 +135,17 @@ def test_a_later_refusal_tells_what_was_accepted(server, manager):
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(waiting, "WINDOW", 2)
-    monkeypatch.setattr(waiting, "GLANCE_INTERVAL", 0.01)
+def pairs(monkeypatch):
+    """At most two ids in a lookup."""
+    monkeypatch.setattr(waiting, "MAX_LOOKUP", 2)
 
 
-def gets(server, task_id):
-    return len(server.sent("GET", f"/tasks/{task_id}"))
+def lookups(server):
+    """The ids of each lookup."""
+    return [call[2]["ids"] for call in server.sent("POST", "/tasks/lookup")]
 
 
-def test_map_in_order_waits_for_the_first_and_asks_once_for_the_others(server, manager):
+def test_map_in_order_keeps_tasks_that_end_before_their_turn(server, manager):
     server.tasks.update({"t1": "failed", "t2": "completed"})
     threading.Timer(0.3, server.end, ("t0", "completed")).start()
     ends = list(manager.map([Rotate()] * 3, room="r"))
@@ -153,20 +154,20 @@ def test_map_in_order_waits_for_the_first_and_asks_once_for_the_others(server, m
         ("t1", "failed"),
         ("t2", "completed"),
     ]
-    assert [gets(server, f"t{i}") for i in range(3)] == [1, 1, 1]
+    assert lookups(server) == [["t0", "t1", "t2"], ["t0"]]
 
 
 def test_map_submits_before_it_is_iterated_over(server, manager):
     ends = manager.map([Rotate(), Rotate()], room="r")
     assert len(server.submitted) == 1
-    assert server.sent("GET") == []
+    assert lookups(server) == []
     server.tasks.update({"t0": "completed", "t1": "completed"})
     assert next(ends).id == "t0"
 
 
-def test_map_unordered_hands_out_as_they_end(server, manager, quick):
+def test_map_unordered_hands_out_as_they_end(server, manager, pairs):
     ends = manager.map([Rotate()] * 6, room="r", ordered=False)
-    # Two are waited for; the others are found by looking around.
+    # The two oldest are waited for, the others are asked for in rounds.
     for task_id in ("t1", "t5", "t0", "t3", "t2", "t4"):
         threading.Timer(0.1, server.end, (task_id, "completed")).start()
         assert next(ends).id == task_id
@@ -174,8 +175,8 @@ def test_map_unordered_hands_out_as_they_end(server, manager, quick):
         next(ends)
 
 
-def test_slow_ones_in_front_do_not_hold_up_the_others(server, manager, quick):
-    """Control: the first `next` waits for ever without the thread that looks around."""
+def test_oldest_tasks_that_never_end_do_not_hide_the_ends_of_others(server, manager, pairs):
+    """Control: the first `next` waits for ever when `_choose` never takes others."""
     server.tasks.update(dict.fromkeys(("t2", "t3", "t4"), "completed"))
     ends = manager.as_completed(["t0", "t1", "t2", "t3", "t4", "t4"], timeout=10)
     assert {next(ends).id for _ in range(3)} == {"t2", "t3", "t4"}
@@ -184,8 +185,54 @@ def test_slow_ones_in_front_do_not_hold_up_the_others(server, manager, quick):
     assert {task.id for task in ends} == {"t0", "t1"}
 
 
+def test_a_wait_for_many_is_one_request_at_a_time_in_the_callers_thread(server, manager):
+    ids = [f"t{i}" for i in range(40)]
+    threads, ends = set(), manager.as_completed(ids, timeout=10)
+    inner = server.look_up
+
+    def look_up(*arguments):
+        threads.add(threading.current_thread())
+        return inner(*arguments)
+
+    server.look_up = look_up
+    threading.Timer(0.2, lambda: [server.end(task_id, "completed") for task_id in ids]).start()
+    assert sorted(task.id for task in ends) == sorted(ids)
+    assert threads == {threading.current_thread()}
+
+
+def test_lookups_ask_for_as_many_tasks_as_their_payloads_allow(server, manager, monkeypatch):
+    """Control: the second lookup asks for 99 tasks when `_adapt` ignores the answer's size."""
+    size = len(httpx.Response(200, json=server.document("t1")).content)
+    monkeypatch.setattr(waiting, "LOOKUP_BYTES", 50 * size)
+    server.tasks["t0"] = "completed"
+    ends = manager.as_completed([f"t{i}" for i in range(100)])
+    next(ends)
+    server.tasks["t1"] = "completed"
+    next(ends)
+    first, second = lookups(server)
+    assert len(first) == 32
+    assert 45 <= len(second) <= 51
+
+
+def test_waits_are_polls_where_the_server_does_not_wait(server, manager):
+    server.honours_waits = False
+    threading.Timer(0.5, server.end, ("t1", "completed")).start()
+    assert next(manager.as_completed(["t0", "t1"], timeout=10)).id == "t1"
+    assert 3 <= len(lookups(server)) <= 8
+
+
+@pytest.mark.parametrize("left_out", ["t1", "t9"])
+def test_a_hidden_task_is_an_error_although_the_others_never_end(server, manager, left_out):
+    """Control: it takes a minute when the first wait is not short."""
+    server.hidden.add(left_out)
+    started = time.monotonic()
+    with pytest.raises(TaskNotFoundError):
+        list(manager.as_completed(["t0", left_out], timeout=30))
+    assert time.monotonic() - started < 5
+
+
 @pytest.mark.parametrize("ordered", [True, False])
-def test_a_timeout_says_which_had_not_ended(server, manager, quick, ordered):
+def test_a_timeout_lists_the_tasks_that_were_not_handed_out(server, manager, pairs, ordered):
     server.tasks.update({"t0": "completed", "t2": "completed"} if not ordered else {"t0": "failed"})
     started = time.monotonic()
     ends, seen = manager.map([Rotate()] * 4, room="r", timeout=0.7, ordered=ordered), []
@@ -203,8 +250,8 @@ def test_a_timeout_says_which_had_not_ended(server, manager, quick, ordered):
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_an_error_ends_the_wait_for_all(server, manager, quick, ordered):
-    server.fail["GET /tasks/t1"] = [refusal("task-not-found", 404)] * 5
+def test_an_error_ends_the_wait_for_all(server, manager, pairs, ordered):
+    server.hidden.add("t1")
     server.tasks["t0"] = "completed"
     with pytest.raises(TaskNotFoundError):
         list(manager.map([Rotate()] * 4, room="r", ordered=ordered))
@@ -215,18 +262,6 @@ def test_an_error_ends_the_wait_for_all(server, manager, quick, ordered):
 
 def test_a_wait_that_is_throttled_is_tried_again(server, manager):
     throttled = refusal("throttled", 429, **{"Retry-After": "0"})
-    server.fail["GET /tasks/t0"] = [throttled, httpx.ReadError("cut"), httpx.Response(502)]
+    server.fail["POST /tasks/lookup"] = [throttled, httpx.ReadError("cut"), httpx.Response(502)]
     server.tasks["t0"] = "completed"
     assert manager.wait("t0", timeout=10).status == "completed"
-
-
-def test_who_stops_iterating_leaves_no_threads_behind(server, manager, quick):
-    server.tasks["t0"] = "completed"
-    ends = manager.map([Rotate()] * 5, room="r", ordered=False)
-    assert next(ends).id == "t0"
-    ends.close()
-    server.release()
-    deadline = time.monotonic() + 10
-    while any(thread.name == "joblib-wait" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

@@ -17,8 +17,9 @@ from zndraw_joblib.client import (
     ServerError,
     TaskInfo,
     TaskNotFoundError,
-    api,
+    heartbeats,
     reports,
+    retry,
     waiting,
 )
 
@@ -58,18 +59,17 @@ class Outage:
 @pytest.fixture
 def outage(server, manager, monkeypatch):
     """An outage of which 5 s pass in 10 ms."""
-    monkeypatch.setattr(reports, "backoff", lambda attempt: api.backoff(attempt) / 500)
+    real = retry.backoff
+    monkeypatch.setattr(retry, "backoff", lambda attempt: real(attempt) / 500)
     return Outage(server, manager)
 
 
 def test_a_heartbeat_that_failed_is_tried_again_before_the_next_is_due(
     server, manager, monkeypatch
 ):
-    from zndraw_joblib.client import manager as managers
-
-    monkeypatch.setattr(managers, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(heartbeats, "LONGEST_PAUSE", 0.05)
     pauses = itertools.chain([0.01], itertools.repeat(30.0))
-    monkeypatch.setattr(type(manager), "_pause", lambda self: next(pauses))
+    monkeypatch.setattr(heartbeats.Heartbeats, "_pause", lambda self: next(pauses))
     url = f"PATCH /workers/{manager.create_worker()}"
     server.fail[url] = [httpx.Response(500)]
     with manager:
@@ -86,7 +86,7 @@ def renewed(server):
 def test_a_result_is_reported_however_long_the_server_was_away(
     server, manager, outage, running, prefetch, caplog
 ):
-    """Control: a is given up after six attempts when `_advance` reports without `lasting`."""
+    """Control: a is given up after six attempts when `_deliver` reports without `lasting`."""
     server.queue += [task("a"), task("b")]
     running(lambda claimed: outage.lasts.set() if claimed.id == "a" else None, prefetch=prefetch)
     until(lambda: len(outage.tried) > 40)
@@ -119,26 +119,28 @@ def test_reports_of_several_threads_wait_together_and_all_arrive(server, manager
     assert [len(bodies(server, x)) for x in "abcd"] == [1] * 4
 
 
-def test_a_report_of_ones_own_is_bounded_also_beside_lasting_ones(server, manager, outage, running):
+def test_a_report_outside_serve_is_bounded_also_beside_lasting_ones(
+    server, manager, outage, running
+):
     server.queue += [task("a")]
     running(lambda claimed: outage.lasts.set())
     until(lambda: len(outage.tried) > 20)
     (other,) = granted("z")
     with pytest.raises((ApiError, httpx.TransportError)):
         manager.complete(other)
-    assert sum('"z"' in content.decode() for _, _, content in outage.tried) <= api.ATTEMPTS
+    assert sum('"z"' in content.decode() for _, _, content in outage.tried) <= retry.ATTEMPTS
     outage.lasts.clear()
     until(lambda: server.tasks == {"a": "completed"})
     assert manager.complete(other).status == "completed"
 
 
-def test_a_report_of_ones_own_is_tried_six_times(server, manager, outage):
+def test_a_report_outside_serve_is_tried_six_times(server, manager, outage):
     outage.answers = itertools.repeat(lambda: httpx.ConnectError("refused"))
     outage.lasts.set()
     for report in (manager.start, manager.complete):
         with pytest.raises(httpx.ConnectError):
             report(granted("a")[0])
-        assert len(outage.tried) == api.ATTEMPTS == 6
+        assert len(outage.tried) == retry.ATTEMPTS == 6
         outage.tried.clear()
     outage.answers = itertools.repeat(lambda: httpx.Response(500))
     with pytest.raises(ApiError):
@@ -169,7 +171,7 @@ def test_a_refusal_ends_the_repeating(server, manager, outage, running, slug, st
 
 
 def test_a_report_that_makes_the_server_fail_holds_up_no_others(server, manager, outage, running):
-    """Control: b is never reported when 500 is not in `_ALONE_THEN`."""
+    """Control: b is never reported when 500 is not in `_SEND_ALONE`."""
     server.queue += [task("a"), task("b")]
     go, bad = threading.Event(), threading.Event()
 
@@ -210,7 +212,7 @@ def test_a_stop_lets_a_report_arrive_that_the_server_takes_in_time(
 def test_a_stopped_worker_ends_although_the_server_stays_away(
     server, manager, outage, running, monkeypatch, caplog, concurrency
 ):
-    """Control: it never ends when `_again` does not look at the time."""
+    """Control: it never ends when `_settle` does not look at the time."""
     monkeypatch.setattr(reports, "GIVE_UP_SECONDS", 0.4)
     # It may ask for more patience than a stopped worker has.
     later = {"Retry-After": "3600"}
@@ -228,7 +230,9 @@ def test_a_stopped_worker_ends_although_the_server_stays_away(
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
 
 
-def test_work_that_ends_after_the_stop_has_as_long(server, manager, outage, running, monkeypatch):
+def test_work_that_ends_after_the_stop_is_reported_for_as_long(
+    server, manager, outage, running, monkeypatch
+):
     """Control: it is tried once when `_ends` counts from the stop alone."""
     monkeypatch.setattr(reports, "GIVE_UP_SECONDS", 0.3)
     server.queue += [task("a")]
@@ -250,7 +254,7 @@ def test_work_that_ends_after_the_stop_has_as_long(server, manager, outage, runn
     assert server.tasks == {"a": "completed"}
 
 
-def test_the_server_says_when_to_report_again(server, manager, outage, running):
+def test_reports_are_repeated_after_retry_after(server, manager, outage, running):
     server.queue += [task("a")]
     outage.answers = itertools.repeat(
         lambda: refusal("service-unavailable", 503, **{"Retry-After": "1"})
@@ -265,7 +269,7 @@ def test_the_server_says_when_to_report_again(server, manager, outage, running):
 
 @pytest.mark.parametrize("how", ["claim", "heartbeat"])
 def test_a_new_registration_is_made_whole_although_the_server_goes_away(server, manager, how):
-    """Control: w2 is kept without its job when `_register_again` does not take it back."""
+    """Control: w2 is kept without its job when `replace_worker` does not take it back."""
     manager.register(Rotate)
     ask = "POST /tasks/claim" if how == "claim" else "PATCH /workers/w1"
     server.fail[ask] = [refusal("worker-not-found", 404) for _ in range(2)]
@@ -278,34 +282,29 @@ def test_a_new_registration_is_made_whole_although_the_server_goes_away(server, 
     assert [call[2]["worker_id"] for call in server.sent("PUT")] == ["w1", "w2", "w3"]
 
 
-def test_pauses_grow_to_five_seconds():
-    pauses = [api.backoff(attempt) for attempt in (1, 2, 4, 7, 100_000)]
-    assert 0.1 <= pauses[0] <= 1.1
-    assert 0.8 <= pauses[2] <= 1.8
-    assert pauses[3:] == [5.0, 5.0]
-
-
-def test_an_error_text_without_json_harms_nobody_else(server, manager):
+def test_an_error_text_without_json_does_not_block_other_reports(server, manager):
     with pytest.raises(ValueError, match="surrogate"):
         manager.fail(granted("a")[0], "\ud800")
     assert isinstance(manager.complete(granted("b")[0]), TaskInfo)
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(waiting, "WINDOW", 2)
-    monkeypatch.setattr(waiting, "GLANCE_INTERVAL", 0.001)
+def pairs(monkeypatch):
+    """At most two ids in a lookup."""
+    monkeypatch.setattr(waiting, "MAX_LOOKUP", 2)
 
 
-def test_ends_of_tasks_without_a_long_poll_are_found_after_an_outage(server, manager, quick):
-    """Control: ConnectError comes out when `_look_around` sends without `_look`."""
+LOOKUP = "POST /tasks/lookup"
+
+
+def test_ends_are_found_after_an_outage(server, manager, outage, pairs):
+    """Control: ConnectError comes out when `_Lookups._send` raises every error."""
     ids = [f"t{i}" for i in range(5)]
-    for task_id in ("t0", "t2"):
-        server.fail[f"GET /tasks/{task_id}"] = [one() for one in itertools.islice(failures(), 6)]
-    server.fail["GET /tasks/t3"] = [httpx.ConnectError("refused")] * 7
+    server.fail[LOOKUP] = [one() for one in itertools.islice(failures(), 12)]
     server.tasks.update(dict.fromkeys(["t2", "t3", "t4"], "completed"))
     ends = manager.as_completed(ids, timeout=30)
     assert {next(ends).id for _ in range(3)} == {"t2", "t3", "t4"}
+    server.fail[LOOKUP] += [one() for one in itertools.islice(failures(), 12)]
     server.end("t0", "completed")
     server.end("t1", "completed")
     assert {one.id for one in ends} == {"t0", "t1"}
@@ -314,26 +313,27 @@ def test_ends_of_tasks_without_a_long_poll_are_found_after_an_outage(server, man
 
 @pytest.mark.parametrize(
     ("slug", "status", "error"),
-    [
-        ("task-not-found", 404, TaskNotFoundError),
-        ("not-authenticated", 401, NotAuthenticatedError),
-        ("forbidden", 403, ForbiddenError),
-    ],
+    [("not-authenticated", 401, NotAuthenticatedError), ("forbidden", 403, ForbiddenError)],
 )
-def test_a_refusal_of_a_task_without_a_long_poll_is_raised(
-    server, manager, quick, slug, status, error
-):
-    server.fail["GET /tasks/t3"] = [httpx.ConnectError("refused"), refusal(slug, status)]
+def test_a_refusal_ends_a_wait(server, manager, outage, slug, status, error):
+    server.fail[LOOKUP] = [httpx.ConnectError("refused"), refusal(slug, status)]
     with pytest.raises(error):
         list(manager.as_completed([f"t{i}" for i in range(4)], timeout=10))
 
 
-def test_an_outage_does_not_outlast_the_timeout(server, manager, quick):
-    away = httpx.Response(503, headers={"Retry-After": "3600"})
-    server.fail["GET /tasks/t2"] = [away]
+def test_a_task_that_is_not_found_ends_a_wait_after_an_outage(server, manager, outage, pairs):
+    server.hidden.add("t3")
+    server.fail[LOOKUP] = [httpx.ConnectError("refused")]
+    server.fail["GET /tasks/t3"] = [httpx.ConnectError("refused")]
+    with pytest.raises(TaskNotFoundError):
+        list(manager.as_completed([f"t{i}" for i in range(4)], timeout=10))
+
+
+def test_an_outage_does_not_outlast_the_timeout(server, manager):
+    server.fail[LOOKUP] = [httpx.Response(503, headers={"Retry-After": "3600"})]
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         list(manager.as_completed(["t0", "t1", "t2"], timeout=0.3))
     assert time.monotonic() - started < 5
-    # Nor is it asked before it said.
-    assert len(server.sent("GET", "/tasks/t2")) == 1
+    # Nor is the server asked before the time that it names.
+    assert len(server.sent("POST", "/tasks/lookup")) == 1

@@ -25,9 +25,10 @@ from zndraw_joblib.client import (
     JobManager,
     LeaseLostError,
     PartlySubmittedError,
+    RequestInvalidError,
     TaskInfo,
     TaskNotFoundError,
-    reports,
+    retry,
 )
 from zndraw_joblib.client.reports import Report
 from zndraw_joblib.lifecycle import TaskStatus
@@ -142,6 +143,29 @@ def test_map_with_a_worker_that_needs_two_requests_a_task(client, offered):
     assert not Worker.objects.exists()
 
 
+def test_waits_raise_for_unknown_tasks_and_for_ids_that_are_none(client, offered):
+    manager = client()
+    known = manager.submit(Rotate(angle=1), room="open", job_room="open")
+    unknown = "00000000-0000-7000-8000-000000000000"
+    with pytest.raises(TaskNotFoundError):
+        manager.wait(unknown, timeout=20)
+    with pytest.raises(TaskNotFoundError):
+        list(manager.as_completed([known, unknown], timeout=20))
+    with pytest.raises(RequestInvalidError):
+        list(manager.as_completed([known, "t1"], timeout=20))
+
+
+def test_waits_for_more_tasks_than_a_lookup_takes(client, offered):
+    """The newest end first, which only the requests beyond the oldest 500 tasks notice."""
+    manager = client()
+    ids = manager.submit_many([Rotate(angle=a) for a in range(1100)], room="open", job_room="open")
+    newest = ids[-3:]
+    for task_id in newest:
+        manager.cancel(task_id)
+    ends = manager.as_completed(ids, timeout=30)
+    assert {next(ends).id for _ in range(3)} == set(newest)
+
+
 def test_prefetch_needs_little_more_than_a_request_a_task(client, offered):
     ids = client().submit_many([Rotate(angle=a) for a in range(40)], room="open", job_room="open")
     thread = threading.Thread(target=offered.serve, kwargs={"prefetch": 20}, daemon=True)
@@ -241,7 +265,7 @@ def test_a_worker_ends_although_the_signal_does_not_wake_its_main_thread(url, ro
 
 def test_a_result_outlives_the_server(url, bob, offered, client, monkeypatch):
     """Killed and started again while a task runs; away for longer than six attempts take."""
-    monkeypatch.setattr(reports, "backoff", lambda attempt: 0.05)
+    monkeypatch.setattr(retry, "backoff", lambda attempt: 0.05)
     task_id = client().submit(Rotate(angle=1), room="open", job_room="open")
 
     def kill(task):

@@ -22,7 +22,7 @@ from zndraw_joblib.client import (
     TooManyPendingError,
     exceptions,
 )
-from zndraw_joblib.client.worker import cut
+from zndraw_joblib.text import truncate_utf8
 
 
 def slugs():
@@ -101,7 +101,7 @@ def test_a_worker_is_not_made_twice(server, manager):
     assert len(server.sent("POST", "/workers")) == 6
 
 
-def test_submit_names_the_rooms_own_or_the_global_job(server, manager):
+def test_submit_prefers_the_rooms_own_job_to_the_global_one(server, manager):
     assert manager.submit(Rotate(angle=3), room="r") == "t1"
     manager.register(room="r")(Rotate)
     manager.submit(Rotate(angle=3), room="r")
@@ -126,7 +126,7 @@ def test_a_submit_is_repeated_under_its_own_key(server, manager):
     assert all(key.startswith('"') and key.endswith('"') for key in server.keys)
 
 
-def test_a_full_room_is_tried_again_when_the_server_says(server, manager):
+def test_a_submit_into_a_full_room_is_repeated(server, manager):
     url = "POST /rooms/r/tasks/@global:modifiers:Rotate"
     document = {"type": "/v1/problems/too-many-pending", "title": "Too Many", "status": 429}
     full = httpx.Response(429, json=document, headers={"Retry-After": "0"})
@@ -137,7 +137,7 @@ def test_a_full_room_is_tried_again_when_the_server_says(server, manager):
         manager.submit(Rotate(), room="r")
 
 
-def test_heartbeats_come_as_often_as_the_server_asks(server):
+def test_heartbeats_come_at_the_interval_that_the_server_asks_for(server):
     server.interval = 0.05
     with JobManager(Api("http://x/", transport=httpx.MockTransport(server))) as manager:
         manager.create_worker()
@@ -158,12 +158,12 @@ def test_a_report_is_repeated_until_it_arrives(server, manager):
 def test_wait_returns_the_end_or_times_out(server, manager):
     with pytest.raises(TaskWaitTimeout):
         manager.wait("t", timeout=0.3)
-    polls = len(server.sent("GET"))
-    server.fail["GET /tasks/t"] = [httpx.ReadError("dropped"), httpx.Response(503)]
+    polls = len(server.sent("POST"))
+    server.fail["POST /tasks/lookup"] = [httpx.ReadError("dropped"), httpx.Response(503)]
     threading.Timer(0.2, server.end, ("t", "failed")).start()
     assert manager.wait("t", timeout=10).status == "failed"
     assert polls < 10
-    server.fail["GET /tasks/t"] = [refusal("task-not-found", 404)]
+    server.hidden.add("t")
     with pytest.raises(exceptions.TaskNotFoundError):
         manager.wait("t")
 
@@ -184,7 +184,7 @@ def test_a_stream_claims_only_when_asked_and_stops_during_a_long_poll(server, ma
     assert list(stream) == []
 
 
-def test_a_task_granted_after_the_stop_is_given_up(server, manager):
+def test_a_task_granted_after_the_stop_is_dropped(server, manager):
     manager.register(Rotate)
     stream = manager.listen()
     threading.Timer(0.2, stream.stop).start()
@@ -208,7 +208,7 @@ def test_a_server_that_does_not_wait_is_polled(server, manager):
     assert 2 <= len(server.sent("POST", "/tasks/claim")) < 40
 
 
-def test_heartbeats_list_what_runs_and_learn_what_to_stop(server, manager):
+def test_heartbeats_list_held_tasks_and_mark_cancelled_ones(server, manager):
     manager.register(Rotate)
     server.queue += [task("a"), task("b"), task("c", attempt=3)]
     claimed = [manager.claim() for _ in range(3)]
@@ -309,7 +309,7 @@ def test_a_lost_task_is_dropped_and_the_loop_goes_on(server, manager, slug, capl
 
 
 @pytest.mark.parametrize("slug", LOST)
-def test_a_report_outside_serve_says_that_the_task_is_lost(server, manager, slug):
+def test_a_report_outside_serve_raises_when_the_task_is_lost(server, manager, slug):
     manager.register(Rotate)
     server.queue.append(task("t"))
     claimed = manager.claim()
@@ -344,9 +344,11 @@ def test_a_server_that_refuses_ends_the_worker_with_its_error(server, manager):
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
 
 
-def test_errors_are_cut_between_characters():
-    assert cut("é" * 5000) == "é" * 4096
-    assert cut("x") == "x"
+def test_text_is_truncated_between_characters():
+    assert truncate_utf8("é" * 5000, 8192) == "é" * 4096
+    assert truncate_utf8("é" * 5000, 8191) == "é" * 4095
+    assert truncate_utf8("x", 8192) == "x"
+    assert truncate_utf8("\ud800", 8192) == "?"
 
 
 def test_it_imports_where_there_is_no_django():

@@ -14,16 +14,18 @@ from uuid import UUID
 import pytest
 from django.db import connection, connections, transaction
 
-from tests.factories import problem
-from zndraw_joblib.exceptions import IdempotencyKeyReused
-from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus, sources
-from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink, new_id
+from tests.factories import grant_one, problem
+from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.names import JobName
+from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.sweep import sweep
-from zndraw_joblib.storage import dialects, querysets, statements
-from zndraw_joblib.storage.limits import IdempotencyKeyQuerySet
-from zndraw_joblib.storage.querysets import TaskQuerySet, WorkerQuerySet
-from zndraw_joblib.storage.statements import Report, listed
+from zndraw_joblib.services.workers import deregister
+from zndraw_joblib.storage import jobs, statements, tasks, workers
+from zndraw_joblib.storage.ids import new_id
+from zndraw_joblib.storage.rows import Report
+from zndraw_joblib.storage.tasks import TaskManager
+from zndraw_joblib.storage.workers import WorkerQuerySet
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -97,51 +99,35 @@ def stop_before(monkeypatch, owner, method, gate):
 def no_fence(monkeypatch):
     """Reports and renewals that look at the task's id alone."""
 
-    def move(self, status, signal, **values):
-        ids = list(self.values_list("pk", flat=True))
-        everything = self.model._base_manager.filter(pk__in=ids)
-        moved = querysets.update_returning(everything, status=status, **values)
-        return self._announce(moved, signal)
-
-    def report(self, status, reports, identity):
-        return [
-            task
-            for task_id, _, error in reports
-            for task in self.filter(pk=task_id).move(status, error)
-        ]
-
     def take_out():
-        monkeypatch.setattr(TaskQuerySet, "_move", move)
-        monkeypatch.setattr(TaskQuerySet, "report", report)
+        attempts_do_not_count(monkeypatch)
+        states_do_not_count(monkeypatch)
+        moved = TaskManager.move
+        monkeypatch.setattr(TaskManager, "move", lambda self, reports, _=None: moved(self, reports))
 
     return take_out
 
 
-def change(monkeypatch, statement, old, new):
-    """Take something out of a statement."""
-    original = getattr(statements, statement)
-
-    def changed(*args):
-        text = original(*args)
-        return text.replace(old, new)
-
-    monkeypatch.setattr(statements, statement, changed)
+def change(monkeypatch, name, old, new):
+    """Take a guard out of a statement."""
+    texts = statements.load(connection.vendor)
+    assert old in texts[name], f"{old!r} is not in the statement {name}; take its guard out anew"
+    monkeypatch.setitem(texts, name, texts[name].replace(old, new))
 
 
 def states_do_not_count(monkeypatch):
-    """A report of an end is taken whatever became of the task meanwhile."""
-    movable = listed(sources(TaskStatus.COMPLETED) & LEASED_STATUSES)
-    change(monkeypatch, "_report", f"AND {statements.BY_ID.format('{task}')} IN ({movable})", "")
+    """A report is taken whatever state its task is in."""
+    monkeypatch.setattr(tasks, "_legal_from", lambda status, *, held_only: list(TaskStatus))
 
 
 def attempts_do_not_count(monkeypatch):
     """A report is taken whatever attempt it carries."""
-    report = TaskQuerySet.report
+    move = TaskManager.move
 
-    def forget(self, status, reports, identity):
-        return report(self, status, [said._replace(attempt=None) for said in reports], identity)
+    def forget(self, reports, identity=None):
+        return move(self, [report._replace(attempt=None) for report in reports], identity)
 
-    monkeypatch.setattr(TaskQuerySet, "report", forget)
+    monkeypatch.setattr(TaskManager, "move", forget)
 
 
 @pytest.fixture
@@ -179,11 +165,11 @@ def test_claim_against_claim(bob, alice, scene):
     worker, first = scene
     second = alice.submit().json()["id"]
     with transaction.atomic():
-        mine = Task.objects.claim(worker, bob.identity, LEASE)
-        theirs = Other(lambda: Task.objects.claim(worker, bob.identity, LEASE)).result()
-        nothing = Other(lambda: Task.objects.claim(worker, bob.identity, LEASE)).result()
-    assert (str(mine.pk), mine.attempt) == (first, 1)
-    assert (str(theirs.pk), theirs.attempt) == (second, 1)
+        mine = grant_one(worker, bob.identity)
+        theirs = Other(lambda: grant_one(worker, bob.identity)).result()
+        nothing = Other(lambda: grant_one(worker, bob.identity)).result()
+    assert (str(mine.id), mine.attempt) == (first, 1)
+    assert (str(theirs.id), theirs.attempt) == (second, 1)
     assert nothing is None
 
 
@@ -191,10 +177,10 @@ def test_claim_against_claim(bob, alice, scene):
 def test_claim_against_claim_without_skip_locked(bob, scene, monkeypatch):
     """Control: the second claimer is held up by the first."""
     worker, _ = scene
-    change(monkeypatch, "_claim", " SKIP LOCKED", "")
+    change(monkeypatch, "grant_task", " SKIP LOCKED", "")
     with transaction.atomic():
-        assert Task.objects.claim(worker, bob.identity, LEASE)
-        theirs = Other(lambda: Task.objects.claim(worker, bob.identity, LEASE))
+        assert grant_one(worker, bob.identity)
+        theirs = Other(lambda: grant_one(worker, bob.identity))
         assert theirs.waits()
     theirs.result()
 
@@ -202,11 +188,13 @@ def test_claim_against_claim_without_skip_locked(bob, scene, monkeypatch):
 def claim_what_was_seen(monkeypatch, bob, worker):
     """Two claims that chose the same row before either wrote, as two statements would."""
     head = Task.objects.filter(status="pending").order_by("created_at").first().pk
-    vendor = connection.vendor
-    head = dialects.DIALECTS[vendor].uuid(head)
-    cast = "::uuid" if vendor == "postgresql" else ""
-    change(monkeypatch, "_claim", dialects.DIALECTS[vendor].pick_one, f"SELECT '{head}'{cast}")
-    return [bool(Task.objects.claim(worker, bob.identity, LEASE)) for _ in range(2)]
+    if connection.vendor == "postgresql":
+        change(monkeypatch, "grant_task", "SELECT id FROM picked", f"SELECT '{head}'::uuid")
+    else:
+        chosen = statements.load("sqlite")["grant_task"]
+        chosen = chosen[chosen.index("SELECT head.id") : chosen.index(")\nRETURNING")]
+        change(monkeypatch, "grant_task", chosen, f"SELECT '{head.hex}'")
+    return [bool(grant_one(worker, bob.identity)) for _ in range(2)]
 
 
 def test_two_claims_of_one_row(bob, scene, monkeypatch):
@@ -217,8 +205,10 @@ def test_two_claims_of_one_row(bob, scene, monkeypatch):
 
 def test_two_claims_of_one_row_without_the_condition(bob, scene, monkeypatch):
     """Control: it is granted twice."""
-    condition = f"AND {statements.BY_ID.format('{task}')} = 'pending'"
-    change(monkeypatch, "_claim", condition, "")
+    if connection.vendor == "postgresql":
+        change(monkeypatch, "grant_task", "AND COALESCE(task.status, '') = 'pending'", "")
+    else:
+        change(monkeypatch, "grant_task", "WHERE status = 'pending' AND id IN", "WHERE id IN")
     assert claim_what_was_seen(monkeypatch, bob, scene[0]) == [True, True]
     assert Task.objects.get().attempt == 2
 
@@ -229,10 +219,10 @@ def test_claims_of_many_beside_each_other(bob, alice, scene):
     for _ in range(5):
         alice.submit()
     with transaction.atomic():
-        mine = Task.objects.claim_many(scene[0], bob.identity, LEASE, 3)
-        theirs = Other(lambda: Task.objects.claim_many(scene[0], bob.identity, LEASE, 3)).result()
+        mine = Task.objects.grant(scene[0], bob.identity, LEASE, 3)
+        theirs = Other(lambda: Task.objects.grant(scene[0], bob.identity, LEASE, 3)).result()
     assert [len(mine), len(theirs)] == [3, 3]
-    assert not {task.pk for task in mine} & {task.pk for task in theirs}
+    assert not {task.id for task in mine} & {task.id for task in theirs}
 
 
 @postgres_only
@@ -243,9 +233,9 @@ def test_a_claim_of_many_is_not_empty_while_work_is_left(bob, alice, scene):
         alice.submit()
     late = alice.submit(job="open:modifiers:Other").json()["id"]
     with transaction.atomic():
-        assert len(Task.objects.claim_many(scene[0], bob.identity, LEASE, 4)) == 4
-        claim = Other(lambda: Task.objects.claim_many(scene[0], bob.identity, LEASE, 3))
-        assert [str(task.pk) for task in claim.result()] == [late]
+        assert len(Task.objects.grant(scene[0], bob.identity, LEASE, 4)) == 4
+        claim = Other(lambda: Task.objects.grant(scene[0], bob.identity, LEASE, 3))
+        assert [str(task.id) for task in claim.result()] == [late]
 
 
 # -- 2 cancel against finish
@@ -277,8 +267,8 @@ def test_cancel_against_finish_without_the_condition(bob, alice, scene, no_fence
 
 def finish_of(bob, task):
     """What a report of the end does to the rows, without an answer."""
-    said = Report(UUID(task["id"]), task["attempt"])
-    return lambda: Task.objects.report(TaskStatus.COMPLETED, [said], bob.identity)
+    report = Report(UUID(task["id"]), TaskStatus.COMPLETED, task["attempt"])
+    return lambda: Task.objects.move([report], bob.identity)
 
 
 def finish_beside(end, bob, task):
@@ -353,7 +343,7 @@ def test_finish_against_sweep(bob, scene):
 @postgres_only
 def test_finish_against_sweep_without_the_lock(bob, scene, monkeypatch):
     """Control: a sweep that does not lock what it chose undoes the end."""
-    change(monkeypatch, "_abandon", "FOR UPDATE OF held SKIP LOCKED", "")
+    change(monkeypatch, "end_expired_runs", "FOR UPDATE OF held SKIP LOCKED", "")
     assert finish_against_sweep(bob, scene[0]) == (True, 1, "failed")
 
 
@@ -400,13 +390,13 @@ def test_a_zombies_report_while_the_task_waits_for_its_successor(bob, scene):
 
 def no_memory(monkeypatch):
     """A server that takes a repeated report for a wrong one."""
-    from zndraw_joblib.api.tasks import TaskViewSet
     from zndraw_joblib.exceptions import InvalidTaskTransition
+    from zndraw_joblib.services import report
 
-    def refuse(self, status, said, task=None):
+    def refuse(caller, given, task):
         raise InvalidTaskTransition
 
-    monkeypatch.setattr(TaskViewSet, "_report_otherwise", refuse)
+    monkeypatch.setattr(report, "_report_without_lease", refuse)
 
 
 @pytest.mark.parametrize("status", ["running", "completed", "failed"])
@@ -467,7 +457,7 @@ def test_two_submits_of_one_key_at_once(bob, scene):
         with transaction.atomic():
             kept = IdempotencyKey.objects.reserve("k", "body", task_id, LEASE)
             if kept == task_id:
-                Job.objects.get().submit("open", {}, "alice", 0, task_id)
+                Job.objects.get().enqueue("open", {}, "alice", 0, task_id)
             return kept
 
     with transaction.atomic():
@@ -483,7 +473,7 @@ def keyed_submit(task_id, request="body"):
     with transaction.atomic():
         kept = IdempotencyKey.objects.reserve("k", request, task_id, LEASE)
         if kept == task_id:
-            Job.objects.get().submit("open", {}, "alice", 0, task_id)
+            Job.objects.get().enqueue("open", {}, "alice", 0, task_id)
         return kept
 
 
@@ -504,65 +494,6 @@ def test_two_submits_of_one_expired_key_at_once(scene):
     assert late.result() == task_id
     assert IdempotencyKey.objects.get().task_id == task_id
     assert Task.objects.count() == 3
-
-
-def submit_that_found_an_expired_key(monkeypatch):
-    """By the ORM, for other databases: stopped after it found the key, and before it reads it."""
-    monkeypatch.setattr(statements, "DIALECTS", {})
-    expired_key()
-    task_id, gate = new_id(), Gate()
-    insert = IdempotencyKeyQuerySet.bulk_create
-    once = iter([True])
-
-    def held(self, *args, **kwargs):
-        made = insert(self, *args, **kwargs)
-        if isinstance(threading.current_thread(), Other) and next(once, False):
-            gate.hold()
-        return made
-
-    monkeypatch.setattr(IdempotencyKeyQuerySet, "bulk_create", held)
-    submit = Other(lambda: keyed_submit(task_id))
-    assert gate.reached.wait(10)
-    return task_id, submit, gate.opened
-
-
-def submits_of_an_expired_key(monkeypatch):
-    """Another one renews the key and has not committed when the first one goes on."""
-    _, late, opened = submit_that_found_an_expired_key(monkeypatch)
-    task_id = new_id()
-    with transaction.atomic():
-        assert keyed_submit(task_id) == task_id
-        opened.set()
-        assert late.waits()
-    return task_id, late
-
-
-@postgres_only
-def test_two_submits_of_one_expired_key_at_once_by_the_orm(scene, monkeypatch):
-    """The later one waits, and gets the task of the other."""
-    task_id, late = submits_of_an_expired_key(monkeypatch)
-    assert late.result() == task_id
-    assert IdempotencyKey.objects.get().task_id == task_id
-    assert Task.objects.count() == 3
-
-
-@postgres_only
-def test_two_submits_of_one_expired_key_at_once_without_the_lock(scene, monkeypatch):
-    """Control: the later one decides by what it read before it waited."""
-    monkeypatch.setattr(IdempotencyKeyQuerySet, "select_for_update", lambda self: self)
-    _, late = submits_of_an_expired_key(monkeypatch)
-    with pytest.raises(IdempotencyKeyReused):
-        late.result()
-
-
-@postgres_only
-def test_submit_against_the_sweep_of_its_key(scene, monkeypatch):
-    """A sweep removes the key before the submit reads it: it is kept anew."""
-    task_id, submit, opened = submit_that_found_an_expired_key(monkeypatch)
-    assert IdempotencyKey.objects.expired(LEASE).remove() == 1
-    opened.set()
-    assert submit.result() == task_id
-    assert IdempotencyKey.objects.get().task_id == task_id
 
 
 # -- 8 delete-worker against finish
@@ -594,7 +525,7 @@ def delete_and_finish_at_once(bob, worker):
     task = run(bob, worker)
 
     def leave():
-        Worker.objects.get(pk=worker).deregister()
+        deregister(Worker.objects.get(pk=worker))
         return True
 
     return finish_beside(leave, bob, task)
@@ -633,7 +564,15 @@ def test_start_and_delete_worker_at_once(bob, scene):
 @postgres_only
 def test_start_and_delete_worker_at_once_without_the_wait(bob, scene, monkeypatch):
     """Control: a deletion that passes over what is held leaves it running without its worker."""
-    change(monkeypatch, "_abandon", "FOR UPDATE OF held", "FOR UPDATE OF held SKIP LOCKED")
+    change(
+        monkeypatch,
+        "requeue_claims_of_worker",
+        "FOR UPDATE OF held",
+        "FOR UPDATE OF held SKIP LOCKED",
+    )
+    change(
+        monkeypatch, "end_runs_of_worker", "FOR UPDATE OF held", "FOR UPDATE OF held SKIP LOCKED"
+    )
     assert start_against_delete(bob, scene[0]) == (False, "running")
 
 
@@ -652,10 +591,10 @@ def test_register_against_retire(bob, monkeypatch):
     """A retirement is about to choose the idle job; a registration commits before it locks."""
     worker = idle_job(bob)
     gate = Gate()
-    with stop_before(monkeypatch, querysets, "locked_batch", gate):
+    with stop_before(monkeypatch, jobs, "lock_batch", gate):
         retiring = Other(lambda: Job.objects.retire())
         assert gate.reached.wait(10)
-        worker.register(NAME, {}, LEASE)
+        offer(worker, NAME, {}, LEASE)
         gate.opened.set()
         assert retiring.result() == 0
     assert Job.objects.get().retired_at is None
@@ -666,7 +605,7 @@ def test_registration_under_way_against_retire(bob):
     """The registration holds the job's row: the retirement passes over it."""
     worker = idle_job(bob)
     with transaction.atomic():
-        worker.register(NAME, {}, LEASE)
+        offer(worker, NAME, {}, LEASE)
         assert Other(lambda: Job.objects.retire()).result() == 0
     assert Job.objects.get().retired_at is None
 
@@ -678,9 +617,11 @@ def test_registration_under_way_against_retire_without_the_lock(bob, monkeypatch
     PostgreSQL looks at the job's row again once it has it, and at the links as they were.
     """
     worker = idle_job(bob)
-    monkeypatch.setattr(querysets, "locked_batch", lambda chosen, **_: chosen.order_by())
+    monkeypatch.setattr(
+        jobs, "lock_batch", lambda chosen: list(chosen.order_by().values_list("pk", flat=True))
+    )
     with transaction.atomic():
-        worker.register(NAME, {}, LEASE)
+        offer(worker, NAME, {}, LEASE)
         retiring = Other(lambda: Job.objects.retire())
         assert retiring.waits()
     assert retiring.result() == 1
@@ -702,7 +643,7 @@ def submit_against_retire(bob):
     task_id = new_id()
 
     def submit():
-        return job.submit("open", {}, "alice", 0, task_id)
+        return job.enqueue("open", {}, "alice", 0, task_id)
 
     with transaction.atomic():
         Task.objects.create(id=task_id, job=job, room_id="open", created_by="x", payload={})
@@ -725,7 +666,7 @@ def test_submit_against_retire(bob):
 @postgres_only
 def test_submit_against_retire_without_the_lock(bob, monkeypatch):
     """Control: the submit lands on a job just retired; the foreign key's lock does not help."""
-    change(monkeypatch, "_submit", "FOR SHARE", "")
+    change(monkeypatch, "insert_tasks", "FOR SHARE", "")
     retired, task = submit_against_retire(bob)
     assert (retired, task.status) == (1, "pending")
     assert Job.objects.get().retired_at is not None
@@ -736,8 +677,8 @@ def test_submits_do_not_wait_for_each_other(bob):
     idle_job(bob)
     job = Job.objects.get()
     with transaction.atomic():
-        job.submit("open", {}, "alice")
-        Other(lambda: job.submit("open", {}, "alice")).result()
+        job.enqueue("open", {}, "alice")
+        Other(lambda: job.enqueue("open", {}, "alice")).result()
     assert Task.objects.count() == 2
 
 
@@ -782,7 +723,7 @@ def test_two_sweepers_without_the_lock(bob, scene, monkeypatch):
     """Control: both take the task, and each costs it a retry."""
     run(bob, scene[0])
     expire(retries_left=5)
-    change(monkeypatch, "_abandon", "FOR UPDATE OF held SKIP LOCKED", "")
+    change(monkeypatch, "end_expired_runs", "FOR UPDATE OF held SKIP LOCKED", "")
     assert two_sweepers() == (1, 1, True)
     assert Task.objects.get().retries_left == 3
 
@@ -797,7 +738,7 @@ def test_heartbeat_against_sweep(bob, scene):
     expire()
     Worker.objects.update(last_heartbeat=PAST)
     with transaction.atomic():
-        assert Worker.objects.beat(scene[0], bob.identity).holds
+        assert Worker.objects.record_heartbeat(scene[0], bob.identity).has_tasks
         assert Task.objects.renew(scene[0], LEASE, None)
         report = Other(sweep).result()
     assert (report.failed, report.workers) == (0, 0)
@@ -810,7 +751,7 @@ def test_heartbeat_after_the_sweeps_choice(bob, scene, monkeypatch):
     """The heartbeat commits after the sweep looked at the workers and before it locks them."""
     Worker.objects.update(last_heartbeat=PAST)
     gate = Gate()
-    with stop_before(monkeypatch, querysets, "locked_batch", gate):
+    with stop_before(monkeypatch, workers, "lock_batch", gate):
         sweeping = Other(lambda: Worker.objects.stale(LEASE).remove())
         assert gate.reached.wait(10)
         assert bob.send("patch", f"/workers/{scene[0]}").status_code == 200

@@ -434,8 +434,7 @@ def test_a_server_that_forgets_the_fence_does_not(life, monkeypatch):
     parse = tasks.parse_report
 
     def forget(task_id, body):
-        status, said = parse(task_id, body)
-        return status, said._replace(attempt=None)
+        return parse(task_id, body)._replace(attempt=None)
 
     monkeypatch.setattr(tasks, "parse_report", forget)
     found_is_enough = settings(phases=[Phase.generate], report_multiple_bugs=False)

@@ -1,8 +1,7 @@
-"""Statements prepared by libpq itself, past Django's cursors."""
+"""Statements that psycopg prepares, and how long they stay prepared."""
 
 from __future__ import annotations
 
-import re
 import threading
 from datetime import UTC, timedelta
 from time import monotonic
@@ -12,9 +11,12 @@ from uuid import UUID
 import pytest
 from django.db import OperationalError, connection, transaction
 
-from zndraw_joblib.models import Job, Task, Worker, new_ids
+from tests.factories import grant_one
+from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.names import JobName
-from zndraw_joblib.storage import prepared
+from zndraw_joblib.services.register import offer
+from zndraw_joblib.storage import cursors
+from zndraw_joblib.storage.ids import new_ids
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -26,123 +28,141 @@ LEASE = timedelta(seconds=60)
 
 @pytest.fixture
 def job():
-    # A new one, on which nothing is prepared.
+    # A new connection, on which nothing is prepared.
     cast("Any", connection).close_pool()
     connection.close()
     worker = Worker.objects.create(identity="bob")
-    return worker.register(JobName("room", "modifiers", "Rotate"), {}, LEASE)[0]
+    return offer(worker, JobName("room", "modifiers", "Rotate"), {}, LEASE)[0]
 
 
-@pytest.fixture
-def ran(monkeypatch):
-    """The statements that were prepared."""
-    texts = []
-    run = prepared.Session.run
-
-    def note(self, text, params):
-        texts.append(text)
-        return run(self, text, params)
-
-    monkeypatch.setattr(prepared.Session, "run", note)
-    return texts
-
-
-def names():
+def ask(sql):
     with connection.cursor() as cursor:
-        cursor.execute("SELECT name FROM pg_prepared_statements WHERE name LIKE 'joblib%'")
-        return [name for (name,) in cursor.fetchall()]
+        cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else []
 
 
-def test_a_statement_is_prepared_once(job, ran):
+def prepared(containing):
+    """The prepared statements of this connection with this text: name and generic plans."""
+    return ask(
+        "SELECT name, generic_plans FROM pg_prepared_statements"
+        f" WHERE statement LIKE '%{containing}%' AND statement NOT LIKE '%pg_prepared%'"
+    )
+
+
+def age_statements(monkeypatch):
+    """Let more time pass than a statement stays prepared."""
+    later = monotonic() + cursors.PREPARED_SECONDS + 1
+    monkeypatch.setattr(cursors, "monotonic", lambda: later)
+
+
+def test_statement_is_prepared_once(job):
     for _ in range(3):
-        job.submit("room", {"a": 1}, "alice")
-    assert len(ran) == 3
-    assert len(set(ran)) == 1
-    assert len(names()) == 1
+        job.enqueue("room", {"a": 1}, "alice")
+    assert len(prepared("INSERT INTO zndraw_joblib_task")) == 1
 
 
-def test_plans_of_single_rows_are_kept(job):
-    """With arrays PostgreSQL would plan anew each time."""
+def test_statement_is_prepared_in_a_transaction_too(job):
+    with transaction.atomic():
+        job.enqueue("room", {"a": 1}, "alice")
+        assert len(prepared("INSERT INTO zndraw_joblib_task")) == 1
+        transaction.set_rollback(True)
+    assert not Task.objects.exists()
+
+
+def test_generic_plans_are_kept_whatever_the_parameters(job):
+    """With a parameter that is an array PostgreSQL would plan anew each time."""
+    worker = Worker.objects.get()
     for _ in range(12):
-        job.submit("room", {}, "alice")
-        Task.objects.read([Task.objects.first().pk])
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT generic_plans FROM pg_prepared_statements WHERE name LIKE 'joblib%'")
-        assert min(kept for (kept,) in cursor.fetchall()) > 0
+        task = job.enqueue("room", {}, "alice")
+        Task.objects.read([task.id])
+        grant_one(worker.pk, "bob")
+        Task.objects.filter(pk=task.id).start()
+        Task.objects.renew(worker.pk, LEASE, [(task.id, 1)])
+        Task.objects.filter(pk=task.id).complete()
+    often = ask(
+        "SELECT statement, generic_plans FROM pg_prepared_statements"
+        " WHERE statement LIKE '%zndraw_joblib_task%' AND generic_plans + custom_plans >= 12"
+    )
+    assert len(often) >= 6
+    assert not [statement for statement, generic_plans in often if not generic_plans]
 
 
 def test_the_plan_of_a_submit_is_kept_for_jobs_with_a_shorter_queue_than_most(job):
     worker = Worker.objects.get()
-    long, _ = worker.register(JobName("room", "modifiers", "Other"), {}, LEASE)
+    long, _ = offer(worker, JobName("room", "modifiers", "Other"), {}, LEASE)
     Task.objects.bulk_create(
         [Task(job=long, room_id="room", created_by="x", payload={}) for _ in range(20_000)]
     )
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE zndraw_joblib_task")
+    ask("ANALYZE zndraw_joblib_task")
     for _ in range(12):
-        job.submit("room", {}, "alice")
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT generic_plans FROM pg_prepared_statements WHERE name LIKE 'joblib%'")
-        assert cursor.fetchall() == [(7,)]
+        job.enqueue("room", {}, "alice")
+    ((_, generic_plans),) = prepared("INSERT INTO zndraw_joblib_task")
+    assert generic_plans == 7
 
 
-def test_plans_made_while_a_table_was_short_do_not_last(job, monkeypatch):
-    def execute(sql):
-        with connection.cursor() as cursor:
-            cursor.execute(sql)
-            return [row for (row,) in cursor.fetchall()] if cursor.description else []
-
-    def read():
-        text = "SELECT filler FROM growing WHERE id = %(id)s::integer"
-        prepared.run(connection, text, {"id": 1})
-
-    def plan():
-        (name,) = names()
-        return execute(f"EXPLAIN EXECUTE {name}(1)")[0]
-
-    # Else PostgreSQL may take a plan that it keeps for worse than a new one each time.
-    execute("SET plan_cache_mode = force_generic_plan")
-    execute("CREATE TEMPORARY TABLE growing (id integer, filler text)")
-    read()
-    execute("INSERT INTO growing SELECT number, 'x' FROM generate_series(1, 100000) number")
-    (before,) = re.findall(r"rows=(\d+)", plan())
-    monkeypatch.setattr(prepared, "monotonic", lambda: monotonic() + prepared.PLANS_SECONDS)
-    read()
-    (after,) = re.findall(r"rows=(\d+)", plan())
-    # The planner looks at how long a table is, analyzed or not.
-    assert int(after) > 10 * int(before)
-    # Not every 2 s: a connection that is used now and then would plan each time.
-    execute("INSERT INTO growing SELECT number, 'x' FROM generate_series(1, 100000) number")
-    read()
-    assert re.findall(r"rows=(\d+)", plan()) == [after]
-    execute("DROP TABLE growing")
-    execute("RESET plan_cache_mode")
+def test_statements_are_prepared_anew_after_a_while(job, monkeypatch):
+    """A plan that was made while the table was short does not last."""
+    job.enqueue("room", {}, "alice")
+    ((before, _),) = prepared("INSERT INTO zndraw_joblib_task")
+    job.enqueue("room", {}, "alice")
+    assert [before] == [name for name, _ in prepared("INSERT INTO zndraw_joblib_task")]
+    age_statements(monkeypatch)
+    job.enqueue("room", {}, "alice")
+    ((after, _),) = prepared("INSERT INTO zndraw_joblib_task")
+    assert after != before
 
 
-def test_values_come_back_as_they_went(job, ran):
+@pytest.fixture
+def altered(job):
+    """Changes the type of a column under statements that are prepared, by another connection."""
+    from django.db import connections
+
+    def alter(kind):
+        def run():
+            with connection.cursor() as cursor:
+                cursor.execute(f"ALTER TABLE zndraw_joblib_task ALTER COLUMN error TYPE {kind}")
+            connections.close_all()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+
+    yield lambda: alter("varchar(9000)")
+    connection.close()
+    alter("text")
+
+
+def test_altered_table_costs_no_request_outside_a_transaction(job, altered):
+    task = job.enqueue("room", {}, "alice")
+    altered()
+    assert Task.objects.read([task.id])[task.id].status == "pending"
+    assert job.enqueue("room", {}, "alice").status == "pending"
+
+
+def test_altered_table_costs_one_503_in_a_transaction(job, altered):
+    """`OperationalError` is answered 503: the transaction is lost, the next one succeeds."""
+    job.enqueue("room", {}, "alice")
+    altered()
+    with pytest.raises(OperationalError), transaction.atomic():
+        job.enqueue("room", {}, "alice")
+    with transaction.atomic():
+        assert job.enqueue("room", {}, "alice").status == "pending"
+
+
+def test_values_come_back_as_they_went(job):
     payload = {"text": 'a "quoted" \\ {brace}, NULL \u00e4\u4e2d', "n": 10**30, "f": 0.1}
-    made = Task.objects.submit(
+    made = Task.objects.enqueue(
         job, "room", "al'ice", 3, dict(zip(new_ids(2), [payload, {}], strict=True))
     )
-    assert ran
     assert made[0].payload == payload
     assert (made[0].created_by, made[0].retries_left, made[0].attempt) == ("al'ice", 3, 0)
-    assert isinstance(made[0].pk, UUID)
+    assert isinstance(made[0].id, UUID)
     assert made[0].created_at.tzinfo == UTC or made[0].created_at.utcoffset() == timedelta(0)
-    stored = Task.objects.get(pk=made[0].pk)
+    stored = Task.objects.get(pk=made[0].id)
     assert (stored.payload, stored.created_at) == (payload, made[0].created_at)
 
 
-def test_a_transaction_is_the_cursors(job, ran):
-    """psycopg begins it at a cursor's first statement; past the cursors nothing would be undone."""
-    with transaction.atomic():
-        job.submit("room", {}, "alice")
-        transaction.set_rollback(True)
-    assert not ran
-    assert not Task.objects.exists()
-
-
-def test_who_looks_sees_the_statement(job, ran):
+def test_execute_wrappers_see_the_statement(job):
     seen = []
 
     def look(execute, sql, params, many, context):
@@ -150,24 +170,23 @@ def test_who_looks_sees_the_statement(job, ran):
         return execute(sql, params, many, context)
 
     with connection.execute_wrapper(look):
-        job.submit("room", {}, "alice")
+        job.enqueue("room", {}, "alice")
     assert len(seen) == 1
-    assert not ran
 
 
-def test_errors_are_djangos(job, ran):
+def test_errors_are_djangos(job):
     from django.db import IntegrityError
 
-    task = job.submit("room", {}, "alice")
+    task = job.enqueue("room", {}, "alice")
     with pytest.raises(IntegrityError):
-        job.submit("room", {}, "alice", 0, task.pk)
-    assert job.submit("room", {}, "alice").pk != task.pk
+        job.enqueue("room", {}, "alice", 0, task.id)
+    assert job.enqueue("room", {}, "alice").id != task.id
 
 
-def test_a_connection_that_ended_is_an_operational_error_once(job, ran):
+def test_a_connection_that_ended_is_an_operational_error_once(job):
     from django.db import connections
 
-    job.submit("room", {}, "alice")
+    job.enqueue("room", {}, "alice")
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         pid = cursor.fetchone()[0]
@@ -181,9 +200,9 @@ def test_a_connection_that_ended_is_an_operational_error_once(job, ran):
     thread.start()
     thread.join()
     with pytest.raises(OperationalError):
-        job.submit("room", {}, "alice")
+        job.enqueue("room", {}, "alice")
     connection.close_if_unusable_or_obsolete()
-    assert job.submit("room", {}, "alice").status == "pending"
+    assert job.enqueue("room", {}, "alice").status == "pending"
 
 
 def test_other_threads_run_while_one_waits_for_a_lock(job):
@@ -195,7 +214,7 @@ def test_other_threads_run_while_one_waits_for_a_lock(job):
 
     def wait_for_it():
         try:
-            job.submit("room", {}, "alice")
+            job.enqueue("room", {}, "alice")
             done.set()
         finally:
             connections.close_all()
@@ -210,19 +229,7 @@ def test_other_threads_run_while_one_waits_for_a_lock(job):
     assert done.is_set()
 
 
-def test_nothing_is_prepared_unless_the_host_says_so(job, ran, monkeypatch):
+def test_nothing_is_prepared_unless_the_host_says_so(job, monkeypatch):
     monkeypatch.setattr(connection.connection, "prepare_threshold", None)
-    job.submit("room", {}, "alice")
-    assert not ran
-
-
-@pytest.mark.parametrize(
-    ("text", "sql", "order"),
-    [
-        ("a = %(a)s AND b = %(b)s OR a = %(a)s", b"a = $1 AND b = $2 OR a = $1", ("a", "b")),
-        ("x %% 2 = %(n)s::int", b"x % 2 = $1::int", ("n",)),
-        ("SELECT 1", b"SELECT 1", ()),
-    ],
-)
-def test_placeholders(text, sql, order):
-    assert prepared.numbered(text) == (sql, order)
+    job.enqueue("room", {}, "alice")
+    assert not prepared("INSERT INTO zndraw_joblib_task")

@@ -8,8 +8,10 @@ from datetime import timedelta
 import pytest
 from django.db import connections
 
+from tests.factories import grant_one
 from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.names import JobName
+from zndraw_joblib.services.register import offer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -43,17 +45,17 @@ def together(count, work):
 
 def claim_all(worker):
     taken = []
-    while task := Task.objects.claim(worker.pk, "bob", LEASE):
-        taken.append((task.pk, task.attempt))
+    while task := grant_one(worker.pk, "bob"):
+        taken.append((task.id, task.attempt))
     return taken
 
 
 def test_no_task_is_granted_twice_and_none_is_left():
     workers = [Worker.objects.create(identity="bob") for _ in range(6)]
     for worker in workers:
-        job = worker.register(NAME, {}, LEASE)[0]
+        job = offer(worker, NAME, {}, LEASE)[0]
     for _ in range(90):
-        job.submit("room", {}, "alice", 0)
+        job.enqueue("room", {}, "alice", 0)
     shares = together(6, lambda number: claim_all(workers[number]))
     granted = [grant for share in shares for grant in share]
     assert len(granted) == len(set(granted)) == 90
@@ -61,9 +63,9 @@ def test_no_task_is_granted_twice_and_none_is_left():
 
 def test_one_of_many_finishes_wins():
     worker = Worker.objects.create(identity="bob")
-    worker.register(NAME, {}, LEASE)[0].submit("room", {}, "alice", 0)
-    task = Task.objects.claim(worker.pk, "bob", LEASE)
-    row = Task.objects.filter(pk=task.pk)
+    offer(worker, NAME, {}, LEASE)[0].enqueue("room", {}, "alice", 0)
+    task = grant_one(worker.pk, "bob")
+    row = Task.objects.filter(pk=task.id)
     row.start()
     verbs = [row.complete, row.cancel, lambda: row.fail("x"), row.complete]
     won = [changed for changed in together(4, lambda number: verbs[number]()) if changed]
@@ -73,7 +75,7 @@ def test_one_of_many_finishes_wins():
 
 def test_many_register_one_new_job():
     workers = [Worker.objects.create(identity="bob") for _ in range(6)]
-    made = together(6, lambda number: workers[number].register(NAME, {"a": 1}, LEASE)[1])
+    made = together(6, lambda number: offer(workers[number], NAME, {"a": 1}, LEASE)[1])
     assert sorted(made) == [False] * 5 + [True]
     assert Job.objects.count() == 1
     assert WorkerJobLink.objects.count() == 6

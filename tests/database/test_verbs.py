@@ -11,12 +11,14 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from tests.factories import grant_one
 from zndraw_joblib.exceptions import SchemaConflict, WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.names import JobName
+from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.sweep import sweep
-from zndraw_joblib.storage.statements import Report
+from zndraw_joblib.storage.rows import Report
 
 LEASE = timedelta(seconds=60)
 NAME = JobName("room", "modifiers", "Rotate")
@@ -32,11 +34,11 @@ def worker():
 
 @pytest.fixture
 def job(worker):
-    return worker.register(NAME, {"type": "object"}, LEASE)[0]
+    return offer(worker, NAME, {"type": "object"}, LEASE)[0]
 
 
 def submit(job, count=1, retries=0):
-    return [job.submit("room", {}, "alice", retries) for _ in range(count)]
+    return [job.enqueue("room", {}, "alice", retries) for _ in range(count)]
 
 
 def test_full_name_and_life(worker, job):
@@ -60,7 +62,7 @@ def test_full_name_and_life(worker, job):
 def test_constraints_of_tasks(job, name, break_it):
     (task,) = submit(job)
     with pytest.raises(IntegrityError, match=name), transaction.atomic():
-        Task.objects.filter(pk=task.pk).update(**break_it(task))
+        Task.objects.filter(pk=task.id).update(**break_it(task))
 
 
 def test_jobs_and_links_are_unique(job, worker):
@@ -73,13 +75,14 @@ def test_jobs_and_links_are_unique(job, worker):
 def test_claim_start_and_finish_are_one_statement_each(job, worker):
     submit(job)
     with CaptureQueriesContext(connection) as claim:
-        task = Task.objects.claim(worker.pk, "bob", LEASE)
+        task = grant_one(worker.pk, "bob")
         assert task.job_name == "room:modifiers:Rotate"
-    said = Report(task.pk, 1)
+    start_report = Report(task.id, TaskStatus.RUNNING, 1)
+    end_report = Report(task.id, TaskStatus.COMPLETED, 1)
     with CaptureQueriesContext(connection) as start:
-        assert Task.objects.report(TaskStatus.RUNNING, [said], "bob")[0].status == "running"
+        assert Task.objects.move([start_report], "bob")[0].status == "running"
     with CaptureQueriesContext(connection) as finish:
-        assert Task.objects.report(TaskStatus.COMPLETED, [said], "bob")[0].is_terminal
+        assert Task.objects.move([end_report], "bob")[0].is_terminal
     assert [len(queries) for queries in (claim, start, finish)] == [1, 1, 1]
 
 
@@ -101,38 +104,38 @@ def backlog(job, worker):
     Task.objects.bulk_create(
         [Task(job=job, room_id="room", created_by="x", payload={}) for _ in range(5000)]
     )
-    held = Task.objects.claim_many(worker.pk, "bob", LEASE, 40, start=True)
+    held = Task.objects.grant(worker.pk, "bob", LEASE, 40, start=True)
     pending = Task.objects.filter(status="pending").values_list("pk", flat=True)
     ended = list(pending.order_by("-pk")[:2500])
     Task.objects.filter(pk__in=ended).update(status="failed", completed_at=timezone.now())
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
-    return [Report(task.pk, task.attempt) for task in held[:20]]
+    return [Report(task.id, TaskStatus.COMPLETED, task.attempt) for task in held[:20]]
 
 
 #: What a verb's statement must find its tasks by, besides the primary key.
 HOT = {
-    "claim": ("joblib_task_claim", lambda w, j, held: Task.objects.claim(w.pk, "bob", LEASE)),
+    "claim": ("joblib_task_claim", lambda w, j, held: grant_one(w.pk, "bob")),
     "claim many": (
         "joblib_task_claim",
-        lambda w, j, held: Task.objects.claim_many(w.pk, "bob", LEASE, 100),
+        lambda w, j, held: Task.objects.grant(w.pk, "bob", LEASE, 100),
     ),
-    "submit": ("joblib_task_claim", lambda w, j, held: j.submit("room", {}, "alice")),
+    "submit": ("joblib_task_claim", lambda w, j, held: j.enqueue("room", {}, "alice")),
     "start": (
         "pkey",
-        lambda w, j, held: Task.objects.report(TaskStatus.RUNNING, held[:1], "bob"),
+        lambda w, j, held: Task.objects.move([held[0]._replace(status=TaskStatus.RUNNING)], "bob"),
     ),
     "finish many": (
         "pkey",
-        lambda w, j, held: Task.objects.report(TaskStatus.COMPLETED, held, "bob"),
+        lambda w, j, held: Task.objects.move(held, "bob"),
     ),
     "heartbeat": ("joblib_task_worker", lambda w, j, held: Task.objects.renew(w.pk, LEASE, None)),
     "heartbeat of some": (
         "pkey",
-        lambda w, j, held: Task.objects.renew(w.pk, LEASE, [(s.task_id, 1) for s in held]),
+        lambda w, j, held: Task.objects.renew(w.pk, LEASE, [(r.task_id, 1) for r in held]),
     ),
-    "sweep": ("joblib_task_lease", lambda w, j, held: Task.objects.abandon("timed out")),
-    "leave": ("joblib_task_worker", lambda w, j, held: Task.objects.abandon("left", w.pk)),
+    "sweep": ("joblib_task_lease", lambda w, j, held: Task.objects.recover_expired("timed out")),
+    "leave": ("joblib_task_worker", lambda w, j, held: Task.objects.recover_from(w.pk, "left")),
     "list": ("joblib_task_room_status", lambda w, j, held: Task.objects.newest("room", 50)),
     "list on": (
         "joblib_task_room_status",
@@ -170,47 +173,47 @@ def test_no_hot_statement_reads_the_whole_table(job, worker, backlog, index, ver
 
 def test_the_oldest_task_of_all_jobs_is_granted_first(worker):
     names = [JobName("room", "modifiers", name) for name in "ABC"]
-    jobs = [worker.register(name, {}, LEASE)[0] for name in names[:2]]
-    other = Worker.objects.create(identity="carol").register(names[2], {}, LEASE)[0]
+    jobs = [offer(worker, name, {}, LEASE)[0] for name in names[:2]]
+    other = offer(Worker.objects.create(identity="carol"), names[2], {}, LEASE)[0]
     order = [jobs[1], jobs[0], other, jobs[0], jobs[1]]
     tasks = [submit(job)[0] for job in order]
     granted = []
-    while task := Task.objects.claim(worker.pk, "bob", LEASE):
-        granted.append(task.pk)
-    assert granted == [task.pk for task in tasks if task.job_id != other.pk]
-    assert Task.objects.claim(worker.pk, "carol", LEASE) is None
+    while task := grant_one(worker.pk, "bob"):
+        granted.append(task.id)
+    assert granted == [task.id for task in tasks if task.job_id != other.pk]
+    assert grant_one(worker.pk, "carol") is None
 
 
 def test_a_sweep_ends_what_dead_workers_left(job, worker):
     retried, failed, claimed, living = submit(job, 4)
     for task in (retried, failed, claimed, living):
-        assert Task.objects.claim(worker.pk, "bob", LEASE) == task
-    Task.objects.filter(pk__in=[retried.pk, failed.pk]).start()
-    Task.objects.filter(pk=retried.pk).update(retries_left=1)
-    Task.objects.exclude(pk=living.pk).update(lease_expires_at=PAST)
+        assert grant_one(worker.pk, "bob").id == task.id
+    Task.objects.filter(pk__in=[retried.id, failed.id]).start()
+    Task.objects.filter(pk=retried.id).update(retries_left=1)
+    Task.objects.exclude(pk=living.id).update(lease_expires_at=PAST)
     report = sweep()
     assert (report.requeued, report.retried, report.failed) == (1, 1, 1)
     assert (report.workers, report.jobs) == (0, 0)
     states = dict(Task.objects.values_list("pk", "status"))
     assert states == {
-        retried.pk: "pending",
-        failed.pk: "failed",
-        claimed.pk: "pending",
-        living.pk: "claimed",
+        retried.id: "pending",
+        failed.id: "failed",
+        claimed.id: "pending",
+        living.id: "claimed",
     }
-    failed.refresh_from_db()
+    failed = Task.objects.get(pk=failed.id)
     assert failed.error == f"Worker '{worker.pk}' timed out"
     assert failed.completed_at is not None
-    retried.refresh_from_db()
+    retried = Task.objects.get(pk=retried.id)
     assert (retried.retries_left, retried.worker_id, retried.attempt) == (0, None, 1)
     assert str(sweep()) == "requeued=0 retried=0 failed=0 workers=0 jobs=0 keys=0"
-    assert Task.objects.claim(worker.pk, "bob", LEASE).attempt == 2
+    assert grant_one(worker.pk, "bob").attempt == 2
 
 
 def test_a_sweep_goes_on_past_one_batch(job, worker, monkeypatch):
-    monkeypatch.setattr("zndraw_joblib.storage.querysets.BATCH", 2)
+    monkeypatch.setattr("zndraw_joblib.storage.locking.BATCH", 2)
     submit(job, 5)
-    while Task.objects.claim(worker.pk, "bob", LEASE):
+    while grant_one(worker.pk, "bob"):
         pass
     for _ in range(4):
         Worker.objects.create(identity="dead")
@@ -230,9 +233,9 @@ def test_jobs_are_retired_only_without_workers_and_unfinished_tasks(job, worker)
     job.refresh_from_db()
     assert job.retired_at is not None
     assert Job.objects.live().count() == 0
-    task.refresh_from_db()
+    task = Task.objects.get(pk=task.id)
     assert task.job_name == "room:modifiers:Rotate"
-    again, new = Worker.objects.create(identity="bob").register(NAME, {"title": "other"}, LEASE)
+    again, new = offer(Worker.objects.create(identity="bob"), NAME, {"title": "other"}, LEASE)
     assert new
     assert again.pk == job.pk
 
@@ -240,13 +243,13 @@ def test_jobs_are_retired_only_without_workers_and_unfinished_tasks(job, worker)
 def test_a_removed_worker_cannot_register(worker):
     Worker.objects.all().delete()
     with pytest.raises(WorkerNotFound):
-        worker.register(NAME, {}, LEASE)
+        offer(worker, NAME, {}, LEASE)
     assert not Job.objects.exists()
 
 
 def test_a_conflict_leaves_the_schema_alone(job, worker):
     with pytest.raises(SchemaConflict):
-        worker.register(NAME, {"type": "string"}, LEASE)
+        offer(worker, NAME, {"type": "string"}, LEASE)
     job.refresh_from_db()
     assert job.schema == {"type": "object"}
 
@@ -271,7 +274,7 @@ def test_verbs_announce_after_the_commit(job, worker, django_capture_on_commit_c
     try:
         with django_capture_on_commit_callbacks(execute=True):
             submit(job)
-            held = Task.objects.filter(pk=Task.objects.claim(worker.pk, "bob", LEASE).pk)
+            held = Task.objects.filter(pk=grant_one(worker.pk, "bob").id)
             held.start()
             held.requeue()
             held.cancel()

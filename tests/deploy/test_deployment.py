@@ -366,7 +366,7 @@ def test_a_body_over_the_limit_is_refused_by_the_app_or_else_by_nginx(bobs, offe
 
 
 def test_an_answer_that_needs_no_body_arrives_in_spite_of_a_large_one(front, offered):
-    """Without `pass_over_body` a quarter of these are 502: nginx sees a broken pipe."""
+    """Without `discard_body` a quarter of these are 502: nginx sees a broken pipe."""
     headers = {"Authorization": "Token x", "Content-Type": "application/json"}
     for _ in range(30):
         answer = httpx.post(front.url + offered, content=body_of(1_000_000), headers=headers)

@@ -23,10 +23,13 @@ from zndraw_joblib.client.exceptions import (
 )
 from zndraw_joblib.exceptions import WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.models import Job, Task, Worker, new_ids
+from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.names import JobName
+from zndraw_joblib.services.register import offer
+from zndraw_joblib.services.workers import deregister
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.statements import Report
+from zndraw_joblib.storage.ids import new_ids
+from zndraw_joblib.storage.rows import Report, TaskRow
 
 VERB_JOB = JobName("@global", "modifiers", "Verb")
 ROOM = "soak"
@@ -95,18 +98,18 @@ def submit_by_verbs(log: Log, total: int, slow: float) -> None:
             job = Job.objects.live().named(VERB_JOB).first()
             payloads = [payload(marker, slow) for marker in markers]
             given = dict(zip(new_ids(len(markers)), payloads, strict=True))
-            tasks = job and Task.objects.submit(job, ROOM, "soak", retries, given)
+            tasks = job and Task.objects.enqueue(job, ROOM, "soak", retries, given)
             if not tasks:  # Retired for a moment: nobody offers it.
                 time.sleep(0.05)
                 continue
             for marker, task in zip(markers, tasks, strict=True):
-                log("submitted", m=marker, id=str(task.pk))
+                log("submitted", m=marker, id=str(task.id))
             acknowledged += len(tasks)
             if random.random() < BATCH / 100:
                 cancel = random.choice(tasks)
                 number = log.number()
-                log("report", r=number, id=str(cancel.pk), a=None, s="cancelled")
-                done = Task.objects.filter(pk=cancel.pk).cancel("by its submitter")
+                log("report", r=number, id=str(cancel.id), a=None, s="cancelled")
+                done = Task.objects.filter(pk=cancel.id).cancel("by its submitter")
                 log("reported", r=number, ok=bool(done))
 
 
@@ -127,7 +130,7 @@ class VerbWorker:
                 try:
                     if self.worker is None:
                         self.worker = Worker.objects.create(identity="soak")
-                        self.worker.register(VERB_JOB, {}, self.lease)
+                        offer(self.worker, VERB_JOB, {}, self.lease)
                         self.beaten = time.monotonic()
                     self.step(self.worker)
                 except WorkerNotFound:
@@ -139,8 +142,8 @@ class VerbWorker:
             self.beat(worker)
         # Sometimes one by one: a claim of one and a claim of many are different statements.
         limit = HANDFUL if random.random() < 0.8 else 1
-        granted = Task.objects.claim_many(worker.pk, "soak", self.lease, limit)
-        tasks: dict[Grant, Task] = {(task.pk, task.attempt): task for task in granted}
+        granted = Task.objects.grant(worker.pk, "soak", self.lease, limit)
+        tasks: dict[Grant, TaskRow] = {(task.id, task.attempt): task for task in granted}
         for task_id, attempt in tasks:
             self.log("granted", id=str(task_id), a=attempt)
         if not tasks:
@@ -150,7 +153,7 @@ class VerbWorker:
         if random.random() < 0.005:
             # A clean leave with work in hand, on which it reports all the same.
             self.worker = None
-            worker.deregister()
+            deregister(worker)
         started = self.report(list(tasks), TaskStatus.RUNNING)
         self.finish([grant for grant in started if not tasks[grant].payload["hold"]])
         for grant in started:
@@ -169,7 +172,7 @@ class VerbWorker:
 
     def beat(self, worker: Worker) -> None:
         """A heartbeat that renews all leases."""
-        if Worker.objects.beat(worker.pk, "soak") is None:
+        if Worker.objects.record_heartbeat(worker.pk, "soak") is None:
             raise WorkerNotFound
         Task.objects.renew(worker.pk, self.lease, None)
         self.beaten = time.monotonic()
@@ -182,9 +185,11 @@ class VerbWorker:
         for number, (task_id, attempt) in zip(numbers, grants, strict=True):
             self.log("report", r=number, id=str(task_id), a=attempt, s=status, **extra)
         # By attempt too: a worker that slept may hold a task that it was granted again since.
-        said = [Report(task_id, attempt, f"of {self.log.name}") for task_id, attempt in grants]
-        moved = Task.objects.report(status, said, "soak")
-        done = {(task.pk, task.attempt) for task in moved}
+        reports = [
+            Report(task_id, status, attempt, f"of {self.log.name}") for task_id, attempt in grants
+        ]
+        moved = Task.objects.move(reports, "soak")
+        done = {(task.id, task.attempt) for task in moved}
         for number, grant in zip(numbers, grants, strict=True):
             self.log("reported", r=number, ok=grant in done)
         return [grant for grant in grants if grant in done]

@@ -12,13 +12,32 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
+from django.db.backends.dummy import base as dummy
+from django.db.backends.postgresql import base as postgresql
 from django.db.utils import ConnectionHandler
 from django.test import override_settings
 from rest_framework.permissions import AllowAny
 from rest_framework.throttling import BaseThrottle
 
 from zndraw_joblib import checks
-from zndraw_joblib.settings import JobLibSettings, get_settings
+from zndraw_joblib.settings import JobLibSettings, get_settings, reset_settings
+
+
+@pytest.fixture
+def environment():
+    """Sets variables of the environment and has the settings read them; None unsets one."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def change(**variables):
+            for name, value in variables.items():
+                if value is None:
+                    patch.delenv(name)
+                else:
+                    patch.setenv(name, value)
+            reset_settings()
+
+        yield change
+    reset_settings()
 
 
 def test_defaults():
@@ -30,15 +49,24 @@ def test_defaults():
     assert settings.max_page_size == 500
 
 
-def test_the_dict_wins_over_the_environment_over_defaults(monkeypatch):
-    monkeypatch.setenv("ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS", "7")
-    monkeypatch.setenv("ZNDRAW_JOBLIB_ALLOWED_CATEGORIES", '["a"]')
+def test_the_dict_wins_over_the_environment_over_defaults(environment):
+    environment(ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS="7", ZNDRAW_JOBLIB_ALLOWED_CATEGORIES='["a"]')
     assert get_settings().worker_timeout_seconds == 7
     with override_settings(ZNDRAW_JOBLIB={"worker_timeout_seconds": 9}):
         assert get_settings().worker_timeout_seconds == 9
         assert get_settings().allowed_categories == ["a"]
-    monkeypatch.delenv("ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS")
+    environment(ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS=None)
     assert get_settings().worker_timeout_seconds == 60
+
+
+def test_settings_are_built_once_until_they_change():
+    before = get_settings()
+    assert get_settings() is before
+    with override_settings(ZNDRAW_JOBLIB={}):
+        inside = get_settings()
+        assert inside is not before
+        assert get_settings() is inside
+    assert get_settings() == before
 
 
 @pytest.mark.parametrize(
@@ -52,7 +80,7 @@ def test_the_dict_wins_over_the_environment_over_defaults(monkeypatch):
         ([1], "dict"),
     ],
 )
-def test_wrong_settings_are_an_error_of_the_check(values, named):
+def test_an_invalid_setting_is_an_error_of_the_check(values, named):
     with override_settings(ZNDRAW_JOBLIB=values):
         with pytest.raises(ImproperlyConfigured, match=named):
             get_settings()
@@ -69,19 +97,60 @@ def test_an_unknown_environment_variable_is_an_error(monkeypatch):
     assert "ZNDRAW_JOBLIB_TYPO" in error.msg
 
 
-def test_an_environment_variable_that_is_no_json_is_an_error(monkeypatch):
-    monkeypatch.setenv("ZNDRAW_JOBLIB_ALLOWED_CATEGORIES", "notjson")
+def test_an_environment_variable_that_is_no_json_is_an_error(environment):
+    environment(ZNDRAW_JOBLIB_ALLOWED_CATEGORIES="notjson")
     with pytest.raises(ImproperlyConfigured, match="allowed_categories"):
         get_settings()
     with pytest.raises(SystemCheckError, match=r"zndraw_joblib\.E001.*allowed_categories"):
         call_command("check")
 
 
+def derived_engine(monkeypatch, base, **attributes):
+    """The name of a database engine whose connections are those of `base` with other attributes."""
+    for name in ("acme", "acme.base"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    derived = type("Derived", (base.DatabaseWrapper,), attributes)
+    monkeypatch.setattr(sys.modules["acme.base"], "DatabaseWrapper", derived, raising=False)
+    return {"ENGINE": "acme"}
+
+
+def of_check(monkeypatch, database):
+    """The output of `manage.py check` with this database."""
+    monkeypatch.setattr(checks, "connections", ConnectionHandler({"default": database}))
+    output = io.StringIO()
+    call_command("check", fail_level="CRITICAL", stderr=output, stdout=output)
+    return output.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("vendor", "name"), [("mysql", "MySQL or MariaDB"), ("oracle", "Oracle"), ("acme", "acme")]
+)
+def test_an_unsupported_database_is_an_error_of_the_plain_check(monkeypatch, vendor, name):
+    """Any query would fail: the dummy engine raises at each."""
+    database = derived_engine(monkeypatch, dummy, vendor=vendor)
+    output = of_check(monkeypatch, database)
+    assert "zndraw_joblib.E011" in output
+    assert f'DATABASES["default"] is {name};' in output
+    assert 'HINT: Set DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"' in output
+
+
+def test_postgresql_and_sqlite_are_supported_databases(monkeypatch):
+    for database in (BARE, SQLITE, derived_engine(monkeypatch, postgresql)):
+        assert "zndraw_joblib.E011" not in of_check(monkeypatch, database)
+
+
+def test_sqlite_without_returning_is_an_error(monkeypatch):
+    monkeypatch.setattr(checks, "MIN_SQLITE", (99, 1, 0))
+    output = of_check(monkeypatch, SQLITE)
+    assert "zndraw_joblib.E011" in output
+    assert "HINT: Upgrade SQLite to 99.1.0." in output
+
+
 def ids(messages):
     return [message.id for message in messages]
 
 
-def test_channel_layers():
+def test_a_missing_or_unsuitable_channel_layer_is_a_warning():
     assert checks.check_channel_layer() == []
     with override_settings(CHANNEL_LAYERS={}):
         assert ids(checks.check_channel_layer()) == ["zndraw_joblib.W001"]
@@ -94,7 +163,7 @@ class SyncOnly:
     async_capable = False
 
 
-def test_sync_only_middleware_is_named(settings):
+def test_synchronous_middleware_is_a_warning_that_names_it(settings):
     assert checks.check_middleware() == []
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.unit.test_settings.SyncOnly"]
     (warning,) = checks.check_middleware()
@@ -102,7 +171,7 @@ def test_sync_only_middleware_is_named(settings):
     assert "SyncOnly" in warning.msg
 
 
-def test_unset_room_access_is_a_deploy_warning(settings):
+def test_unset_room_access_is_a_warning(settings):
     assert ids(checks.check_room_access()) == ["zndraw_joblib.W004"]
     settings.ZNDRAW_JOBLIB = {"room_access": "tests.factories.by_room"}
     assert checks.check_room_access() == []
@@ -141,7 +210,7 @@ LOCMEM = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"
 IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
 DEPLOYMENTS = {
-    "nothing to say": ({}, []),
+    "good": ({}, []),
     "sqlite is embedded": (
         {"DATABASES": {"default": SQLITE}, "CHANNEL_LAYERS": IN_MEMORY, "CACHES": LOCMEM},
         [],
@@ -165,7 +234,7 @@ DEPLOYMENTS = {
         {
             "REST_FRAMEWORK": {
                 **_DRF,
-                "DEFAULT_PERMISSION_CLASSES": ["tests.unit.test_settings.Odd"],
+                "DEFAULT_PERMISSION_CLASSES": ["tests.unit.test_settings.Open"],
             }
         },
         ["E004"],
@@ -224,21 +293,21 @@ DEPLOYMENTS = {
 }
 
 
-class Odd(AllowAny):
-    """As open as what it inherits from."""
+class Open(AllowAny):
+    """Permits everything, as its base class does."""
 
 
-class OddThrottle(BaseThrottle):
-    """Nobody knows what it does."""
+class OwnThrottle(BaseThrottle):
+    """A class of the host, whose rate the check cannot know."""
 
 
 @pytest.fixture
 def deploy(settings, monkeypatch):
-    """Runs `manage.py check --deploy` on settings; our messages as Django's checks gather them."""
+    """Runs the checks of deployment on changed settings; returns this app's messages."""
 
     def run(**changed):
         values = {**PRODUCTION, **changed}
-        # Django does not follow a change of DATABASES.
+        # `override_settings` has no effect on DATABASES.
         handler = ConnectionHandler(values.pop("DATABASES"))
         monkeypatch.setattr(checks, "connections", handler)
         for name, value in values.items():
@@ -255,7 +324,7 @@ def numbers(messages):
 
 
 @pytest.mark.parametrize(("changed", "expected"), DEPLOYMENTS.values(), ids=DEPLOYMENTS)
-def test_checks_under_deploy(deploy, changed, expected):
+def test_each_bad_setting_has_its_own_message(deploy, changed, expected):
     assert numbers(deploy(**changed)) == expected
 
 
@@ -270,10 +339,10 @@ THROTTLES = "rest_framework.throttling"
         (f"{THROTTLES}.ScopedRateThrottle", {"joblib_work": None}, ["W005"]),
         (f"{THROTTLES}.UserRateThrottle", {"user": "100/s"}, []),
         (f"{THROTTLES}.UserRateThrottle", {"user": None, "joblib_work": "1/s"}, ["W005"]),
-        ("tests.unit.test_settings.OddThrottle", {}, []),
+        ("tests.unit.test_settings.OwnThrottle", {}, []),
     ],
 )
-def test_throttles_that_throttle_nothing(deploy, throttle, rates, expected):
+def test_throttles_without_a_rate_are_a_warning(deploy, throttle, rates, expected):
     changed = {"DEFAULT_THROTTLE_CLASSES": [throttle], "DEFAULT_THROTTLE_RATES": rates}
     assert numbers(deploy(REST_FRAMEWORK={**_DRF, **changed})) == expected
 
@@ -293,11 +362,11 @@ def test_throttles_that_throttle_nothing(deploy, throttle, rates, expected):
         ("-c statement_timeout = 0ms", None, ["W007"]),
         ("-c statement_timeout=30s -c statement_timeout=0", None, ["W007"]),
         ("-c idle_in_transaction_session_timeout=10s", None, ["W007"]),
-        # libpq looks at the environment only for what it is not told.
+        # libpq reads the environment only without an `options` of the connection.
         ("-c lock_timeout=1s", "-c statement_timeout=30s", ["W007"]),
     ],
 )
-def test_statement_timeouts(deploy, monkeypatch, options, environment, expected):
+def test_no_statement_timeout_is_a_warning(deploy, monkeypatch, options, environment, expected):
     monkeypatch.delenv("PGOPTIONS", raising=False)
     if environment is not None:
         monkeypatch.setenv("PGOPTIONS", environment)
@@ -305,31 +374,24 @@ def test_statement_timeouts(deploy, monkeypatch, options, environment, expected)
     assert numbers(deploy(DATABASES={"default": {**_POSTGRES, "OPTIONS": given}})) == expected
 
 
-def test_an_engine_built_on_postgresql_is_one(deploy, monkeypatch):
-    from django.db.backends.postgresql import base
-
-    for name in ("acme", "acme.base"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    ours = type("Ours", (base.DatabaseWrapper,), {})
-    monkeypatch.setattr(sys.modules["acme.base"], "DatabaseWrapper", ours, raising=False)
-    found = deploy(
-        DATABASES={"default": {"ENGINE": "acme"}}, CHANNEL_LAYERS=IN_MEMORY, CACHES=LOCMEM
-    )
+def test_an_engine_derived_from_postgresql_is_checked_as_postgresql(deploy, monkeypatch):
+    database = derived_engine(monkeypatch, postgresql)
+    found = deploy(DATABASES={"default": database}, CHANNEL_LAYERS=IN_MEMORY, CACHES=LOCMEM)
     assert numbers(found) == ["E005", "E006", "W006", "W007"]
 
 
-@pytest.mark.parametrize("nothing", [None, {}, {"default": None}, {"default": {}}])
-def test_layers_and_caches_that_are_not_there(deploy, monkeypatch, nothing):
-    if nothing is not None:
-        assert numbers(deploy(CHANNEL_LAYERS=nothing)) == ["W001"]
+@pytest.mark.parametrize("missing", [None, {}, {"default": None}, {"default": {}}])
+def test_missing_layers_and_caches_do_not_break_the_checks(deploy, monkeypatch, missing):
+    if missing is not None:
+        assert numbers(deploy(CHANNEL_LAYERS=missing)) == ["W001"]
     deploy()
-    bare = SimpleNamespace(CHANNEL_LAYERS=nothing, CACHES=nothing)
+    bare = SimpleNamespace(CHANNEL_LAYERS=missing, CACHES=missing)
     monkeypatch.setattr(checks, "django_settings", bare)
     assert checks.check_servers() == []
     assert numbers(checks.check_channel_layer()) == ["W001"]
 
 
-#: Settings that no site should have. Some exclude each other.
+#: Sets of bad settings, because some of them exclude each other.
 BAD = (
     {
         "DEBUG": True,
@@ -343,30 +405,30 @@ BAD = (
     },
     {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3"}}, "CHANNEL_LAYERS": {}},
     {"CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}},
+    {"DATABASES": {"default": {"ENGINE": "django.db.backends.dummy"}}},
 )
 
 
-def said(deploy, **changed):
-    """The ids in the output of the command itself."""
+def reported(deploy, **changed):
+    """The ids in the output of `manage.py check --deploy`."""
     deploy(**changed)
     output = io.StringIO()
     call_command("check", deploy=True, fail_level="CRITICAL", stderr=output, stdout=output)
     return set(re.findall(r"zndraw_joblib\.[EW]\d+", output.getvalue()))
 
 
-def test_the_command_says_nothing_of_a_good_site(deploy):
-    assert said(deploy) == set()
+def test_the_command_reports_nothing_about_a_good_site(deploy):
+    assert reported(deploy) == set()
 
 
-def test_the_command_says_everything_of_a_bad_one(deploy, monkeypatch):
+def test_the_command_reports_every_documented_id_about_bad_sites(deploy, monkeypatch):
     monkeypatch.setenv("ZNDRAW_JOBLIB_TYPO", "1")
     documented = Path(__file__).parents[2] / "docs" / "settings.md"
     known = set(re.findall(r"^\| `(zndraw_joblib\.[EW]\d+)`", documented.read_text(), re.M))
-    assert set.union(*(said(deploy, **bad) for bad in BAD)) == known
+    assert set.union(*(reported(deploy, **bad) for bad in BAD)) == known
 
 
-def test_checks_are_of_deployment_only():
-    """`manage.py check` alone does not say them."""
+def test_checks_of_deployment_need_the_option_deploy():
     from django.core.checks import registry
 
     deployment = {getattr(check, "__name__", "") for check in registry.registry.deployment_checks}

@@ -1,4 +1,4 @@
-"""Claims that wait: what they are answered at their deadline, and what leavers give back."""
+"""Claims that wait: their answer at the deadline, and the tasks of clients that left."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from django.test import AsyncClient
 
 from tests.factories import V1, problem
 from zndraw_joblib.contrib.asgi import ApiLane
-from zndraw_joblib.events import hub as hubs, publisher as notifications
+from zndraw_joblib.events import queries, reads, work
+from zndraw_joblib.events.hub import get_hub
+from zndraw_joblib.events.publisher import publisher
 from zndraw_joblib.models import Task, Worker
-from zndraw_joblib.storage.querysets import TaskQuerySet
+from zndraw_joblib.storage.tasks import TaskManager
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,28 +34,28 @@ async def claiming(person, wait, **body):
 
 
 async def while_it_waits(change, *args):
-    while not hubs.get_hub()._idle:
+    while not get_hub().work._lines:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     return await sync_to_async(change)(*args)
 
 
 @pytest.fixture
-def no_news(monkeypatch):
-    """Neither a message nor a re-read comes."""
-    monkeypatch.setattr(hubs, "REREAD_SECONDS", 60)
-    monkeypatch.setattr(notifications.publisher, "publish", lambda *args: None)
+def no_messages(monkeypatch):
+    """Messages are lost, and the re-read is far off."""
+    monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
+    monkeypatch.setattr(publisher, "publish", lambda *args: None)
 
 
-@pytest.mark.usefixtures("no_news")
-async def test_without_news_the_deadline_finds_what_waits(bob):
+@pytest.mark.usefixtures("no_messages")
+async def test_a_task_whose_message_was_lost_is_claimed_at_the_deadline(bob):
     await sync_to_async(bob.register)()
     answer, submitted = await asyncio.gather(claiming(bob, 1), while_it_waits(bob.submit))
     assert answer.json()["task"]["id"] == submitted.json()["id"]
     assert answer["Preference-Applied"] == "wait=1"
 
 
-async def test_a_job_that_was_registered_meanwhile_counts_at_the_deadline(bob):
+async def test_a_job_registered_during_the_wait_is_claimed_from_at_the_deadline(bob):
     def register_and_submit():
         bob.register(name="Second")
         return bob.submit(job="open:modifiers:Second")
@@ -63,7 +65,7 @@ async def test_a_job_that_was_registered_meanwhile_counts_at_the_deadline(bob):
     assert answer.json()["task"]["id"] == submitted.json()["id"]
 
 
-async def test_a_worker_that_was_deleted_meanwhile_is_not_found(bob):
+async def test_a_worker_deleted_during_the_wait_is_not_found(bob):
     worker = await sync_to_async(bob.worker)()
     await sync_to_async(bob.register)(worker_id=worker)
     answer, _ = await asyncio.gather(
@@ -73,24 +75,24 @@ async def test_a_worker_that_was_deleted_meanwhile_is_not_found(bob):
     assert "Preference-Applied" not in answer
 
 
-async def test_a_default_worker_that_was_deleted_meanwhile_is_granted_nothing(bob):
+async def test_a_default_worker_deleted_during_the_wait_is_granted_nothing(bob):
     await sync_to_async(bob.register)()
     answer, _ = await asyncio.gather(claiming(bob, 1), while_it_waits(Worker.objects.all().delete))
     assert answer.json() == {"task": None}
 
 
-async def test_when_the_last_look_fails_the_view_answers(bob, monkeypatch):
+async def test_the_view_answers_when_the_read_at_the_deadline_fails(bob, monkeypatch):
     def fail(ids):
         raise OperationalError("away")
 
-    monkeypatch.setattr(hubs, "read_workers", fail)
+    monkeypatch.setattr(work, "workers_worth_claiming", fail)
     await sync_to_async(bob.register)()
     assert (await claiming(bob, 1)).json() == {"task": None}
 
 
-async def test_all_whose_wait_ends_are_looked_up_with_few_queries(bob, monkeypatch):
-    read, sizes, tried = hubs.read_workers, [], []
-    claim = TaskQuerySet.claim_many
+async def test_workers_whose_waits_end_together_are_read_with_few_queries(bob, monkeypatch):
+    read, sizes, tried = queries.workers_worth_claiming, [], []
+    claim = TaskManager.grant
 
     def count(ids):
         sizes.append(len(ids))
@@ -100,21 +102,21 @@ async def test_all_whose_wait_ends_are_looked_up_with_few_queries(bob, monkeypat
         tried.append(1)
         return claim(self, *args)
 
-    monkeypatch.setattr(hubs, "read_workers", count)
-    monkeypatch.setattr(TaskQuerySet, "claim_many", count_claims)
+    monkeypatch.setattr(work, "workers_worth_claiming", count)
+    monkeypatch.setattr(TaskManager, "grant", count_claims)
     await sync_to_async(bob.register)()
     answers = await asyncio.gather(*(claiming(bob, 2) for _ in range(30)))
     assert [answer.json() for answer in answers] == [{"task": None}] * 30
     assert sum(sizes) == 30
     assert len(sizes) < 30
-    # Nobody claims where nothing waits; the first looks are these.
+    # These are the first claims; at the deadline nothing is pending, so none is tried again.
     assert len(tried) == 30
 
 
 @pytest.fixture
 def held_claims(monkeypatch):
     """Claims, by their number, that are held until an event is set."""
-    claim, calls = TaskQuerySet.claim_many, []
+    claim, calls = TaskManager.grant, []
     held: dict[int, threading.Event] = {}
 
     def hold(self, *args):
@@ -123,7 +125,7 @@ def held_claims(monkeypatch):
             held[len(calls)].wait(10)
         return claim(self, *args)
 
-    monkeypatch.setattr(TaskQuerySet, "claim_many", hold)
+    monkeypatch.setattr(TaskManager, "grant", hold)
     return held, calls
 
 
@@ -137,7 +139,9 @@ async def given_back():
 
 
 @pytest.mark.parametrize("start", [True, False])
-async def test_who_leaves_during_the_first_look_gives_back_what_it_got(bob, held_claims, start):
+async def test_tasks_claimed_for_a_client_that_left_during_the_first_claim_are_requeued(
+    bob, held_claims, start
+):
     held, calls = held_claims
     held[1] = threading.Event()
     await sync_to_async(bob.register)()
@@ -151,9 +155,9 @@ async def test_who_leaves_during_the_first_look_gives_back_what_it_got(bob, held
     assert await given_back()
 
 
-@pytest.mark.usefixtures("no_news")
+@pytest.mark.usefixtures("no_messages")
 @pytest.mark.parametrize("on_the_lane", [True, False])
-async def test_a_last_look_that_takes_long_is_not_waited_for(bob, held_claims, on_the_lane):
+async def test_a_slow_claim_at_the_deadline_is_not_waited_for(bob, held_claims, on_the_lane):
     held, _ = held_claims
     held[2] = threading.Event()
     await sync_to_async(bob.register)()

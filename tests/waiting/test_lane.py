@@ -1,25 +1,26 @@
-"""The lane past the host's middleware, on a real server and by its ASGI messages."""
+"""`ApiLane`, by its ASGI messages and on a real server."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from io import BytesIO
 
 import httpx
 import pytest
+from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
-from zndraw_joblib.wsgi import ApiLane as WsgiLane
+from django.core import signals
 
 from tests.factories import V1
 from tests.servers import server
 from zndraw_joblib.contrib.asgi import ApiLane
+from zndraw_joblib.events.hub import get_hub
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Host:
-    """Stands for the host's application; notes what came to it."""
+    """Stands for the host's application, and records the paths that it was asked for."""
 
     def __init__(self):
         self.paths = []
@@ -47,27 +48,40 @@ def scope(path, method="GET", host=b"localhost", **headers):
     }
 
 
-async def ask(host, request, *messages):
+async def answer(talk):
     """The answer's status, headers and body."""
+    start = await talk.receive_output(10)
+    body = b""
+    while True:
+        message = await talk.receive_output(10)
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return start["status"], dict(start["headers"]), body
+
+
+async def ask(host, request, *messages):
     talk = ApplicationCommunicator(ApiLane(host), request)
     for message in messages or ({"type": "http.request", "body": b""},):
         await talk.send_input(message)
-    start = await talk.receive_output(10)
-    body = await talk.receive_output(10)
-    return start["status"], dict(start["headers"]), body["body"]
+    return await answer(talk)
 
 
 def token(person):
     return {"authorization": f"Token {person.token}".encode()}
 
 
-async def test_the_api_is_answered_without_the_host(bob):
+def lower(headers):
+    return {name.lower(): value for name, value in headers.items()}
+
+
+async def test_api_requests_do_not_reach_the_hosts_application(bob):
     host = Host()
     status, headers, body = await ask(host, scope(f"{V1}/workers", **token(bob)))
     assert (status, json.loads(body), host.paths) == (200, [], [])
+    headers = lower(headers)
     assert headers[b"content-length"] == str(len(body)).encode()
     assert headers[b"x-content-type-options"] == b"nosniff"
-    assert headers[b"vary"] == b"Prefer"
+    assert b"Prefer" in headers[b"vary"]
 
 
 @pytest.mark.parametrize(
@@ -75,19 +89,17 @@ async def test_the_api_is_answered_without_the_host(bob):
     [
         scope("/", authorization=b"Token x"),
         scope("/admin/v1/joblib/x", authorization=b"Token x"),
-        scope(f"{V1}/workers"),
         scope("/elsewhere/v1/joblib/x", host=b"evil.example", authorization=b"Token x"),
-        scope(f"{V1}/workers", cookie=b"sessionid=x"),
     ],
-    ids=["other", "other that looks like it", "no token", "other path and host", "session"],
+    ids=["other", "other with the prefix inside", "other path and host"],
 )
-async def test_everything_else_is_the_hosts(request_):
+async def test_other_requests_go_to_the_hosts_application(request_):
     host = Host()
     assert (await ask(host, request_))[0] == 299
     assert host.paths == [request_["path"]]
 
 
-async def test_errors_are_problems_there_too(bob):
+async def test_errors_are_problems(bob):
     host = Host()
     for path, method, status in (
         (f"{V1}/workers", "POST", 401),
@@ -95,9 +107,9 @@ async def test_errors_are_problems_there_too(bob):
     ):
         got, headers, body = await ask(host, scope(path, method, authorization=b"Token x"))
         assert got == status, body
-        assert headers[b"content-type"] == b"application/problem+json"
+        assert lower(headers)[b"content-type"] == b"application/problem+json"
     got, headers, _ = await ask(host, scope(f"{V1}/workers", "PUT", **token(bob)))
-    assert (got, set(headers[b"allow"].split(b", "))) == (405, {b"GET", b"HEAD", b"POST"})
+    assert (got, set(lower(headers)[b"allow"].split(b", "))) == (405, {b"GET", b"HEAD", b"POST"})
     assert not host.paths
 
 
@@ -110,170 +122,105 @@ REFUSED = {
 
 @pytest.mark.parametrize(("status", "odd"), REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("credentials", [{}, {"authorization": b"Token x"}])
-async def test_what_django_would_refuse_without_a_view_is_a_problem(credentials, status, odd):
+async def test_errors_that_django_raises_before_a_view_are_problems(credentials, status, odd):
     host = Host()
     for path in (f"{V1}/rooms/a b/jobs", "/v1/joblib", "/v1/me", "/v1/problems/job-not-found"):
         got, headers, body = await ask(host, scope(path, "PUT", **credentials, **odd))
         assert (got, host.paths) == (status, []), body
+        headers = lower(headers)
         assert headers[b"content-type"] == b"application/problem+json"
         assert headers[b"vary"] == b"Prefer"
         document = json.loads(body)
         assert (document["status"], document["instance"]) == (status, path.replace(" ", "%20"))
 
 
-async def test_a_body_comes_in_parts_and_may_be_too_large(bob, settings_of):
-    settings_of(max_body_bytes=1000)
+async def test_a_query_that_is_not_utf8_is_a_problem():
+    request = {**scope(f"{V1}/workers"), "query_string": b"\xff"}
+    status, _, body = await ask(Host(), request)
+    assert (status, json.loads(body)["type"]) == (400, "/v1/problems/validation-error")
+
+
+async def test_a_body_may_come_in_parts(bob):
     body = json.dumps({"category": "modifiers", "name": "Rotate", "schema": {}}).encode()
     parts = [
         {"type": "http.request", "body": body[:20], "more_body": True},
         {"type": "http.request", "body": body[20:]},
     ]
     headers = {"content_type": b"application/json", **token(bob)}
-    path = f"{V1}/rooms/open/jobs"
-    assert (await ask(Host(), scope(path, "PUT", **headers), *parts))[0] == 201
-    parts = [{"type": "http.request", "body": b"x" * 900, "more_body": True}] * 3
-    parts.append({"type": "http.request", "body": b"x"})
-    assert (await ask(Host(), scope(path, "PUT", **headers), *parts))[0] == 413
+    assert (await ask(Host(), scope(f"{V1}/rooms/open/jobs", "PUT", **headers), *parts))[0] == 201
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_body_that_is_too_large_is_refused(bob, settings_of, ends):
+    settings_of(max_body_bytes=1000)
+    headers = {"content_type": b"application/json", **token(bob)}
     # One that never ends is answered all the same.
-    parts = [{"type": "http.request", "body": b"x" * 900, "more_body": True}] * 30
-    assert (await ask(Host(), scope(path, "PUT", **headers), *parts))[0] == 413
+    parts = [{"type": "http.request", "body": b"x" * 900, "more_body": True}] * (3 if ends else 30)
+    if ends:
+        parts.append({"type": "http.request", "body": b"x"})
+    request = scope(f"{V1}/rooms/open/jobs", "PUT", **headers)
+    status, _, body = await ask(Host(), request, *parts)
+    assert (status, json.loads(body)["type"]) == (413, "/v1/problems/content-too-large")
 
 
-async def test_a_site_below_a_prefix_says_so_in_its_addresses(bob):
-    from asgiref.sync import sync_to_async
-
+async def test_addresses_in_answers_begin_with_the_script_prefix(bob):
     await sync_to_async(bob.register)()
     path = f"/site{V1}/rooms/open/tasks/open:modifiers:Rotate"
     request = {**scope(path, "POST", content_type=b"application/json", **token(bob))}
     request["root_path"] = "/site"
     body = {"type": "http.request", "body": b'{"payload": {}}'}
-    status, headers, answer = await ask(Host(), request, body)
-    assert status == 202, answer
-    assert headers[b"location"].startswith(b"/site/v1/joblib/tasks/")
+    status, headers, got = await ask(Host(), request, body)
+    assert status == 202, got
+    assert lower(headers)[b"location"].startswith(b"/site/v1/joblib/tasks/")
 
 
-async def test_who_leaves_while_waiting_is_let_go(bob):
-    from asgiref.sync import sync_to_async
+@pytest.fixture
+def request_signals():
+    """`request_started` and `request_finished`, as the host's receivers get them."""
+    sent = []
 
-    from zndraw_joblib.events.hub import get_hub
+    def started(**kwargs):
+        sent.append("started")
 
-    await sync_to_async(bob.register)()
-    task = (await sync_to_async(bob.submit)()).json()
-    request = scope(f"{V1}/tasks/{task['id']}", prefer=b"wait=30", **token(bob))
+    def finished(**kwargs):
+        sent.append("finished")
+
+    signals.request_started.connect(started)
+    signals.request_finished.connect(finished)
+    yield sent
+    signals.request_started.disconnect(started)
+    signals.request_finished.disconnect(finished)
+
+
+async def test_each_request_sends_its_signals_once(bob, request_signals):
+    await ask(Host(), scope(f"{V1}/workers", **token(bob)))
+    assert request_signals == ["started", "finished"]
+
+
+async def test_each_request_that_waits_sends_its_signals_once(bob, running, request_signals):
+    request_signals.clear()
+    request = scope(f"{V1}/tasks/{running}", prefer=b"wait=1", **token(bob))
+    status, headers, _ = await ask(Host(), request)
+    assert (status, lower(headers)[b"preference-applied"]) == (200, b"wait=1")
+    assert request_signals == ["started", "finished"]
+
+
+async def test_a_client_that_leaves_ends_its_wait(bob, running, request_signals):
+    request_signals.clear()
+    request = scope(f"{V1}/tasks/{running}", prefer=b"wait=30", **token(bob))
     talk = ApplicationCommunicator(ApiLane(Host()), request)
     await talk.send_input({"type": "http.request", "body": b""})
-    while not get_hub()._ends:
+    while not get_hub().ends._waiters:
         await asyncio.sleep(0.01)
     await talk.send_input({"type": "http.disconnect"})
     await talk.wait(10)
     assert await talk.receive_nothing()
-    assert not get_hub()._ends
-
-
-passed_on = []
-
-
-def wsgi_host(environ, start_response):
-    passed_on.append(environ["PATH_INFO"])
-    start_response("299 Host", [])
-    return [b""]
-
-
-def ask_wsgi(path, **more):
-    """The answer's status line, headers and body."""
-    environ = {
-        "REQUEST_METHOD": "GET",
-        "PATH_INFO": path,
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "80",
-        "HTTP_HOST": "localhost",
-        "wsgi.input": BytesIO(),
-        "wsgi.url_scheme": "http",
-        **more,
-    }
-    begun = []
-    body = b"".join(WsgiLane(wsgi_host)(environ, lambda *args: begun.extend(args)))
-    return begun[0], dict(begun[1]), body
-
-
-class Parts(BytesIO):
-    """A stream that gives little at a time."""
-
-    def read(self, size=-1):
-        return super().read(min(size, 7) if size >= 0 else 7)
-
-
-def chunked(person, body, **more):
-    return {
-        "REQUEST_METHOD": "POST",
-        "CONTENT_TYPE": "application/json",
-        "HTTP_TRANSFER_ENCODING": "chunked",
-        "HTTP_AUTHORIZATION": f"Token {person.token}",
-        "wsgi.input": Parts(body),
-        **more,
-    }
-
-
-def test_a_chunked_body_is_read_under_wsgi(bob, settings_of):
-    bob.register()
-    path = f"{V1}/rooms/open/tasks/open:modifiers:Rotate"
-    ends = {"wsgi.input_terminated": True}
-    status, _, answer = ask_wsgi(path, **chunked(bob, b'{"payload": {"angle": 1}}', **ends))
-    assert status.startswith("202 "), answer
-    assert json.loads(answer)["payload"] == {"angle": 1}
-    settings_of(max_body_bytes=100)
-    status, _, answer = ask_wsgi(path, **chunked(bob, b" " * 101, **ends))
-    assert status.startswith("413 "), answer
-    # What is not needed for the answer is passed over.
-    rest = chunked(bob, b" " * 200, **ends, HTTP_AUTHORIZATION="Token x")
-    assert ask_wsgi(path, **rest)[0].startswith("401 ")
-    assert not rest["wsgi.input"].read()
-
-
-def test_a_chunked_body_that_a_server_does_not_end_is_refused(bob):
-    bob.register()
-    path = f"{V1}/rooms/open/tasks/open:modifiers:Rotate"
-    status, headers, answer = ask_wsgi(path, **chunked(bob, b'{"payload": {}}'))
-    assert status.startswith("411 "), answer
-    assert headers["Content-Type"] == "application/problem+json"
-    assert json.loads(answer)["type"] == "/v1/problems/length-required"
-
-
-def test_the_host_gets_paths_under_wsgi_as_they_came():
-    passed_on.clear()
-    path = f"{V1}/rooms/ä€/jobs".encode().decode("latin1")
-    assert ask_wsgi(path)[0] == "299 Host"
-    assert passed_on == [path]
-
-
-def test_under_wsgi_too(bob):
-    passed_on.clear()
-    credentials = {"HTTP_AUTHORIZATION": f"Token {bob.token}"}
-    status, headers, body = ask_wsgi(f"{V1}/workers", **credentials)
-    assert (status, json.loads(body)) == ("200 OK", [])
-    assert headers["Content-Length"] == "2"
-    status, headers, body = ask_wsgi(f"{V1}/workers", HTTP_AUTHORIZATION="Token x")
-    assert status.startswith("401 ")
-    assert headers["Content-Type"] == "application/problem+json"
-    assert headers["WWW-Authenticate"] == "Token"
-    assert not passed_on
-    for path, more in (
-        (f"{V1}/workers", {}),
-        ("/admin/", credentials),
-        ("/elsewhere/v1/joblib/x", credentials | {"HTTP_HOST": "evil.example"}),
-    ):
-        assert ask_wsgi(path, **more)[0] == "299 Host"
-    assert len(passed_on) == 3
-    for odd in ({"HTTP_HOST": "evil.example"}, {"CONTENT_TYPE": "application/json; x*=bogus''a"}):
-        for more in ({}, credentials):
-            status, headers, _ = ask_wsgi(f"{V1}/workers", **more, **odd)
-            assert status[:4] in {"400 ", "415 "}
-            assert headers["Content-Type"] == "application/problem+json"
-    assert len(passed_on) == 3
+    assert not get_hub().ends._waiters
+    assert request_signals == ["started", "finished"]
 
 
 def test_a_server_with_the_lane_keeps_few_connections(bob):
-    """Many requests at once, from the lane's threads; the browser's way works beside it."""
+    """Many requests come at once; requests for the host's own pages go on beside them."""
     bob.register()
     with server(PGAPPNAME="joblib-lane", ZNDRAW_JOBLIB_API_THREADS="3") as url:
         headers = {"Authorization": f"Token {bob.token}"}

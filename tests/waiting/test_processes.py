@@ -15,7 +15,7 @@ from django.db import connection
 
 from tests.factories import V1
 from tests.servers import process, server, until
-from zndraw_joblib.events.hub import REREAD_SECONDS
+from zndraw_joblib.events.reads import REREAD_SECONDS
 from zndraw_joblib.models import Task, Worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -72,7 +72,7 @@ def test_a_waiter_on_one_server_is_woken_by_another(bob, running):
         assert waiter.at - ended < limit
 
 
-def test_who_waits_is_woken_by_the_sweeper_in_its_own_process(bob, running):
+def test_the_sweeper_in_a_process_of_its_own_wakes_waiters(bob, running):
     """One for the end of a task, one for work: the sweep fails a task and requeues another."""
     holder = bob.worker()
     bob.register(worker_id=holder)
@@ -93,12 +93,15 @@ def test_who_waits_is_woken_by_the_sweeper_in_its_own_process(bob, running):
             assert max(waiter.at, claimer.at) - ended < 2
 
 
-def test_many_waiters_hold_no_thread_and_no_connection(bob, running):
+@pytest.mark.parametrize("lookup", [False, True])
+def test_many_waiters_hold_no_thread_and_no_connection(bob, running, lookup):
+    ids = [running, *(bob.submit().json()["id"] for _ in range(9))]
+    path = "/tasks/lookup" if lookup else f"/tasks/{running}"
+    request = ("POST", path) if lookup else ("GET", path)
+    body = {"ids": ids} if lookup else {}
     with server() as url:
         threads = [
-            threading.Thread(
-                target=call, args=(bob, url, "GET", f"/tasks/{running}", f"wait={LONG}")
-            )
+            threading.Thread(target=call, args=(bob, url, *request, f"wait={LONG}"), kwargs=body)
             for _ in range(40)
         ]
         for thread in threads:

@@ -13,7 +13,7 @@ from tests.servers import server
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_a_socket_hears_of_the_end_from_another_request(bob):
+def test_a_socket_receives_an_end_caused_by_another_request(bob):
     bob.register()
     task_id = bob.submit().json()["id"]
     with server() as url:
@@ -35,7 +35,7 @@ def test_a_socket_hears_of_the_end_from_another_request(bob):
             assert closed.value.rcvd.code == 1000
 
 
-def test_an_address_that_is_none_is_no_failure_of_the_server():
+def test_an_unknown_address_is_no_error_of_the_server():
     with server() as url:
         for path in ("/", "/v1/joblib/workers", "/ws/v1/joblib/x/"):
             with connect(url.replace("http", "ws") + path) as nowhere:

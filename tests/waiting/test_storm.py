@@ -80,7 +80,7 @@ def test_no_waiter_is_lost_while_valkey_goes_and_comes(bob):
         pytest.skip("runs once, on PostgreSQL")
     bob.register()
     job = Job.objects.get()
-    ids = [str(job.submit("open", {}, bob.identity, 0).pk) for _ in range(POLLS)]
+    ids = [str(job.enqueue("open", {}, bob.identity, 0).id) for _ in range(POLLS)]
     polls = [Poll(task_id) for task_id in ids]
     most = 0
 

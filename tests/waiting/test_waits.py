@@ -1,4 +1,4 @@
-"""Waiting in one process, and who may be woken by what."""
+"""Waits for an end and for work in one process, and the events that wake them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from django.test import AsyncClient
 
 from tests.factories import V1
 from zndraw_joblib.api.waiting import granted_wait
-from zndraw_joblib.events import hub as hubs, publisher as notifications
+from zndraw_joblib.events import ends, publisher as publishers, queries, reads
+from zndraw_joblib.events.groups import Groups
+from zndraw_joblib.events.hub import get_hub
+from zndraw_joblib.events.work import WorkWaits
 from zndraw_joblib.models import Task, Worker
 from zndraw_joblib.services.sweep import sweep
 
@@ -44,7 +47,7 @@ LONG = 20
         (None, None),
     ],
 )
-def test_prefer_headers(header, seconds):
+def test_wait_is_read_from_the_prefer_header(header, seconds):
     assert granted_wait(header) == seconds
 
 
@@ -59,22 +62,22 @@ async def waiting(person, task_id, wait=LONG):
 
 
 async def after_it_waits(change, *args):
-    hub = hubs.get_hub()
-    while not hub._ends and not hub._idle:
+    hub = get_hub()
+    while not hub.ends._waiters and not hub.work._lines:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     return await sync_to_async(change)(*args)
 
 
-async def test_a_waiter_is_woken_by_the_end(bob, running):
+async def test_the_end_of_a_task_wakes_its_waiter(bob, running):
     started = time.monotonic()
     answer, _ = await asyncio.gather(
         waiting(bob, running), after_it_waits(bob.report, running, "completed")
     )
     assert answer.json()["status"] == "completed"
     assert answer["Preference-Applied"] == f"wait={LONG}"
-    # By the news, not by the re-read or the deadline.
-    assert time.monotonic() - started < hubs.REREAD_SECONDS
+    # By the message, not by the re-read or the deadline.
+    assert time.monotonic() - started < reads.REREAD_SECONDS
 
 
 async def test_a_waiter_is_answered_with_the_present_state_at_its_deadline(bob, running):
@@ -84,7 +87,7 @@ async def test_a_waiter_is_answered_with_the_present_state_at_its_deadline(bob, 
     assert answer["Preference-Applied"] == "wait=1"
 
 
-async def test_a_terminal_task_and_no_wish_are_answered_at_once(bob, running):
+async def test_a_terminal_task_and_a_request_without_wait_are_answered_at_once(bob, running):
     plain = await AsyncClient().get(f"{V1}/tasks/{running}", headers=headers(bob))
     assert "Preference-Applied" not in plain
     await sync_to_async(bob.report)(running, "completed")
@@ -108,7 +111,7 @@ def test_wsgi_does_not_honour_a_wait(bob, running):
     assert "Preference-Applied" not in answer
 
 
-async def test_the_sweeper_and_the_admin_verbs_wake_waiters(bob, running, settings_of):
+async def test_a_sweep_wakes_the_waiters_of_the_tasks_that_it_ends(bob, running, settings_of):
     settings_of(worker_timeout_seconds=0.01)
 
     def die():
@@ -120,9 +123,9 @@ async def test_the_sweeper_and_the_admin_verbs_wake_waiters(bob, running, settin
     assert "timed out" in answer.json()["error"]
 
 
-async def test_without_news_the_reread_answers(bob, running, monkeypatch):
-    monkeypatch.setattr(hubs, "REREAD_SECONDS", 0.5)
-    monkeypatch.setattr(notifications.publisher, "publish", lambda *args: None)
+async def test_the_reread_wakes_a_waiter_whose_message_was_lost(bob, running, monkeypatch):
+    monkeypatch.setattr(reads, "REREAD_SECONDS", 0.5)
+    monkeypatch.setattr(publishers.publisher, "publish", lambda *args: None)
     started = time.monotonic()
     answer, _ = await asyncio.gather(
         waiting(bob, running), after_it_waits(bob.report, running, "completed")
@@ -131,7 +134,7 @@ async def test_without_news_the_reread_answers(bob, running, monkeypatch):
     assert time.monotonic() - started < LONG / 2
 
 
-async def test_a_layer_that_fails_costs_no_answer(bob, running, monkeypatch):
+async def test_the_reread_wakes_waiters_while_the_layer_fails(bob, running, monkeypatch):
     layer = get_channel_layer()
 
     async def refuse(*args):
@@ -139,30 +142,30 @@ async def test_a_layer_that_fails_costs_no_answer(bob, running, monkeypatch):
 
     for name in ("group_add", "group_send", "group_discard", "new_channel"):
         monkeypatch.setattr(layer, name, refuse)
-    monkeypatch.setattr(hubs, "REREAD_SECONDS", 0.5)
+    monkeypatch.setattr(reads, "REREAD_SECONDS", 0.5)
     answer, _ = await asyncio.gather(
         waiting(bob, running), after_it_waits(bob.report, running, "completed")
     )
     assert answer.json()["status"] == "completed"
 
 
-async def test_an_end_between_the_look_and_the_subscription_is_seen(bob, running, monkeypatch):
+async def test_an_end_between_the_view_and_the_subscription_is_seen(bob, running, monkeypatch):
     """The control: without the read after joining, this waits for the re-read."""
-    join = hubs.Hub._join
+    join = Groups.join
 
-    async def end_first(self, group):
-        monkeypatch.setattr(hubs.Hub, "_join", join)
+    async def end_first(self, groups):
+        monkeypatch.setattr(Groups, "join", join)
         await sync_to_async(bob.report)(running, "completed")
-        await join(self, group)
+        await join(self, groups)
 
-    monkeypatch.setattr(hubs.Hub, "_join", end_first)
-    monkeypatch.setattr(hubs, "REREAD_SECONDS", 60)
+    monkeypatch.setattr(Groups, "join", end_first)
+    monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
     answer = await asyncio.wait_for(waiting(bob, running), LONG / 2)
     assert answer.json()["status"] == "completed"
 
 
 async def test_a_deleted_task_ends_the_wait(bob, running, monkeypatch):
-    monkeypatch.setattr(hubs, "REREAD_SECONDS", 0.3)
+    monkeypatch.setattr(reads, "REREAD_SECONDS", 0.3)
     answer, _ = await asyncio.gather(
         waiting(bob, running), after_it_waits(lambda: Task.objects.all().delete())
     )
@@ -184,7 +187,7 @@ async def test_a_claim_waits_for_work(bob):
     answer, submitted = await asyncio.gather(claiming(bob), after_it_waits(bob.submit))
     assert answer.json()["task"]["id"] == submitted.json()["id"]
     assert answer["Preference-Applied"] == f"wait={LONG}"
-    assert time.monotonic() - started < hubs.REREAD_SECONDS
+    assert time.monotonic() - started < reads.REREAD_SECONDS
     assert (await claiming(bob, 1)).json() == {"task": None}
 
 
@@ -195,8 +198,8 @@ async def test_a_requeued_task_wakes_a_claimer(bob, running):
 
 
 async def test_a_claimer_is_woken_when_the_worker_that_held_a_task_is_deleted(bob, monkeypatch):
-    """By the news alone: the re-read is far off."""
-    monkeypatch.setattr(hubs, "REREAD_SECONDS", 60)
+    """By the message alone, because the re-read is far off."""
+    monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
 
     def hold():
         bob.register()
@@ -219,8 +222,8 @@ CLAIMERS, ROUNDS = 10, 3
 
 async def claims_tried(bob, monkeypatch, limit):
     """Claims that ten waiting claimers try while `limit` tasks come at a time, three times."""
-    # What wakes a claimer is the news alone.
-    monkeypatch.setattr(hubs, "REREAD_SECONDS", 60)
+    # Only messages wake claimers, because the re-read is far off.
+    monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
     await sync_to_async(bob.register)()
     verbs = type(Task.objects.all())
     claim, tried = verbs.claim_many, []
@@ -231,11 +234,11 @@ async def claims_tried(bob, monkeypatch, limit):
 
     monkeypatch.setattr(verbs, "claim_many", count)
     waiters = {asyncio.create_task(claiming(bob, limit=limit)) for _ in range(CLAIMERS)}
-    hub = hubs.get_hub()
-    while sum(len(queue) for queue in hub._idle.values()) < CLAIMERS:
+    hub = get_hub()
+    while sum(len(queue) for queue in hub.work._lines.values()) < CLAIMERS:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.3)
-    # Each has looked once before it waits.
+    # Each has tried one claim before it waits.
     assert len(tried) == CLAIMERS
     granted = []
     path = "/rooms/open/tasks/open:modifiers:Rotate"
@@ -244,7 +247,7 @@ async def claims_tried(bob, monkeypatch, limit):
         while len(granted) < limit * number:
             done, waiters = await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
             granted += [task["id"] for answer in done for task in answer.result().json()["tasks"]]
-    # Whoever was woken in vain has looked by now.
+    # Claimers woken in vain have tried their claims by now.
     await asyncio.sleep(0.3)
     for waiter in waiters:
         waiter.cancel()
@@ -259,44 +262,44 @@ async def test_one_claimer_is_woken_for_each_task(bob, monkeypatch, limit):
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-async def test_one_claimer_is_woken_for_each_task_without_the_queue(bob, monkeypatch, limit):
-    """Control: if news woke all who wait, each round would cost a claim of each."""
-    wake = hubs.Hub._wake
+async def test_all_claimers_are_woken_for_each_task_without_the_line(bob, monkeypatch, limit):
+    """The control: a message that wakes all claimers costs a claim of each in every round."""
+    wake = WorkWaits.wake
 
     def wake_all(self, job, task):
-        for _ in range(len(self._idle.get(job, ()))):
+        for _ in range(len(self._lines.get(job, ()))):
             wake(self, job, task)
 
-    monkeypatch.setattr(hubs.Hub, "_wake", wake_all)
+    monkeypatch.setattr(WorkWaits, "wake", wake_all)
     tried = await claims_tried(bob, monkeypatch, limit)
     assert tried >= sum(CLAIMERS - gone for gone in range(ROUNDS))
 
 
-async def test_a_claimer_that_left_passes_the_news_on(bob):
+async def test_a_claimer_that_left_passes_its_wakeup_on(bob):
     await sync_to_async(bob.register)()
-    hub = hubs.get_hub()
+    hub = get_hub()
     first = asyncio.create_task(claiming(bob))
     await after_it_waits(lambda: None)
     second = asyncio.create_task(claiming(bob))
-    while sum(len(queue) for queue in hub._idle.values()) < 2:
+    while sum(len(queue) for queue in hub.work._lines.values()) < 2:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.2)
-    wake = hub._wake
+    wake = hub.work.wake
 
     def wake_and_leave(job, task):
-        hub._wake = wake
+        hub.work.wake = wake
         wake(job, task)
         first.cancel()
 
-    hub._wake = wake_and_leave
+    hub.work.wake = wake_and_leave
     started = time.monotonic()
     submitted = await sync_to_async(bob.submit)()
     answer = await second
     assert answer.json()["task"]["id"] == submitted.json()["id"]
-    assert time.monotonic() - started < hubs.REREAD_SECONDS
+    assert time.monotonic() - started < reads.REREAD_SECONDS
 
 
-async def test_a_lost_registration_is_said_to_a_waiting_claimer(bob):
+async def test_a_claim_by_a_deleted_worker_is_not_found(bob):
     worker = await sync_to_async(bob.worker)()
     await sync_to_async(bob.register)(worker_id=worker)
 
@@ -304,26 +307,26 @@ async def test_a_lost_registration_is_said_to_a_waiting_claimer(bob):
     assert (await claiming(bob, 1, worker_id=worker)).status_code == 404
 
 
-def test_a_publisher_without_a_server_uses_one_thread_and_survives_a_fork(bob, running):
-    publisher = notifications.Publisher()
+def test_a_publisher_without_a_server_uses_one_thread_and_works_after_a_fork(bob, running):
+    publisher = publishers.Publisher()
     for _ in range(3):
-        publisher.publish("joblib.test", "x", "id")
+        publisher.publish("joblib.test", "x", ["id"])
     publisher.flush()
     names = [thread.name for thread in threading.enumerate()]
-    assert names.count("joblib-news") >= 1
+    assert names.count("joblib-publisher") >= 1
     before = threading.active_count()
-    publisher.publish("joblib.test", "x", "id")
+    publisher.publish("joblib.test", "x", ["id"])
     publisher.flush()
     assert threading.active_count() == before
-    publisher.forget()
-    publisher.publish("joblib.test", "x", "id")
+    publisher.reset()
+    publisher.publish("joblib.test", "x", ["id"])
     publisher.flush()
-    assert not publisher._outstanding
+    assert not publisher._unsent_count
 
 
-def test_news_is_bounded(monkeypatch, caplog):
-    monkeypatch.setattr(notifications, "MAX_OUTSTANDING", 0)
-    notifications.Publisher().publish("joblib.test", "x", "id")
+def test_unsent_messages_are_bounded(monkeypatch, caplog):
+    monkeypatch.setattr(publishers, "MAX_UNSENT", 0)
+    publishers.Publisher().publish("joblib.test", "x", ["id"])
     assert "dropping" in caplog.text
 
 
@@ -349,7 +352,7 @@ async def test_hosts_with_atomic_requests_are_served(bob, running, monkeypatch):
     assert answer.status_code == 200
 
 
-async def test_what_a_leaving_claimer_was_granted_goes_back_at_once(bob, monkeypatch):
+async def test_tasks_granted_to_a_client_that_left_are_requeued_at_once(bob, monkeypatch):
     await sync_to_async(bob.register)()
     verbs = type(Task.objects.all())
     claim, calls, hold = verbs.claim_many, [], threading.Event()
@@ -364,7 +367,7 @@ async def test_what_a_leaving_claimer_was_granted_goes_back_at_once(bob, monkeyp
     leaving = asyncio.create_task(claiming(bob))
     await after_it_waits(lambda: None)
     await sync_to_async(bob.submit, thread_sensitive=False)()
-    # Woken by the news; the client leaves while the database is asked.
+    # The second claim was woken by the message, and the client leaves while it runs.
     while len(calls) < 2:
         await asyncio.sleep(0.01)
     leaving.cancel()
@@ -382,7 +385,7 @@ def nobody(request, room_id, action):
     return False
 
 
-async def test_access_is_looked_at_again_when_the_wait_ends(alice, bob, running, settings_of):
+async def test_access_is_checked_again_when_the_wait_ends(alice, bob, running, settings_of):
     def revoke_and_end():
         settings_of(room_access="tests.waiting.test_waits.nobody")
         return bob.report(running, "completed")
@@ -396,26 +399,26 @@ async def test_access_is_looked_at_again_when_the_wait_ends(alice, bob, running,
     assert "Preference-Applied" not in theirs
 
 
-async def test_a_read_that_fails_is_answered_by_the_view(bob, running, monkeypatch):
+async def test_the_view_answers_when_the_read_after_the_wait_fails(bob, running, monkeypatch):
     def fail(batch):
         raise OperationalError("away")
 
-    monkeypatch.setattr(hubs, "read_tasks", fail)
+    monkeypatch.setattr(ends, "read_tasks", fail)
     answer = await waiting(bob, running, 1)
     assert (answer.status_code, answer.json()["status"]) == (200, "running")
 
 
-async def test_all_whose_wait_ends_are_read_with_few_queries(bob, running, monkeypatch):
-    read, sizes = hubs.read_tasks, []
+async def test_tasks_whose_waits_end_together_are_read_with_few_queries(bob, running, monkeypatch):
+    read, sizes = queries.read_tasks, []
 
     def count(batch):
         sizes.append(len(batch))
         return read(batch)
 
-    monkeypatch.setattr(hubs, "read_tasks", count)
+    monkeypatch.setattr(ends, "read_tasks", count)
     waiters = [asyncio.create_task(waiting(bob, running)) for _ in range(30)]
-    hub = hubs.get_hub()
-    while sum(len(waiters) for waiters in hub._ends.values()) < 30:
+    hub = get_hub()
+    while sum(len(waiters) for waiters in hub.ends._waiters.values()) < 30:
         await asyncio.sleep(0.01)
     await sync_to_async(bob.report)(running, "completed")
     answers = await asyncio.gather(*waiters)

@@ -1,4 +1,4 @@
-"""News over WebSocket: who gets in, and what comes."""
+"""WebSockets: authentication, access, and the documents that are sent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_each_end_in_the_room_is_sent(bob, running):
         assert await socket.it.receive_nothing(0.3)
 
 
-async def test_a_room_without_news_is_read_again(bob, running, monkeypatch):
+async def test_a_room_is_read_again_when_messages_are_lost(bob, running, monkeypatch):
     monkeypatch.setattr(consumers, "REREAD_SECONDS", 0.3)
     monkeypatch.setattr("zndraw_joblib.events.publisher.publisher.publish", lambda *args: None)
     async with Socket("rooms/open", token(bob)) as socket:
@@ -65,7 +65,7 @@ async def test_a_room_without_news_is_read_again(bob, running, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["tasks/{}", "rooms/open"])
-async def test_no_credentials_and_wrong_ones(bob, running, path):
+async def test_missing_and_wrong_credentials_are_refused(bob, running, path):
     for headers in ((), [(b"authorization", b"Token wrong")]):
         async with Socket(path.format(running), headers) as socket:
             assert await socket.code() == 4401
@@ -76,7 +76,7 @@ async def test_the_token_is_not_taken_from_the_query(bob, running):
         assert await socket.code() == 4401
 
 
-async def test_a_token_as_subprotocol(bob, running):
+async def test_a_token_is_accepted_as_a_subprotocol(bob, running):
     await sync_to_async(bob.report)(running, "completed")
     async with Socket(f"tasks/{running}", (), ["token", bob.token]) as socket:
         assert socket.subprotocol == "token"
@@ -92,7 +92,7 @@ def session_cookie(user):
     return (b"cookie", f"{django_settings.SESSION_COOKIE_NAME}={session.session_key}".encode())
 
 
-async def test_a_session_from_this_site(bob, running):
+async def test_a_session_is_accepted_from_this_site(bob, running):
     await sync_to_async(bob.report)(running, "completed")
     cookie = await sync_to_async(session_cookie)(bob.user)
     async with Socket(f"tasks/{running}", [cookie, (b"origin", b"http://testserver")]) as socket:
@@ -120,7 +120,9 @@ ENDS = [(logged_out, 4401), (deactivated, 4401), (with_another_password, 4401)]
 
 
 @pytest.mark.parametrize(("change", "code"), [*ENDS, (without_permissions, 4404)])
-async def test_a_session_is_read_again_at_every_look(root, monkeypatch, settings_of, change, code):
+async def test_a_session_is_checked_again_at_each_read(
+    root, monkeypatch, settings_of, change, code
+):
     settings_of(room_access="tests.api.test_access.nobody")
     monkeypatch.setattr(consumers, "REREAD_SECONDS", 0.3)
     async with Socket("rooms/open", [await sync_to_async(session_cookie)(root.user)]) as socket:
@@ -130,7 +132,9 @@ async def test_a_session_is_read_again_at_every_look(root, monkeypatch, settings
 
 
 @pytest.mark.parametrize(("change", "code"), ENDS)
-async def test_who_has_left_is_not_told_of_the_end(bob, carol, running, change, code):
+async def test_a_session_that_ended_closes_the_connection_without_the_task(
+    bob, carol, running, change, code
+):
     cookie = await sync_to_async(session_cookie)(carol.user)
     async with Socket(f"tasks/{running}", [cookie]) as socket:
         assert await socket.it.receive_nothing(0.5)
@@ -140,8 +144,8 @@ async def test_who_has_left_is_not_told_of_the_end(bob, carol, running, change, 
 
 
 @pytest.mark.parametrize("beside", [False, True])
-async def test_a_user_whom_the_host_found_without_a_session(bob, carol, settings_of, beside):
-    """As by a token of its own, also beside the session of somebody else."""
+async def test_a_user_in_the_scope_counts_without_a_session(bob, carol, settings_of, beside):
+    """A host may authenticate by a token of its own, also beside the session of another user."""
     settings_of(room_access="tests.factories.by_room")
     more = {"user": bob.user}
     if beside:
@@ -164,13 +168,13 @@ async def test_other_origins_are_refused(bob, running, origin):
 
 
 @pytest.mark.parametrize("path", [f"tasks/{GONE}", "tasks/nope", "rooms/a:b", "rooms/carols"])
-async def test_what_the_caller_may_not_see_is_not_found(bob, path, settings_of):
+async def test_tasks_and_rooms_that_the_caller_may_not_read_are_not_found(bob, path, settings_of):
     settings_of(room_access="tests.factories.by_room")
     async with Socket(path, token(bob)) as socket:
         assert await socket.code() == 4404
 
 
-async def test_other_peoples_tasks_are_not_found(bob, carol, running, settings_of):
+async def test_a_task_in_a_room_without_access_is_not_found(bob, carol, running, settings_of):
     settings_of(room_access="tests.factories.by_room")
     await sync_to_async(Task.objects.update)(room_id="bobs")
     async with Socket(f"tasks/{running}", token(carol)) as socket:
@@ -184,7 +188,7 @@ NOWHERE = ["", "/", "/x/", "/tasks", "/tasks//", "/tasks/a/b/", "/rooms/", "/roo
 @pytest.mark.parametrize(
     "path", [*(f"/ws/v1/joblib{path}" for path in NOWHERE), "/", "/v1/joblib/workers", "/ws/v1/x"]
 )
-async def test_an_address_that_is_none_is_not_found(db, path, headers):
+async def test_an_unknown_address_is_not_found(db, path, headers):
     async with Socket(path, headers, ["token", "wrong"]) as socket:
         # A browser drops a connection that takes none of the subprotocols it offered.
         assert socket.subprotocol == "token"
@@ -219,7 +223,7 @@ async def test_a_host_mounts_the_routes_and_has_its_own_after_them(bob, running)
             assert socket.subprotocol == "ws/v1/joblibs"
 
 
-async def test_what_clients_send_is_ignored(bob, running):
+async def test_messages_of_clients_are_ignored(bob, running):
     async with Socket(f"tasks/{running}", token(bob)) as socket:
         await socket.send(text="{nonsense")
         await socket.send(bytes=b"\x00")

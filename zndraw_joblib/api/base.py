@@ -1,10 +1,10 @@
-"""What every view of this app has in common."""
+"""The base class of this app's views."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from django.utils.cache import patch_vary_headers
 from django.utils.datastructures import MultiValueDict
@@ -12,35 +12,35 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import JSONParser
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
-from rest_framework.serializers import ValidationError as Invalid
 from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
-from zndraw_joblib.access import Action, Caller
-from zndraw_joblib.api.openapi import JobLibSchema
-from zndraw_joblib.api.parsing import invalid, pass_over_body, read_body
+from zndraw_joblib.access import Caller
+from zndraw_joblib.api.autoschema import JobLibSchema
+from zndraw_joblib.api.bodies import Body
+from zndraw_joblib.api.parsing import discard_body, invalid, read_body
 from zndraw_joblib.api.problems import problem_exception_handler
 from zndraw_joblib.api.rendering import FastJSONRenderer
-from zndraw_joblib.api.serializers import Body
-from zndraw_joblib.exceptions import Forbidden, InvalidRoomId, NotFound, ProblemException
-from zndraw_joblib.names import room_fault
+from zndraw_joblib.exceptions import FieldError, NotFound, ValidationError
 from zndraw_joblib.settings import get_settings
+
+BodyType = TypeVar("BodyType", bound=Body)
 
 
 class AlwaysJSON(BaseContentNegotiation):
-    """Answers are JSON, whatever the client says it accepts (RFC 9110, section 12.4.1)."""
+    """Ignores `Accept`, because every answer is JSON (RFC 9110, section 12.4.1, allows that)."""
 
     def select_parser(self, request: Any, parsers: Any) -> Any:
-        """The only one."""
+        """The view's first parser."""
         return parsers[0]
 
     def select_renderer(self, request: Any, renderers: Any, format_suffix: Any = None) -> Any:
-        """The only one."""
+        """The view's first renderer."""
         return renderers[0], renderers[0].media_type
 
 
 class JobLibView(APIView):
-    """Problems for errors, JSON alone, authenticated callers alone, `Vary: Prefer`."""
+    """Answers authenticated callers in JSON, with problem documents for errors."""
 
     permission_classes: Sequence[Any] = (IsAuthenticated,)
     parser_classes = (JSONParser,)
@@ -53,14 +53,15 @@ class JobLibView(APIView):
 
     @property
     def throttle_scope(self) -> str | None:
-        """The scope of this request; None where the host set no rate for it."""
+        """The scope of this request; None if the host set no rate for it."""
         scope = self.throttle_scopes.get(getattr(self, "action", None), "joblib_read")
         return scope if scope in SimpleRateThrottle.THROTTLE_RATES else None
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
-        """Leave the body to `body`: the CSRF check of a session looks for a form's token in it.
+        """Keep DRF from parsing the body, which `body` reads.
 
-        DRF would parse it for that, unbounded, and again when a view that waited looks again.
+        The CSRF check of a session looks for a form's token in it. DRF would parse it for that,
+        without a limit of size or depth, and again each time a view that waits runs again.
         """
         made: Any = super().initialize_request(request, *args, **kwargs)
         made._data = made._full_data = {}
@@ -69,76 +70,62 @@ class JobLibView(APIView):
 
     @cached_property
     def caller(self) -> Caller:
-        """Who asks."""
+        """The caller of this request."""
         return Caller(self.request)
 
-    def body(self, serializer: type[Body]) -> dict[str, Any]:
-        """The request's body, a JSON object, read strictly and validated."""
+    def body(self, model: type[BodyType]) -> BodyType:
+        """The validated body of the request, a JSON object."""
         value = read_body(self.request._request)
-        if not isinstance(value, dict):
-            raise invalid("The body must be a JSON object.")
-        return serializer.check(value)
+        return model.read(value)
 
     def bodies(
-        self, serializer: type[Body], value: Any
-    ) -> tuple[dict[int, dict[str, Any]], dict[int, Any]]:
-        """The entries of a JSON array by index: those that are valid, and the others' faults."""
+        self, model: type[BodyType], value: Any
+    ) -> tuple[dict[int, BodyType], dict[int, tuple[FieldError, ...]]]:
+        """The valid entries of a JSON array by index, and the errors of the others by index."""
         limit = get_settings().max_batch_size
         if not isinstance(value, list):
             raise invalid("The body must be a JSON array of objects.")
         if not 1 <= len(value) <= limit:
             raise invalid(f"The array must have 1 to {limit} entries, not {len(value)}.")
-        valid: dict[int, dict[str, Any]] = {}
-        faults: dict[int, Any] = {}
-        for index, item in enumerate(value):
+        valid: dict[int, BodyType] = {}
+        errors: dict[int, tuple[FieldError, ...]] = {}
+        for index, entry in enumerate(value):
             try:
-                valid[index] = serializer.check(item)
-            except Invalid as error:
-                faults[index] = error.detail
-        return valid, faults
-
-    def room(self, room_id: str, action: Action, hidden: type[ProblemException]) -> str:
-        """A room that the caller may use; without access reading is answered by `hidden`."""
-        if fault := room_fault(room_id):
-            raise InvalidRoomId(f"The room id {fault}.")
-        if len(room_id) > (most := get_settings().max_room_id_length):
-            raise InvalidRoomId(f"The room id must have at most {most} characters.")
-        if not self.caller.may(action, room_id):
-            if action == "read":
-                raise hidden
-            raise Forbidden(f"You may not {action} in this room.")
-        return room_id
+                valid[index] = model.read(entry, index)
+            except ValidationError as error:
+                errors[index] = error.errors
+        return valid, errors
 
     def check_throttles(self, request: Request) -> None:
-        """Count a request that waits once, though the view runs again when it is woken."""
+        """Count a request that waits once, although its view runs again after a wakeup."""
         if not getattr(request._request, "joblib_looks_again", False):
             super().check_throttles(request)
 
     def get_exception_handler(self) -> Any:
-        """Ours, for our views alone."""
+        """The handler of problem documents; a host's own handler serves the host's own views."""
         return problem_exception_handler
 
     def get_authenticate_header(self, request: Request) -> str:
-        """The host's challenge; a 401 needs one even where only sessions are accepted."""
+        """The host's challenge, or one for sessions, because RFC 9110 requires one with a 401."""
         return super().get_authenticate_header(request) or 'Session realm="api"'
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add `Vary: Prefer`, and leave nothing of the body unread."""
-        pass_over_body(getattr(request, "_request", request))
+        """Add `Vary: Prefer`, and discard a body that was not read."""
+        discard_body(getattr(request, "_request", request))
         response = super().finalize_response(request, response, *args, **kwargs)
         patch_vary_headers(response, ["Prefer"])
         return response
 
 
 class UnknownURL(JobLibView):
-    """Whatever else lies under the prefix."""
+    """Answers 404 to every other URL under the prefix."""
 
     authentication_classes = ()
     permission_classes = ()
     schema = None  # type: ignore[assignment]
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Answer 404, whatever the method."""
+        """Answer 404 to every method."""
         request = self.initialize_request(request, *args, **kwargs)
         self.request, self.args, self.kwargs, self.headers = request, args, kwargs, {}
         response = self.handle_exception(NotFound())

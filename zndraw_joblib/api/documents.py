@@ -1,20 +1,19 @@
 """Tasks, jobs and workers as the documents that clients read, over HTTP and WebSocket alike.
 
-Ids and times are in them as they are; `json_text` writes them.
+Ids and times stay values; `json_text` writes them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from rest_framework.utils.encoders import JSONEncoder
 
-from zndraw_joblib.models import Job, Task, Worker
-from zndraw_joblib.storage.rows import columns
+from zndraw_joblib.models import Job, Worker
+from zndraw_joblib.storage.rows import TaskRow
 
 
 def json_text(document: Any) -> bytes:
@@ -32,42 +31,23 @@ def utc(moment: datetime | None) -> datetime | None:
     return moment.astimezone(UTC)
 
 
-#: What a task's document shows.
-_TASK = (
-    "id",
-    "job_name",
-    "room_id",
-    "status",
-    "payload",
-    "error",
-    "created_at",
-    "started_at",
-    "completed_at",
-    "worker_id",
-    "attempt",
-    "queue_position",
-)
-
-
-def task_document(task: Task) -> dict[str, Any]:
-    """A task; `queue_position` too where the queryset brought it."""
-    (document,) = task_documents([task])
-    return document
-
-
-def task_documents(tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """Several tasks, as `task_document` has them."""
-    return [_task_document(values) for values in columns(tasks, *_TASK)]
-
-
-def _task_document(values: Sequence[Any]) -> dict[str, Any]:
-    document = dict(zip(_TASK, values, strict=True))
-    document["status"] = str(document["status"])
-    document["created_at"] = utc(document["created_at"])
-    document["started_at"] = utc(document["started_at"])
-    document["completed_at"] = utc(document["completed_at"])
-    if document["queue_position"] is None:
-        del document["queue_position"]
+def task_document(task: TaskRow) -> dict[str, Any]:
+    """A task; `queue_position` is there while it is pending."""
+    document = {
+        "id": task.id,
+        "job_name": task.job_name,
+        "room_id": task.room_id,
+        "status": task.status,
+        "payload": task.payload,
+        "error": task.error,
+        "created_at": utc(task.created_at),
+        "started_at": utc(task.started_at),
+        "completed_at": utc(task.completed_at),
+        "worker_id": task.worker_id,
+        "attempt": task.attempt,
+    }
+    if task.queue_position is not None:
+        document["queue_position"] = task.queue_position
     return document
 
 

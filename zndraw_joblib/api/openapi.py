@@ -1,265 +1,225 @@
-"""How the endpoints describe themselves to drf-spectacular."""
+"""The operations of the API, one for each endpoint, as the OpenAPI document shows them."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated
+from uuid import UUID
 
-from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import (
-    OpenApiParameter,
-    OpenApiResponse,
-    PolymorphicProxySerializer,
-    extend_schema,
-)
+from pydantic import Field
 
 from zndraw_joblib import exceptions as problems
-from zndraw_joblib.api import serializers as shapes
-from zndraw_joblib.exceptions import ProblemException
+from zndraw_joblib.api import answers, bodies
+from zndraw_joblib.api.autoschema import Header, Operation, Parameter
+from zndraw_joblib.api.limits import AtMost, Described
+from zndraw_joblib.api.parsing import MAX_KEY_LENGTH
+from zndraw_joblib.lifecycle import TaskStatus
 
-Problem = type[ProblemException]
-
-#: What every endpoint may answer.
-GENERAL: tuple[Problem, ...] = (
-    problems.NotAuthenticated,
-    problems.NotFound,
-    problems.MethodNotAllowed,
-    problems.Throttled,
-    problems.ServerError,
-    problems.ServiceUnavailable,
+_ROOM = Parameter(
+    name="room_id",
+    location="path",
+    description="Room: 1 to {max_room_id_length} characters without `@ : /`, or `@global`.",
 )
-#: What an endpoint with a body may answer besides.
-WITH_BODY: tuple[Problem, ...] = (
-    problems.ValidationError,
-    problems.ContentTooLarge,
-    problems.LengthRequired,
-    problems.UnsupportedMediaType,
+_JOB = Parameter(
+    name="full_name",
+    location="path",
+    description="Full name of a job of this room or of `@global`: `room:category:Name`.",
 )
-
-
-class EmptyBody(shapes.Body):
-    """A body without fields."""
-
-
-class JobLibSchema(AutoSchema):
-    """The operations of this app; a host's own schema class stays its own."""
-
-    def get_tags(self) -> list[str]:
-        """All under one heading."""
-        return ["joblib"]
-
-    def get_filter_backends(self) -> list[Any]:
-        """Parameters are named at each operation."""
-        return []
-
-
-def _header(name: str, description: str, codes: Sequence[int], type_: Any = str) -> Any:
-    return OpenApiParameter(
-        name, type_, OpenApiParameter.HEADER, description=description, response=list(codes)
-    )
-
-
-def _path(name: str, description: str, type_: Any = str) -> OpenApiParameter:
-    return OpenApiParameter(name, type_, OpenApiParameter.PATH, description=description)
-
-
-_ROOM = _path("room_id", "Room: 1 to 128 characters without `@ : /`, or `@global`.")
-_JOB = _path("full_name", "Full name of a job of this room or of `@global`: `room:category:Name`.")
-_TASK = _path("task_id", "Id of the task.", OpenApiTypes.UUID)
-_WORKER = _path("worker_id", "Id of one of your workers.")
+_TASK = Parameter(name="task_id", location="path", description="Id of the task.", type=UUID)
+_WORKER = Parameter(name="worker_id", location="path", description="Id of one of your workers.")
+_STATUS = Parameter(
+    name="status", location="query", description="Only tasks of this status.", type=TaskStatus
+)
 _PAGE = [
-    OpenApiParameter(
-        "limit",
-        {"type": "integer", "minimum": 1, "maximum": 500, "default": 100},
-        description="Entries of a page.",
+    Parameter(
+        name="limit",
+        location="query",
+        description="Entries of a page, {default_page_size} if left out.",
+        type=Annotated[int, Field(ge=1), AtMost("max_page_size")],
     ),
-    OpenApiParameter(
-        "cursor", str, description="Where the page begins, as the `Link` header gave it."
+    Parameter(
+        name="cursor",
+        location="query",
+        description="Where the page begins, as the `Link` header of the page before gave it.",
     ),
-    _header("Link", 'The next page, `rel="next"` (RFC 8288); absent on the last.', [200]),
 ]
-_STATUS = OpenApiParameter("status", str, enum=shapes.TASK_STATUSES, description="Only such tasks.")
-_PREFER = [
-    OpenApiParameter(
-        "Prefer",
-        str,
-        OpenApiParameter.HEADER,
-        description="`wait=N`: wait up to N seconds for the answer to change (RFC 7240).",
-    ),
-    _header("Preference-Applied", "`wait=N` when the wait was honoured, N capped.", [200]),
-]
-
-
-_KEY = OpenApiParameter(
-    "Idempotency-Key",
-    str,
-    OpenApiParameter.HEADER,
-    description="A string of your own, 1 to 255 characters in quotes: the same request with the "
-    "same key gives the same task, for 24 hours.",
+_LINK = Header(
+    name="Link",
+    description='The next page, `rel="next"` (RFC 8288); absent on the last page.',
+    codes=[200],
 )
+_PREFER = Parameter(
+    name="Prefer",
+    location="header",
+    description="`wait=N`: wait up to N seconds for the answer to change (RFC 7240), at most "
+    "{long_poll_max_wait_seconds}.",
+)
+_PREFERENCE_APPLIED = Header(
+    name="Preference-Applied",
+    description="`wait=N` if the server honoured the wait; N is the number of seconds granted.",
+    codes=[200],
+)
+_IDEMPOTENCY_KEY = Parameter(
+    name="Idempotency-Key",
+    location="header",
+    description=f"A string of your own, 1 to {MAX_KEY_LENGTH} characters in quotes: the same "
+    "request with the same key gives the same task, for {idempotency_key_ttl_seconds:g} seconds.",
+)
+_SUBMISSIONS = Annotated[
+    list[bodies.SubmissionBody],
+    Field(min_length=1),
+    Described("Submits several tasks, all or none.", max_items="max_batch_size"),
+]
+_REPORTS = Annotated[
+    list[bodies.ListedReportBody],
+    Field(min_length=1),
+    Described("Each report stands alone.", max_items="max_batch_size"),
+]
 
-
-def _operation(
-    operation_id: str,
-    answers: dict[Any, Any],
-    *raised: Problem,
-    parameters: Sequence[Any] = (),
-    body: Any = None,
-) -> Callable[..., Any]:
-    raised = (*raised, *GENERAL, *(WITH_BODY if body is not None else ()))
-    if _PAGE[0] in parameters:
-        raised = (*raised, problems.ValidationError)
-    by_status: dict[int, dict[str, Problem]] = defaultdict(dict)
-    for problem in raised:
-        by_status[problem.status][problem.slug()] = problem
-    responses: dict[Any, Any] = dict(answers)
-    for status, types in sorted(by_status.items()):
-        responses[status, "application/problem+json"] = OpenApiResponse(
-            shapes.ProblemDocument,
-            description="\n".join(
-                f"- `{slug}`: {problem.description()}" for slug, problem in types.items()
-            ),
-        )
-    codes = [key[0] if isinstance(key, tuple) else key for key in answers]
-    headers = [
-        _header("Vary", "What answers may depend on.", codes),
-        _header("WWW-Authenticate", "How to authenticate.", [401]),
-        _header("Allow", "The methods there are.", [405]),
-        _header("Retry-After", "Seconds to wait before trying again.", [429, 503], int),
-    ]
-    return extend_schema(
-        operation_id=operation_id,
-        request={"application/json": body} if body is not None else None,
-        responses=responses,
-        parameters=[*parameters, *headers],
-    )
-
-
-def _one_or_many(name: str, shape: Any) -> Any:
-    return PolymorphicProxySerializer(
-        name, [shape, shape(many=True)], resource_type_field_name=None, many=False
-    )
-
-
-jobs_list = _operation(
-    "jobs_list",
-    {200: shapes.JobSummaryDocument(many=True)},
-    problems.InvalidRoomId,
-    problems.JobNotFound,
+jobs_list = Operation(
+    id="jobs_list",
+    answers={200: list[answers.JobSummaryDocument]},
+    problems=[problems.InvalidRoomId, problems.JobNotFound],
     parameters=[_ROOM, *_PAGE],
+    headers=[_LINK],
 )
-jobs_register = _operation(
-    "jobs_register",
-    {200: shapes.RegistrationDocument, 201: shapes.RegistrationDocument},
-    problems.InvalidRoomId,
-    problems.InvalidCategory,
-    problems.WorkerNotFound,
-    problems.Forbidden,
-    problems.SchemaConflict,
-    problems.TooManyJobs,
-    problems.TooManyWorkers,
+jobs_register = Operation(
+    id="jobs_register",
+    answers={200: answers.RegistrationDocument, 201: answers.RegistrationDocument},
+    problems=[
+        problems.InvalidRoomId,
+        problems.InvalidCategory,
+        problems.WorkerNotFound,
+        problems.Forbidden,
+        problems.SchemaConflict,
+        problems.TooManyJobs,
+        problems.TooManyWorkers,
+    ],
     parameters=[_ROOM],
-    body=shapes.RegistrationBody,
+    body=bodies.RegistrationBody,
 )
-jobs_retrieve = _operation(
-    "jobs_retrieve",
-    {200: shapes.JobDocument},
-    problems.InvalidRoomId,
-    problems.JobNotFound,
+jobs_retrieve = Operation(
+    id="jobs_retrieve",
+    answers={200: answers.JobDocument},
+    problems=[problems.InvalidRoomId, problems.JobNotFound],
     parameters=[_ROOM, _JOB],
 )
-jobs_tasks = _operation(
-    "jobs_tasks",
-    {200: shapes.TaskDocument(many=True)},
-    problems.InvalidRoomId,
-    problems.JobNotFound,
+jobs_tasks = Operation(
+    id="jobs_tasks",
+    answers={200: list[answers.TaskDocument]},
+    problems=[problems.InvalidRoomId, problems.JobNotFound],
     parameters=[_ROOM, _JOB, _STATUS, *_PAGE],
+    headers=[_LINK],
 )
-tasks_submit = _operation(
-    "tasks_submit",
-    {202: _one_or_many("AcceptedDocument", shapes.TaskDocument)},
-    problems.InvalidRoomId,
-    problems.JobNotFound,
-    problems.Forbidden,
-    problems.InvalidPayload,
-    problems.IdempotencyKeyReused,
-    problems.TooManyPending,
-    parameters=[
-        _ROOM,
-        _JOB,
-        _KEY,
-        _header("Location", "Path of the task, or of the job's tasks for an array.", [202]),
-        _header("Retry-After", "Seconds until it is worth asking for the task.", [202], int),
+tasks_submit = Operation(
+    id="tasks_submit",
+    answers={202: answers.TaskDocument | list[answers.TaskDocument]},
+    problems=[
+        problems.InvalidRoomId,
+        problems.JobNotFound,
+        problems.Forbidden,
+        problems.InvalidPayload,
+        problems.IdempotencyKeyReused,
+        problems.TooManyPending,
     ],
-    body=_one_or_many("Submission", shapes.SubmissionBody),
+    parameters=[_ROOM, _JOB, _IDEMPOTENCY_KEY],
+    headers=[
+        Header(
+            name="Location",
+            description="Path of the task, or of the job's tasks for an array.",
+            codes=[202],
+        ),
+        Header(
+            name="Retry-After",
+            description="Seconds until it is worth asking for the task.",
+            codes=[202],
+            type=int,
+        ),
+    ],
+    body=bodies.SubmissionBody | _SUBMISSIONS,
 )
-tasks_list = _operation(
-    "tasks_list",
-    {200: shapes.TaskDocument(many=True)},
-    problems.InvalidRoomId,
-    problems.TaskNotFound,
+tasks_list = Operation(
+    id="tasks_list",
+    answers={200: list[answers.TaskDocument]},
+    problems=[problems.InvalidRoomId, problems.TaskNotFound],
     parameters=[_ROOM, _STATUS, *_PAGE],
+    headers=[_LINK],
 )
-tasks_claim = _operation(
-    "tasks_claim",
-    {200: shapes.ClaimDocument},
-    problems.WorkerNotFound,
-    parameters=_PREFER,
-    body=shapes.ClaimBody,
+tasks_claim = Operation(
+    id="tasks_claim",
+    answers={200: answers.ClaimDocument},
+    problems=[problems.WorkerNotFound],
+    parameters=[_PREFER],
+    headers=[_PREFERENCE_APPLIED],
+    body=bodies.ClaimBody,
 )
-tasks_retrieve = _operation(
-    "tasks_retrieve",
-    {200: shapes.TaskDocument},
-    problems.TaskNotFound,
-    parameters=[_TASK, *_PREFER],
+tasks_retrieve = Operation(
+    id="tasks_retrieve",
+    answers={200: answers.TaskDocument},
+    problems=[problems.TaskNotFound],
+    parameters=[_TASK, _PREFER],
+    headers=[_PREFERENCE_APPLIED],
 )
-tasks_report = _operation(
-    "tasks_report",
-    {200: shapes.TaskDocument},
-    problems.TaskNotFound,
-    problems.Forbidden,
-    problems.LeaseLost,
-    problems.InvalidTaskTransition,
+tasks_lookup = Operation(
+    id="tasks_lookup",
+    answers={200: list[answers.TaskDocument]},
+    parameters=[_PREFER],
+    headers=[_PREFERENCE_APPLIED],
+    body=bodies.LookupBody,
+)
+tasks_report = Operation(
+    id="tasks_report",
+    answers={200: answers.TaskDocument},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.LeaseLost,
+        problems.InvalidTaskTransition,
+    ],
     parameters=[_TASK],
-    body=shapes.ReportBody,
+    body=bodies.ReportBody,
 )
-tasks_report_many = _operation(
-    "tasks_report_many",
-    {200: shapes.ReportResultDocument(many=True)},
-    body=shapes.ListedReportBody(many=True),
+tasks_report_many = Operation(
+    id="tasks_report_many",
+    answers={200: list[answers.ReportResultDocument]},
+    body=_REPORTS,
 )
-workers_list = _operation("workers_list", {200: shapes.WorkerDocument(many=True)}, parameters=_PAGE)
-workers_of_room = _operation(
-    "workers_of_room",
-    {200: shapes.WorkerDocument(many=True)},
-    problems.InvalidRoomId,
-    problems.WorkerNotFound,
+workers_list = Operation(
+    id="workers_list",
+    answers={200: list[answers.WorkerDocument]},
+    parameters=_PAGE,
+    headers=[_LINK],
+)
+workers_of_room = Operation(
+    id="workers_of_room",
+    answers={200: list[answers.WorkerDocument]},
+    problems=[problems.InvalidRoomId, problems.WorkerNotFound],
     parameters=[_ROOM, *_PAGE],
+    headers=[_LINK],
 )
-workers_create = _operation(
-    "workers_create",
-    {201: shapes.NewWorkerDocument},
-    problems.TooManyWorkers,
-    body=EmptyBody,
+workers_create = Operation(
+    id="workers_create",
+    answers={201: answers.NewWorkerDocument},
+    problems=[problems.TooManyWorkers],
+    body=bodies.EmptyBody,
 )
-workers_heartbeat = _operation(
-    "workers_heartbeat",
-    {200: shapes.HeartbeatDocument},
-    problems.WorkerNotFound,
+workers_heartbeat = Operation(
+    id="workers_heartbeat",
+    answers={200: answers.HeartbeatDocument},
+    problems=[problems.WorkerNotFound],
     parameters=[_WORKER],
-    body=shapes.HeartbeatBody,
+    body=bodies.HeartbeatBody,
 )
-workers_delete = _operation(
-    "workers_delete", {204: None}, problems.WorkerNotFound, parameters=[_WORKER]
+workers_delete = Operation(
+    id="workers_delete",
+    answers={204: None},
+    problems=[problems.WorkerNotFound],
+    parameters=[_WORKER],
 )
-me = _operation("me", {200: shapes.IdentityDocument})
-problem_types = _operation(
-    "problem_types",
-    {
-        (200, "application/json"): shapes.ProblemTypeDocument,
-        (200, "text/html"): OpenApiTypes.STR,
-    },
-    parameters=[_path("slug", "Last part of a problem's `type`.")],
+me = Operation(id="me", answers={200: answers.IdentityDocument})
+problem_types = Operation(
+    id="problem_types",
+    answers={200: {"application/json": answers.ProblemTypeDocument, "text/html": str}},
+    parameters=[
+        Parameter(name="slug", location="path", description="Last part of the `type` of a problem.")
+    ],
 )

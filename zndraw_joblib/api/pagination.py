@@ -1,4 +1,4 @@
-"""Keyset pages of arrays, linked by RFC 8288 `Link` headers. Nothing is ever counted."""
+"""Keyset pages of arrays, linked by `Link` headers (RFC 8288); nothing counts whole tables."""
 
 from __future__ import annotations
 
@@ -24,56 +24,57 @@ R = TypeVar("R")
 class Page:
     """The page of rows that ``?limit=`` and ``?cursor=`` ask for.
 
-    `keys` are the fields of the order, unique together; all are descending when the first has a
-    minus sign.
+    `keys` are the fields by which rows are ordered, unique together; a minus sign at the first
+    makes all of them descending.
 
     Raises
     ------
     zndraw_joblib.exceptions.ValidationError
-        The limit is no integer within bounds, or the cursor is not one of ours.
+        The limit is not an integer within bounds, or no `Link` header gave this cursor.
     """
 
     def __init__(self, model: type[models.Model], request: Request, *keys: str) -> None:
         self._request, self._keys = request, keys
         self._names = [key.lstrip("-") for key in keys]
-        #: The most rows that it shows.
+        #: Most rows of the page.
         self.limit = _limit(request.query_params)
         cursor = request.query_params.get("cursor")
-        #: The values of the keys that it begins behind; None for the first page.
+        #: The keys of the row before the page; None for the first page.
         self.after = _decode(model, self._names, cursor) if cursor else None
 
     def of(self, queryset: models.QuerySet[Any, R]) -> list[R]:
-        """Its rows, and one more if there are more."""
+        """The rows of the page, and one more row if another page follows."""
         if self.after is not None:
-            queryset = queryset.filter(self._behind(self.after))
+            queryset = queryset.filter(self._follow(self.after))
         return list(queryset.order_by(*self._keys)[: self.limit + 1])
 
     def link(self, last: Any) -> dict[str, str]:
-        """The header `Link` with ``rel="next"`` to what comes behind this row."""
+        """The header `Link` to the page that follows this row."""
         query = self._request.query_params.copy()
         query["cursor"] = _encode([getattr(last, name) for name in self._names])
         target = f"{escape_uri_path(self._request.path)}?{query.urlencode()}"
         return {"Link": f'<{self._request.build_absolute_uri(target)}>; rel="next"'}
 
-    def _behind(self, after: list[Any]) -> models.Q:
+    def _follow(self, after: list[Any]) -> models.Q:
+        """The condition that a row follows the one with these keys."""
         lookup = "lt" if self._keys[0].startswith("-") else "gt"
         beyond = models.Q()
         for position, name in enumerate(self._names):
             same = dict(zip(self._names[:position], after, strict=False))
             beyond |= models.Q(**same, **{f"{name}__{lookup}": after[position]})
-        # Implied by the rest, and what lets the database start in the index.
+        # The rest implies this bound, but the database needs it to start within the index.
         return models.Q(**{f"{self._names[0]}__{lookup}e": after[0]}) & beyond
 
 
 def page(
     queryset: models.QuerySet[Any, R], request: Request, *keys: str
 ) -> tuple[list[R], dict[str, str]]:
-    """The rows of a page, and the headers of the answer."""
-    asked = Page(queryset.model, request, *keys)
-    rows = asked.of(queryset)
-    if len(rows) <= asked.limit:
+    """The rows of the requested page, and the headers of the answer."""
+    requested = Page(queryset.model, request, *keys)
+    rows = requested.of(queryset)
+    if len(rows) <= requested.limit:
         return rows, {}
-    return rows[: asked.limit], asked.link(rows[asked.limit - 1])
+    return rows[: requested.limit], requested.link(rows[requested.limit - 1])
 
 
 def _limit(query: QueryDict) -> int:
@@ -81,7 +82,7 @@ def _limit(query: QueryDict) -> int:
     text = query.get("limit")
     if text is None:
         return min(settings.default_page_size, settings.max_page_size)
-    # More digits than the largest page has are too many, and int() must not see thousands.
+    # `int` takes quadratic time; 6 digits are more than any setting allows.
     if text.isascii() and text.isdigit() and len(text) <= 6:
         limit = int(text)
         if 1 <= limit <= settings.max_page_size:
@@ -98,7 +99,7 @@ def _decode(model: type[models.Model], names: list[str], cursor: str) -> list[An
     try:
         texts = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise ValueError("a cursor is a list of strings")
+            raise ValueError("a cursor must be a list of strings")
         return [_value(model, name, text) for name, text in zip(names, texts, strict=True)]
     except (ValueError, binascii.Error, OverflowError, RecursionError, ValidationError) as error:
         raise invalid("cursor must be one that a Link header gave.", "/cursor") from error
@@ -106,12 +107,12 @@ def _decode(model: type[models.Model], names: list[str], cursor: str) -> list[An
 
 def _value(model: type[models.Model], name: str, text: str) -> datetime | UUID | str:
     if "\x00" in text or has_surrogate(text):
-        raise ValueError("a cursor holds no NUL and no lone surrogates")
+        raise ValueError("a cursor must not have NUL or lone surrogates")
     field: Any = model._meta.get_field(name)
     value: datetime | UUID | str = field.to_python(text)
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise ValueError("a cursor's times have a zone")
-        # Overflows here, not on its way to the database, at either end of the calendar.
+            raise ValueError("a cursor's times must have a time zone")
+        # At either end of the calendar this overflows, here and not in the database's driver.
         return value.astimezone(UTC)
     return value

@@ -1,10 +1,11 @@
-"""Strict reading of a request's body: JSON, bounded before it is parsed."""
+"""Reads a request's body as strict JSON, whose size and depth are checked before it is parsed."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -18,40 +19,51 @@ from zndraw_joblib.exceptions import (
     LengthRequired,
     UnsupportedMediaType,
     ValidationError,
+    first_errors,
 )
 from zndraw_joblib.settings import get_settings
 
-#: Digits of an integer; far beyond any identifier, far below what makes parsing slow.
+#: Most digits of an integer, because parsing takes quadratic time; no identifier is that long.
 MAX_DIGITS = 300
 #: Longest Idempotency-Key, in characters.
 MAX_KEY_LENGTH = 255
+#: An answer is sent after at most this many bytes of an unread body were discarded.
+MAX_DISCARDED_BYTES = 2_097_152
+_CHUNK_BYTES = 65_536
 _KEY = re.compile(r'"(?P<quoted>(?:[ !#-\[\]-~]|\\["\\])*)"|(?P<bare>[!#-+\--~]+)')
-_LARGE = re.compile(rb"[0-9]{19}")
-_EMPTY = {None, "", "0"}
-_NEITHER_BRACKETS_NOR_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
+#: May be an integer beyond 64 bits, of which orjson makes a float.
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_ALL_BUT_BRACKETS_AND_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def invalid(detail: str, pointer: str = "") -> ValidationError:
-    """A validation error with a single fault."""
+    """A validation error at one place of the request."""
     return ValidationError(detail, errors=[FieldError(detail, pointer)])
 
 
+def invalid_fields(errors: Iterable[FieldError]) -> ValidationError:
+    """A validation error whose detail names the first five errors."""
+    errors = first_errors(errors)
+    detail = "; ".join(f"{error.pointer or 'body'}: {error.detail}" for error in errors[:5])
+    return ValidationError(detail, errors=errors)
+
+
 def read_body(request: HttpRequest) -> Any:
-    """The JSON in the request's body; ``{}`` when there is no body.
+    """The JSON in the request's body; ``{}`` if the body is empty.
 
     Raises
     ------
     UnsupportedMediaType
-        There is a body and it is not said to be application/json.
+        There is a body and its Content-Type is not application/json.
     ContentTooLarge
-        It has more than `max_body_bytes`.
+        The body has more than `max_body_bytes`.
     LengthRequired
-        It comes in chunks, and the WSGI server does not say that it ends them.
+        The body comes in chunks, and the WSGI server does not declare that it ends them.
     ValidationError
-        It is no JSON, is nested too deep, or holds what JSON or the database cannot: NaN,
-        infinities, the character U+0000, lone surrogates.
+        The body is not JSON, is nested too deep, or has NaN, an infinity, the character U+0000 or a
+        lone surrogate, which JSON or the database cannot hold.
     """
-    body = _read(request)
+    body = _read_bytes(request)
     if not body:
         return {}
     if request.content_type != "application/json":
@@ -62,36 +74,35 @@ def read_body(request: HttpRequest) -> Any:
 
 
 def parse_json(body: bytes) -> Any:
-    """Parse strict JSON of bounded depth; errors as in `read_body`."""
+    """Parse strict JSON of bounded depth; raises the validation errors of `read_body`."""
     limit = get_settings().max_json_depth
     if _depth(body) > limit:
         raise invalid(f"The body must not be nested deeper than {limit}.")
     try:
-        # The fast parser makes a float of an integer beyond 64 bits.
-        value = _parse_large(body) if _LARGE.search(body) else orjson.loads(body)
+        value = _parse_slowly(body) if _LONG_NUMBER.search(body) else orjson.loads(body)
     except ValueError as error:
         raise invalid(f"The body is not valid JSON: {error}") from error
     if b"\\u" in body:
-        _check_escapes(value)
+        _check_strings(value)
     return value
 
 
-def _parse_large(body: bytes) -> Any:
+def _parse_slowly(body: bytes) -> Any:
     return json.loads(
         body.decode("utf-8"),
         parse_constant=_refuse_constant,
-        parse_float=_finite,
-        parse_int=_bounded,
+        parse_float=_finite_float,
+        parse_int=_bounded_int,
     )
 
 
 def read_idempotency_key(request: HttpRequest) -> str | None:
-    """The `Idempotency-Key`, a quoted string (RFC 9651, section 3.3.3) or bare; None without one.
+    """The `Idempotency-Key`: a quoted string (RFC 9651, section 3.3.3) or bare; None without one.
 
     Raises
     ------
     ValidationError
-        It is empty, too long, or holds what a header's string must not.
+        The key is empty, too long, or has characters that such a string must not have.
     """
     header = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if header is None:
@@ -105,8 +116,8 @@ def read_idempotency_key(request: HttpRequest) -> str | None:
     return key
 
 
-def _read(request: HttpRequest) -> bytes:
-    """Read the body once and keep it: a view that waits is run again on the same request."""
+def _read_bytes(request: HttpRequest) -> bytes:
+    """The body, kept on the request because a view that waits runs again on the same request."""
     kept: bytes | None = getattr(request, "_joblib_body", None)
     if kept is None:
         limit = get_settings().max_body_bytes
@@ -114,7 +125,8 @@ def _read(request: HttpRequest) -> bytes:
             length = int(request.META.get("CONTENT_LENGTH") or 0)
         except ValueError as error:
             raise invalid("Content-Length must be a number.") from error
-        # Looked at before anything is read; a chunked body tells its length by being read.
+        # A body whose length is declared is refused unread; the length of a chunked one is known
+        # only by reading it.
         kept = b"" if length > limit else _read_up_to(_stream(request), limit + 1)
         if max(length, len(kept)) > limit:
             raise ContentTooLarge(f"The body must have at most {limit} bytes.")
@@ -123,7 +135,10 @@ def _read(request: HttpRequest) -> bytes:
 
 
 def _stream(request: HttpRequest) -> Any:
-    """What the body is read from. Django's own for WSGI ends at the Content-Length, or at once."""
+    """The stream of the body.
+
+    Django's own stream for WSGI ends at the Content-Length, so it has nothing of a chunked body.
+    """
     if not (isinstance(request, WSGIRequest) and _is_chunked(request)):
         return request
     if not request.META.get("wsgi.input_terminated"):
@@ -132,7 +147,7 @@ def _stream(request: HttpRequest) -> Any:
 
 
 def _read_up_to(stream: Any, size: int) -> bytes:
-    """So many bytes, or all that there are; a stream may give a part at a time."""
+    """Up to `size` bytes; several reads, because a stream may return fewer than asked for."""
     parts, left = [], size
     while left > 0 and (part := stream.read(left)):
         parts.append(part)
@@ -144,30 +159,34 @@ def _is_chunked(request: HttpRequest) -> bool:
     return "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
 
 
-def pass_over_body(request: HttpRequest) -> None:
-    """Under WSGI, read what is left of the body, up to 2 MiB.
+def discard_body(request: HttpRequest) -> None:
+    """Under WSGI, read and drop the rest of the body, up to `MAX_DISCARDED_BYTES`.
 
-    An answer such as 401 needs no body. A server that has not read all of it closes the
-    connection, and a proxy that is still sending then sees that, and not the answer.
+    A server closes the connection after an answer (a 401, say) if part of the body is unread; a
+    proxy that is still sending then sees the closed connection and not the answer.
     """
     if not isinstance(request, WSGIRequest):
         return
-    if request.META.get("CONTENT_LENGTH") not in _EMPTY or _is_chunked(request):
-        # A client that is gone needs no answer, but the answer must be closed.
+    if request.META.get("CONTENT_LENGTH") not in {None, "", "0"} or _is_chunked(request):
+        # The client may have disconnected.
         with suppress(OSError, LengthRequired):
             stream = _stream(request)
-            for _ in range(32):
-                if not stream.read(65536):
+            for _ in range(MAX_DISCARDED_BYTES // _CHUNK_BYTES):
+                if not stream.read(_CHUNK_BYTES):
                     return
 
 
 def _depth(body: bytes) -> int:
-    """The deepest nesting of brackets outside strings, without recursion."""
+    """The deepest nesting of brackets outside strings.
+
+    Without recursion, because a deep body would exhaust the stack.
+    """
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    # Strings that hold no brackets are two quotes by now, and those are left out at once.
-    brackets = body.translate(None, _NEITHER_BRACKETS_NOR_QUOTES).replace(b'""', b"")
+    # A string without brackets is reduced to its two quotes, which `replace` drops.
+    brackets = body.translate(None, _ALL_BUT_BRACKETS_AND_QUOTES).replace(b'""', b"")
     if b'"' in brackets:
+        # Every second part is the inside of a string.
         brackets = b"".join(brackets.split(b'"')[::2])
     depth = deepest = 0
     for byte in brackets:
@@ -180,23 +199,23 @@ def _depth(body: bytes) -> int:
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text} is not a JSON number")
 
 
-def _finite(text: str) -> float:
+def _finite_float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError("a number is too large")
     return number
 
 
-def _bounded(text: str) -> int:
+def _bounded_int(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
     return int(text)
 
 
-def _check_escapes(value: Any) -> None:
+def _check_strings(value: Any) -> None:
     stack = [value]
     while stack:
         item = stack.pop()
@@ -206,11 +225,11 @@ def _check_escapes(value: Any) -> None:
         elif isinstance(item, list):
             stack.extend(item)
         elif isinstance(item, str) and ("\x00" in item or has_surrogate(item)):
-            raise invalid("Strings must not hold the character U+0000 or lone surrogates.")
+            raise invalid("Strings must not have the character U+0000 or lone surrogates.")
 
 
 def has_surrogate(text: str) -> bool:
-    """Whether a text cannot be UTF-8."""
+    """Whether a text has a lone surrogate, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Every error as an RFC 9457 problem document, for this app's views only."""
+"""Answers every error of this app's views with an RFC 9457 problem document."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from zndraw_joblib import exceptions
+from zndraw_joblib.api.parsing import invalid_fields
 from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, ProblemException, json_pointer
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-#: PostgreSQL ended the connection, which was idle for too long or in too long a transaction; they
-#: come as an `InternalError`.
+#: SQLSTATEs with which PostgreSQL ends a connection that was idle for too long or whose transaction
+#: took too long. psycopg raises them as `InternalError`.
 _ENDED_CONNECTIONS = {"25P03", "25P04", "57P05"}
 
 
 def type_url(problem: type[ProblemException]) -> str:
-    """Where the problem type is explained."""
+    """Path of the problem type's description."""
     return reverse("zndraw_joblib:problem", args=[problem.slug()])
 
 
 def problem_response(problem: ProblemException, request: HttpRequest) -> Response:
-    """Render a problem about this request."""
+    """The problem as an answer to this request."""
     return Response(
         problem.document(type_url(type(problem)), escape_uri_path(request.path)),
         status=problem.status,
@@ -53,8 +54,8 @@ def problem_response(problem: ProblemException, request: HttpRequest) -> Respons
 def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Response:
     """A DRF exception handler that answers every exception with a problem document.
 
-    What nobody foresaw is logged, sent as `got_request_exception` and answered 500; 503 when it
-    was the database that is away.
+    An unexpected exception is logged, sent as `got_request_exception` and answered 500, or 503 if
+    the database was unavailable.
     """
     set_rollback()
     request = context["request"]
@@ -62,27 +63,27 @@ def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Respon
     if problem is None:
         logger.error("%s %s failed", request.method, request.path, exc_info=exc)
         got_request_exception.send(type(context["view"]), request=request._request)
-        if _is_away(exc):
+        if _is_database_unavailable(exc):
             problem = exceptions.ServiceUnavailable(headers={"Retry-After": "1"})
         else:
             problem = exceptions.ServerError()
     return problem_response(problem, request)
 
 
-def _is_away(exc: Exception) -> bool:
-    """Whether the database did not answer, and may when it is asked again."""
+def _is_database_unavailable(exc: Exception) -> bool:
+    """Whether the database did not answer, so that the same request may succeed later."""
     if isinstance(exc, InternalError):
         return getattr(exc.__cause__, "sqlstate", None) in _ENDED_CONNECTIONS
     return isinstance(exc, OperationalError | InterfaceError)
 
 
 def as_problem(exc: Exception) -> ProblemException | None:
-    """The problem that an exception of Django or DRF stands for; None for an unforeseen one."""
+    """The problem for an exception of Django or DRF; None for an unexpected exception."""
     match exc:
         case ProblemException():
             return exc
         case drf.ValidationError():
-            return validation_problem(exc.detail)
+            return invalid_fields(_field_errors(exc.detail))
         case drf.ParseError():
             return exceptions.ValidationError(str(exc.detail))
         case drf.NotAuthenticated() | drf.AuthenticationFailed():
@@ -101,28 +102,22 @@ def as_problem(exc: Exception) -> ProblemException | None:
         case drf.UnsupportedMediaType():
             return exceptions.UnsupportedMediaType(str(exc.detail))
         case drf.Throttled():
-            # A throttle that cannot tell says None.
+            # `wait` is None if the throttle cannot compute it.
             wait = max(1, math.ceil(getattr(exc, "wait", None) or 0))
             return exceptions.Throttled(str(exc.detail), headers={"Retry-After": str(wait)})
         case RequestDataTooBig():
             return exceptions.ContentTooLarge()
         case SuspiciousOperation() | BadRequest():
-            # Too many fields in the query, a Host that is not ours.
+            # For instance too many query parameters, or a Host that is not allowed.
             return exceptions.ValidationError(str(exc)[:300])
     return None
 
 
-def validation_problem(detail: Any) -> ProblemException:
-    """A serializer's faults, or those of several by their indexes, each with a JSON pointer."""
-    errors = list(_field_errors(detail))
-    named = "; ".join(f"{e.pointer or 'body'}: {e.detail}" for e in errors[:5])
-    return exceptions.ValidationError(named, errors=errors)
-
-
 def _field_errors(detail: Any, path: tuple[str | int, ...] = ()) -> Iterator[FieldError]:
+    """The errors in the detail of DRF's `ValidationError`, with JSON pointers."""
     if isinstance(detail, dict):
         for key, value in detail.items():
-            # DRF's key for what concerns the whole object.
+            # DRF's key for errors of the whole object.
             yield from _field_errors(value, path if key == "non_field_errors" else (*path, key))
     elif isinstance(detail, list):
         for index, value in enumerate(detail):
@@ -133,12 +128,12 @@ def _field_errors(detail: Any, path: tuple[str | int, ...] = ()) -> Iterator[Fie
 
 
 def explain(request: HttpRequest, slug: str) -> HttpResponse:
-    """The problem type, in HTML for a browser and as JSON otherwise.
+    """Describes a problem type, in HTML for a browser and as JSON otherwise.
 
     Raises
     ------
     zndraw_joblib.exceptions.NotFound
-        There is no such type.
+        The slug is unknown.
     """
     problem = PROBLEM_TYPES.get(slug)
     if problem is None:

@@ -1,4 +1,4 @@
-"""Answers as JSON."""
+"""Renders answers as JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from zndraw_joblib.api.documents import json_text
 
 
 class FastJSONRenderer(JSONRenderer):
-    """JSON by orjson, which writes ids and times by itself."""
+    """Renders by orjson, which is faster than `json` and writes ids and times itself."""
 
     def render(
         self, data: Any, accepted_media_type: Any = None, renderer_context: Any = None
     ) -> bytes:
-        """The text as UTF-8; nothing for None."""
+        """UTF-8; empty for None."""
         return b"" if data is None else json_text(data)

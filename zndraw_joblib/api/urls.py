@@ -18,6 +18,7 @@ _P = "v1/joblib/"
 urlpatterns = [
     # Those that workers and submitters ask for all the time come first.
     WaitingRoute(f"{_P}tasks/claim", TaskViewSet.as_view({"post": "claim"}), "claim"),
+    WaitingRoute(f"{_P}tasks/lookup", TaskViewSet.as_view({"post": "lookup"}), "lookup"),
     WaitingRoute(
         f"{_P}tasks/<str:task_id>",
         TaskViewSet.as_view({"get": "retrieve", "patch": "partial_update"}),

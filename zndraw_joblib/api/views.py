@@ -1,4 +1,4 @@
-"""The small ones: who the caller is, and what a problem means."""
+"""The views of the caller's identity and of problem types."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from zndraw_joblib.api.problems import explain
 
 
 class ProblemTypeView(JobLibView):
-    """What a problem's `type` leads to; for everybody."""
+    """Describes the types of problems, also to anonymous callers."""
 
     authentication_classes = ()
     permission_classes = ()
 
     @openapi.problem_types
     def get(self, request: Request, slug: str) -> HttpResponse:
-        """Explain a problem type."""
+        """Describe a problem type."""
         return explain(request._request, slug)
 
 
 class MeView(JobLibView):
-    """The caller."""
+    """Describes the caller."""
 
     @openapi.me
     def get(self, request: Request) -> Response:
-        """Who the caller is to the job server."""
+        """The caller's identity."""
         return Response({"id": self.caller.identity})

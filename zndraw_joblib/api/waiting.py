@@ -1,15 +1,16 @@
 """``Prefer: wait=N`` (RFC 7240): requests that wait without a thread or a connection.
 
-The sync view runs once in a thread. If its answer may yet change, the thread and its database
-connection are given back and the request waits on the event loop. A task is read again for all
-whose wait ends at that moment at once; a claim runs its view again.
+The sync view runs once in a thread. If its response may yet change, the thread and its database
+connection are given back and the request waits on the event loop. After a wait for ends the tasks
+are read again, in one query for all requests whose waits ended at that moment; after a wait for
+work the view of the claim runs again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -22,45 +23,48 @@ from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
 from zndraw_joblib.api.documents import task_document
-from zndraw_joblib.api.lookup import tasks
-from zndraw_joblib.events.hub import get_hub, release_connections
-from zndraw_joblib.models import Task
+from zndraw_joblib.events.hub import get_hub
+from zndraw_joblib.services.claim import give_back
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.connections import release_connections
+from zndraw_joblib.storage.rows import TaskRow
 
 logger = logging.getLogger(__name__)
 
 View = Callable[..., HttpResponseBase]
-Run = Callable[[], Awaitable[HttpResponseBase]]
+Run = Callable[[], Coroutine[Any, Any, HttpResponseBase]]
 
-
-#: Share of its time by which a wait may end early.
+#: Part of its time by which a wait may end early.
 MAX_EARLY = 0.25
-#: Seconds after its time that a claim may take to look once more.
+#: Seconds after its deadline within which a claim may be tried once more.
 MAX_LATE = 0.5
 
 
 @dataclass(frozen=True)
 class UntilEnd:
-    """The answer changes when this task ends; `sees` says whether the caller may still read it."""
+    """The response changes when the first of some tasks ends.
 
-    task_id: UUID
-    room_id: str
-    sees: Callable[[Task], bool]
+    `rooms` has the id of each task's room, in the order of the response. `visible` returns those
+    of the tasks that the caller may read by then. With `many` the response is an array.
+    """
+
+    rooms: Mapping[UUID, str]
+    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
+    many: bool = False
 
 
 @dataclass(frozen=True)
 class UntilWork:
-    """The answer changes when there is work for one of these jobs of a worker."""
+    """The response changes when one of these jobs of a worker has a pending task."""
 
     worker_id: str
     jobs: tuple[UUID, ...]
 
 
 def granted_wait(header: str | None) -> int | None:
-    """The seconds to wait that a `Prefer` header asks for, capped; None without such a wish.
+    """The seconds to wait that a `Prefer` header asks for, capped; None without `wait`.
 
-    Preferences that make no sense are ignored, and of several the first counts (RFC 7240,
-    section 2).
+    Malformed preferences are ignored, and of several the first counts (RFC 7240, section 2).
     """
     for preference in (header or "").split(","):
         name, _, value = preference.partition(";")[0].partition("=")
@@ -68,71 +72,102 @@ def granted_wait(header: str | None) -> int | None:
             digits = value.strip().strip('"').strip()
             if not (digits.isascii() and digits.isdigit()):
                 return None
-            # Nine digits are 31 years; int() must not see thousands.
+            # Nine digits are 31 years. More are cut, because int() of thousands is slow.
             wait = int(digits) if len(digits) < 10 else 10**9
             return min(wait, get_settings().long_poll_max_wait_seconds)
     return None
 
 
-def waits(view: View) -> Callable[..., Any]:
-    """Let a sync DRF view wait. Its response may carry `waits_for`, what would change it."""
+class MustWait(BaseException):
+    """Ends a request's way through the middleware of the lane, because its answer may yet change.
 
-    # Django wraps no async view in ATOMIC_REQUESTS; a transaction must not outlast a wait anyway.
+    Middleware sees a cancellation: `finally` clauses run, and no response is made. Django and DRF
+    make a response of each `Exception`, so this is none.
+    """
+
+
+def can_wait(request: HttpRequest) -> bool:
+    """Whether the request is of a kind that may wait. Synchronous test clients have no ASGI."""
+    return isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
+
+
+def waits(view: View) -> Callable[..., Any]:
+    """Let a sync DRF view wait.
+
+    A response that may change has the attribute `waits_for`, an `UntilEnd` or an `UntilWork`.
+    """
+
+    # Django refuses to wrap an async view in ATOMIC_REQUESTS, and a transaction must not be open
+    # during a wait anyway.
     @transaction.non_atomic_requests
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        on_the_lane = getattr(request, "joblib_run", None)
-
-        async def run() -> HttpResponseBase:
-            look = on_the_lane or _run
-            running = asyncio.ensure_future(look(view, request, *args, **kwargs))
-            try:
-                response: HttpResponseBase = await asyncio.shield(running)
-            except asyncio.CancelledError:
-                # The client left while the database was asked: what it got goes back at once.
-                running.add_done_callback(_give_back)
-                raise
-            return response
-
         wait = granted_wait(request.META.get("HTTP_PREFER"))
-        # A synchronous test client comes here without ASGI.
-        waitable = isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
-        if wait is None or not waitable:
-            if on_the_lane:
-                return await run()
+        if wait is None or not can_wait(request):
             return await sync_to_async(view)(request, *args, **kwargs)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        response = await run()
-        # In a rush the request has queued before it came here, unseen; as long as for its first
-        # look is a fair guess, so that the answer is not late.
-        deadline = began + wait - min(loop.time() - began, MAX_EARLY * wait)
-        if response.status_code >= 400:
+
+        async def look() -> HttpResponseBase:
+            response = await _run(view, request, *args, **kwargs)
+            # The host's throttles count one request, however often its view runs.
+            request.joblib_looks_again = True  # type: ignore[attr-defined]
             return response
-        # It is one request to the host's throttles, however often it is looked at again.
-        request.joblib_looks_again = True  # type: ignore[attr-defined]
-        match getattr(response, "waits_for", None):
-            case UntilEnd() as until if wait:
-                response = await _until_end(run, response, until, deadline)
-            case UntilWork() as until if wait:
-                response = await _claim(run, response, until, deadline)
-        if response.status_code < 400:
-            response["Preference-Applied"] = f"wait={wait}"
+
+        response = await last_response(look, wait)
+        prefer_was_applied(response, wait)
         return response
 
     return wrapper
 
 
+def prefer_was_applied(response: HttpResponseBase, wait: int) -> None:
+    """Say in the view's response that its wait was honoured; errors do not wait."""
+    if response.status_code < 400:
+        response["Preference-Applied"] = f"wait={wait}"
+
+
+async def last_response(look: Run, wait: int) -> HttpResponseBase:
+    """The view's response after up to `wait` seconds; `look` runs the view."""
+
+    async def run() -> HttpResponseBase:
+        running = asyncio.ensure_future(look())
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # The client left while the view ran: tasks that it claimed are requeued at once,
+            # because nobody would run them until their leases end.
+            running.add_done_callback(_requeue_claimed)
+            raise
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    response = await run()
+    # Under load the request queued before it came here, for an unknown time. The time of the
+    # first run of the view is taken for it, so that the response is not late.
+    deadline = began + wait - min(loop.time() - began, MAX_EARLY * wait)
+    match getattr(response, "waits_for", None):
+        case UntilEnd() as until if wait:
+            return await _until_end(run, response, until, deadline)
+        case UntilWork() as until if wait:
+            return await _claim(run, response, until, deadline)
+    return response
+
+
 async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) -> HttpResponseBase:
-    await get_hub().wait_for_end(until.task_id, until.room_id, deadline)
+    ends = get_hub().ends
+    # Free the documents, because they are read again after the wait and 500 of them may be large.
+    response.data = None
+    if response.is_rendered:
+        response.content = b""
+    await ends.wait(until.rooms, deadline)
     try:
-        task = await get_hub().read(until.task_id, until.sees)
+        found = await ends.read(tuple(until.rooms), until.visible)
     except Exception:
-        # The view says what is wrong; the hub has logged it.
+        # The hub has logged the error; the view answers with the problem.
         return await run()
-    if task is None:
+    if not found and not until.many:
         return await run()
-    response.data = task_document(task)
+    documents = [task_document(task) for task in found]
+    response.data = documents if until.many else documents[0]
     if response.is_rendered:
         response.content = response.rendered_content
     return response  # type: ignore[no-any-return]
@@ -143,60 +178,61 @@ async def _claim(run: Run, response: Any, until: UntilWork, deadline: float) -> 
         nonlocal response
         response = await run()
         # An error ends the wait like a task does.
-        taken = [task["id"].hex for task in _claimed(response)]
-        return taken if taken or response.status_code >= 400 else None
+        claimed = [task["id"].hex for task in _claimed(response)]
+        return claimed if claimed or response.status_code >= 400 else None
 
-    if not await get_hub().wait_for_work(until.jobs, deadline, attempt):
-        # As the task of a wait is: the news may have been lost, the worker deleted or registered.
+    if not await get_hub().work.wait(until.jobs, deadline, attempt):
+        # A message may have been lost, or the worker deleted or registered for another job.
         try:
             async with asyncio.timeout_at(deadline + MAX_LATE):
-                if await _may_be_granted(until.worker_id):
+                if await _is_worth_claiming(until.worker_id):
                     await attempt()
         except TimeoutError:
-            # Whatever else this request needs a thread for must not stand behind that look.
+            # The thread is busy with that attempt, and the request may need one yet.
             _release_thread()
     result: HttpResponseBase = response
     return result
 
 
-async def _may_be_granted(worker_id: str) -> bool:
+async def _is_worth_claiming(worker_id: str) -> bool:
     try:
-        return await get_hub().may_be_granted(worker_id)
+        return await get_hub().work.is_worth_claiming(worker_id)
     except Exception:
-        # The view says what is wrong; the hub has logged it.
+        # The hub has logged the error; the view answers with the problem.
         return True
 
 
 def _claimed(response: HttpResponseBase) -> list[dict[str, Any]]:
-    """The tasks in the answer to a claim."""
+    """The tasks in the response to a claim."""
     if isinstance(response, Response) and isinstance(response.data, dict):
         one = response.data.get("task")
         return response.data.get("tasks") or ([one] if one else [])
     return []
 
 
-def _give_back(running: asyncio.Future[HttpResponseBase]) -> None:
+def _requeue_claimed(running: asyncio.Future[HttpResponseBase]) -> None:
     if running.cancelled() or running.exception():
         return
     if claimed := _claimed(running.result()):
         grants = [(task["id"], task["attempt"]) for task in claimed]
-        giving = sync_to_async(_requeue, thread_sensitive=False)(grants)
-        pending = asyncio.ensure_future(giving)
-        _giving_back.add(pending)
-        pending.add_done_callback(_giving_back.discard)
+        requeue = sync_to_async(_requeue, thread_sensitive=False)(grants)
+        requeueing = asyncio.ensure_future(requeue)
+        _requeueing.add(requeueing)
+        requeueing.add_done_callback(_requeueing.discard)
 
 
 def _requeue(grants: list[tuple[UUID, int]]) -> None:
     try:
-        tasks().granted(grants).requeue()
+        give_back(grants)
     except Exception:
         ids = ", ".join(str(task_id) for task_id, _ in grants)
-        logger.exception("could not give back %s; left for the sweeper", ids)
+        logger.exception("could not requeue %s; left for the sweeper", ids)
     finally:
         release_connections()
 
 
-_giving_back: set[asyncio.Future[Any]] = set()
+#: Requeues under way, kept because a loop holds its tasks weakly.
+_requeueing: set[asyncio.Future[Any]] = set()
 
 
 async def _run(view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -208,7 +244,7 @@ async def _run(view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
         finally:
             release_connections()
 
-    async with get_hub().looking:
+    async with get_hub().views:
         try:
             return await sync_to_async(call)()
         finally:

@@ -1,6 +1,6 @@
 """The client SDK: register jobs, run a worker, submit tasks and wait for them.
 
-It needs httpx, pydantic and stamina, and no Django.
+It needs httpx and pydantic, and no Django.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Many things in one request: as much as the server takes, and no more."""
+"""Batches: arrays of JSON within the limits of the server."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ BATCH_BYTES = 900_000
 
 
 def encode(value: Any) -> bytes:
-    """JSON as short as it gets.
+    """Encode a value as compact JSON.
 
     Raises
     ------
     ValueError
-        It holds NaN, an infinity or a lone surrogate, for which JSON has no form.
+        The value contains NaN, an infinity or a lone surrogate, for which JSON has no form.
     """
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def array(entries: Sequence[bytes]) -> bytes:
-    """A JSON array of what is JSON already."""
+    """A JSON array of encoded entries."""
     return b"[" + b",".join(entries) + b"]"
 
 
 def cuts(entries: Sequence[bytes], most: int, most_bytes: int = BATCH_BYTES) -> Iterator[slice]:
-    """Where to cut, so that each piece is an array of at most so many entries and bytes.
+    """Slices of the entries, each an array of at most `most` entries and `most_bytes` bytes.
 
-    An entry that alone is too large is a piece of its own, for the server to refuse.
+    An entry that alone is too large is a slice of its own, so that the server refuses it alone.
     """
     start, size = 0, 2
     for index, entry in enumerate(entries):

@@ -1,4 +1,4 @@
-"""What the server's problem documents (RFC 9457) become in a client."""
+"""Errors of the SDK; refusals come from the server's problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ApiError(Exception):
     status : int
         HTTP status code.
     problem : dict
-        The problem document; empty when the answer held none.
+        The problem document; empty when the answer has none.
     response : httpx.Response
         The answer itself.
     """
@@ -33,13 +33,13 @@ class ApiError(Exception):
 
     @property
     def errors(self) -> list[dict[str, str]]:
-        """The faults of the request, each with `detail` and `pointer`."""
+        """The errors in the request, each with `detail` and `pointer`."""
         errors = self.problem.get("errors", [])
         return errors if isinstance(errors, list) else []
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds to wait before trying again, where the server said so."""
+        """Seconds to wait before another attempt, where the server names them (`Retry-After`)."""
         text = self.response.headers.get("Retry-After", "")
         return float(text) if text.isascii() and text.isdigit() else None
 
@@ -75,7 +75,7 @@ class InvalidTaskTransitionError(ApiError):
 
 
 class LeaseLostError(ApiError):
-    """The task was granted to somebody else; drop the result."""
+    """The task was granted again, as another attempt; drop the result."""
 
     slug = "lease-lost"
 
@@ -129,7 +129,7 @@ class TooManyWorkersError(ApiError):
 
 
 class TooManyPendingError(ApiError):
-    """As many tasks are pending in the room as it may hold; see `retry_after`."""
+    """The room has as many pending tasks as it may have; see `retry_after`."""
 
     slug = "too-many-pending"
 
@@ -158,25 +158,25 @@ class TaskWaitTimeout(TimeoutError):
     Attributes
     ----------
     task_ids : list of str
-        Those whose end was waited for and not handed out. In a wait in order the first has not
-        ended, and those after it were not looked at.
+        Tasks that were waited for and not handed out. In a wait in order the first has not ended;
+        tasks after it may have ended.
     """
 
     def __init__(self, timeout: float | None, task_ids: Sequence[str]) -> None:
         self.task_ids = list(task_ids)
         others = len(self.task_ids) - 1
-        rest = f" (nor is the end known of {others} others)" if others > 0 else ""
+        rest = f" (nor were {others} others handed out)" if others > 0 else ""
         super().__init__(f"task {self.task_ids[0]} has not ended within {timeout} s{rest}")
 
 
 class PartlySubmittedError(Exception):
-    """Some of many tasks were submitted before the rest failed; `__cause__` says why.
+    """Some of many tasks were submitted before a request failed; `__cause__` is its error.
 
     Attributes
     ----------
     task_ids : list of str or None
         In the order in which the tasks were given; None for each that was not accepted. Where
-        the cause is an `httpx.TransportError` the server may have accepted some of those.
+        the cause is an `httpx.TransportError` the server may have accepted some of them.
     """
 
     def __init__(self, task_ids: Sequence[str | None], cause: Exception) -> None:
@@ -188,16 +188,8 @@ class PartlySubmittedError(Exception):
 _BY_SLUG = {cls.slug: cls for cls in ApiError.__subclasses__()}
 
 
-def raise_for_problem(response: httpx.Response) -> httpx.Response:
-    """Pass an answer below 400 on.
-
-    Raises
-    ------
-    ApiError
-        Of the class that stands for the problem's type; `ServerError` for any other 5xx.
-    """
-    if response.status_code < 400:
-        return response
+def problem_of(response: httpx.Response) -> ApiError:
+    """The error that a refusal stands for; `ServerError` for a 5xx of no known type."""
     try:
         document = response.json()
     except ValueError:
@@ -205,4 +197,17 @@ def raise_for_problem(response: httpx.Response) -> httpx.Response:
     problem = document if isinstance(document, dict) else {}
     slug = str(problem.get("type", "")).rpartition("/")[2]
     fallback = ServerError if response.status_code >= 500 else ApiError
-    raise _BY_SLUG.get(slug, fallback)(response, problem)
+    return _BY_SLUG.get(slug, fallback)(response, problem)
+
+
+def raise_for_problem(response: httpx.Response) -> httpx.Response:
+    """Return an answer below 400, and raise any other as an error.
+
+    Raises
+    ------
+    ApiError
+        As `problem_of` gives it.
+    """
+    if response.status_code < 400:
+        return response
+    raise problem_of(response)

@@ -1,4 +1,4 @@
-"""The tasks that a worker holds, and those of them that it is to let go."""
+"""The tasks that were granted to a worker and have not ended."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Grants:
         self._expected = 0
 
     def add(self, tasks: Iterable[ClaimedTask]) -> None:
-        """Hold tasks. Of a task that was granted anew the new attempt counts."""
+        """Hold tasks. When a task was granted before, only its new attempt counts."""
         with self._changed:
             for task in tasks:
                 self._held[task.id] = task
                 self._stopped.discard(task.id)
 
     def drop(self, task_id: str, attempt: int | None = None) -> None:
-        """Hold a task no longer, or not by this attempt."""
+        """Hold a task no longer; with `attempt` only if the held grant is that attempt."""
         with self._changed:
             held = self._held.get(task_id)
             if held is not None and attempt in {None, held.attempt}:
@@ -35,27 +35,27 @@ class Grants:
                 self._changed.notify_all()
 
     def held(self) -> list[ClaimedTask]:
-        """Those that are held now, in the order of their claims."""
+        """Held tasks, in the order of their claims."""
         with self._changed:
             return list(self._held.values())
 
     def stop(self, tasks: Iterable[ClaimedTask]) -> None:
-        """Note that somebody cancelled or got these, as far as they are held."""
+        """Mark held tasks as cancelled or reassigned."""
         with self._changed:
             for task in tasks:
                 held = self._held.get(task.id)
                 if held is not None and held.attempt == task.attempt:
                     self._stopped.add(task.id)
 
-    def stopped(self, task: ClaimedTask) -> bool:
-        """Whether this was noted of the task, or it was granted anew meanwhile."""
+    def is_stopped(self, task: ClaimedTask) -> bool:
+        """Whether a held task is marked as stopped, or was granted again as another attempt."""
         with self._changed:
             held = self._held.get(task.id)
             return held is not None and (task.id in self._stopped or held.attempt != task.attempt)
 
     @contextmanager
     def expected(self) -> Iterator[None]:
-        """While tasks may be granted that run at once."""
+        """Surround a claim that starts its tasks: they run as soon as the server grants them."""
         with self._changed:
             self._expected += 1
         try:
@@ -65,7 +65,12 @@ class Grants:
                 self._expected -= 1
                 self._changed.notify_all()
 
+    def wait_until_none_expected(self) -> None:
+        """Wait until no claim that starts its tasks is under way."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._expected)
+
     def wait_until_none(self) -> None:
-        """Wait until nothing is held or expected."""
+        """Wait until no task is held or expected."""
         with self._changed:
             self._changed.wait_for(lambda: not self._held and not self._expected)

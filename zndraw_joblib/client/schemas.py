@@ -1,4 +1,4 @@
-"""What the server answers, as pydantic models. Unknown fields are ignored."""
+"""The documents of the server as pydantic models. Unknown fields are ignored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 class ClaimedTask(BaseModel):
     """A task granted to this worker; `attempt` goes with every report on it.
 
-    `status` is as the claim left it: claimed, or running when the claim started it.
+    `status` is claimed, or running when the claim started the task.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,7 +28,7 @@ class ClaimedTask(BaseModel):
 
 
 class TaskInfo(BaseModel):
-    """A task as the server has it. `queue_position` is there while it is pending."""
+    """A task as the server has it. `queue_position` is set while the task is pending."""
 
     id: str
     job_name: str

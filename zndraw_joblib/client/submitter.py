@@ -1,10 +1,9 @@
-"""What a client does that runs no tasks itself: submit, and wait for the ends."""
+"""The part of the SDK that runs no tasks: it submits them and waits for their ends."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from enum import Enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -13,30 +12,25 @@ from pydantic import BaseModel
 
 from zndraw_joblib.client import waiting
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.batches import BATCH_SIZE, array, cuts, encode
+from zndraw_joblib.client.batches import array, cuts, encode
 from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
+from zndraw_joblib.client.registration import job_name
 from zndraw_joblib.client.schemas import TaskInfo
-from zndraw_joblib.names import GLOBAL_ROOM, JobName
-
-#: Category of a class that names none.
-DEFAULT_CATEGORY = "modifiers"
-
-
-def job_name(cls: type[BaseModel], room: str) -> JobName:
-    """The full name of a class in a room: its `category` attribute and its own name."""
-    category = getattr(cls, "category", DEFAULT_CATEGORY)
-    return JobName(
-        room, str(category.value if isinstance(category, Enum) else category), cls.__name__
-    )
+from zndraw_joblib.names import GLOBAL_ROOM
 
 
 class Submitter:
-    """Submits tasks and waits for them."""
+    """Submits tasks and waits for them.
 
-    def __init__(self, api: ApiManager, batch_size: int = BATCH_SIZE) -> None:
+    `classes` are the registered classes by the full names of their jobs.
+    """
+
+    def __init__(
+        self, api: ApiManager, batch_size: int, classes: Mapping[str, type[BaseModel]]
+    ) -> None:
         self.api = api
         self.batch_size = batch_size
-        self._classes: dict[str, type[BaseModel]] = {}
+        self._classes = classes
 
     def submit(self, instance: BaseModel, *, room: str, job_room: str | None = None) -> str:
         """Submit a task in a room and return its id.
@@ -59,7 +53,7 @@ class Submitter:
     ) -> list[str]:
         """Submit tasks in a room; their ids, in the order of the instances.
 
-        Those of one class go together, in requests of up to `batch_size` tasks and 900 kB, and
+        Instances of one class go together, in requests of up to `batch_size` tasks and 900 kB, and
         are submitted in their order. Each request is accepted as a whole or not at all, and may
         be sent again without submitting twice. Jobs are found as in `submit`.
 
@@ -69,12 +63,11 @@ class Submitter:
             As in `submit`, when none was accepted. Pointers of its `errors` begin with the
             number of the instance: ``/3/payload/angle``.
         PartlySubmittedError
-            A later request failed. `task_ids` tells which were accepted, `__cause__` why the
-            next were not.
+            A later request failed. `task_ids` lists the accepted tasks, `__cause__` is the error.
         """
         groups: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
         number = 0
-        # Whatever has no JSON shows before anything is sent.
+        # All are encoded first, because an instance that has no JSON must raise before a request.
         for number, instance in enumerate(instances, 1):
             url = self._tasks_of(type(instance), room, job_room)
             groups[url].append((number - 1, encode(_entry(instance))))
@@ -84,7 +77,7 @@ class Submitter:
                 places, entries = zip(*group, strict=True)
                 for cut in cuts(entries, self.batch_size):
                     for place, made in zip(
-                        places[cut], self._submit_batch(url, entries[cut], places[cut]), strict=True
+                        places[cut], self._post_batch(url, entries[cut], places[cut]), strict=True
                     ):
                         task_ids[place] = made["id"]
         except (ApiError, httpx.TransportError) as error:
@@ -93,16 +86,16 @@ class Submitter:
             raise
         return [task_id for task_id in task_ids if task_id is not None]
 
-    def _submit_batch(
+    def _post_batch(
         self, url: str, entries: Sequence[bytes], places: Sequence[int]
     ) -> list[dict[str, Any]]:
         try:
             made: list[dict[str, Any]] = self._post(url, array(entries))
         except ApiError as error:
-            for fault in error.errors:
-                head, slash, tail = fault.get("pointer", "").removeprefix("/").partition("/")
+            for entry in error.errors:
+                head, slash, tail = entry.get("pointer", "").removeprefix("/").partition("/")
                 if head.isdigit() and int(head) < len(places):
-                    fault["pointer"] = f"/{places[int(head)]}{slash}{tail}"
+                    entry["pointer"] = f"/{places[int(head)]}{slash}{tail}"
             raise
         return made
 
@@ -136,23 +129,29 @@ class Submitter:
         Raises
         ------
         TaskWaitTimeout
-            By the iterator: tasks have not ended in time. Its `task_ids` are those that were not
-            handed out; they go on, and `as_completed` may wait for them again.
+            By the iterator: tasks have not ended in time. Its `task_ids` were not handed out;
+            they go on, and `as_completed` may wait for them again.
         ApiError, PartlySubmittedError
             As in `submit_many`.
         """
         deadline = waiting.Deadline(timeout)
         task_ids = self.submit_many(instances, room=room, job_room=job_room)
-        if ordered:
-            return waiting.in_order(self.api, task_ids, deadline)
-        return waiting.as_they_end(self.api, task_ids, deadline)
+        ends = waiting.in_order if ordered else waiting.as_they_end
+        return ends(self.api, task_ids, deadline)
 
     def as_completed(
         self, task_ids: Iterable[str], timeout: float | None = None
     ) -> Iterator[TaskInfo]:
         """Iterate over tasks as they end, at most `timeout` seconds from now for all of them.
 
-        Errors as in `map`, and `TaskNotFoundError` when there is no such task for the caller.
+        Raises
+        ------
+        TaskWaitTimeout
+            As in `map`.
+        TaskNotFoundError
+            There is no such task for the caller.
+        RequestInvalidError
+            An id is no UUID.
         """
         unique = list(dict.fromkeys(task_ids))
         return waiting.as_they_end(self.api, unique, waiting.Deadline(timeout))
@@ -170,14 +169,10 @@ class Submitter:
     def wait(self, task_id: str, timeout: float | None = None) -> TaskInfo:
         """Wait until the task ends, at most `timeout` seconds, and return it.
 
-        Raises
-        ------
-        TaskWaitTimeout
-            It has not ended in time.
-        TaskNotFoundError
-            There is no such task for the caller.
+        Errors as in `as_completed`.
         """
-        return waiting.wait_for_end(self.api, task_id, waiting.Deadline(timeout))
+        (task,) = self.as_completed([task_id], timeout)
+        return task
 
 
 def _entry(instance: BaseModel) -> dict[Literal["payload"], Any]:

@@ -1,28 +1,39 @@
-"""Waiting for the end of one task, or of many as they end."""
+"""Waiting for the ends of tasks, by one request at a time and without threads."""
 
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import httpx
 
-from zndraw_joblib.client.api import ApiManager, away, path, retry_after, send
+from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.exceptions import ApiError, TaskWaitTimeout
+from zndraw_joblib.client.retry import LASTING
 from zndraw_joblib.client.schemas import TaskInfo
+from zndraw_joblib.lifecycle import TERMINAL_STATUSES
 
 logger = logging.getLogger(__name__)
 
-#: Longest single wait for a task's end, in seconds.
+#: Longest wait of one request, in seconds.
 LONGEST_WAIT = 60
-#: Tasks that are waited for at once, each by a long poll of its own.
-WINDOW = 32
-#: Seconds between two looks at tasks for which no long poll is under way.
-GLANCE_INTERVAL = 0.05
+#: Most ids of a request; the server takes no more.
+MAX_LOOKUP = 500
+#: Ids of the first request. An answer has the payloads of all its tasks, which may be large; later
+#: requests ask for as many tasks as fit into `LOOKUP_BYTES` by the size of the last answer.
+FIRST_LOOKUP = 32
+LOOKUP_BYTES = 1_000_000
+#: Seconds between two requests for tasks beyond the oldest ones.
+ROUND_INTERVAL = 1
+#: Seconds between two requests for each task of the first one's answer. A server needs some 20 us
+#: of processor time for a task, so that a wait for many takes a tenth of a processor at most.
+#: Tasks that end meanwhile come together in the next answer.
+PAUSE_PER_TASK = 0.0002
+#: Seconds before the second request where the server does not honour waits, and most before any.
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 
 
 class Deadline:
@@ -38,159 +49,167 @@ class Deadline:
         return float("inf") if self._at is None else self._at - time.monotonic()
 
 
-def wait_for_end(
-    api: ApiManager, task_id: str, deadline: Deadline, given_up: threading.Event | None = None
-) -> TaskInfo:
-    """Wait until a task ends and return it; it is looked at once at least.
+def as_they_end(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) -> Iterator[TaskInfo]:
+    """Each task once it has ended, in the order of their ends as far as the answers show it.
+
+    The server is asked once at least.
 
     Raises
     ------
     TaskWaitTimeout
-        It has not ended by the deadline, or before `given_up` was set.
+        Tasks have not ended by the deadline.
     TaskNotFoundError
-        There is no such task for the caller.
+        A task does not exist for the caller.
+    RequestInvalidError
+        An id is no UUID.
     """
-    given_up = given_up or threading.Event()
-    pause = 0.1
-    while True:
-        wait = max(0, int(min(LONGEST_WAIT, deadline.left)))
-        look = _look(api, task_id, wait)
-        if look.task is not None and look.task.is_terminal:
-            return look.task
-        if deadline.left <= 0 or given_up.is_set():
-            raise TaskWaitTimeout(deadline.timeout, [task_id])
-        if not look.waited:
-            given_up.wait(max(0.0, min(max(pause, look.retry_after), deadline.left)))
-            pause = _longer(pause)
-
-
-class _Look(NamedTuple):
-    """What a look at a task showed; no task while the server is away."""
-
-    task: TaskInfo | None
-    waited: bool = False
-    retry_after: float = 0.0
-
-
-def _look(api: ApiManager, task_id: str, wait: int = 0) -> _Look:
-    """Ask for a task once; a server that is away may be asked again.
-
-    Raises
-    ------
-    ApiError
-        The server refuses to show it.
-    """
-    try:
-        answer = send(api, "GET", path("tasks", task_id), wait=wait, retry_on=None)
-    except (httpx.TransportError, ApiError) as error:
-        if not away(error):
-            raise
-        logger.info("waiting for task %s: %s; trying again", task_id, error)
-        return _Look(None, retry_after=retry_after(error))
-    waited = wait > 0 and "Preference-Applied" in answer.headers
-    return _Look(TaskInfo.model_validate_json(answer.content), waited)
-
-
-def _longer(pause: float) -> float:
-    """Seconds to wait before the look after the next."""
-    return min(1.0, pause * 1.5)
+    left = dict.fromkeys(task_ids)
+    lookups = _Lookups(api, left, deadline)
+    while left:
+        ended, missing = lookups.next()
+        for task in ended:
+            del left[task.id]
+            yield task
+        for task_id in missing:
+            # A lookup leaves hidden tasks out; the task's own address answers with the reason.
+            found = lookups.read(task_id)
+            if found is not None and found.is_terminal:
+                del left[task_id]
+                yield found
+        if left and deadline.left <= 0:
+            raise TaskWaitTimeout(deadline.timeout, list(left))
 
 
 def in_order(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) -> Iterator[TaskInfo]:
-    """Each task once it has ended, in this order. While the first runs, others end unasked."""
+    """Each task once it has ended, in this order; errors as in `as_they_end`.
+
+    Tasks that end before their turn are kept until it comes.
+    """
+    ended: dict[str, TaskInfo] = {}
+    ends = as_they_end(api, task_ids, deadline)
     for index, task_id in enumerate(task_ids):
         try:
-            yield wait_for_end(api, task_id, deadline)
+            while task_id not in ended:
+                task = next(ends)
+                ended[task.id] = task
         except TaskWaitTimeout as timeout:
             raise TaskWaitTimeout(deadline.timeout, task_ids[index:]) from timeout
+        yield ended.pop(task_id)
 
 
-def as_they_end(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) -> Iterator[TaskInfo]:
-    """Each task once it has ended, in the order of their ends as far as that is known.
+class _Found(NamedTuple):
+    """Tasks of an answer that have ended, and ids that it leaves out."""
 
-    The `WINDOW` oldest are waited for. As tasks are granted in the order of their submits, those
-    are what runs, unless more run at once; for the others a thread looks at one after the other,
-    which finds the end of any of n within n times `GLANCE_INTERVAL`.
+    ended: Sequence[TaskInfo]
+    missing: Sequence[str]
+
+
+class _Lookups:
+    """The requests for tasks that have not ended, whose ids are in `left`, oldest first.
+
+    Most requests wait for the end of the oldest tasks. As tasks are granted in the order of their
+    submits, those end first. Where there are more tasks than one request can ask for, such a wait
+    is short, and each `ROUND_INTERVAL` another request asks for the next of the others without
+    waiting: so the end of any task is noticed within about a second for each 500 tasks, also when
+    the oldest tasks never end.
     """
-    ends = _Ends(api, task_ids)
-    left = dict.fromkeys(task_ids)
-    try:
-        ends.begin()
-        while left:
-            try:
-                ended = ends.found.get(timeout=_timeout(deadline))
-            except queue.Empty:
-                raise TaskWaitTimeout(deadline.timeout, list(left)) from None
-            if isinstance(ended, Exception):
-                raise ended
-            if ended.id in left:  # It may have been seen twice.
-                del left[ended.id]
-                yield ended
-    finally:
-        ends.given_up.set()
 
-
-def _timeout(deadline: Deadline) -> float | None:
-    return None if deadline.timeout is None else max(0.0, deadline.left)
-
-
-class _Ends:
-    """Looks for the ends of tasks, in daemon threads that end once `given_up` is set."""
-
-    def __init__(self, api: ApiManager, task_ids: Sequence[str]) -> None:
+    def __init__(self, api: ApiManager, left: dict[str, None], deadline: Deadline) -> None:
         self._api = api
-        self.found: queue.SimpleQueue[TaskInfo | Exception] = queue.SimpleQueue()
-        self.given_up = threading.Event()
-        # Tasks that nobody waits for, oldest first.
-        self._rest = dict.fromkeys(task_ids)
-        self._lock = threading.Lock()
+        self._left = left
+        self._deadline = deadline
+        self._size = min(MAX_LOOKUP, FIRST_LOOKUP)
+        # Tasks of the present round through the tasks beyond the oldest.
+        self._round: list[str] = []
+        self._next_round_at = time.monotonic() + ROUND_INTERVAL
+        self._next_request_at = 0.0
+        self._covered_all = False
+        self._pause = FIRST_PAUSE
+        self._failures = 0
 
-    def begin(self) -> None:
-        """Start the threads."""
-        number = min(WINDOW, len(self._rest))
-        work: list[Callable[[], None]] = [self._wait_in_turn] * number
-        if len(self._rest) > number:
-            work.append(self._look_around)
-        for one in work:
-            threading.Thread(
-                target=self._guard, args=(one,), name="joblib-wait", daemon=True
-            ).start()
+    def next(self) -> _Found:
+        """Send one request and pause where nothing ended.
 
-    def _guard(self, work: Callable[[], None]) -> None:
+        Raises
+        ------
+        ApiError
+            The server refuses the request.
+        """
+        self._sleep(self._next_request_at - time.monotonic())
+        ids, wait = self._choose()
+        answer = self._send("POST", path("tasks", "lookup"), body={"ids": ids}, wait=wait)
+        if answer is None:
+            return _Found([], [])
+        documents = answer.json()
+        self._adapt(len(answer.content), len(documents))
+        ended = [
+            TaskInfo.model_validate(document)
+            for document in documents
+            if document["status"] in TERMINAL_STATUSES
+        ]
+        found = {document["id"] for document in documents}
+        missing = [task_id for task_id in ids if task_id not in found]
+        if ended:
+            self._pause = FIRST_PAUSE
+        elif not (wait and "Preference-Applied" in answer.headers):
+            self._sleep(self._pause)
+            self._pause = min(LONGEST_PAUSE, self._pause * 1.5)
+        return _Found(ended, missing)
+
+    def read(self, task_id: str) -> TaskInfo | None:
+        """A task by its own address; None during an outage.
+
+        Raises
+        ------
+        TaskNotFoundError
+            The task does not exist for the caller.
+        """
+        answer = self._send("GET", path("tasks", task_id))
+        return None if answer is None else TaskInfo.model_validate_json(answer.content)
+
+    def _choose(self) -> tuple[list[str], int]:
+        """The ids of the next request, and the seconds that it waits."""
+        oldest = list(islice(self._left, self._size))
+        covers_all = len(oldest) == len(self._left)
+        if not covers_all and time.monotonic() >= self._next_round_at:
+            self._next_round_at = time.monotonic() + ROUND_INTERVAL
+            if others := self._take_others():
+                return others, 0
+        # The first wait for all tasks is short, because only an answer shows that one is hidden.
+        # For a single hidden task the server answers at once.
+        is_long = covers_all and (self._covered_all or len(oldest) == 1)
+        self._covered_all = covers_all
+        wait = LONGEST_WAIT if is_long else ROUND_INTERVAL
+        return oldest, max(0, int(min(wait, self._deadline.left)))
+
+    def _take_others(self) -> list[str]:
+        """The next tasks beyond the oldest, round after round."""
+        if not self._round:
+            self._round = list(islice(self._left, self._size, None))
+        others, self._round = self._round[: self._size], self._round[self._size :]
+        return [task_id for task_id in others if task_id in self._left]
+
+    def _adapt(self, size: int, documents: int) -> None:
+        """Choose the size and the time of the next request by the size of an answer."""
+        if documents:
+            self._size = max(1, min(MAX_LOOKUP, LOOKUP_BYTES * documents // size))
+        self._next_request_at = time.monotonic() + PAUSE_PER_TASK * documents
+
+    def _send(self, method: str, url: str, **options: Any) -> httpx.Response | None:
+        """Send a request once; None after an outage and the pause for it."""
         try:
-            work()
-        except Exception as error:
-            self.found.put(error)
+            answer = send(self._api, method, url, retry=None, **options)
+        except (httpx.TransportError, ApiError) as error:
+            self._failures += 1
+            pause = LASTING.pause(error, self._failures)
+            if pause is None:
+                raise
+            logger.info("waiting for %d tasks: %s; trying again", len(self._left), error)
+            self._sleep(pause)
+            return None
+        self._failures = 0
+        return answer
 
-    def _wait_in_turn(self) -> None:
-        while not self.given_up.is_set():
-            with self._lock:
-                task_id = next(iter(self._rest), None)
-                if task_id is None:
-                    return
-                del self._rest[task_id]
-            try:
-                self.found.put(wait_for_end(self._api, task_id, Deadline(None), self.given_up))
-            except TaskWaitTimeout:
-                return
-
-    def _look_around(self) -> None:
-        pause = GLANCE_INTERVAL
-        asked = 0.0
-        while True:
-            with self._lock:
-                rest = list(self._rest)
-            if not rest:
-                return
-            for task_id in rest:
-                if task_id not in self._rest:  # Somebody waits for it by now.
-                    continue
-                if self.given_up.wait(max(pause, asked)):
-                    return
-                look = _look(self._api, task_id)
-                pause = _longer(pause) if look.task is None else GLANCE_INTERVAL
-                asked = look.retry_after
-                if look.task is not None and look.task.is_terminal:
-                    with self._lock:
-                        self._rest.pop(task_id, None)
-                    self.found.put(look.task)
+    def _sleep(self, seconds: float) -> None:
+        """Pause, but no longer than until the deadline."""
+        time.sleep(max(0.0, min(seconds, self._deadline.left)))

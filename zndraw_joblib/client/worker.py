@@ -1,172 +1,237 @@
-"""The loop of a worker: claim, start, run, report."""
+"""A worker: one thread claims tasks, the threads of an executor run and report them."""
 
 from __future__ import annotations
 
-import inspect
 import logging
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from zndraw_joblib.client.claiming import Claimer, Claims
 from zndraw_joblib.client.exceptions import TaskNotFoundError
-from zndraw_joblib.client.reports import LOST, Report
+from zndraw_joblib.client.execution import Execute, execute_task
+from zndraw_joblib.client.reports import LOST, Report, Reporter
+from zndraw_joblib.client.retry import LASTING
 from zndraw_joblib.client.schemas import ClaimedTask
-from zndraw_joblib.client.sources import Source
 from zndraw_joblib.lifecycle import TaskStatus
-
-if TYPE_CHECKING:
-    from zndraw_joblib.client.manager import JobManager
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of an error text in UTF-8; the server cuts there too.
-MAX_ERROR_BYTES = 8192
 #: Seconds by which a signal may be noticed late. One that arrives just before the main thread
 #: begins to wait, or in another thread, does not wake it: Python runs handlers between bytecodes.
 SIGNAL_LATENCY = 0.5
 
-Execute = Callable[..., Any]
 
+class Worker:
+    """Claims, runs and reports tasks until it is stopped.
 
-def serve(manager: JobManager, execute: Execute | None, sources: Sequence[Source]) -> None:
-    """Run a loop in a thread for each source until the manager is stopped or a signal comes.
+    A task has one of `concurrency + prefetch` places from its claim until its end is reported.
+    Without prefetch there is a thread for each place, so that a claim may start its tasks. With
+    prefetch tasks are claimed ahead, when half of the places ahead are free, and wait in a queue.
 
-    Raises
-    ------
-    ApiError
-        The server refuses to grant tasks, for instance because the token is no longer valid.
+    Parameters
+    ----------
+    claims
+        Sends the claims.
+    reporter
+        Delivers the reports.
+    classes
+        Class of each job, by the job's full name.
+    execute
+        Runs a task; None leaves it to the method `run` of the class.
+    stop_all
+        Stops this worker and everything else of its manager; a signal or an error calls it.
+    concurrency
+        Tasks that run at once.
+    prefetch
+        Tasks that are claimed ahead.
+    wait
+        Seconds of a long poll.
     """
-    errors: list[Exception] = []
 
-    def work(source: Source) -> None:
+    def __init__(
+        self,
+        claims: Claims,
+        reporter: Reporter,
+        classes: Mapping[str, type[BaseModel]],
+        execute: Execute | None,
+        stop_all: Callable[[], None],
+        *,
+        concurrency: int,
+        prefetch: int,
+        wait: int,
+    ) -> None:
+        self._grants = claims.grants
+        self._reporter = reporter
+        self._classes = classes
+        self._execute = execute
+        self._stop_all = stop_all
+        self._executor = ThreadPoolExecutor(concurrency, "joblib-work")
+        # Claimed tasks that have not started.
+        self._queue: deque[ClaimedTask] = deque()
+        self._error: Exception | None = None
+        self._claimer = Claimer(
+            claims,
+            self,
+            places=concurrency + prefetch,
+            least=max(1, (prefetch + 1) // 2),
+            starts=not prefetch,
+            retry=LASTING,
+            wait=wait,
+        )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._claimer.stopped
+
+    def stop(self) -> None:
+        """Start no more tasks, from any thread. Tasks that are queued are dropped."""
+        self._claimer.stop()
+        while (task := self._pop()) is not None:
+            self._drop(task)
+
+    def serve(self) -> None:
+        """Work until the worker is stopped or a signal comes, and finish the running tasks.
+
+        Raises
+        ------
+        ApiError
+            The server refuses to grant tasks, for instance because the token is no longer valid.
+        """
+        drained = threading.Thread(target=self._drain, name="joblib-drain", daemon=True)
+        with _signals_call(self._stop_all):
+            try:
+                self._claimer.start()
+                while not self._claimer.wait_until_stopped(SIGNAL_LATENCY):
+                    pass
+                drained.start()
+                while drained.is_alive():
+                    drained.join(SIGNAL_LATENCY)
+            finally:
+                # After an interrupt running tasks are left to their threads.
+                self._executor.shutdown(wait=False)
+        if self._error is not None:
+            raise self._error
+
+    def _drain(self) -> None:
+        """Wait for running tasks and for tasks that a claim under way may start."""
+        self._grants.wait_until_none_expected()
+        self._executor.shutdown()
+
+    def receive(self, tasks: Sequence[ClaimedTask]) -> None:
+        """Run started tasks, and queue the others; the claimer calls this."""
+        started = [task for task in tasks if task.status == TaskStatus.RUNNING]
+        # All are queued before one runs, so that its end finds the next.
+        queued = [task for task in tasks if task.status != TaskStatus.RUNNING]
+        self._queue.extend(queued)
+        for _ in queued:
+            self._executor.submit(self._work)
+        for task in started:
+            # Not queued: it must run in a free thread at once, and also after a stop.
+            self._executor.submit(self._work, task)
+
+    def fail(self, error: Exception) -> None:
+        """End the worker with an error."""
+        self._error = self._error or error
+        self._stop_all()
+
+    def _work(self, started: ClaimedTask | None = None) -> None:
+        """Run a started task, and then queued ones while there are any."""
         try:
-            _loop(manager, source, execute)
+            task = started or self._start_next()
+            while task is not None:
+                task = self._start_next(self._run(task))
         except Exception as error:
-            errors.append(error)
-            manager.stop()
+            self.fail(error)
 
-    threads = [
-        threading.Thread(target=work, args=(source,), name=f"joblib-work-{number}")
-        for number, source in enumerate(sources)
-    ]
-    with _signals_stop(manager):
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(SIGNAL_LATENCY)
-    if errors:
-        raise errors[0]
+    def _run(self, task: ClaimedTask) -> tuple[ClaimedTask, Report]:
+        """Run a task; the report of its end."""
+        cls = self._classes.get(task.job_name)
+        error = execute_task(task, cls, self._execute, self._stop_all)
+        status = TaskStatus.COMPLETED if error is None else TaskStatus.FAILED
+        return task, Report.on(task, status, error)
+
+    def _start_next(self, ended: tuple[ClaimedTask, Report] | None = None) -> ClaimedTask | None:
+        """Report the end of a task and the start of the next queued one in one request.
+
+        Returns the task that runs now; None when the queue is empty.
+        """
+        while True:
+            task = self._next()
+            reports = [] if ended is None else [ended]
+            if task is not None:
+                reports.append((task, Report.on(task, TaskStatus.RUNNING)))
+            accepted = self._deliver(reports) if reports else []
+            if ended is not None:
+                self._claimer.free()
+            if task is None:
+                return None
+            if accepted[-1]:
+                return task.model_copy(update={"status": TaskStatus.RUNNING})
+            self._claimer.free()
+            ended = None
+
+    def _deliver(self, reports: Sequence[tuple[ClaimedTask, Report]]) -> list[bool]:
+        """Send reports until they are delivered; whether the server accepted each.
+
+        Heartbeats keep the tasks meanwhile. A task whose report the server refuses is dropped, and
+        one whose report was given up after a stop is left to the server: its lease ends.
+        """
+        outcomes = self._reporter.send([report for _, report in reports], lasting=True)
+        for (task, _), outcome in zip(reports, outcomes, strict=True):
+            if isinstance(outcome, (*LOST, TaskNotFoundError)):
+                logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, outcome)
+            elif isinstance(outcome, Exception):
+                logger.error("could not report on task %s: %s", task.id, outcome)
+            if isinstance(outcome, Exception):
+                self._grants.drop(task.id, task.attempt)
+        return [not isinstance(outcome, Exception) for outcome in outcomes]
+
+    def _next(self) -> ClaimedTask | None:
+        """The next queued task that was not cancelled or lost meanwhile."""
+        while (task := self._pop()) is not None:
+            if not self._grants.is_stopped(task):
+                return task
+            logger.info("task %s attempt %d was dropped unstarted", task.id, task.attempt)
+            self._drop(task)
+        return None
+
+    def _pop(self) -> ClaimedTask | None:
+        try:
+            return self._queue.popleft()
+        except IndexError:
+            return None
+
+    def _drop(self, task: ClaimedTask) -> None:
+        """Leave a queued task to the server and free its place."""
+        self._grants.drop(task.id, task.attempt)
+        self._claimer.free()
 
 
 @contextmanager
-def _signals_stop(manager: JobManager) -> Iterator[None]:
-    """SIGINT and SIGTERM stop the manager; a second SIGINT interrupts as usual."""
+def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at SIGINT and SIGTERM; a second SIGINT interrupts as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def stop(number: int, _frame: Any) -> None:
+    def handle(number: int, _frame: Any) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        # Not here: the interrupted thread may hold the locks that stopping takes.
-        threading.Thread(target=manager.stop, name="joblib-stop").start()
+        # In another thread, because the interrupted one may hold the locks that stopping takes.
+        threading.Thread(target=stop, name="joblib-stop").start()
 
     for number in before:
-        signal.signal(number, stop)
+        signal.signal(number, handle)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _loop(manager: JobManager, source: Source, execute: Execute | None) -> None:
-    task = source.take()
-    while task is not None:
-        running = task if task.status == TaskStatus.RUNNING else _advance(manager, begin=task)
-        task = running and _run(manager, running, execute, source)
-        task = task or source.take()
-
-
-def _run(
-    manager: JobManager, task: ClaimedTask, execute: Execute | None, source: Source
-) -> ClaimedTask | None:
-    """Run a task and report its end; the next one, if one was at hand and runs now."""
-    error = _execute(manager, task, execute)
-    status = TaskStatus.COMPLETED if error is None else TaskStatus.FAILED
-    return _advance(manager, end=(task, status, error), begin=source.at_hand())
-
-
-def _advance(
-    manager: JobManager,
-    *,
-    end: tuple[ClaimedTask, TaskStatus, str | None] | None = None,
-    begin: ClaimedTask | None = None,
-) -> ClaimedTask | None:
-    """Report the end of a task and the start of the next in one request; the one that runs now.
-
-    They are repeated until they are delivered, and the tasks are kept by heartbeats meanwhile.
-    Each stands alone: a task that was lost is dropped, and one on which the server refuses the
-    report, or was still away some time after a stop, is left to it: its lease ends.
-    """
-    told = ([end] if end else []) + ([(begin, TaskStatus.RUNNING, None)] if begin else [])
-    outcomes = manager.report([Report.on(*one) for one in told], lasting=True)
-    for (task, _, _), outcome in zip(told, outcomes, strict=True):
-        if isinstance(outcome, (*LOST, TaskNotFoundError)):
-            logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, outcome)
-        elif isinstance(outcome, Exception):
-            logger.error("could not report on task %s: %s", task.id, outcome)
-        if isinstance(outcome, Exception):
-            manager.abandon(task)
-    if begin is None or isinstance(outcomes[-1], Exception):
-        return None
-    return begin.model_copy(update={"status": TaskStatus.RUNNING})
-
-
-def _execute(manager: JobManager, task: ClaimedTask, execute: Execute | None) -> str | None:
-    """Do the work; the error text, or None when it went well."""
-    cls = manager.get(task.job_name)
-    if cls is None:
-        return f"This worker has no class for {task.job_name}."
-    try:
-        instance = cls.model_validate(task.payload)
-    except ValidationError as error:
-        return cut(f"The payload was refused by {cls.__name__}: {error}")
-    try:
-        _call(execute, task, instance)
-    except BaseException as error:
-        logger.exception("task %s failed", task.id)
-        if not isinstance(error, Exception):
-            manager.stop()
-        return cut(f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}")
-    return None
-
-
-def _call(execute: Execute | None, task: ClaimedTask, instance: BaseModel) -> None:
-    if execute is None:
-        work: Execute = instance.run  # type: ignore[attr-defined]
-        work(task) if _positional(work) else work()
-    elif _positional(execute) > 1:
-        execute(task, instance)
-    else:
-        execute(task)
-
-
-def _positional(function: Execute) -> int:
-    """How many positional arguments a callable needs or takes."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
-        return 2
-    return sum(parameter.kind in kinds for parameter in parameters)
-
-
-def cut(text: str) -> str:
-    """The first `MAX_ERROR_BYTES` of a text, whole characters only."""
-    return text.encode(errors="replace")[:MAX_ERROR_BYTES].decode(errors="ignore")

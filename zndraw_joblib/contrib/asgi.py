@@ -1,140 +1,300 @@
-"""The job server's API under ASGI, past the host's middleware.
+"""`ApiLane`: the job server's API under ASGI, answered by a few threads of its own.
 
-Django's ASGI handler makes a thread for each request, and most middleware sends it there and back;
-that costs more than the work. `ApiLane` answers from a few threads of its own, which keep their
-database connections, and leaves everything else to the host's application.
+Django's ASGI handler makes a thread for each request, opens a database connection in it and sends
+most middleware there and back, which costs more than the request. `ApiLane` runs a request through
+the host's whole middleware in one of a few lasting threads, as a WSGI server does.
+
+A request that waits (``Prefer: wait``) must not hold such a thread, and sync middleware cannot be
+left and entered again. So it goes through the middleware once for each look at the database, and
+leaves by the exception `MustWait` if it has to wait; when the wait is over, it goes through once
+more with the final response. Middleware therefore makes something (CORS headers, a session cookie,
+an audit log's line) of one response only, the final one, and each look runs between a tenant
+middleware's setup and cleanup. The part of a middleware that runs before the view is repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+import logging
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, partial
-from inspect import iscoroutinefunction
 from io import BytesIO
 from typing import Any
 
-from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpResponseBase
-from django.urls.resolvers import ResolverMatch
+from django.conf import settings
+from django.core import signals
+from django.core.exceptions import DisallowedHost, RequestAborted, RequestDataTooBig
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
+from django.db import close_old_connections
+from django.http import HttpResponse, HttpResponseBase
+from django.urls import Resolver404, get_resolver, resolve, set_script_prefix
+from django.utils.encoding import escape_uri_path
 
-from zndraw_joblib.contrib import lane
-from zndraw_joblib.exceptions import ProblemException
+from zndraw_joblib.api.documents import json_text
+from zndraw_joblib.api.problems import MEDIA_TYPE, type_url
+from zndraw_joblib.api.waiting import (
+    MustWait,
+    can_wait,
+    granted_wait,
+    last_response,
+    prefer_was_applied,
+)
+from zndraw_joblib.exceptions import ProblemException, UnsupportedMediaType, ValidationError
 from zndraw_joblib.settings import get_settings
 
-Scope = MutableMapping[str, Any]
+Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: How many times the limit of a body is read before the answer is given regardless.
-PASSED_OVER = 16
+#: Each of the app's paths contains one of these, wherever the host includes its URLs.
+MARKS = ("/v1/joblib", "/v1/me", "/v1/problems/")
+APP_NAME = "zndraw_joblib"
+#: Discards at most this many times `max_body_bytes` before answering.
+MAX_DISCARDED = 16
 
 
-class ClientLeft(Exception):
-    """The client closed the connection."""
+class ApiLane(ASGIHandler):
+    """An ASGI application that answers this app's routes; the host's answers all others.
 
-
-class ApiLane:
-    """An ASGI application around the host's; which requests take the lane, `lane` says.
-
-    Wrap Django's in `asgi.py`: ``ApiLane(get_asgi_application())``.
+    Wrap the host's in `asgi.py`: ``ApiLane(get_asgi_application())``.
     """
 
     def __init__(self, application: Application) -> None:
+        super().__init__()
         self._application = application
-        lane.load()
+        # Imports the views before there are threads, because all would import them at once.
+        get_resolver().url_patterns  # noqa: B018
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        """Load the middleware for sync, because one thread runs all of it."""
+        super().load_middleware(is_async=False)
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(get_settings().api_threads, thread_name_prefix="joblib-api")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
-        if scope["type"] != "http" or not lane.concerns(scope["path"]):
-            return await self._application(scope, receive, send)
-        stream = BytesIO()
-        response: HttpResponseBase
-        with suppress(ClientLeft):
+        """Answer a request for the API, and pass any other one on."""
+        if scope["type"] != "http" or not _is_api(scope):
+            await self._application(scope, receive, send)
+            return
+        with suppress(RequestAborted):
+            new_request = partial(_request, scope, *await _read(receive))
             try:
-                entered = lane.enter(partial(ASGIRequest, scope, stream))
+                request = new_request()
             except ProblemException as problem:
-                await _read(receive, stream)
-                response = lane.refusal(problem, scope["path"])
+                await self.send_response(_refusal(problem, scope), send)
+                return
+            wait = granted_wait(request.META.get("HTTP_PREFER"))
+            if wait is None or not can_wait(request):
+                response = await self.in_thread(self.respond, request)
             else:
-                if entered is None or not _authorized(scope):
-                    return await self._application(scope, receive, send)
-                await _read(receive, stream)
-                response = await self._answer(*entered, receive)
-            await _send(response, send)
-        return None
+                response = await self._wait(WaitingRequest(self, new_request, wait), receive)
+            await self._send(response, send)
 
-    async def _answer(
-        self, request: Any, match: ResolverMatch, receive: Receive
-    ) -> HttpResponseBase:
-        view: Any = match.func
-        if not iscoroutinefunction(view):
-            answer: HttpResponseBase = await self.run(view, request, *match.args, **match.kwargs)
-            return answer
-        request.joblib_run = self.run
-        if "HTTP_PREFER" not in request.META:
-            response: Any = await view(request, *match.args, **match.kwargs)
-            return response  # type: ignore[no-any-return]
-        answering = asyncio.ensure_future(view(request, *match.args, **match.kwargs))
+    async def _wait(self, waiting: WaitingRequest, receive: Receive) -> HttpResponseBase:
+        answering = asyncio.ensure_future(waiting.respond())
         leaving = asyncio.ensure_future(_client_leaves(receive))
         try:
             await asyncio.wait([answering, leaving], return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                raise ClientLeft
-            return answering.result()  # type: ignore[no-any-return]
+            if answering.done():
+                return answering.result()
+            # As Django does, because the host may count the requests under way.
+            await self.in_thread(partial(signals.request_finished.send, sender=type(self)))
+            raise RequestAborted
         finally:
             leaving.cancel()
             answering.cancel()
 
-    async def run(self, view: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run a view in a thread of the lane, and render its answer there."""
-        context = contextvars.copy_context()
-        call = partial(context.run, lane.answer, view, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+    async def _send(self, response: Any, send: Send) -> None:
+        try:
+            await self.send_response(response, send)
+        finally:
+            if not response.closed:
+                await self.in_thread(response.close)
+
+    async def in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call in a thread of the lane, in a copy of the context of this request."""
+        run = partial(contextvars.copy_context().run, call, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    def respond(self, request: ASGIRequest, begins: bool = True) -> HttpResponseBase:
+        """Run a request through the middleware, in a thread of the lane.
+
+        A request that waited has begun before. Raises `MustWait` if it has to wait (again).
+        """
+        set_script_prefix(get_script_prefix(request.scope))
+        if begins:
+            signals.request_started.send(sender=type(self), scope=request.scope)
+        else:
+            close_old_connections()
+        try:
+            response: Any = self.get_response(request)
+        except MustWait:
+            request.close()
+            close_old_connections()
+            raise
+        if response.streaming:
+            if not response.is_async:
+                # As Django does under ASGI, because only this thread may run the iterator.
+                response.streaming_content = _each(list(response.streaming_content))
+        else:
+            # Ends the request in this thread, because the connections to close are the thread's.
+            response.close()
+        return response  # type: ignore[no-any-return]
 
 
-def _authorized(scope: Scope) -> bool:
-    return any(name == b"authorization" for name, _ in scope["headers"])
+class WaitingRequest:
+    """A request with ``Prefer: wait`` on its ways through the middleware."""
+
+    def __init__(self, lane: ApiLane, new_request: Callable[[], Any], wait: int) -> None:
+        self._lane = lane
+        self._new_request = new_request
+        self._wait = wait
+        self._began = False
+        #: The last response of a view that went out through the middleware, and as it came out.
+        self._passed: tuple[HttpResponseBase, HttpResponseBase] | None = None
+
+    async def respond(self) -> HttpResponseBase:
+        """The final response, as the middleware made it."""
+        final: Any = await last_response(self._look, self._wait)
+        if self._passed and final is self._passed[0]:
+            return self._passed[1]
+        seen = final.renderer_context["request"]
+
+        def give(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+            # Middleware may ask for them, and no authenticator runs on this way.
+            request.user, request.auth = seen.user, seen.auth
+            prefer_was_applied(final, self._wait)
+            return final
+
+        return await self._pass(give)
+
+    async def _look(self) -> HttpResponseBase:
+        """The view's response; the middleware's where that did not call the view."""
+        response: Any = None
+
+        def look(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal response
+            response = view(request, *args, **kwargs)
+            if self._wait and hasattr(response, "waits_for"):
+                raise MustWait
+            prefer_was_applied(response, self._wait)
+            return response
+
+        with suppress(MustWait):
+            passed = await self._pass(look)
+            response = passed if response is None else response
+            self._passed = response, passed
+        return response  # type: ignore[no-any-return]
+
+    async def _pass(self, run: Callable[..., Any]) -> HttpResponseBase:
+        # A new one, because middleware may have left its marks on the one before.
+        request = self._new_request()
+        request.joblib_run = run
+        # The host's throttles count a request once, however often the database is looked at.
+        request.joblib_looks_again = self._began
+        begins, self._began = not self._began, True
+        response: HttpResponseBase = await self._lane.in_thread(self._lane.respond, request, begins)
+        return response
 
 
-async def _read(receive: Receive, stream: BytesIO) -> None:
-    """Read the body, and keep no more of it than shows the view that it is too large.
+class Body(BytesIO):
+    """The part of a request's body that was kept; reading beyond it is an error."""
 
-    What a client sends beyond that is passed over for a while: one that is cut off while it sends
-    would not see the answer.
+    def __init__(self, content: bytes, is_whole: bool) -> None:
+        super().__init__(content)
+        self._is_whole = is_whole
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As a file's. The app's views read no more than shows that the body is too large."""
+        part = super().read(size)
+        if not self._is_whole and (size is None or size < 0 or len(part) < size):
+            raise RequestDataTooBig("The request's body exceeds the job server's max_body_bytes.")
+        return part
+
+
+def _is_api(scope: Scope) -> bool:
+    """Whether the host's URLs lead to one of this app's routes."""
+    path = scope["path"]
+    if not any(mark in path for mark in MARKS):
+        return False
+    try:
+        match = resolve(path.removeprefix(get_script_prefix(scope)), settings.ROOT_URLCONF)
+    except Resolver404:
+        return False
+    return APP_NAME in match.app_names
+
+
+async def _read(receive: Receive) -> tuple[bytes, bool]:
+    """The body, or as much of it as shows that it is too large; and whether it is whole.
+
+    The rest is discarded up to a limit, because a client that is cut off while it sends does not
+    see the answer.
     """
     limit = get_settings().max_body_bytes
-    read = 0
+    kept, read = BytesIO(), 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientLeft
+            raise RequestAborted
         part = message.get("body", b"")
         read += len(part)
-        if stream.tell() <= limit:
-            stream.write(part)
-        if not message.get("more_body") or read > PASSED_OVER * limit:
-            stream.seek(0)
-            return
+        if kept.tell() <= limit:
+            kept.write(part)
+        if not message.get("more_body") or read > MAX_DISCARDED * limit:
+            return kept.getvalue(), read == kept.tell() and not message.get("more_body")
+
+
+def _request(scope: Scope, content: bytes, is_whole: bool) -> ASGIRequest:
+    """A request for the middleware.
+
+    Raises
+    ------
+    zndraw_joblib.exceptions.ProblemException
+        Django cannot read its headers or query, or it is for a host that is not allowed. Django
+        would answer these before any view, and not with a problem.
+    """
+    try:
+        request = ASGIRequest(scope, Body(content, is_whole))
+    except UnicodeDecodeError as error:
+        raise ValidationError("The query must be UTF-8, percent-encoded.") from error
+    except (ValueError, LookupError) as error:
+        # Of all headers Django reads the parameters of this one, and fails at an odd charset.
+        raise UnsupportedMediaType("The Content-Type is malformed.") from error
+    try:
+        request.get_host()
+    except DisallowedHost as error:
+        # As Django does.
+        logging.getLogger("django.security.DisallowedHost").error("%s", error)
+        raise ValidationError("This site does not answer for that Host.") from error
+    return request
+
+
+def _refusal(problem: ProblemException, scope: Scope) -> HttpResponse:
+    """The response to a request that Django could not pass to the middleware."""
+    set_script_prefix(get_script_prefix(scope))
+    body = json_text(problem.document(type_url(type(problem)), escape_uri_path(scope["path"])))
+    return HttpResponse(
+        body, status=problem.status, content_type=MEDIA_TYPE, headers={"Vary": "Prefer"}
+    )
+
+
+async def _each(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
 
 
 async def _client_leaves(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _send(response: Any, send: Send) -> None:
-    headers = [
-        (name.lower().encode("latin1"), value.encode("latin1"))
-        for name, value in lane.headers(response)
-    ]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": response.content})

@@ -5,67 +5,65 @@ A host names it in ``REST_FRAMEWORK["DEFAULT_AUTHENTICATION_CLASSES"]`` in place
 
 from __future__ import annotations
 
+from copy import copy
 from threading import Lock
 from time import monotonic
 from typing import Any
 
 from cachetools import LRUCache
 from django.contrib.auth import get_user_model
-from django.db.models import Model
 from django.db.models.signals import post_delete, post_save
 from rest_framework.authentication import TokenAuthentication
 from rest_framework.authtoken.models import Token
 
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.rows import stored
 
-#: Tokens that a process remembers.
+#: Tokens that a process caches.
 MAX_TOKENS = 10_000
 
-#: By the class that looked and the header: when that is too long ago, the user and the token.
-_known: LRUCache[tuple[type, str], tuple[float, Any, Any]] = LRUCache(MAX_TOKENS)
+#: By authenticator and `Authorization` header: when the entry expires, the user and the token.
+_cache: LRUCache[tuple[type, str], tuple[float, Any, Any]] = LRUCache(MAX_TOKENS)
 _lock = Lock()
 
 
 class CachedTokenAuthentication(TokenAuthentication):
-    """DRF's tokens, remembered by each process for `token_cache_seconds`.
+    """DRF's tokens, cached by each process for `token_cache_seconds`.
 
     A token that is revoked, or whose user is changed or deactivated, is refused within
     `token_cache_seconds`; at once in the process that did it by the model's `save` or `delete`.
-    Refused tokens are not remembered, and permissions that a user was granted are read by each
-    request that needs them.
+    Refused tokens are not cached, and a user's permissions are read by each request that needs
+    them.
     """
 
     def authenticate(self, request: Any) -> tuple[Any, Any] | None:
-        """The user and the token, as remembered where they are."""
+        """The user and the token, from the cache where it has them."""
         header = request.META.get("HTTP_AUTHORIZATION")
         with _lock:
-            known = _known.get((type(self), header))
-        if known and monotonic() < known[0]:
-            # What a request does to its user is not the next one's to see.
-            user, token = _twin(known[1]), _twin(known[2])
-            token.user = user
-            return user, token
+            cached = _cache.get((type(self), header))
+        if cached and monotonic() < cached[0]:
+            return _copies(*cached[1:])
         found = super().authenticate(request)
         seconds = get_settings().token_cache_seconds
-        # A header that is written otherwise may be right too, and is not remembered.
+        # DRF accepts other spellings of the header, which are not cached, because `forget` knows
+        # an entry by the token at its end.
         if found and seconds and header == f"{self.keyword} {found[1].key}":
-            user, token = map(_twin, found)
             with _lock:
-                _known[type(self), header] = (monotonic() + seconds, user, token)
+                _cache[type(self), header] = (monotonic() + seconds, *_copies(*found))
         return found
 
 
+def _copies(user: Any, token: Any) -> tuple[Any, Any]:
+    """Copies for one request, because changes to `request.user` must not leak into later ones."""
+    user, token = copy(user), copy(token)
+    token.user = user
+    return user, token
+
+
 def forget(*tokens: str) -> None:
-    """Ask the database for these tokens again."""
+    """Drop these tokens from this process's cache."""
     with _lock:
-        for name in [name for name in _known if name[1].rpartition(" ")[2] in tokens]:
-            del _known[name]
-
-
-def _twin(instance: Model) -> Any:
-    """An instance with the same values, that knows no related ones yet."""
-    return stored(type(instance), instance._state.db, dict(instance.__dict__))
+        for name in [name for name in _cache if name[1].rpartition(" ")[2] in tokens]:
+            del _cache[name]
 
 
 def _forget_token(instance: Any, **_: Any) -> None:
@@ -78,7 +76,7 @@ def _forget_user(instance: Any, **_: Any) -> None:
 
 
 def connect() -> None:
-    """Forget what changes."""
+    """Drop tokens from the cache when they or their users change."""
     for signal in (post_save, post_delete):
         signal.connect(_forget_token, sender=Token, dispatch_uid="zndraw_joblib.token")
     post_save.connect(_forget_user, sender=get_user_model(), dispatch_uid="zndraw_joblib.user")

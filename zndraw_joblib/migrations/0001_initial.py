@@ -1,7 +1,7 @@
 import django.db.models.deletion
-import zndraw_joblib.models
 import zndraw_joblib.storage.clock
 import zndraw_joblib.storage.fields
+import zndraw_joblib.storage.ids
 from django.db import migrations, models
 
 
@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Worker',
             fields=[
-                ('id', models.CharField(default=zndraw_joblib.models.new_worker_id, editable=False, max_length=255, primary_key=True, serialize=False)),
+                ('id', models.CharField(default=zndraw_joblib.storage.ids.new_worker_id, editable=False, max_length=255, primary_key=True, serialize=False)),
                 ('identity', models.CharField(help_text='Who owns the worker, as the host names it.', max_length=255)),
                 ('created_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), editable=False)),
                 ('last_heartbeat', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), editable=False)),
@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Job',
             fields=[
-                ('id', models.UUIDField(default=zndraw_joblib.models.new_id, editable=False, primary_key=True, serialize=False)),
+                ('id', models.UUIDField(default=zndraw_joblib.storage.ids.new_id, editable=False, primary_key=True, serialize=False)),
                 ('room_id', models.CharField(max_length=128)),
                 ('category', models.CharField(max_length=128)),
                 ('name', models.CharField(max_length=128)),
@@ -55,7 +55,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Task',
             fields=[
-                ('id', models.UUIDField(default=zndraw_joblib.models.new_id, editable=False, primary_key=True, serialize=False)),
+                ('id', models.UUIDField(default=zndraw_joblib.storage.ids.new_id, editable=False, primary_key=True, serialize=False)),
                 ('room_id', models.CharField(max_length=128)),
                 ('created_by', models.CharField(help_text='Identity of the submitter.', max_length=255)),
                 ('payload', models.JSONField()),

@@ -1,76 +1,94 @@
-"""Accepting tasks: their payloads against the job's schema, a key, a limit, and one statement."""
+"""Submitting tasks: their payloads against the job's schema, a key, a limit, and one statement."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 from uuid import UUID
 
+from cachetools import LRUCache
 from django.db import router, transaction
 from django.dispatch import Signal
 
 from zndraw_joblib import signals
+from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import (
     FieldError,
     InvalidPayload,
     JobNotFound,
-    ProblemException,
     TooManyPending,
 )
-from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task, following, new_ids
+from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task
 from zndraw_joblib.names import JobName
 from zndraw_joblib.schemas.checker import MAX_WORK, Budget
 from zndraw_joblib.schemas.validation import payload_faults, validator
+from zndraw_joblib.services.jobs import name_in_room
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.fields import json_size
+from zndraw_joblib.storage.fields import canonical_json, json_size
+from zndraw_joblib.storage.ids import consecutive_ids, new_ids
+from zndraw_joblib.storage.rows import TaskRow
 
 #: Jobs whose schemas a process remembers.
-MAX_OFFERS = 1024
+MAX_CACHED_JOBS = 1024
 #: Work that each payload of several adds to what one may take, in tenths of a microsecond.
 SHARE = 10_000
 
 
-class Offer:
+class CachedJob:
     """A live job as it was read, with its schema made ready to check payloads."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
 
     @cached_property
-    def validator(self) -> Any:
-        """Checks payloads."""
+    def _validator(self) -> Any:
         return validator(self.job.schema)
 
-    def faults(self, payload: dict[str, Any], limit: int, budget: Budget) -> list[FieldError]:
-        """What is wrong with a payload of at most `limit` bytes of JSON; pointers are into it."""
-        if json_size(payload) > limit:
-            return [FieldError(f"The payload must have at most {limit} bytes of JSON.")]
-        return payload_faults(self.validator, payload, budget)
+    def check(self, payloads: Sequence[Any]) -> None:
+        """Check payloads against the schema and the limit of their size.
+
+        Raises
+        ------
+        InvalidPayload
+            `errors` point into ``/<index>/payload``.
+        """
+        limit = get_settings().max_payload_bytes
+        # Payloads of one request share the work that one payload may take, each with a small
+        # share on top, so that a request of many takes little longer than a request of one.
+        budget = Budget(MAX_WORK + len(payloads) * SHARE)
+        errors: list[FieldError] = []
+        for index, payload in enumerate(payloads):
+            if json_size(payload) > limit:
+                found = [FieldError(f"The payload must have at most {limit} bytes of JSON.")]
+            else:
+                found = payload_faults(self._validator, payload, budget)
+            errors += [
+                FieldError(error.detail, f"/{index}/payload{error.pointer}") for error in found
+            ]
+        if errors:
+            raise InvalidPayload(errors=errors)
 
 
-class Offers:
+class JobCache:
     """The jobs that a process submitted to lately.
 
-    One that is out of date does no harm: the statement that accepts a task looks at the job's
+    An entry that is out of date does no harm: the statement that accepts a task looks at the job's
     revision and retirement again, and a payload is refused by what the database holds only.
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, JobName], Offer] = OrderedDict()
+        self._jobs: LRUCache[tuple[str, JobName], CachedJob] = LRUCache(MAX_CACHED_JOBS)
         self._lock = Lock()
 
-    def known(self, using: str, name: JobName) -> Offer | None:
+    def get(self, using: str, name: JobName) -> CachedJob | None:
         """The job as this process knows it."""
         with self._lock:
-            offer = self._known.get((using, name))
-            if offer is not None:
-                self._known.move_to_end((using, name))
-            return offer
+            return self._jobs.get((using, name))
 
-    def read(self, using: str, name: JobName) -> Offer:
+    def read(self, using: str, name: JobName) -> CachedJob:
         """The job as the database holds it.
 
         Raises
@@ -80,33 +98,54 @@ class Offers:
         """
         job = Job.objects.using(using).live().named(name).first()
         with self._lock:
-            known = self._known.pop((using, name), None)
+            known = self._jobs.pop((using, name), None)
             if job is None:
                 raise JobNotFound
             if known is None or (known.job.pk, known.job.revision) != (job.pk, job.revision):
-                known = Offer(job)
-            self._known[using, name] = known
-            while len(self._known) > MAX_OFFERS:
-                self._known.popitem(last=False)
+                known = CachedJob(job)
+            self._jobs[using, name] = known
             return known
 
 
-offers = Offers()
+job_cache = JobCache()
 
 
-def submit(
-    room_id: str,
-    name: JobName,
-    payloads: Sequence[dict[str, Any]],
-    identity: str,
-    key: tuple[str, str] | None = None,
-) -> Sequence[Task]:
-    """Accept tasks, all or none, or find those that this key made; in the payloads' order.
+@dataclass(frozen=True)
+class Submission:
+    """Tasks of a job that are submitted together in a room, accepted all or none."""
 
-    `key` is an `Idempotency-Key` and what the request was, as text.
+    caller: Caller
+    room_id: str
+    full_name: str
+    payloads: Sequence[dict[str, Any]]
+    #: The `Idempotency-Key` of the request, and the request's body.
+    key: str | None = None
+    body: Any = None
+
+    @cached_property
+    def name(self) -> JobName:
+        """The name of the job.
+
+        Raises
+        ------
+        JobNotFound
+            The room can have no such job.
+        """
+        return name_in_room(self.room_id, self.full_name)
+
+    @cached_property
+    def ids(self) -> list[UUID]:
+        """The ids of the new tasks, all derivable from the first."""
+        return new_ids(len(self.payloads))
+
+
+def submit(submission: Submission) -> Sequence[TaskRow]:
+    """Accept tasks, or find the tasks that the key made before; in the order of the payloads.
 
     Raises
     ------
+    InvalidRoomId, Forbidden
+        The caller may not submit in this room.
     JobNotFound
         There is no such job, or it is retired.
     InvalidPayload
@@ -114,110 +153,113 @@ def submit(
     IdempotencyKeyReused
         The key came with another request.
     TooManyPending
-        The room has no places for them.
+        The room has too few places for the tasks.
     """
+    submission.caller.require("submit", submission.room_id)
     using = router.db_for_write(Task)
-    limit = get_settings().max_pending_per_room
-    ids = new_ids(len(payloads))
     while True:
-        # Before a transaction holds anything: a check may take its time.
-        offer, refusal = _check(using, name, payloads)
-        accept = partial(_accept, using, offer, refusal, room_id, identity, ids, payloads)
-        if key is None and limit is None:
-            made = accept()
-        else:
-            try:
-                with transaction.atomic(using=using):
-                    made = _made(using, room_id, name, identity, key, ids) if key else []
-                    made = made or accept(limit)
-                    # Nothing accepted leaves nothing behind.
-                    transaction.set_rollback(not made, using=using)
-            except TooManyPending:
-                if len(payloads) == 1:
-                    RoomBacklog.objects.using(using).note_full(room_id, limit or 0)
-                raise
-        if made:
-            return made
-        # Retired, or offered with another schema, since it was read.
-        offers.read(using, name)
-
-
-def _check(
-    using: str, name: JobName, payloads: Sequence[dict[str, Any]]
-) -> tuple[Offer | None, ProblemException | None]:
-    """The job, and why the payloads are refused by what the database holds, if they are."""
-    offer = offers.known(using, name)
-    faults = _faults(offer, payloads) if offer else []
-    if offer is None or faults:
         try:
-            fresh = offers.read(using, name)
-        except JobNotFound as refusal:
-            return None, refusal
-        if fresh is not offer:
-            offer, faults = fresh, _faults(fresh, payloads)
-    return offer, InvalidPayload(errors=faults) if faults else None
+            # Before a transaction holds anything, because a check may take a quarter of a second.
+            job = _checked_job(using, submission)
+        except (JobNotFound, InvalidPayload):
+            # A repeated request gets its tasks, whatever became of the job since.
+            if earlier := _earlier_tasks(using, submission):
+                return earlier
+            raise
+        if tasks := _accept(using, submission, job):
+            return tasks
+        # The job was retired, or offered with another schema, since it was read.
+        job_cache.read(using, submission.name)
 
 
-def _accept(
-    using: str,
-    offer: Offer | None,
-    refusal: ProblemException | None,
-    room_id: str,
-    identity: str,
-    ids: Sequence[UUID],
-    payloads: Sequence[dict[str, Any]],
-    limit: int | None = None,
-) -> Sequence[Task]:
-    """The tasks; none when the job is no longer what the payloads were checked against."""
-    if refusal or offer is None:
-        raise refusal or JobNotFound()
-    if limit is not None:
-        RoomBacklog.objects.using(using).admit(room_id, limit, len(payloads))
-    given = dict(zip(ids, payloads, strict=True))
-    retries = get_settings().task_max_retries
-    return Task.objects.using(using).submit(offer.job, room_id, identity, retries, given)
+def _checked_job(using: str, submission: Submission) -> Job:
+    """The job, with a schema that the payloads satisfy; errors as in `submit`.
+
+    A payload is refused only by the schema that the database holds.
+    """
+    cached = job_cache.get(using, submission.name) or job_cache.read(using, submission.name)
+    try:
+        cached.check(submission.payloads)
+    except InvalidPayload:
+        fresh = job_cache.read(using, submission.name)
+        if fresh is cached:
+            raise
+        fresh.check(submission.payloads)
+        return fresh.job
+    return cached.job
 
 
-def _made(
-    using: str,
-    room_id: str,
-    name: JobName,
-    identity: str,
-    key: tuple[str, str],
-    ids: Sequence[UUID],
-) -> list[Task]:
-    """Keep the key for these ids; the tasks that it made before, if it did."""
-    first = IdempotencyKey.objects.using(using).reserve(
-        IdempotencyKey.digest(identity, room_id, str(name), key[0]),
-        IdempotencyKey.digest(key[1]),
-        ids[0],
+def _accept(using: str, submission: Submission, job: Job) -> Sequence[TaskRow]:
+    """Insert the tasks, or find those of the key; none when the job is no longer as it was read."""
+    limit = get_settings().max_pending_per_room
+    if submission.key is None and limit is None:
+        return _enqueue(using, submission, job)
+    try:
+        with transaction.atomic(using=using):
+            tasks = _tasks_of_key(using, submission)
+            if not tasks:
+                if limit is not None:
+                    backlogs = RoomBacklog.objects.using(using)
+                    backlogs.admit(submission.room_id, limit, len(submission.payloads))
+                tasks = _enqueue(using, submission, job)
+            # Nothing accepted leaves nothing behind.
+            transaction.set_rollback(not tasks, using=using)
+            return tasks
+    except TooManyPending:
+        if len(submission.payloads) == 1:
+            RoomBacklog.objects.using(using).note_full(submission.room_id, limit or 0)
+        raise
+
+
+def _enqueue(using: str, submission: Submission, job: Job) -> Sequence[TaskRow]:
+    return Task.objects.db_manager(using).enqueue(  # type: ignore[no-any-return]
+        job,
+        submission.room_id,
+        submission.caller.identity,
+        get_settings().task_max_retries,
+        dict(zip(submission.ids, submission.payloads, strict=True)),
+    )
+
+
+def _earlier_tasks(using: str, submission: Submission) -> Sequence[TaskRow]:
+    """The tasks that the key made before, without keeping it for new ones."""
+    with transaction.atomic(using=using):
+        tasks = _tasks_of_key(using, submission)
+        transaction.set_rollback(True, using=using)
+        return tasks
+
+
+def _tasks_of_key(using: str, submission: Submission) -> Sequence[TaskRow]:
+    """Keep the key for the new ids; the tasks that it made before, if it did.
+
+    Raises
+    ------
+    IdempotencyKeyReused
+        The key came with another request.
+    """
+    if submission.key is None:
+        return []
+    caller, name = submission.caller, str(submission.name)
+    first = IdempotencyKey.objects.db_manager(using).reserve(
+        IdempotencyKey.digest(caller.identity, submission.room_id, name, submission.key),
+        IdempotencyKey.digest(canonical_json(submission.body)),
+        submission.ids[0],
         get_settings().idempotency_key_ttl,
     )
-    if first == ids[0]:
+    if first == submission.ids[0]:
         return []
-    # The same request made as many.
-    made = Task.objects.using(using).read(following(first, len(ids)))
-    return sorted(made.values(), key=lambda task: task.pk)
+    # The same request made as many tasks.
+    ids = consecutive_ids(first, len(submission.ids))
+    return sorted(Task.objects.db_manager(using).read(ids).values())
 
 
-def recount(how: Signal, tasks: Sequence[Task], **_: Any) -> None:
-    """Receiver of `tasks_changed`: what came back to its queue takes places in its room again."""
-    if how is signals.task_requeued and get_settings().max_pending_per_room is not None:
+def recount_rooms(change: Signal, tasks: Sequence[TaskRow], **_: Any) -> None:
+    """Receiver of `tasks_changed`: a task that came back to its queue takes a place in its room."""
+    if change is signals.task_requeued and get_settings().max_pending_per_room is not None:
         backlogs = RoomBacklog.objects.using(router.db_for_write(RoomBacklog))
         backlogs.forget_places({task.room_id for task in tasks})
 
 
 def connect() -> None:
     """Connect the receiver; the app does so when it is ready."""
-    signals.tasks_changed.connect(recount, dispatch_uid="zndraw_joblib.recount")
-
-
-def _faults(offer: Offer, payloads: Sequence[dict[str, Any]]) -> list[FieldError]:
-    limit = get_settings().max_payload_bytes
-    # What comes together takes no more work than one that comes alone may, and its own share.
-    budget = Budget(MAX_WORK + len(payloads) * SHARE)
-    return [
-        FieldError(fault.detail, f"/{index}/payload{fault.pointer}")
-        for index, payload in enumerate(payloads)
-        for fault in offer.faults(payload, limit, budget)
-    ]
+    signals.tasks_changed.connect(recount_rooms, dispatch_uid="zndraw_joblib.recount_rooms")

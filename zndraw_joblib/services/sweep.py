@@ -1,25 +1,28 @@
-"""One step of housekeeping: what dead workers left behind.
+"""One pass of housekeeping over what dead workers left behind.
 
-A step is a predicate over the database, not an event, so two sweepers at once, or one that died
+A pass is a predicate over the database and not an event, so two sweepers at once, or one that died
 midway, do no harm.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.db import router
 
+from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
 from zndraw_joblib.settings import get_settings
 
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """How many rows a step changed.
+    """How many rows a pass changed.
 
-    `requeued` were claimed and never started; `retried` ran and had a retry left; `failed` ran
-    and had none; `workers` were removed, `jobs` retired, and `keys` of submits forgotten.
+    `requeued` tasks were claimed and never started; `retried` ones ran and had a retry left;
+    `failed` ones ran and had none; `workers` were removed, `jobs` retired, and `keys` of submits
+    deleted.
     """
 
     requeued: int = 0
@@ -36,25 +39,39 @@ class SweepReport:
 def sweep(using: str | None = None) -> SweepReport:
     """Take tasks from workers whose lease is over, remove dead workers, retire idle jobs.
 
-    Keys of submits that are older than `idempotency_key_ttl_seconds` are forgotten. `using` is a
+    Keys of submits that are older than `idempotency_key_ttl_seconds` are deleted. `using` is a
     database alias; the one that the router writes tasks to, when left out.
     """
     using = using or router.db_for_write(Task)
-    held = Task.objects.using(using)
-    counts = {"requeued": 0, "retried": 0, "failed": 0}
-    while any(batch := held.abandon("timed out")):
-        for outcome, tasks in zip(counts, batch, strict=True):
-            counts[outcome] += len(tasks)
-    workers = 0
     settings = get_settings()
-    stale = Worker.objects.using(using).stale(settings.lease)
-    while removed := stale.remove():
-        workers += len(removed)
-    jobs = 0
-    while retired := Job.objects.using(using).retire():
-        jobs += retired
-    keys = 0
-    expired = IdempotencyKey.objects.using(using).expired(settings.idempotency_key_ttl)
-    while removed_keys := expired.remove():
-        keys += removed_keys
-    return SweepReport(**counts, workers=workers, jobs=jobs, keys=keys)
+    requeued, retried, failed = _recover_tasks(using)
+    stale_workers = Worker.objects.using(using).stale(settings.lease)
+    expired_keys = IdempotencyKey.objects.using(using).expired(settings.idempotency_key_ttl)
+    return SweepReport(
+        requeued,
+        retried,
+        failed,
+        workers=_until_none(lambda: len(stale_workers.remove())),
+        jobs=_until_none(Job.objects.using(using).retire),
+        keys=_until_none(expired_keys.remove),
+    )
+
+
+def _recover_tasks(using: str) -> tuple[int, int, int]:
+    """Recover all tasks whose lease is over; how many were requeued, retried, and failed."""
+    requeued = retried = failed = 0
+    tasks = Task.objects.db_manager(using)
+    while any(batch := tasks.recover_expired("timed out")):
+        claimed, ran = batch
+        requeued += len(claimed)
+        retried += sum(task.status == TaskStatus.PENDING for task in ran)
+        failed += sum(task.status == TaskStatus.FAILED for task in ran)
+    return requeued, retried, failed
+
+
+def _until_none(change_batch: Callable[[], int]) -> int:
+    """Change batches of rows until none is left; how many rows were changed."""
+    total = 0
+    while changed := change_batch():
+        total += changed
+    return total

@@ -1,147 +1,116 @@
-"""Rows of a statement written by hand, without a queryset's machinery."""
+"""Rows that the named statements return: plain values instead of model instances."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
-from operator import attrgetter, itemgetter
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID
 
-from django.db import connections, models
-from django.db.models.base import ModelState
+from django.db import connections
+from django.utils.timezone import make_aware
 
+from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.storage.fields import json_loads
-
-M = TypeVar("M", bound=models.Model)
-
-
-class Reader:
-    """Knows a model's columns in order and how its fields convert what the database returns."""
-
-    def __init__(self, model: type[models.Model], using: str) -> None:
-        connection = connections[using]
-        table = connection.ops.quote_name(model._meta.db_table)
-        self.model: Any = model
-        self.using = using
-        self.names: list[str] = []
-        columns: list[str] = []
-        #: By the names of fields what converts their values, where they are not null.
-        self.converters: dict[str, Callable[[Any], Any]] = {}
-        fields: Any = model._meta.concrete_fields
-        for field in fields:
-            self.names.append(field.attname)
-            columns.append(f"{table}.{connection.ops.quote_name(field.column)}")
-            if converter := _converter(field, using):
-                self.converters[field.attname] = converter
-        self.columns = ", ".join(columns)
-
-    def instance(self, row: Sequence[Any], *extra: str) -> Any:
-        """An instance of the row; columns behind the model's are set as the attributes `extra`."""
-        values: dict[str, Any] = dict(zip((*self.names, *extra), row, strict=True))
-        for name, convert in self.converters.items():
-            if values[name] is not None:
-                values[name] = convert(values[name])
-        return stored(self.model, self.using, values)
+from zndraw_joblib.storage.statements import Result
 
 
-class Rows(Sequence[M]):
-    """Rows that a statement returned as instances, which are made when somebody looks at one.
+class TaskRow(NamedTuple):
+    """A task as a statement read or wrote it; the fields are those of the model `Task`.
 
-    Who needs nothing but some values has them from `columns` without.
+    `job_name` is the full name of its job. `queue_position` is the place in the queue of the job,
+    from 1, where the statement brought it and the task is pending.
     """
 
-    def __init__(self, reader: Reader, rows: Sequence[Sequence[Any]], *extra: str) -> None:
-        self._reader = reader
-        self._rows = rows
-        self._extra = extra
+    id: UUID
+    job_id: UUID
+    job_name: str
+    room_id: str
+    created_by: str
+    payload: Any
+    status: str
+    error: str | None
+    attempt: int
+    retries_left: int
+    worker_id: str | None
+    worker_identity: str
+    lease_expires_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    queue_position: int | None = None
 
-    @cached_property
-    def _instances(self) -> list[M]:
-        return [self._reader.instance(row, *self._extra) for row in self._rows]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> M: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[M]: ...
-    def __getitem__(self, index: int | slice) -> M | list[M]:
-        return self._instances[index]
-
-    def __iter__(self) -> Iterator[M]:
-        return iter(self._instances)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self._instances == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(self._instances)
-
-    def columns(self, names: Sequence[str]) -> Iterable[Sequence[Any]]:
-        """Two or more values of each row; None for what was not selected."""
-        known = (*self._reader.names, *self._extra)
-        rows = self._rows
-        if not set(names).issubset(known):
-            rows = [(*row, None) for row in rows]
-        pick = itemgetter(*(known.index(name) if name in known else -1 for name in names))
-        picked = map(pick, rows)
-        converters = self._reader.converters
-        places = [
-            (place, converters[name]) for place, name in enumerate(names) if name in converters
-        ]
-        return (_converted(values, places) for values in picked) if places else picked
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the task ended."""
+        return self.status in TERMINAL_STATUSES
 
 
-def _converted(
-    values: Sequence[Any], converters: Iterable[tuple[int, Callable[[Any], Any]]]
-) -> Sequence[Any]:
-    converted = list(values)
-    for place, convert in converters:
-        if converted[place] is not None:
-            converted[place] = convert(converted[place])
-    return converted
+class Report(NamedTuple):
+    """A move of a task that a worker, its submitter or an operator asks for.
 
-
-def columns(instances: Sequence[Any], *names: str) -> Iterable[Sequence[Any]]:
-    """Two or more attributes of each instance, from their `Rows` where they are such."""
-    if isinstance(instances, Rows):
-        return instances.columns(names)
-    return map(attrgetter(*names), instances)
-
-
-def stored(model: type[models.Model], using: str | None, values: dict[str, Any]) -> Any:
-    """An instance that a database holds, which keeps this dict of its attributes.
-
-    As `Model.from_db` does, at a tenth of its cost: without `__init__` and its signals.
+    With `attempt` None the worker's identity alone is the fence.
     """
-    state = values["_state"] = ModelState()
-    state.adding, state.db = False, using
-    instance = model.__new__(model)
-    instance.__dict__ = values
-    return instance
+
+    task_id: UUID
+    status: TaskStatus
+    attempt: int | None = None
+    error: str | None = None
 
 
-@lru_cache(maxsize=64)
-def reader(model: type[models.Model], using: str) -> Reader:
-    """The reader of a model on a database."""
-    return Reader(model, using)
+class Heartbeat(NamedTuple):
+    """A heartbeat as it was written, and whether the worker holds tasks."""
+
+    worker_id: str
+    last_heartbeat: datetime
+    has_tasks: bool
 
 
-def _converter(field: Any, using: str) -> Callable[[Any], Any] | None:
-    if type(field) is models.JSONField and field.decoder is None:
-        return json_loads
+def task_rows(using: str, result: Result) -> list[TaskRow]:
+    """The rows of a result that holds every column of the task table and `job_name`."""
+    make = _row_maker(result.columns, connections[using].vendor)
+    return [make(using, row) for row in result.rows]
+
+
+@cache
+def _row_maker(columns: tuple[str, ...], vendor: str) -> Callable[[str, Sequence[Any]], TaskRow]:
+    """Builds rows from results of these columns; unknown columns are those of a newer server."""
+    places = [columns.index(name) for name in TaskRow._fields if name in columns]
+    if vendor != "sqlite":
+        return lambda using, row: TaskRow(*[row[place] for place in places])
+    converters = [_SQLITE.get(name) for name in TaskRow._fields if name in columns]
+    pairs = list(zip(places, converters, strict=True))
+
+    def from_sqlite(using: str, row: Sequence[Any]) -> TaskRow:
+        return TaskRow(
+            *[
+                row[place] if convert is None or row[place] is None else convert(row[place], using)
+                for place, convert in pairs
+            ]
+        )
+
+    return from_sqlite
+
+
+def parsed_time(value: str | datetime, using: str) -> datetime:
+    """A time as Django reads it from SQLite, where times are text without an offset."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     connection = connections[using]
-    column = field.get_col(field.model._meta.db_table)
-    chain = connection.ops.get_db_converters(column) + field.get_db_converters(connection)
-    if not chain:
-        return None
+    return make_aware(moment, connection.timezone) if moment.tzinfo is None else moment
 
-    def convert(value: Any) -> Any:
-        for step in chain:
-            value = step(value, column, connections[using])
-        return value
 
-    return convert
+def parsed_id(value: UUID | str) -> UUID:
+    """An id of either database; SQLite keeps ids as text."""
+    return value if isinstance(value, UUID) else UUID(value)
+
+
+_SQLITE: dict[str, Callable[[Any, str], Any]] = {
+    "id": lambda value, using: UUID(value),
+    "job_id": lambda value, using: UUID(value),
+    "payload": lambda value, using: json_loads(value),
+    "lease_expires_at": parsed_time,
+    "created_at": parsed_time,
+    "started_at": parsed_time,
+    "completed_at": parsed_time,
+}

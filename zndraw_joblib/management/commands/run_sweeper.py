@@ -1,4 +1,4 @@
-"""``manage.py run_sweeper``: sweep at an interval until SIGTERM or SIGINT."""
+"""``manage.py run_sweeper``: sweeps at an interval until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
-from zndraw_joblib.events import publisher as notifications
+from zndraw_joblib.events.publisher import flush
 from zndraw_joblib.services.sweep import sweep
 from zndraw_joblib.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds by which a signal may be noticed late. One that arrives just before the main thread
-#: begins to wait, or in another thread, does not wake it: Python runs handlers between bytecodes.
+#: Seconds between two looks for a signal. Python runs handlers between bytecodes of the main
+#: thread, so a signal does not wake it if it comes just before the wait or to another thread.
 SIGNAL_LATENCY = 0.5
 
 
@@ -31,61 +31,67 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0
     if not 0 < seconds <= threading.TIMEOUT_MAX:
-        raise ArgumentTypeError(f"{text!r} is no positive number of seconds")
+        raise ArgumentTypeError(f"{text!r} is not a positive number of seconds")
     return seconds
 
 
-def _told_within(seconds: float, told: queue.SimpleQueue[int]) -> bool:
-    """Wait to be told to end; whether that came."""
+def _is_stopped_within(seconds: float, signals: queue.SimpleQueue[int]) -> bool:
+    """Wait for a signal to stop; whether one came."""
     end = time.monotonic() + seconds
     while True:
         left = end - time.monotonic()
         with suppress(queue.Empty):
-            told.get(timeout=max(0.0, min(left, SIGNAL_LATENCY)))
+            signals.get(timeout=max(0.0, min(left, SIGNAL_LATENCY)))
             return True
         if left <= SIGNAL_LATENCY:
             return False
 
 
 class Command(BaseCommand):
-    """Take tasks from dead workers, remove those workers, retire the jobs nobody offers."""
+    """Ends or requeues tasks of dead workers, removes those workers and retires their jobs."""
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add ``--once`` and ``--interval``."""
-        parser.add_argument("--once", action="store_true", help="Sweep once and end.")
+        parser.add_argument("--once", action="store_true", help="Sweep once and exit.")
         parser.add_argument(
             "--interval",
             type=_seconds,
-            help="Seconds between two passes; default: the setting sweeper_interval_seconds.",
+            help="Seconds between two sweeps; default: the setting sweeper_interval_seconds.",
         )
 
     def handle(self, *, once: bool, interval: float | None, **options: Any) -> None:
-        """Sweep, once or until told to end."""
+        """Sweep once, or until a signal stops the command."""
         if not (logger.isEnabledFor(logging.INFO) and logger.hasHandlers()):
-            # The host configured no logging for us: show the lines all the same.
+            # The host's logging would drop the lines of each sweep.
             logger.addHandler(logging.StreamHandler(self.stderr))
             logger.setLevel(logging.INFO)
-        if once:
-            try:
-                logger.info("sweep %s", sweep())
-            except (DatabaseError, InterfaceError) as error:
-                raise CommandError(f"The sweep failed: {error}") from error
-            finally:
-                notifications.flush()
-            return
-        # A handler may put into this whatever it interrupts; an Event has a lock that may be held.
-        told: queue.SimpleQueue[int] = queue.SimpleQueue()
+        try:
+            if once:
+                self._sweep_once()
+            else:
+                self._sweep_until_stopped(interval)
+        finally:
+            flush()
+
+    def _sweep_once(self) -> None:
+        try:
+            logger.info("sweep %s", sweep())
+        except (DatabaseError, InterfaceError) as error:
+            raise CommandError(f"The sweep failed: {error}") from error
+
+    def _sweep_until_stopped(self, interval: float | None) -> None:
+        # A signal handler may interrupt any code; unlike an Event's lock, this queue is reentrant.
+        signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: told.put(number))
+            signal.signal(number, lambda number, _: signals.put(number))
         pause = 0.0
-        while not _told_within(pause, told):
+        while not _is_stopped_within(pause, signals):
             try:
                 logger.info("sweep %s", sweep())
             except (DatabaseError, InterfaceError):
-                logger.exception("sweep failed; trying again at the next pass")
-            # A connection that the database dropped is made anew at the next pass.
+                logger.exception("sweep failed; trying again at the next sweep")
+            # Closes a connection that the database dropped, so that the next sweep makes a new one.
             close_old_connections()
             pause = interval or get_settings().sweeper_interval_seconds
-        notifications.flush()

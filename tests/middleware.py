@@ -1,0 +1,158 @@
+"""Middleware as hosts have it, for the tests of `ApiLane`."""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar
+from typing import Any
+
+from django.http import HttpResponse, StreamingHttpResponse
+from django.utils.decorators import async_only_middleware, sync_only_middleware
+from django.utils.deprecation import MiddlewareMixin
+
+ORIGIN = "https://app.example"
+
+
+@sync_only_middleware
+def cors(get_response: Any) -> Any:
+    """Allow scripts of another site, and answer their preflight requests."""
+
+    def middleware(request: Any) -> Any:
+        preflight = request.method == "OPTIONS"
+        response = HttpResponse() if preflight else get_response(request)
+        response["Access-Control-Allow-Origin"] = ORIGIN
+        return response
+
+    return middleware
+
+
+@async_only_middleware
+def async_cors(get_response: Any) -> Any:
+    """The same for ASGI alone."""
+
+    async def middleware(request: Any) -> Any:
+        response = await get_response(request)
+        response["Access-Control-Allow-Origin"] = ORIGIN
+        return response
+
+    return middleware
+
+
+#: A line for each response: method, path, user, status, whether the wait was honoured.
+audit_log: list[tuple[str, str, str, int, bool]] = []
+
+
+class Audit(MiddlewareMixin):
+    """Logs each response, and the user that it is for."""
+
+    def process_response(self, request: Any, response: Any) -> Any:
+        user, applied = str(request.user), "Preference-Applied" in response
+        audit_log.append((request.method, request.path, user, response.status_code, applied))
+        return response
+
+
+tenant: ContextVar[str | None] = ContextVar("tenant", default=None)
+of_thread = threading.local()
+
+
+class ContextTenant(MiddlewareMixin):
+    """Keeps the request's tenant in a context variable, and does not take it away."""
+
+    def process_request(self, request: Any) -> None:
+        if name := request.headers.get("X-Tenant"):
+            tenant.set(name)
+
+
+class ThreadTenant(MiddlewareMixin):
+    """Keeps the request's tenant for the thread, and does not take it away."""
+
+    def process_request(self, request: Any) -> None:
+        of_thread.tenant = request.headers.get("X-Tenant")
+
+
+#: The tenants that the router found, in the lane's threads.
+routed: list[tuple[str | None, str | None]] = []
+
+
+class TenantRouter:
+    """Notes the tenant of each choice of a database."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> None:
+        if threading.current_thread().name.startswith("joblib-api"):
+            routed.append((tenant.get(), getattr(of_thread, "tenant", None)))
+
+    db_for_read = db_for_write
+
+
+def maintenance(get_response: Any) -> Any:
+    """Answers by itself."""
+
+    def middleware(request: Any) -> Any:
+        return HttpResponse("closed for today", status=503)
+
+    return middleware
+
+
+def moved(get_response: Any) -> Any:
+    """Has other URLs for this request than ROOT_URLCONF."""
+
+    def middleware(request: Any) -> Any:
+        request.urlconf = "tests.middleware_urls"
+        return get_response(request)
+
+    return middleware
+
+
+def streaming(get_response: Any) -> Any:
+    """Makes a stream of each response."""
+
+    def middleware(request: Any) -> Any:
+        content = get_response(request).content
+        return StreamingHttpResponse(bytes([byte]) for byte in content)
+
+    return middleware
+
+
+def async_streaming(get_response: Any) -> Any:
+    """Makes an async stream of each response."""
+
+    def middleware(request: Any) -> Any:
+        content = get_response(request).content
+
+        async def parts() -> Any:
+            for byte in content:
+                yield bytes([byte])
+
+        return StreamingHttpResponse(parts())
+
+    return middleware
+
+
+def replacing(get_response: Any) -> Any:
+    """Makes another response object of each response."""
+
+    def middleware(request: Any) -> Any:
+        response = get_response(request)
+        return HttpResponse(response.content, status=response.status_code)
+
+    return middleware
+
+
+def body_reading(get_response: Any) -> Any:
+    """Reads the body before the view does."""
+
+    def middleware(request: Any) -> Any:
+        request.seen = len(request.body)
+        return get_response(request)
+
+    return middleware
+
+
+def failing(get_response: Any) -> Any:
+    """Has a bug."""
+
+    def middleware(request: Any) -> Any:
+        get_response(request)
+        raise RuntimeError("a bug of the host")
+
+    return middleware

@@ -1,0 +1,115 @@
+"""Membership of the channel layer's groups."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from zndraw_joblib.events import groups as module
+from zndraw_joblib.events.groups import Groups
+
+
+class Layer:
+    """A channel layer whose methods wait while `gate` is closed."""
+
+    def __init__(self):
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.channels = 0
+        self.members = set()
+        self.broken = asyncio.Event()
+
+    async def new_channel(self):
+        self.channels += 1
+        return f"channel-{self.channels}"
+
+    async def receive(self, channel):
+        await self.broken.wait()
+        self.broken.clear()
+        raise ConnectionError("the layer is down")
+
+    async def group_add(self, group, channel):
+        await self.gate.wait()
+        self.members.add((group, channel))
+
+    async def group_discard(self, group, channel):
+        await self.gate.wait()
+        self.members.discard((group, channel))
+
+
+@pytest.fixture
+async def layer(monkeypatch):
+    """The layer of `Groups` made after this."""
+    layer = Layer()
+    monkeypatch.setattr(module, "get_channel_layer", lambda: layer)
+    monkeypatch.setattr(module, "RECONNECT_SECONDS", 0)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.05)
+    return layer
+
+
+@pytest.fixture
+async def groups(layer):
+    """Groups with a channel; their tasks end with the test."""
+    groups = Groups(print)
+    await asyncio.sleep(0.01)
+    yield groups
+    for task in groups._tasks:
+        task.cancel()
+
+
+async def test_a_group_is_joined_by_its_first_member_and_left_after_its_last(layer, groups):
+    await groups.join({"a", "b"})
+    await groups.join({"a"})
+    assert layer.members == {("a", "channel-1"), ("b", "channel-1")}
+    groups.leave({"a", "b"})
+    await asyncio.sleep(0.01)
+    assert layer.members == {("a", "channel-1")}
+    groups.leave({"a"})
+    await asyncio.sleep(0.01)
+    assert layer.members == set()
+
+
+async def test_a_group_that_is_left_while_it_is_being_joined_is_left_in_the_end(layer, groups):
+    layer.gate.clear()
+    joining = asyncio.create_task(groups.join({"a"}))
+    await asyncio.sleep(0.01)
+    groups.leave({"a"})
+    layer.gate.set()
+    await joining
+    await asyncio.sleep(0.01)
+    assert layer.members == set()
+
+
+async def test_a_join_that_is_cancelled_before_it_ends_keeps_the_count(layer, groups):
+    layer.gate.clear()
+    joining = asyncio.create_task(groups.join({"a"}))
+    await asyncio.sleep(0)
+    joining.cancel()
+    await asyncio.wait([joining])
+    groups.leave({"a"})
+    layer.gate.set()
+    await groups.join({"a"})
+    assert ("a", "channel-1") in layer.members
+
+
+async def test_a_slow_join_of_a_lost_channel_does_not_count_for_the_next(layer, groups):
+    """The control: with one set of joined groups for all channels, the group is never joined."""
+    layer.gate.clear()
+    joining = asyncio.create_task(groups.join({"a"}))
+    await asyncio.sleep(0.01)
+    layer.broken.set()
+    while layer.channels < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)
+    layer.gate.set()
+    await joining
+    await asyncio.sleep(0.2)
+    assert ("a", "channel-2") in layer.members
+
+
+async def test_a_layer_that_hangs_delays_a_join_by_a_second_at_most(layer, groups):
+    layer.gate.clear()
+    async with asyncio.timeout(3):
+        await groups.join({"a", "b", "c"})
+    layer.gate.set()

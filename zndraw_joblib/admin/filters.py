@@ -1,0 +1,79 @@
+"""Filters of the admin's lists."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from zndraw_joblib.storage.clock import Now
+from zndraw_joblib.storage.ids import first_id
+
+#: Assumed bound on the difference between the clocks of servers and database.
+MAX_CLOCK_DIFFERENCE = timedelta(hours=1)
+
+
+class AgeFilter(admin.SimpleListFilter):
+    """Filters tasks by their age."""
+
+    title = _("age")
+    parameter_name = "age"
+    spans: ClassVar = {
+        "hour": (_("last hour"), timedelta(hours=1)),
+        "day": (_("last day"), timedelta(days=1)),
+        "week": (_("last week"), timedelta(days=7)),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """The spans, and an entry for older tasks."""
+        return [*((key, name) for key, (name, _span) in self.spans.items()), ("older", _("older"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The tasks of the selected age."""
+        span = self.value()
+        if span == "older":
+            return queryset.filter(created_at__lt=Now() - self.spans["week"][1])
+        if span in self.spans:
+            length = self.spans[span][1]
+            # Ids begin with the time of a server's clock; their index finds the recent rows, and
+            # `created_at`, by the database's clock, decides.
+            first = first_id(timezone.now() - length - MAX_CLOCK_DIFFERENCE)
+            return queryset.filter(pk__gte=first, created_at__gte=Now() - length)
+        return queryset
+
+
+class ExactFilter(admin.SimpleListFilter):
+    """Filters by a typed value, because listing all values would scan the table."""
+
+    template = "admin/zndraw_joblib/exact_filter.html"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """A single entry, because Django hides a filter that has none."""
+        return [("", "")]
+
+    def choices(self, changelist: Any) -> Any:
+        """The values of the template, a text box that keeps the other filters."""
+        others = changelist.get_filters_params()
+        others.pop(self.parameter_name, None)
+        yield {
+            "name": self.parameter_name,
+            "value": self.value() or "",
+            "others": list(others.items()),
+        }
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows with exactly the typed value."""
+        value = self.value()
+        return queryset.filter(**{str(self.parameter_name): value}) if value else queryset
+
+
+class RoomFilter(ExactFilter):
+    """Filters by the id of a room."""
+
+    title = _("room")
+    parameter_name = "room_id"

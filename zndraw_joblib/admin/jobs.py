@@ -1,0 +1,42 @@
+"""Jobs in the admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from zndraw_joblib.admin.base import ReadOnlyAdmin
+from zndraw_joblib.admin.filters import RoomFilter
+from zndraw_joblib.admin.formats import indented_json
+from zndraw_joblib.models import Job
+
+
+@admin.register(Job)
+class JobAdmin(ReadOnlyAdmin):
+    """Lists jobs with their number of workers."""
+
+    list_display = ("full_name", "worker_count", "created_at", "retired_at")
+    list_filter = (RoomFilter, "category", ("retired_at", admin.EmptyFieldListFilter))
+    search_fields = ("=id", "=room_id", "name")
+    fields = ("id", "full_name", "worker_count", "created_at", "retired_at", "json_schema")
+    ordering = ("room_id", "category", "name")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        """Jobs with the annotation `worker_count`."""
+        return Job.objects.with_worker_count()
+
+    @admin.display(description=_("workers"), ordering="worker_count")
+    def worker_count(self, job: Any) -> int:
+        """The number of workers that offer the job."""
+        count: int = job.worker_count
+        return count
+
+    @admin.display(description=_("schema"))
+    def json_schema(self, job: Job) -> SafeString:
+        """The JSON Schema of the job's payloads."""
+        return indented_json(job.schema)

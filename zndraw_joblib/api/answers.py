@@ -1,0 +1,161 @@
+"""Shapes of answers, for type checkers and the OpenAPI document; nothing validates them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, NotRequired
+from uuid import UUID
+
+from pydantic import Field
+
+# Before Python 3.12 pydantic cannot read those of `typing`.
+from typing_extensions import TypedDict
+
+from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.storage.tasks import MAX_QUEUE_POSITION
+
+Count = Annotated[int, Field(ge=0)]
+FullName = Annotated[str, Field(description="Full name of the job, `room:category:Name`.")]
+
+
+class TaskDocument(TypedDict):
+    """A task."""
+
+    id: UUID
+    job_name: FullName
+    room_id: str
+    status: TaskStatus
+    payload: dict[str, Any]
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    worker_id: str | None
+    attempt: Count
+    queue_position: NotRequired[
+        Annotated[
+            int,
+            Field(
+                ge=1,
+                le=MAX_QUEUE_POSITION,
+                description="While pending: place in the job's queue, counted up to "
+                f"{MAX_QUEUE_POSITION:,}.",
+            ),
+        ]
+    ]
+
+
+class ClaimDocument(TypedDict):
+    """The tasks that a claim was granted."""
+
+    task: Annotated[TaskDocument | None, Field(description="The oldest one.")]
+    tasks: NotRequired[
+        Annotated[
+            list[TaskDocument],
+            Field(description="All of them, oldest first; only if the claim had a `limit`."),
+        ]
+    ]
+
+
+class JobSummaryDocument(TypedDict):
+    """A job in a list."""
+
+    full_name: FullName
+    category: str
+    name: str
+    worker_count: Count
+
+
+class JobDocument(JobSummaryDocument):
+    """A job with its schema."""
+
+    id: UUID
+    room_id: str
+    schema: dict[str, Any]
+
+
+class RegistrationDocument(JobDocument):
+    """A registered job and the worker that offers it."""
+
+    worker_id: str
+
+
+class WorkerDocument(TypedDict):
+    """A worker."""
+
+    id: str
+    last_heartbeat: datetime
+    created_at: datetime
+    job_count: Count
+
+
+class NewWorkerDocument(WorkerDocument):
+    """A new worker, and the interval at which it should send heartbeats."""
+
+    heartbeat_interval_seconds: float
+
+
+class HeartbeatDocument(TypedDict):
+    """The answer to a heartbeat."""
+
+    id: str
+    last_heartbeat: datetime
+    lost: NotRequired[
+        Annotated[
+            list[UUID],
+            Field(
+                description="Listed tasks that this worker does not hold (any more); drop their "
+                "results."
+            ),
+        ]
+    ]
+    cancelled: NotRequired[
+        Annotated[
+            list[UUID],
+            Field(description="Listed tasks that were cancelled; stop working on them."),
+        ]
+    ]
+
+
+class IdentityDocument(TypedDict):
+    """The caller."""
+
+    id: str
+
+
+class FieldErrorDocument(TypedDict):
+    """An error at one place of the request."""
+
+    detail: str
+    pointer: Annotated[str, Field(description="JSON pointer (RFC 6901) into the body.")]
+
+
+class ProblemDocument(TypedDict):
+    """A problem document (RFC 9457)."""
+
+    type: Annotated[str, Field(description="Address of the problem type's description.")]
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: NotRequired[list[FieldErrorDocument]]
+
+
+class ReportResultDocument(TypedDict):
+    """The result of one report of a list."""
+
+    id: Annotated[UUID | None, Field(description="Null if the report has no valid id.")]
+    status: Annotated[int, Field(description="The status that the report alone would have had.")]
+    task: NotRequired[Annotated[TaskDocument, Field(description="The task, if `status` is 200.")]]
+    problem: NotRequired[
+        Annotated[ProblemDocument, Field(description="The problem, if `status` is not 200.")]
+    ]
+
+
+class ProblemTypeDocument(TypedDict):
+    """A problem type."""
+
+    type: str
+    title: str
+    status: int
+    description: str

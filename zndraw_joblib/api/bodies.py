@@ -1,0 +1,231 @@
+"""Bodies of requests as pydantic models: they validate a request and describe it for OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Self, get_args
+from uuid import UUID
+
+import pydantic
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from zndraw_joblib.api.limits import AtMost, Described
+from zndraw_joblib.api.parsing import invalid_fields
+from zndraw_joblib.exceptions import FieldError, json_pointer
+from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, TaskStatus
+from zndraw_joblib.models import MAX_IDENTITY_LENGTH
+from zndraw_joblib.names import MAX_NAME_LENGTH
+
+#: Largest value of the database's column.
+MAX_ATTEMPT = 2**31 - 1
+#: Most tasks that one heartbeat lists.
+MAX_HEARTBEAT_TASKS = 500
+#: Most ids of a lookup. It is no setting, because a client with more ids divides them beforehand.
+MAX_LOOKUP = 500
+REPORT_STATUSES = sorted(status.value for status in REPORTABLE_STATUSES)
+
+#: Messages in the words of JSON, because pydantic's speak of Python's types.
+_MESSAGES = {
+    "dict_type": "Must be a JSON object.",
+    "model_type": "Must be a JSON object.",
+    "list_type": "Must be a JSON array.",
+}
+
+
+class Body(BaseModel):
+    """A JSON object in which types are strict and unknown fields are errors."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    @classmethod
+    def read(cls, value: Any, *path: int) -> Self:
+        """Validate parsed JSON that stands at `path` in the request's body.
+
+        Raises
+        ------
+        zndraw_joblib.exceptions.ValidationError
+            The value is not valid; `errors` has a pointer to each invalid field.
+        """
+        try:
+            return cls.model_validate(value)
+        except pydantic.ValidationError as error:
+            raise invalid_fields(cls._field_errors(error, path)) from error
+
+    @classmethod
+    def _field_errors(
+        cls, error: pydantic.ValidationError, path: tuple[int, ...]
+    ) -> Iterator[FieldError]:
+        for each in error.errors(include_url=False, include_context=False, include_input=False):
+            location = each["loc"]
+            if each["type"] == "extra_forbidden":
+                message = f"Unknown field; known are {', '.join(cls._fields_at(location))}."
+            else:
+                message = _MESSAGES.get(each["type"], each["msg"])
+            yield FieldError(message, json_pointer((*path, *location)))
+
+    @classmethod
+    def _fields_at(cls, location: tuple[str | int, ...]) -> list[str]:
+        """The names that a request may use in the object that `location` lies in."""
+        model: type[BaseModel] = cls
+        for name in location[:-1]:
+            if isinstance(name, str):
+                model = next(_models(model.model_fields[name].annotation))
+        return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation such as ``list[Grant] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)
+
+
+def _reportable_status(value: Any) -> TaskStatus:
+    if isinstance(value, str) and value in REPORTABLE_STATUSES:
+        return TaskStatus(value)
+    raise PydanticCustomError(
+        "status", "Must be one of {statuses}.", {"statuses": ", ".join(REPORT_STATUSES)}
+    )
+
+
+#: Strict pydantic takes instances of UUID only, which JSON does not have.
+TaskId = Annotated[UUID, Field(strict=False, description="Id of the task.")]
+Attempt = Annotated[int, Field(ge=0, le=MAX_ATTEMPT)]
+WorkerId = Annotated[
+    Annotated[str, Field(min_length=1, max_length=MAX_IDENTITY_LENGTH)] | None,
+    Field(description="One of your workers; left out or null, your default worker."),
+]
+ReportedStatus = Annotated[
+    TaskStatus,
+    PlainValidator(_reportable_status),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "enum": REPORT_STATUSES,
+            "description": "`claimed` and `pending` are set by the server alone.",
+        }
+    ),
+]
+
+
+class EmptyBody(Body):
+    """A body without fields."""
+
+
+class RegistrationBody(Body):
+    """Registers a job."""
+
+    category: Annotated[
+        str, Field(min_length=1), Described("One of the server's categories: {allowed_categories}.")
+    ]
+    name: str = Field(
+        description=f"Name of the job, 1 to {MAX_NAME_LENGTH} characters without `@ : /`."
+    )
+    #: Called `schema` in requests, a name that pydantic's models use otherwise. The original
+    #: server's client sends `json_schema`.
+    json_schema: Annotated[
+        dict[str, Any],
+        Described(
+            "JSON Schema (draft 2020-12) of a payload, at most {max_schema_bytes} bytes of JSON "
+            "nested at most {max_schema_depth} deep; `json_schema` is accepted for its name."
+        ),
+    ] = Field(alias="schema", validation_alias=AliasChoices("schema", "json_schema", "schema_"))
+    worker_id: WorkerId = None
+
+
+class SubmissionBody(Body):
+    """Submits a task."""
+
+    payload: Annotated[
+        dict[str, Any],
+        Described(
+            "The payload that the job's schema describes, at most {max_payload_bytes} bytes of "
+            "JSON."
+        ),
+    ] = Field(default_factory=dict)
+
+
+class ClaimBody(Body):
+    """Claims tasks."""
+
+    worker_id: WorkerId = None
+    limit: Annotated[int, Field(ge=1), AtMost("max_batch_size")] | None = Field(
+        default=None, description="Claim up to this many tasks; the answer lists them as `tasks`."
+    )
+    start: bool = Field(
+        default=False,
+        description="Start the claimed tasks at once, which saves a report for each of them.",
+    )
+
+
+class ReportBody(Body):
+    """Reports on a task."""
+
+    status: ReportedStatus
+    error: Annotated[
+        str | None,
+        Described(
+            "Why the task failed or was cancelled; cut after {max_error_bytes} bytes of UTF-8."
+        ),
+    ] = None
+    attempt: Attempt | None = Field(
+        default=None,
+        description="The attempt that the claim gave; a report for another one is refused.",
+    )
+
+    @field_validator("error")
+    @classmethod
+    def _goes_with_the_status(cls, error: str | None, info: ValidationInfo) -> str | None:
+        # An invalid status is missing from `data` and has its own error.
+        status = info.data.get("status", TaskStatus.FAILED)
+        if error is not None and status not in {TaskStatus.FAILED, TaskStatus.CANCELLED}:
+            raise PydanticCustomError("error", "Goes with the status failed or cancelled only.")
+        return error
+
+
+class ListedReportBody(ReportBody):
+    """One report of a list."""
+
+    id: TaskId
+
+    @staticmethod
+    def id_of(entry: Any) -> UUID | None:
+        """The task's id in an entry that is invalid otherwise; None without a valid id."""
+        try:
+            return UUID(entry["id"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+
+class Grant(Body):
+    """A task and the attempt that the claim gave."""
+
+    id: TaskId
+    attempt: Attempt
+
+
+class LookupBody(Body):
+    """Looks tasks up."""
+
+    ids: list[TaskId] = Field(
+        min_length=1,
+        max_length=MAX_LOOKUP,
+        description="Ids of tasks; unknown ones and those that you may not read are left out.",
+    )
+
+
+class HeartbeatBody(Body):
+    """A heartbeat; without `tasks` it renews all leases of the worker."""
+
+    tasks: list[Grant] | None = Field(default=None, max_length=MAX_HEARTBEAT_TASKS)

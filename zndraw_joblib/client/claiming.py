@@ -1,0 +1,229 @@
+"""Claims: the request, and the thread that sends it whenever there is room for tasks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.exceptions import WorkerNotFoundError
+from zndraw_joblib.client.grants import Grants
+from zndraw_joblib.client.registration import Registration
+from zndraw_joblib.client.retry import UNREPEATABLE, Retry
+from zndraw_joblib.client.schemas import ClaimedTask
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two claims where the server does not honour waits, as under WSGI.
+INTERVAL = 2.0
+
+
+class Claimed(NamedTuple):
+    """The answer to a claim; `waited` is whether the server honoured a wait for work."""
+
+    tasks: list[ClaimedTask]
+    waited: bool
+
+
+class Claims:
+    """Sends the claims of a worker and holds the granted tasks."""
+
+    def __init__(
+        self, api: ApiManager, registration: Registration, grants: Grants, batch_size: int
+    ) -> None:
+        self._api = api
+        self._registration = registration
+        self.grants = grants
+        self._batch_size = batch_size
+
+    def send(
+        self,
+        limit: int,
+        *,
+        wait: int = 0,
+        start: bool = False,
+        retry: Retry | None = UNREPEATABLE,
+    ) -> Claimed:
+        """Claim up to `limit` tasks, oldest first; with `start` they are running at once.
+
+        Callers surround a claim that starts tasks with `Grants.expected`. A worker that the server
+        forgot is registered again, and nothing is claimed.
+        """
+        body: dict[str, Any] = {"limit": min(limit, self._batch_size)}
+        if start:
+            body["start"] = True
+        worker_id = self._registration.ensure_worker()
+        body["worker_id"] = worker_id
+        try:
+            answer = send(
+                self._api, "POST", path("tasks", "claim"), body=body, wait=wait, retry=retry
+            )
+        except WorkerNotFoundError:
+            self._registration.replace_worker(worker_id)
+            return Claimed([], True)
+        tasks = [ClaimedTask.model_validate(task) for task in answer.json()["tasks"]]
+        self.grants.add(tasks)
+        return Claimed(tasks, bool(tasks) or "Preference-Applied" in answer.headers)
+
+
+class Receiver(Protocol):
+    """Gets the tasks of a `Claimer`, in the claimer's thread."""
+
+    def receive(self, tasks: Sequence[ClaimedTask]) -> None:
+        """Take granted tasks over. Each keeps its place until the receiver frees the place."""
+
+    def fail(self, error: Exception) -> None:
+        """Take an error over that makes no sense to repeat; it keeps one place."""
+
+
+class Claimer:
+    """Claims tasks in a thread of its own, as many as there are free places.
+
+    The thread is a daemon and `stop` does not wait for it, because a long poll may take minutes.
+    Tasks that are granted after the stop are dropped: they never started, so that the server
+    gives them to another worker.
+
+    Parameters
+    ----------
+    claims
+        Sends the requests.
+    receiver
+        Gets the tasks.
+    places
+        Free places at the beginning.
+    least
+        Free places below which nothing is claimed.
+    starts
+        Ask for tasks that are started at once before waiting for work. Such a claim answers at
+        once. A long poll starts nothing, because it is the request that a stop leaves behind and
+        that a network loses: its tasks must not be running then.
+    retry
+        Which failed claims are sent again.
+    wait
+        Seconds of a long poll.
+    interval
+        Seconds between two claims where the server does not honour waits.
+    """
+
+    def __init__(
+        self,
+        claims: Claims,
+        receiver: Receiver,
+        *,
+        places: int = 0,
+        least: int = 1,
+        starts: bool = False,
+        retry: Retry,
+        wait: int,
+        interval: float | None = None,
+    ) -> None:
+        self._claims = claims
+        self._receiver = receiver
+        self._places = threading.Semaphore(places)
+        self._least = least
+        self._starts = starts
+        self._retry = retry
+        self._failures = 0
+        self._wait = wait
+        self._interval = INTERVAL if interval is None else interval
+        self._stopped = threading.Event()
+        # Held to hand tasks over or to stop, so that exactly one of the two happens first.
+        self._handing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="joblib-claim", daemon=True)
+
+    def start(self) -> None:
+        """Begin to claim."""
+        self._thread.start()
+
+    def free(self, places: int = 1) -> None:
+        """Free places for further tasks."""
+        if places:
+            self._places.release(places)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
+
+    def wait_until_stopped(self, timeout: float) -> bool:
+        """Wait for `stop`, up to `timeout` seconds; whether it was called."""
+        return self._stopped.wait(timeout)
+
+    def stop(self) -> None:
+        """Hand no more waiting tasks over, from any thread and without waiting for a request.
+
+        Tasks of a claim that started them are handed over nevertheless.
+        """
+        with self._handing:
+            self._stopped.set()
+        self.free(self._least)
+
+    def _run(self) -> None:
+        while not self.stopped:
+            places = self._take_places()
+            try:
+                used = self._claim(places)
+            except Exception as error:
+                used = self._handle(error)
+            self.free(places - used)
+
+    def _take_places(self) -> int:
+        """Take all free places, once there are enough."""
+        for _ in range(self._least):
+            self._places.acquire()
+        places = self._least
+        while self._places.acquire(blocking=False):
+            places += 1
+        return places
+
+    def _claim(self, limit: int) -> int:
+        """Claim until tasks are granted; how many."""
+        if self._starts and (started := self._claim_started(limit)):
+            return started
+        while not self.stopped:
+            tasks, waited = self._send(limit, wait=self._wait)
+            if tasks:
+                self._hand_over(tasks)
+                return len(tasks)
+            if not waited:
+                self._stopped.wait(self._interval)
+        return 0
+
+    def _claim_started(self, limit: int) -> int:
+        with self._claims.grants.expected():
+            # Checked inside: a caller that stops and then waits for expected tasks must not miss
+            # the tasks of this claim.
+            if self.stopped:
+                return 0
+            tasks = self._send(limit, start=True).tasks
+            self._receiver.receive(tasks)
+        return len(tasks)
+
+    def _send(self, limit: int, *, wait: int = 0, start: bool = False) -> Claimed:
+        # Repeated by `_handle`, because a stop must not wait for the pause of a claim that starts.
+        claimed = self._claims.send(limit, wait=wait, start=start, retry=None)
+        self._failures = 0
+        return claimed
+
+    def _hand_over(self, tasks: Sequence[ClaimedTask]) -> None:
+        with self._handing:
+            if not self.stopped:
+                self._receiver.receive(tasks)
+                return
+        for task in tasks:
+            self._claims.grants.drop(task.id, task.attempt)
+
+    def _handle(self, error: Exception) -> int:
+        """Pause after a failed claim, or hand the error over; the number of places it keeps."""
+        self._failures += 1
+        pause = self._retry.pause(error, self._failures)
+        if pause is None:
+            self._failures = 0
+            if not self.stopped:
+                self._receiver.fail(error)
+            return 1
+        logger.warning("could not claim: %s; trying again in %.1f s", error, pause)
+        self._stopped.wait(pause)
+        return 0

@@ -1,0 +1,71 @@
+"""The execution of one task by the class of its job."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.text import truncate_utf8
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of an error text in UTF-8. A server may keep less, and then cuts the text itself.
+MAX_ERROR_BYTES = 8192
+
+Execute = Callable[..., Any]
+
+
+def execute_task(
+    task: ClaimedTask,
+    cls: type[BaseModel] | None,
+    execute: Execute | None,
+    stop: Callable[[], None],
+) -> str | None:
+    """Run a task and return the text of its error; None when it went well.
+
+    `stop` is called when the task raises `KeyboardInterrupt` or `SystemExit`, because those end
+    the worker and not only the task.
+    """
+    if cls is None:
+        return f"This worker has no class for {task.job_name}."
+    try:
+        instance = cls.model_validate(task.payload)
+    except ValidationError as error:
+        return _truncated(f"The payload was refused by {cls.__name__}: {error}")
+    try:
+        _call(execute, task, instance)
+    except BaseException as error:
+        logger.exception("task %s failed", task.id)
+        if not isinstance(error, Exception):
+            stop()
+        return _truncated(f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}")
+    return None
+
+
+def _truncated(text: str) -> str:
+    return truncate_utf8(text, MAX_ERROR_BYTES)
+
+
+def _call(execute: Execute | None, task: ClaimedTask, instance: BaseModel) -> None:
+    if execute is None:
+        run: Execute = instance.run  # type: ignore[attr-defined]
+        run(task) if _positional(run) else run()
+    elif _positional(execute) > 1:
+        execute(task, instance)
+    else:
+        execute(task)
+
+
+def _positional(function: Execute) -> int:
+    """How many positional arguments a callable needs or takes."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return 2
+    return sum(parameter.kind in kinds for parameter in parameters)

@@ -1,0 +1,99 @@
+"""Heartbeats, which keep a worker alive and renew the leases of its tasks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+import httpx
+
+from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
+from zndraw_joblib.client.grants import Grants
+from zndraw_joblib.client.registration import Registration
+from zndraw_joblib.client.retry import LONGEST_PAUSE
+from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply
+
+logger = logging.getLogger(__name__)
+
+#: Tasks of one heartbeat; the server takes no more.
+HEARTBEAT_TASKS = 500
+#: Seconds after which the thread checks again whether there is a worker by now.
+CHECK_INTERVAL = 1.0
+
+
+class Heartbeats:
+    """Sends heartbeats, once or from a thread.
+
+    `interval` is in seconds; None leaves it to the server.
+    """
+
+    def __init__(
+        self, api: ApiManager, registration: Registration, grants: Grants, interval: float | None
+    ) -> None:
+        self._api = api
+        self._registration = registration
+        self._grants = grants
+        self._interval = interval
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread sends heartbeats."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Send heartbeats from a thread."""
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="joblib-heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+
+    def send(self) -> HeartbeatReply:
+        """Renew the leases of all held tasks and mark those that were cancelled or lost."""
+        held = self._grants.held()
+        reply = self._send_batch(held[:HEARTBEAT_TASKS])
+        for start in range(HEARTBEAT_TASKS, len(held), HEARTBEAT_TASKS):
+            further = self._send_batch(held[start : start + HEARTBEAT_TASKS])
+            reply.lost += further.lost
+            reply.cancelled += further.cancelled
+        return reply
+
+    def _send_batch(self, tasks: Sequence[ClaimedTask]) -> HeartbeatReply:
+        worker_id = self._registration.ensure_worker()
+        body = {"tasks": [{"id": task.id, "attempt": task.attempt} for task in tasks]}
+        try:
+            answer = send(self._api, "PATCH", path("workers", worker_id), body=body)
+        except WorkerNotFoundError:
+            self._registration.replace_worker(worker_id)
+            return self._send_batch(tasks)
+        reply = HeartbeatReply.model_validate_json(answer.content)
+        stopped = {*reply.lost, *reply.cancelled}
+        self._grants.stop(task for task in tasks if task.id in stopped)
+        return reply
+
+    def _run(self) -> None:
+        pause = self._pause()
+        while not self._ended.wait(pause):
+            pause = self._pause()
+            if self._registration.worker_id is None:
+                continue
+            try:
+                self.send()
+            except (httpx.TransportError, ApiError, ValueError) as error:
+                logger.warning("a heartbeat failed: %s", error)
+                # Leases go on running out: once the server is back it must hear of them soon.
+                pause = min(pause, LONGEST_PAUSE)
+
+    def _pause(self) -> float:
+        """Seconds until the next heartbeat."""
+        interval = self._interval or self._registration.heartbeat_interval
+        return interval if self._registration.worker_id else min(interval, CHECK_INTERVAL)

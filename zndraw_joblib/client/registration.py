@@ -1,0 +1,121 @@
+"""The worker that a process has on the server, and the jobs that it offers there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from enum import Enum
+
+import httpx
+from pydantic import BaseModel
+
+from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
+from zndraw_joblib.client.retry import UNREPEATABLE, is_outage
+from zndraw_joblib.names import JobName
+
+logger = logging.getLogger(__name__)
+
+#: Category of a class that names none.
+DEFAULT_CATEGORY = "modifiers"
+
+
+def job_name(cls: type[BaseModel], room: str) -> JobName:
+    """The full name of a class in a room: its `category` attribute and its own name."""
+    category = getattr(cls, "category", DEFAULT_CATEGORY)
+    return JobName(
+        room, str(category.value if isinstance(category, Enum) else category), cls.__name__
+    )
+
+
+class Registration:
+    """A worker and its jobs; any thread may use it.
+
+    Attributes
+    ----------
+    worker_id : str or None
+        Id of the worker, once there is one.
+    heartbeat_interval : float
+        Seconds between two heartbeats that the server asked for when it made the worker.
+    classes : dict
+        Class of each registered job, by the job's full name.
+    """
+
+    def __init__(self, api: ApiManager) -> None:
+        self._api = api
+        self.worker_id: str | None = None
+        self.heartbeat_interval = float("inf")
+        self.classes: dict[str, type[BaseModel]] = {}
+        # Held while the worker is made or replaced, so that one thread does it.
+        self._lock = threading.RLock()
+
+    def create_worker(self) -> str:
+        """Make a worker on the server and return its id."""
+        with self._lock:
+            # Not repeated when the answer is lost: the worker of the first request would be left
+            # behind and count against the limit of workers.
+            answer = send(self._api, "POST", path("workers"), retry=UNREPEATABLE)
+            created = answer.json()
+            self.heartbeat_interval = created["heartbeat_interval_seconds"]
+            worker_id: str = created["id"]
+            self.worker_id = worker_id
+            return worker_id
+
+    def ensure_worker(self) -> str:
+        """Id of the worker, which is made when there is none."""
+        with self._lock:
+            return self.worker_id or self.create_worker()
+
+    def register(self, cls: type[BaseModel], room: str) -> None:
+        """Offer a class as a job of a room.
+
+        Raises
+        ------
+        ApiError
+            As in `JobManager.register`.
+        """
+        name = job_name(cls, room)
+        with self._lock:
+            try:
+                self._put_job(name, cls)
+            except WorkerNotFoundError:
+                self.replace_worker(self.worker_id)
+                self._put_job(name, cls)
+            self.classes[str(name)] = cls
+
+    def _put_job(self, name: JobName, cls: type[BaseModel]) -> None:
+        body = {
+            "category": name.category,
+            "name": name.name,
+            "schema": cls.model_json_schema(),
+            "worker_id": self.ensure_worker(),
+        }
+        send(self._api, "PUT", path("rooms", name.room_id, "jobs"), body=body)
+
+    def replace_worker(self, lost: str | None) -> None:
+        """Make a new worker with the same jobs, after the server forgot the worker `lost`."""
+        with self._lock:
+            if self.worker_id != lost:
+                return  # Another thread was first.
+            logger.warning("worker %s is gone; registering again", lost)
+            self.create_worker()
+            try:
+                for name, cls in self.classes.items():
+                    self._put_job(JobName.parse(name), cls)
+            except (ApiError, httpx.TransportError) as error:
+                if is_outage(error):
+                    # The new worker lacks jobs, and no later request would show it. The old id
+                    # makes the next request fail, and that registers again.
+                    self.worker_id = lost
+                raise
+
+    def delete_worker(self) -> None:
+        """Delete the worker on the server, if there is one."""
+        with self._lock:
+            worker_id, self.worker_id = self.worker_id, None
+            if worker_id is None:
+                return
+            try:
+                send(self._api, "DELETE", path("workers", worker_id))
+            except WorkerNotFoundError:
+                logger.info("worker %s was gone already", worker_id)

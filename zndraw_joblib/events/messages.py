@@ -1,0 +1,60 @@
+"""Messages over the channel layer: names of groups, types, and the entries of a message.
+
+A message is ``{"type": ..., "entries": [...]}``. An entry names a task that changed, beside its
+room (tasks that ended) or its job (tasks that are pending), because a channel receives the
+messages of all its groups and a message does not name its group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from uuid import UUID
+
+#: Tasks reached a terminal state. Channels calls the method `tasks_ended` of a consumer for it.
+TASKS_ENDED = "tasks.ended"
+#: Tasks became pending.
+TASKS_PENDING = "tasks.pending"
+
+#: Groups over which the ends of all rooms are spread.
+END_GROUPS = 256
+
+
+@lru_cache(maxsize=4096)
+def room_digest(room_id: str) -> str:
+    """The name of a room in messages and groups.
+
+    Room ids may be longer than names of groups, and hold characters that those may not.
+    """
+    return hashlib.sha256(room_id.encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=4096)
+def end_group(room_id: str) -> str:
+    """The group that receives each end in a room, shared with about 1 in `END_GROUPS` other rooms.
+
+    A group for each task would cost a waiter two round trips to the layer, and a sweep one message
+    for each task that it ends.
+    """
+    return f"joblib.end.{int(room_digest(room_id), 16) % END_GROUPS}"
+
+
+def job_group(job_id: UUID) -> str:
+    """The group that receives the pending tasks of a job."""
+    return f"joblib.job.{job_id.hex}"
+
+
+def ended_entry(room_id: str, task_id: UUID) -> str:
+    """An entry of a `TASKS_ENDED` message."""
+    return f"{room_digest(room_id)}/{task_id.hex}"
+
+
+def pending_entry(job_id: UUID, task_id: UUID) -> str:
+    """An entry of a `TASKS_PENDING` message."""
+    return f"{job_id.hex}/{task_id.hex}"
+
+
+def split_entry(entry: str) -> tuple[str, str]:
+    """The room's digest or the job's hex id, and the task's hex id."""
+    owner, _, task_id = entry.partition("/")
+    return owner, task_id

@@ -1,0 +1,89 @@
+"""Queries of the waiters, called from a thread; each gives its database connection back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+from uuid import UUID
+
+from django.db import router
+from django.db.models import Exists, OuterRef
+
+from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
+from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.storage.connections import release_connections
+from zndraw_joblib.storage.rows import TaskRow
+
+Item = TypeVar("Item")
+
+#: Ids in one query.
+CHUNK = 1000
+
+#: The ids of tasks, and the filter that leaves those that the caller may read.
+TasksKey = tuple[tuple[UUID, ...], Callable[[Sequence[TaskRow]], list[TaskRow]]]
+
+
+def ended_tasks(ids: list[UUID]) -> set[UUID]:
+    """Those of these tasks that ended or are gone."""
+    try:
+        tasks = Task.objects.using(router.db_for_write(Task))
+        ended = set(ids)
+        for chunk in _chunks(ids):
+            unfinished = tasks.filter(pk__in=chunk).exclude(status__in=TERMINAL_STATUSES)
+            ended.difference_update(unfinished.values_list("pk", flat=True))
+        return ended
+    finally:
+        release_connections()
+
+
+def jobs_with_pending_tasks(ids: list[UUID]) -> set[UUID]:
+    """Those of these jobs that have pending tasks."""
+    try:
+        return _jobs_with_pending_tasks(ids)
+    finally:
+        release_connections()
+
+
+def read_tasks(keys: list[TasksKey]) -> list[list[TaskRow]]:
+    """For each key its tasks in its order, those that exist and its caller may read."""
+    try:
+        found: dict[UUID, TaskRow] = {}
+        for chunk in _chunks(list({task_id for ids, _ in keys for task_id in ids})):
+            found.update(Task.objects.read(chunk))
+        return [
+            visible([found[task_id] for task_id in ids if task_id in found])
+            for ids, visible in keys
+        ]
+    finally:
+        release_connections()
+
+
+def workers_worth_claiming(ids: list[str]) -> list[bool]:
+    """Whether each of these workers is gone, or one of its jobs has pending tasks."""
+    try:
+        known = Worker.objects.using(router.db_for_write(Task)).filter(pk__in=set(ids))
+        jobs: dict[str, set[UUID | None]] = {}
+        for worker_id, job_id in known.values_list("pk", "links__job"):
+            jobs.setdefault(worker_id, set()).add(job_id)
+        pending = _jobs_with_pending_tasks(
+            list({job_id for offered in jobs.values() for job_id in offered if job_id})
+        )
+        return [
+            worker_id not in jobs or not jobs[worker_id].isdisjoint(pending) for worker_id in ids
+        ]
+    finally:
+        release_connections()
+
+
+def _jobs_with_pending_tasks(ids: list[UUID]) -> set[UUID]:
+    pending = Task.objects.filter(job=OuterRef("pk"), status=TaskStatus.PENDING)
+    jobs = Job.objects.using(router.db_for_write(Task)).filter(Exists(pending))
+    found: set[UUID] = set()
+    for chunk in _chunks(ids):
+        found.update(jobs.filter(pk__in=chunk).values_list("pk", flat=True))
+    return found
+
+
+def _chunks(items: list[Item]) -> Iterator[list[Item]]:
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]

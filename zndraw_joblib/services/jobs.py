@@ -1,0 +1,66 @@
+"""The jobs of a room, as a caller may see them."""
+
+from __future__ import annotations
+
+from django.db import router
+
+from zndraw_joblib.access import Caller
+from zndraw_joblib.exceptions import JobNotFound
+from zndraw_joblib.models import Job
+from zndraw_joblib.names import GLOBAL_ROOM, JobName
+from zndraw_joblib.storage.jobs import JobQuerySet
+
+
+def jobs() -> JobQuerySet:
+    """Jobs on the database that is written to, because a replica may lag behind a registration."""
+    queryset: JobQuerySet = Job.objects.using(router.db_for_write(Job))
+    return queryset
+
+
+def offered_jobs(caller: Caller, room_id: str) -> JobQuerySet:
+    """The live jobs of a room and the global ones, with `worker_count`.
+
+    Raises
+    ------
+    InvalidRoomId, JobNotFound
+        There is no such room for the caller. Everybody sees the global jobs.
+    """
+    if room_id != GLOBAL_ROOM:
+        caller.require("read", room_id)
+    return jobs().visible_from(room_id).with_worker_count()
+
+
+def offered_job(caller: Caller, room_id: str, full_name: str) -> Job:
+    """One job of `offered_jobs`; errors as there."""
+    offered = offered_jobs(caller, room_id)
+    job: Job | None = offered.named(name_in_room(room_id, full_name)).first()
+    if job is None:
+        raise JobNotFound
+    return job
+
+
+def room_job(caller: Caller, room_id: str, full_name: str) -> Job:
+    """A live job whose tasks in a room the caller may read; errors as in `offered_job`."""
+    # Also for the global room: its jobs are everybody's, its tasks are not.
+    caller.require("read", room_id)
+    job: Job | None = jobs().live().named(name_in_room(room_id, full_name)).first()
+    if job is None:
+        raise JobNotFound
+    return job
+
+
+def name_in_room(room_id: str, full_name: str) -> JobName:
+    """The name of a job that can be used in a room: the room's own or a global one.
+
+    Raises
+    ------
+    JobNotFound
+        It is no name of a job, or the name of another room's job.
+    """
+    try:
+        name = JobName.parse(full_name)
+    except ValueError as error:
+        raise JobNotFound(f"{error}.") from error
+    if name.room_id not in {room_id, GLOBAL_ROOM}:
+        raise JobNotFound
+    return name

@@ -1,0 +1,30 @@
+"""Looking tasks up: a task that its caller may not read does not exist for the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from zndraw_joblib.access import Caller
+from zndraw_joblib.exceptions import TaskNotFound
+from zndraw_joblib.models import Task
+from zndraw_joblib.storage.rows import TaskRow
+
+
+def find_task(caller: Caller, task_id: UUID) -> TaskRow:
+    """The task with its queue position.
+
+    Raises
+    ------
+    TaskNotFound
+        It does not exist, or the caller may not read it.
+    """
+    task = Task.objects.read([task_id]).get(task_id)
+    if task is None or not caller.sees(task):
+        raise TaskNotFound
+    return task
+
+
+def find_tasks(caller: Caller, ids: Iterable[UUID]) -> list[TaskRow]:
+    """The tasks that exist and the caller may read, in the order of `ids`, each once."""
+    return caller.visible(Task.objects.listed(list(dict.fromkeys(ids))))

@@ -1,0 +1,142 @@
+"""Registering a job: a worker offers work of a name and a schema in a room."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.db import router, transaction
+
+from zndraw_joblib.access import Caller
+from zndraw_joblib.exceptions import (
+    FieldError,
+    InvalidCategory,
+    SchemaConflict,
+    TooManyJobs,
+    ValidationError,
+    WorkerNotFound,
+)
+from zndraw_joblib.models import Job, Worker, WorkerJobLink
+from zndraw_joblib.names import JobName, name_fault
+from zndraw_joblib.schemas.validation import schema_faults
+from zndraw_joblib.services.workers import own_worker
+from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.fields import canonical_json
+
+
+def register(
+    caller: Caller,
+    room_id: str,
+    category: str,
+    name: str,
+    schema: dict[str, Any],
+    worker_id: str | None,
+) -> tuple[Job, Worker, bool]:
+    """Offer a job by one of the caller's workers; the job, the worker, and whether it is new.
+
+    `worker_id` None is the caller's default worker. The job comes with `worker_count`.
+
+    Raises
+    ------
+    InvalidRoomId, Forbidden
+        The caller may not register in this room.
+    InvalidCategory, ValidationError
+        The category is not allowed, or the name or the schema is not accepted.
+    SchemaConflict, TooManyJobs, TooManyWorkers, WorkerNotFound
+        As in `offer`.
+    """
+    caller.require("register", room_id)
+    check_registration(category, name, schema)
+    settings = get_settings()
+    using = router.db_for_write(Job)
+    with transaction.atomic(using=using):
+        worker = own_worker(caller, worker_id)
+        job, new = offer(
+            worker,
+            JobName(room_id, category, name),
+            schema,
+            settings.lease,
+            settings.max_jobs_per_worker,
+        )
+        # Read in the transaction, so that a reply that cannot be made leaves nothing behind.
+        counted: Job = Job.objects.using(using).with_worker_count().get(pk=job.pk)
+        return counted, worker, new
+
+
+def check_registration(category: str, name: str, schema: dict[str, Any]) -> None:
+    """Check what can be checked without the database; errors as in `register`."""
+    settings = get_settings()
+    if category not in settings.allowed_categories:
+        raise InvalidCategory(
+            f"{category[:100]!r} is not one of {', '.join(settings.allowed_categories)}.",
+            errors=[FieldError("Not an allowed category.", "/category")],
+        )
+    if error := name_fault(name):
+        detail = f"name {error}."
+        raise ValidationError(detail, errors=[FieldError(detail, "/name")])
+    errors = schema_faults(
+        schema, max_bytes=settings.max_schema_bytes, max_depth=settings.max_schema_depth
+    )
+    if errors:
+        raise ValidationError(
+            "schema is not accepted; see errors.",
+            errors=[FieldError(error.detail, f"/schema{error.pointer}") for error in errors],
+        )
+
+
+def offer(
+    worker: Worker,
+    name: JobName,
+    schema: dict[str, Any],
+    lease: timedelta,
+    max_jobs: int | None = None,
+) -> tuple[Job, bool]:
+    """Link a worker to a job, which is made or revived; the job and whether it is new.
+
+    With no live worker left on another schema, this one takes over, and stale workers lose the
+    job. A worker lives while its last heartbeat is at most `lease` old.
+
+    Raises
+    ------
+    SchemaConflict
+        A live worker, perhaps this one, has registered another schema.
+    TooManyJobs
+        This worker would offer more than `max_jobs`.
+    WorkerNotFound
+        This worker has been removed meanwhile.
+    """
+    using = router.db_for_write(Job, instance=worker)
+    workers = Worker.objects.db_manager(using)
+    links = WorkerJobLink.objects.using(using)
+    with transaction.atomic(using=using):
+        # The heartbeat locks the row of the worker: the sweeper cannot remove it before its link
+        # is there, and it registers one job at a time.
+        if workers.record_heartbeat(worker.pk, worker.identity) is None:
+            raise WorkerNotFound
+        wanted = Job(room_id=name.room_id, category=name.category, name=name.name)
+        wanted.schema = schema
+        jobs = Job.objects.using(using)
+        jobs.bulk_create([wanted], ignore_conflicts=True)
+        job: Job = jobs.named(name).select_for_update().get()
+        if canonical_json(job.schema) != canonical_json(schema):
+            _take_over(job, schema, links.filter(job=job), workers.stale(lease))
+        new = job.pk == wanted.pk or job.retired_at is not None
+        job.retired_at = None
+        job.save(using=using, update_fields=["schema", "revision", "retired_at"])
+        links.bulk_create([WorkerJobLink(worker=worker, job=job)], ignore_conflicts=True)
+        own = links.filter(worker=worker)
+        if max_jobs is not None and own[: max_jobs + 1].count() > max_jobs:
+            raise TooManyJobs(f"A worker offers at most {max_jobs} jobs.")
+        return job, new
+
+
+def _take_over(job: Job, schema: dict[str, Any], links: Any, stale: Any) -> None:
+    """Give the job another schema, unless a live worker offers it with the present one."""
+    if links.exclude(worker__in=stale).exists():
+        raise SchemaConflict(
+            f"{job.full_name} is registered with another schema by a live worker; register the "
+            "same schema, or stop the workers that offer the other one."
+        )
+    links.delete()
+    job.schema = schema
+    job.revision += 1

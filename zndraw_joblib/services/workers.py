@@ -1,0 +1,214 @@
+"""Workers: made for a process, kept alive by heartbeats, removed with the tasks that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from unicodedata import category
+from uuid import UUID
+
+from django.db import connections, router, transaction
+from django.db.models import Q
+
+from zndraw_joblib.access import Caller
+from zndraw_joblib.exceptions import TooManyWorkers, WorkerNotFound
+from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Job, Task, Worker, WorkerJobLink
+from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.workers import WorkerQuerySet
+
+#: A task and the attempt that its worker was granted.
+Grant = tuple[UUID, int]
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReply:
+    """A heartbeat as it was written, and the listed tasks that the worker is to let go."""
+
+    worker_id: str
+    last_heartbeat: datetime
+    lost: Sequence[UUID] = ()
+    cancelled: Sequence[UUID] = ()
+
+
+def workers() -> WorkerQuerySet:
+    """Workers on the database that is written to, because a replica may lag behind heartbeats."""
+    queryset: WorkerQuerySet = Worker.objects.using(router.db_for_write(Worker))
+    return queryset
+
+
+def checked_worker_id(worker_id: str | None) -> str:
+    """A worker's id that the database can look up.
+
+    Raises
+    ------
+    WorkerNotFound
+        No worker has such an id.
+    """
+    if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or _has_controls(worker_id):
+        raise WorkerNotFound
+    return worker_id
+
+
+def _has_controls(text: str) -> bool:
+    """Whether a text holds control characters or surrogates; others may belong to an identity."""
+    # `isprintable` is quick and true of nearly every id.
+    return not text.isprintable() and any(category(char) in {"Cc", "Cs"} for char in text)
+
+
+def visible_workers(caller: Caller) -> WorkerQuerySet:
+    """The caller's workers, or all for an administrator."""
+    return workers() if caller.is_admin else _own(caller)
+
+
+def workers_of_room(caller: Caller, room_id: str) -> WorkerQuerySet:
+    """The workers that offer a job in a room, or a global one.
+
+    Raises
+    ------
+    InvalidRoomId, WorkerNotFound
+        There is no such room for the caller.
+    """
+    caller.require("read", room_id, hidden=WorkerNotFound)
+    using = router.db_for_write(Job)
+    jobs = Job.objects.using(using).visible_from(room_id)
+    links = WorkerJobLink.objects.using(using).filter(job__in=jobs)
+    return workers().filter(pk__in=links.values("worker"))
+
+
+def own_worker(caller: Caller, worker_id: str | None) -> Worker:
+    """One of the caller's workers; None is the default worker, which is made at its first use.
+
+    Raises
+    ------
+    WorkerNotFound, TooManyWorkers
+        The caller has no such worker, or as many as an identity may have.
+    """
+    worker_id = checked_worker_id(worker_id or caller.identity)
+    worker: Worker | None = workers().filter(pk=worker_id).first()
+    if worker is None and worker_id == caller.identity:
+        limit = get_settings().max_workers_per_identity
+        worker = create_worker(caller.identity, limit, worker_id)
+    if worker is None or worker.identity != caller.identity:
+        raise WorkerNotFound
+    return worker
+
+
+def create_own_worker(caller: Caller) -> Worker:
+    """Make a worker of the caller for one process; it comes with `job_count`.
+
+    Raises
+    ------
+    TooManyWorkers
+        The caller has as many workers as an identity may have.
+    """
+    with transaction.atomic(using=router.db_for_write(Worker)):
+        made = create_worker(caller.identity, get_settings().max_workers_per_identity)
+        # Read in the transaction, so that a reply that cannot be made leaves nothing behind.
+        counted: Worker = workers().with_job_count().get(pk=made.pk)
+        return counted
+
+
+def create_worker(identity: str, limit: int, worker_id: str | None = None) -> Worker:
+    """Make a worker of this identity; with an id that is taken, return that worker.
+
+    Raises
+    ------
+    TooManyWorkers
+        The identity has `limit` workers.
+    """
+    using = router.db_for_write(Worker)
+    with transaction.atomic(using=using):
+        _one_at_a_time(using, identity)
+        if worker_id is not None and (known := workers().filter(pk=worker_id).first()):
+            found: Worker = known
+            return found
+        if workers().filter(identity=identity)[:limit].count() >= limit:
+            raise TooManyWorkers(f"You have {limit} workers, as many as you may.")
+        named = {} if worker_id is None else {"pk": worker_id}
+        made: Worker = workers().create(identity=identity, **named)
+        return made
+
+
+def _one_at_a_time(using: str, identity: str) -> None:
+    """Keep two requests of an identity from both seeing its last free place.
+
+    SQLite needs nothing, because it has one writer at a time.
+    """
+    if connections[using].vendor == "postgresql":
+        with connections[using].cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_advisory_xact_lock(hashtext(%s), hashtext(%s))",
+                [Worker._meta.db_table, identity],
+            )
+
+
+def heartbeat(caller: Caller, worker_id: str, grants: Sequence[Grant] | None) -> HeartbeatReply:
+    """Note that a worker lives and renew the leases of its tasks.
+
+    `grants` are the tasks to renew; None renews all that the worker holds.
+
+    Raises
+    ------
+    WorkerNotFound
+        The caller has no such worker.
+    """
+    beat = Worker.objects.record_heartbeat(checked_worker_id(worker_id), caller.identity)
+    if beat is None:
+        raise WorkerNotFound
+    renewed: set[Grant] = set()
+    if beat.has_tasks and grants != []:
+        renewed = Task.objects.renew(beat.worker_id, get_settings().lease, grants)
+    gone = [grant for grant in grants or () if grant not in renewed]
+    cancelled = _cancelled(caller, gone) if gone else set()
+    return HeartbeatReply(
+        beat.worker_id,
+        beat.last_heartbeat,
+        lost=[task_id for task_id, _ in gone if task_id not in cancelled],
+        cancelled=[task_id for task_id, _ in gone if task_id in cancelled],
+    )
+
+
+def _cancelled(caller: Caller, grants: Sequence[Grant]) -> set[UUID]:
+    """The tasks among these that were cancelled while the caller held them by these attempts."""
+    by_attempt: dict[int, list[UUID]] = {}
+    for task_id, attempt in grants:
+        by_attempt.setdefault(attempt, []).append(task_id)
+    # One term for each attempt: SQLite takes no expression of a thousand terms.
+    granted = Q(pk__in=[])
+    for attempt, ids in by_attempt.items():
+        granted |= Q(pk__in=ids, attempt=attempt)
+    tasks = Task.objects.using(router.db_for_write(Task)).filter(
+        granted, status=TaskStatus.CANCELLED, worker_identity=caller.identity
+    )
+    return set(tasks.values_list("pk", flat=True))
+
+
+def remove_worker(caller: Caller, worker_id: str) -> None:
+    """Remove a worker that the caller owns or administers.
+
+    Raises
+    ------
+    WorkerNotFound
+        There is no such worker for the caller.
+    """
+    worker: Worker | None = visible_workers(caller).filter(pk=checked_worker_id(worker_id)).first()
+    if worker is None:
+        raise WorkerNotFound
+    deregister(worker)
+
+
+def deregister(worker: Worker) -> None:
+    """Remove a worker: its claimed tasks are pending again, its running ones end as in a sweep."""
+    using = router.db_for_write(Worker, instance=worker)
+    tasks = Task.objects.db_manager(using)
+    with transaction.atomic(using=using):
+        Worker.objects.using(using).filter(pk=worker.pk).delete()
+        # Until nothing is left: no sweep looks at a task that stays behind before its lease ends.
+        while any(tasks.recover_from(worker.pk, "deregistered")):
+            pass
+
+
+def _own(caller: Caller) -> WorkerQuerySet:
+    return workers().filter(identity=caller.identity)

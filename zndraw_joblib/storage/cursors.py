@@ -1,0 +1,73 @@
+"""Cursors for the named statements; on PostgreSQL they prepare what they execute.
+
+To plan one of the statements takes PostgreSQL several times as long as to execute it. A host opts
+in with ``DATABASES[...]["OPTIONS"]["prepare_threshold"] = 1``; poolers in transaction mode may not
+bear prepared statements.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from time import monotonic
+from typing import Any
+from weakref import WeakKeyDictionary
+
+#: Seconds for which a connection keeps its prepared statements. A plan made while a table was
+#: empty scans the table however long it grows, and a statement whose result type was changed by
+#: ``ALTER TABLE`` fails for as long as it stays prepared.
+PREPARED_SECONDS = 5.0
+
+#: When each connection began to prepare statements, by the monotonic clock.
+_prepared_since: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+
+def open_cursor(connection: Any) -> Any:
+    """A cursor on Django's connection, with its execute wrappers, logging and errors."""
+    if connection.vendor != "postgresql":
+        return connection.cursor()
+    connection.validate_thread_sharing()
+    connection.close_if_health_check_failed()
+    connection.ensure_connection()
+    preparing_cursor, logged_cursor = _cursor_classes()
+    if connection.queries_logged:
+        return connection.make_debug_cursor(logged_cursor(connection.connection))
+    return connection.make_cursor(preparing_cursor(connection.connection))
+
+
+@cache
+def _cursor_classes() -> tuple[Any, Any]:
+    """The classes of cursors, made here because psycopg is not installed where SQLite is used."""
+    import psycopg  # noqa: PLC0415
+    from psycopg.types.json import JsonbLoader  # noqa: PLC0415
+
+    class PreparingCursor(psycopg.Cursor[Any]):
+        """Prepares each statement at its first execution, and anew after `PREPARED_SECONDS`.
+
+        Django's own cursor binds parameters on the client, which rules prepared statements out.
+        """
+
+        def execute(self, query: Any, params: Any = None, **_: Any) -> Any:
+            connection = self.connection
+            if connection.prepare_threshold is not None:
+                since = _prepared_since.setdefault(connection, monotonic())
+                if monotonic() - since > PREPARED_SECONDS:
+                    super().execute("DEALLOCATE ALL")
+                    _prepared_since[connection] = monotonic()
+            try:
+                return super().execute(query, params, prepare=True, binary=True)
+            except psycopg.errors.FeatureNotSupported as error:
+                # ALTER TABLE changed the result type of a prepared statement.
+                _prepared_since[connection] = float("-inf")
+                if connection.autocommit:
+                    return super().execute(query, params, prepare=False, binary=True)
+                raise psycopg.OperationalError("a prepared statement is out of date") from error
+
+    class LoggedCursor(psycopg.ClientCursor[Any]):
+        """Binds parameters on the client, so that Django logs the statement with their values."""
+
+        def execute(self, query: Any, params: Any = None, **_: Any) -> Any:
+            # Django reads jsonb as text; the binary results of the other cursor are parsed.
+            self.adapters.register_loader("jsonb", JsonbLoader)
+            return super().execute(query, params)
+
+    return PreparingCursor, LoggedCursor

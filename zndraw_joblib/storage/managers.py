@@ -1,0 +1,19 @@
+"""Managers whose verbs change rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models, router
+
+
+class WriteManager(models.Manager[Any]):
+    """A manager with verbs over a whole table.
+
+    They stand on the manager and not on its queryset, because they would ignore a filter.
+    """
+
+    @property
+    def write_db(self) -> str:
+        """The alias that the verbs run on: that of `db_manager`, else where the router writes."""
+        return self._db or router.db_for_write(self.model)

@@ -1,0 +1,388 @@
+-- The statements of the hot paths for PostgreSQL, one round trip each. sqlite.sql has the same names.
+--
+-- `statements.py` reads this file: a statement begins at its `-- name:` line. `%(name)s` is a
+-- parameter; replace it by a literal to run a statement in psql. A parameter of records is a JSON
+-- array of objects, because PostgreSQL keeps the plan of a statement with one parameter, whatever
+-- its length, and would plan anew each time for an array.
+--
+-- Rules that hold for all of them:
+--
+-- * Every change is conditional. The rows that come back decide who won; nothing is read first.
+-- * `COALESCE(status, '')` keeps PostgreSQL from matching a partial index (`WHERE status = ...`),
+--   which it would scan instead of the primary key when it expects few rows.
+-- * `id = ANY(ARRAY(SELECT ...))` finds the rows by the primary key. A join might read the whole
+--   table when the planner expects many rows.
+-- * `ORDER BY id ... FOR UPDATE` locks rows in one order, so that two batches never wait for each
+--   other in a circle.
+-- * `(SELECT %(name)s)` in place of `%(name)s` keeps the plan from depending on the value, because
+--   PostgreSQL would plan anew at each execution if plans for some values were cheaper.
+-- * `task.*` brings every column, so that a new field of `Task` needs no change here.
+
+
+-- name: insert_tasks
+-- Accepts tasks of a job, unless the job was retired or its schema changed since it was read.
+-- FOR SHARE keeps the job from being retired without making submits wait for each other; a foreign
+-- key's own lock would not. `tasks_ahead` counts the pending tasks of the job up to %(most_ahead)s;
+-- the snapshot of the statement does not hold the rows that it inserts.
+-- tasks: [{id, payload}], the payload as the text of its JSON.
+INSERT INTO zndraw_joblib_task AS task
+    (id, job_id, room_id, created_by, payload, status, attempt, retries_left, worker_identity)
+SELECT given.id, offered.id, %(room_id)s, %(created_by)s, given.payload::jsonb, 'pending', 0,
+    %(retries_left)s::integer, ''
+FROM (
+    SELECT id FROM zndraw_joblib_job
+    WHERE id = %(job_id)s::uuid AND revision = %(revision)s::integer AND retired_at IS NULL
+    FOR SHARE
+) offered
+CROSS JOIN jsonb_to_recordset(%(tasks)s::jsonb) AS given(id uuid, payload text)
+RETURNING task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name,
+    (SELECT COUNT(*) FROM (
+        SELECT 1 FROM zndraw_joblib_task ahead
+        WHERE ahead.job_id = (SELECT %(job_id)s::uuid) AND ahead.status = 'pending'
+        ORDER BY ahead.created_at, ahead.id LIMIT (SELECT %(most_ahead)s::integer)
+    ) counted) AS tasks_ahead;
+
+
+-- name: grant_task
+-- Grants a worker the oldest pending task of its jobs: "heads, then lock one". `heads` probes the
+-- index joblib_task_claim once for each job, so a backlog of any length costs the same. `picked`
+-- goes through the jobs by the age of their heads and locks the first row that nobody else holds;
+-- locking in the first probe would lock a row of every job. MATERIALIZED, because a plan may
+-- otherwise run a LIMIT twice.
+-- With %(start)s the task runs at once.
+WITH heads AS MATERIALIZED (
+    SELECT head.job_id, head.created_at, head.id
+    FROM zndraw_joblib_workerjoblink link
+    JOIN zndraw_joblib_worker worker ON worker.id = link.worker_id
+    CROSS JOIN LATERAL (
+        SELECT job_id, created_at, id FROM zndraw_joblib_task
+        WHERE job_id = link.job_id AND status = 'pending'
+        ORDER BY created_at, id LIMIT 1
+    ) head
+    WHERE link.worker_id = %(worker_id)s AND worker.identity = %(identity)s
+), picked AS MATERIALIZED (
+    SELECT locked.id
+    FROM (SELECT job_id FROM heads ORDER BY created_at, id) oldest
+    CROSS JOIN LATERAL (
+        SELECT id FROM zndraw_joblib_task
+        WHERE job_id = oldest.job_id AND status = 'pending'
+        ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+    ) locked
+    LIMIT 1
+)
+UPDATE zndraw_joblib_task AS task
+SET status = CASE WHEN %(start)s::boolean THEN 'running' ELSE 'claimed' END,
+    attempt = task.attempt + 1,
+    worker_id = %(worker_id)s,
+    worker_identity = %(identity)s,
+    lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8),
+    started_at = CASE WHEN %(start)s::boolean THEN STATEMENT_TIMESTAMP() END
+WHERE task.id = ANY(ARRAY(SELECT id FROM picked)) AND COALESCE(task.status, '') = 'pending'
+RETURNING task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
+
+
+-- name: grant_tasks
+-- Grants a worker up to %(limit)s of the oldest pending tasks of its jobs. `shares` looks at the
+-- oldest of each job without locks and counts how many of them each job has; each job then gives
+-- that many rows that nobody else holds, so that claims beside each other get different tasks. It
+-- may come back empty while others hold the rows that it chose; `grant_task` does not.
+WITH shares AS MATERIALIZED (
+    SELECT job_id, COUNT(*) AS share
+    FROM (
+        SELECT head.job_id
+        FROM zndraw_joblib_workerjoblink link
+        JOIN zndraw_joblib_worker worker ON worker.id = link.worker_id
+        CROSS JOIN LATERAL (
+            SELECT job_id, created_at, id FROM zndraw_joblib_task
+            WHERE job_id = link.job_id AND status = 'pending'
+            ORDER BY created_at, id LIMIT %(limit)s::integer
+        ) head
+        WHERE link.worker_id = %(worker_id)s AND worker.identity = %(identity)s
+        ORDER BY head.created_at, head.id LIMIT %(limit)s::integer
+    ) oldest
+    GROUP BY job_id
+), picked AS MATERIALIZED (
+    SELECT locked.id
+    FROM shares
+    CROSS JOIN LATERAL (
+        SELECT id FROM zndraw_joblib_task
+        WHERE job_id = shares.job_id AND status = 'pending'
+        ORDER BY created_at, id LIMIT shares.share FOR UPDATE SKIP LOCKED
+    ) locked
+)
+UPDATE zndraw_joblib_task AS task
+SET status = CASE WHEN %(start)s::boolean THEN 'running' ELSE 'claimed' END,
+    attempt = task.attempt + 1,
+    worker_id = %(worker_id)s,
+    worker_identity = %(identity)s,
+    lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8),
+    started_at = CASE WHEN %(start)s::boolean THEN STATEMENT_TIMESTAMP() END
+WHERE task.id = ANY(ARRAY(SELECT id FROM picked)) AND COALESCE(task.status, '') = 'pending'
+RETURNING task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
+
+
+-- name: start_tasks
+-- Moves tasks to running. A report moves a task only from the states in its `legal_from`, only of
+-- its attempt (any attempt when null), and only of this identity's workers (anybody's when null).
+-- reports: [{id, attempt, legal_from}]
+UPDATE zndraw_joblib_task AS task
+SET status = 'running', started_at = STATEMENT_TIMESTAMP()
+WHERE task.id = ANY(ARRAY(
+    SELECT held.id
+    FROM jsonb_to_recordset(%(reports)s::jsonb) AS report(id uuid, attempt integer, legal_from text[])
+    JOIN zndraw_joblib_task held ON held.id = report.id
+    WHERE COALESCE(held.status, '') = ANY(report.legal_from)
+        AND held.attempt = COALESCE(report.attempt, held.attempt)
+        AND held.worker_identity = COALESCE(%(identity)s, held.worker_identity)
+    ORDER BY held.id FOR UPDATE OF held
+))
+RETURNING task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
+
+
+-- name: finish_tasks
+-- Moves tasks to the terminal status of their reports. The fence is that of `start_tasks`. A report
+-- without an error leaves the task's error as it is.
+-- reports: [{id, attempt, status, error, legal_from}]
+UPDATE zndraw_joblib_task AS task
+SET status = report.status,
+    error = COALESCE(report.error, task.error),
+    completed_at = STATEMENT_TIMESTAMP(),
+    lease_expires_at = NULL
+FROM (
+    SELECT held.id, given.status, given.error
+    FROM jsonb_to_recordset(%(reports)s::jsonb)
+        AS given(id uuid, attempt integer, status text, error text, legal_from text[])
+    JOIN zndraw_joblib_task held ON held.id = given.id
+    WHERE COALESCE(held.status, '') = ANY(given.legal_from)
+        AND held.attempt = COALESCE(given.attempt, held.attempt)
+        AND held.worker_identity = COALESCE(%(identity)s, held.worker_identity)
+    ORDER BY held.id FOR UPDATE OF held
+) report
+WHERE task.id = report.id
+RETURNING task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
+
+
+-- name: requeue_tasks
+-- Takes tasks from their workers: pending again, the attempt stays until the next claim. The fence
+-- is that of `start_tasks`.
+-- reports: [{id, attempt, legal_from}]
+UPDATE zndraw_joblib_task AS task
+SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
+WHERE task.id = ANY(ARRAY(
+    SELECT held.id
+    FROM jsonb_to_recordset(%(reports)s::jsonb) AS report(id uuid, attempt integer, legal_from text[])
+    JOIN zndraw_joblib_task held ON held.id = report.id
+    WHERE COALESCE(held.status, '') = ANY(report.legal_from)
+        AND held.attempt = COALESCE(report.attempt, held.attempt)
+        AND held.worker_identity = COALESCE(%(identity)s, held.worker_identity)
+    ORDER BY held.id FOR UPDATE OF held
+))
+RETURNING task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
+
+
+-- name: requeue_expired_claims
+-- Sweep: tasks that were claimed and never started within their lease are pending again. SKIP LOCKED
+-- passes over a row that another sweeper or a report is about to change. The first condition on the
+-- status is the one of the index joblib_task_lease.
+UPDATE zndraw_joblib_task AS task
+SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
+WHERE task.id = ANY(ARRAY(
+    SELECT held.id FROM zndraw_joblib_task held
+    WHERE held.status IN ('claimed', 'running') AND held.status = 'claimed'
+        AND held.lease_expires_at < STATEMENT_TIMESTAMP()
+    LIMIT %(limit)s::integer FOR UPDATE OF held SKIP LOCKED
+))
+RETURNING task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
+
+
+-- name: end_expired_runs
+-- Sweep: running tasks whose lease is over are pending again while retries are left, else failed.
+-- %(reason)s ends the error: Worker '<id>' <reason>.
+UPDATE zndraw_joblib_task AS task
+SET lease_expires_at = NULL,
+    status = CASE WHEN task.retries_left > 0 THEN 'pending' ELSE 'failed' END,
+    worker_id = CASE WHEN task.retries_left > 0 THEN NULL ELSE task.worker_id END,
+    started_at = CASE WHEN task.retries_left > 0 THEN NULL ELSE task.started_at END,
+    completed_at = CASE WHEN task.retries_left > 0 THEN NULL ELSE STATEMENT_TIMESTAMP() END,
+    error = CASE WHEN task.retries_left > 0 THEN task.error
+        ELSE 'Worker ''' || task.worker_id || ''' ' || %(reason)s END,
+    retries_left = CASE WHEN task.retries_left > 0 THEN task.retries_left - 1 ELSE 0 END
+WHERE task.id = ANY(ARRAY(
+    SELECT held.id FROM zndraw_joblib_task held
+    WHERE held.status IN ('claimed', 'running') AND held.status = 'running'
+        AND held.lease_expires_at < STATEMENT_TIMESTAMP()
+    LIMIT %(limit)s::integer FOR UPDATE OF held SKIP LOCKED
+))
+RETURNING task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
+
+
+-- name: requeue_claims_of_worker
+-- A worker leaves: the tasks that it claimed and did not start are pending again. It waits for rows
+-- that others hold, because no sweep would look at such a task before its lease ends.
+UPDATE zndraw_joblib_task AS task
+SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
+WHERE task.id = ANY(ARRAY(
+    SELECT held.id FROM zndraw_joblib_task held
+    WHERE held.status IN ('claimed', 'running') AND held.status = 'claimed'
+        AND held.worker_id = %(worker_id)s
+    ORDER BY held.id LIMIT %(limit)s::integer FOR UPDATE OF held
+))
+RETURNING task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
+
+
+-- name: end_runs_of_worker
+-- A worker leaves: the tasks that it runs end as in `end_expired_runs`.
+UPDATE zndraw_joblib_task AS task
+SET lease_expires_at = NULL,
+    status = CASE WHEN task.retries_left > 0 THEN 'pending' ELSE 'failed' END,
+    worker_id = CASE WHEN task.retries_left > 0 THEN NULL ELSE task.worker_id END,
+    started_at = CASE WHEN task.retries_left > 0 THEN NULL ELSE task.started_at END,
+    completed_at = CASE WHEN task.retries_left > 0 THEN NULL ELSE STATEMENT_TIMESTAMP() END,
+    error = CASE WHEN task.retries_left > 0 THEN task.error
+        ELSE 'Worker ''' || task.worker_id || ''' ' || %(reason)s END,
+    retries_left = CASE WHEN task.retries_left > 0 THEN task.retries_left - 1 ELSE 0 END
+WHERE task.id = ANY(ARRAY(
+    SELECT held.id FROM zndraw_joblib_task held
+    WHERE held.status IN ('claimed', 'running') AND held.status = 'running'
+        AND held.worker_id = %(worker_id)s
+    ORDER BY held.id LIMIT %(limit)s::integer FOR UPDATE OF held
+))
+RETURNING task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
+
+
+-- name: record_heartbeat
+-- Notes that a worker of this identity lives, and says whether it holds tasks.
+UPDATE zndraw_joblib_worker AS worker
+SET last_heartbeat = STATEMENT_TIMESTAMP()
+WHERE worker.id = %(worker_id)s AND worker.identity = %(identity)s
+RETURNING worker.id, worker.last_heartbeat, EXISTS (
+    SELECT 1 FROM zndraw_joblib_task held
+    WHERE held.worker_id = worker.id AND held.status IN ('claimed', 'running')
+) AS has_tasks;
+
+
+-- name: renew_leases
+-- Makes the leases of these tasks of a worker end %(lease_seconds)s from now.
+-- grants: [{id, attempt}]
+UPDATE zndraw_joblib_task AS task
+SET lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8)
+WHERE task.id = ANY(ARRAY(
+    SELECT held.id
+    FROM jsonb_to_recordset(%(grants)s::jsonb) AS granted(id uuid, attempt integer)
+    JOIN zndraw_joblib_task held ON held.id = granted.id AND held.attempt = granted.attempt
+    WHERE held.worker_id = %(worker_id)s AND COALESCE(held.status, '') IN ('claimed', 'running')
+    ORDER BY held.id FOR UPDATE OF held
+))
+RETURNING task.id, task.attempt;
+
+
+-- name: renew_all_leases
+-- Makes the leases of all tasks of a worker end %(lease_seconds)s from now.
+UPDATE zndraw_joblib_task AS task
+SET lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8)
+WHERE task.id = ANY(ARRAY(
+    SELECT held.id FROM zndraw_joblib_task held
+    WHERE held.worker_id = %(worker_id)s AND held.status IN ('claimed', 'running')
+    ORDER BY held.id FOR UPDATE OF held
+))
+RETURNING task.id, task.attempt;
+
+
+-- name: read_task
+-- A task by its id, a pending one with its place in the queue of its job, counted from 1 and up to
+-- %(most_ahead)s + 1.
+SELECT task.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name,
+    CASE WHEN task.status = 'pending' THEN 1 + (
+        SELECT COUNT(*) FROM (
+            SELECT 1 FROM zndraw_joblib_task ahead
+            WHERE ahead.job_id = task.job_id AND ahead.status = 'pending'
+                AND (ahead.created_at, ahead.id) < (task.created_at, task.id)
+            ORDER BY ahead.created_at, ahead.id LIMIT (SELECT %(most_ahead)s::integer)
+        ) counted
+    ) END AS queue_position
+FROM zndraw_joblib_task task
+WHERE task.id = %(id)s::uuid;
+
+
+-- name: read_tasks
+-- Tasks by their ids. Tasks of a list are mostly of few jobs, so the head of each queue is numbered
+-- once, where `read_task` counts for its task.
+WITH listed AS MATERIALIZED (
+    SELECT task.* FROM zndraw_joblib_task task
+    WHERE task.id = ANY(ARRAY(SELECT unnest(%(ids)s::uuid[])))
+), queued AS MATERIALIZED (
+    SELECT head.id, ROW_NUMBER() OVER (
+        PARTITION BY head.job_id ORDER BY head.created_at, head.id
+    ) AS place
+    FROM (SELECT DISTINCT job_id FROM listed WHERE status = 'pending') job
+    CROSS JOIN LATERAL (
+        SELECT job_id, created_at, id FROM zndraw_joblib_task
+        WHERE job_id = job.job_id AND status = 'pending'
+        ORDER BY created_at, id LIMIT (SELECT %(most_ahead)s::integer)
+    ) head
+)
+SELECT listed.*,
+    (SELECT job.room_id || ':' || job.category || ':' || job.name
+     FROM zndraw_joblib_job job WHERE job.id = listed.job_id) AS job_name,
+    CASE WHEN listed.status = 'pending'
+        THEN COALESCE(queued.place, %(most_ahead)s::integer + 1) END AS queue_position
+FROM listed LEFT JOIN queued ON queued.id = listed.id;
+
+
+-- name: newest_tasks
+-- Ids of the newest tasks of a room, those before a time and id when these are given. The newest of
+-- each status come from the index joblib_task_room_status, and of those the newest are taken, so
+-- that no index on all tasks of a room is needed.
+SELECT newest.id
+FROM unnest(%(statuses)s::text[]) AS of_status(status)
+CROSS JOIN LATERAL (
+    SELECT task.created_at, task.id FROM zndraw_joblib_task task
+    WHERE task.room_id = %(room_id)s AND task.status = of_status.status
+        AND (task.created_at, task.id) < (
+            COALESCE(%(before_time)s::timestamptz, 'infinity'),
+            COALESCE(%(before_id)s::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+        )
+    ORDER BY task.created_at DESC, task.id DESC LIMIT %(limit)s::integer
+) newest
+ORDER BY newest.created_at DESC, newest.id DESC LIMIT %(limit)s::integer;
+
+
+-- name: reserve_key
+-- Keeps an Idempotency-Key for a task unless it is kept already; returns for which request and task
+-- it is kept. An expired key is renewed under the lock of its row, because another submit may be
+-- about to renew it too. A submit that comes while the first is under way waits for its commit.
+INSERT INTO zndraw_joblib_idempotencykey AS kept (id, request, task_id, created_at)
+VALUES (%(key)s, %(request)s, %(task_id)s::uuid, STATEMENT_TIMESTAMP())
+ON CONFLICT (id) DO UPDATE SET
+    request = CASE
+        WHEN kept.created_at < STATEMENT_TIMESTAMP() - make_interval(secs => %(ttl_seconds)s::float8)
+        THEN excluded.request ELSE kept.request END,
+    task_id = CASE
+        WHEN kept.created_at < STATEMENT_TIMESTAMP() - make_interval(secs => %(ttl_seconds)s::float8)
+        THEN excluded.task_id ELSE kept.task_id END,
+    created_at = CASE
+        WHEN kept.created_at < STATEMENT_TIMESTAMP() - make_interval(secs => %(ttl_seconds)s::float8)
+        THEN excluded.created_at ELSE kept.created_at END
+RETURNING request, task_id;

@@ -1,0 +1,301 @@
+"""Verbs over tasks.
+
+Every change of a task's status is one of the named statements in ``sql/``, and every one of them
+runs here. The rows that a statement returns decide who won. Each verb ends by announcing the rows
+that it changed, once the transaction committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import models, transaction
+from django.dispatch import Signal
+
+from zndraw_joblib import signals
+from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus, sources
+from zndraw_joblib.storage import locking, statements
+from zndraw_joblib.storage.managers import WriteManager
+from zndraw_joblib.storage.rows import Report, TaskRow, parsed_id, task_rows
+
+#: `queue_position` is counted up to here and no further.
+MAX_QUEUE_POSITION = 1000
+_MOST_AHEAD = MAX_QUEUE_POSITION - 1
+
+
+class TaskQuerySet(models.QuerySet[Any]):
+    """Queries over tasks, and moves of all tasks of a query.
+
+    A move reads the attempts of the tasks and moves those that still have them and are in a state
+    that allows it; it returns the tasks that it moved, as they are now.
+    """
+
+    def leased(self) -> models.QuerySet[Any]:
+        """Tasks that a worker holds."""
+        return self.filter(status__in=LEASED_STATUSES)
+
+    def start(self) -> list[TaskRow]:
+        """Claimed -> running."""
+        return self._move(TaskStatus.RUNNING)
+
+    def complete(self) -> list[TaskRow]:
+        """Running -> completed."""
+        return self._move(TaskStatus.COMPLETED)
+
+    def fail(self, error: str | None) -> list[TaskRow]:
+        """Running -> failed."""
+        return self._move(TaskStatus.FAILED, error)
+
+    def cancel(self, error: str | None = None) -> list[TaskRow]:
+        """Pending, claimed or running -> cancelled."""
+        return self._move(TaskStatus.CANCELLED, error)
+
+    def requeue(self) -> list[TaskRow]:
+        """Claimed or running -> pending; the attempt stays until the next claim."""
+        return self._move(TaskStatus.PENDING)
+
+    def _move(self, status: TaskStatus, error: str | None = None) -> list[TaskRow]:
+        # A query for update goes to the database that is written to.
+        using = self.select_for_update().db
+        attempts = self.using(using).order_by().values_list("pk", "attempt")
+        reports = [Report(pk, status, attempt, error) for pk, attempt in attempts]
+        manager: TaskManager = self.model._default_manager.db_manager(using)
+        return manager.move(reports)
+
+
+class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[misc]
+    """Verbs over the table of tasks; they run on the database that the router writes to."""
+
+    def enqueue(
+        self,
+        job: Any,
+        room_id: str,
+        created_by: str,
+        retries: int,
+        payloads: Mapping[UUID, Any],
+    ) -> list[TaskRow]:
+        """Accept tasks of a job, by their ids; all of them, or none when the job is gone.
+
+        It is gone when it was retired, or has another revision than `job` as it was read.
+        """
+        using = self.write_db
+        tasks = [
+            {"id": task_id, "payload": statements.document(using, payload)}
+            for task_id, payload in payloads.items()
+        ]
+        inserted = statements.run(
+            using,
+            "insert_tasks",
+            job_id=job.pk,
+            revision=job.revision,
+            room_id=room_id,
+            created_by=created_by,
+            retries_left=retries,
+            tasks=statements.records(using, tasks),
+            most_ahead=_MOST_AHEAD,
+        )
+        ahead = inserted.columns.index("tasks_ahead")
+        rows = sorted(
+            (task, row[ahead])
+            for task, row in zip(task_rows(using, inserted), inserted.rows, strict=True)
+        )
+        placed = [
+            task._replace(queue_position=min(tasks_ahead + number, MAX_QUEUE_POSITION))
+            for number, (task, tasks_ahead) in enumerate(rows, 1)
+        ]
+        return self._announce(placed, signals.task_submitted)
+
+    def grant(
+        self,
+        worker_id: str,
+        identity: str,
+        lease: timedelta,
+        limit: int = 1,
+        *,
+        start: bool = False,
+    ) -> list[TaskRow]:
+        """Grant the worker up to `limit` of the oldest pending tasks of its jobs, oldest first.
+
+        The attempt goes up by one and the lease ends `lease` from now. With `start` the
+        tasks run at once. It is empty only when nobody could be granted anything.
+        """
+        using = self.write_db
+        parameters = {
+            "worker_id": worker_id,
+            "identity": identity,
+            "lease_seconds": lease.total_seconds(),
+            "start": start,
+        }
+        granted: list[TaskRow] = []
+        if limit > 1:
+            found = statements.run(using, "grant_tasks", limit=limit, **parameters)
+            granted = task_rows(using, found)
+        if not granted:
+            found = statements.run(using, "grant_task", limit=1, **parameters)
+            granted = task_rows(using, found)
+        granted.sort(key=lambda task: (task.created_at, task.id))
+        started = [signals.task_started] if start else []
+        return self._announce(granted, signals.task_claimed, *started)
+
+    def move(self, reports: Sequence[Report], identity: str | None = None) -> list[TaskRow]:
+        """Move tasks as their reports say, one report a task; returns those that moved.
+
+        With an `identity` only its workers' tasks move, and only those that they hold. A task that
+        is in no state for the move, or has another attempt than the report, does not move.
+        """
+        moved: list[TaskRow] = []
+        for statement, statuses, signal in _MOVES:
+            matching = [report for report in reports if report.status in statuses]
+            if matching:
+                rows = self._run_reports(statement, matching, identity)
+                moved += self._announce(rows, signal)
+        return moved
+
+    def _run_reports(
+        self, statement: str, reports: Sequence[Report], identity: str | None
+    ) -> list[TaskRow]:
+        using = self.write_db
+        listed = [
+            {
+                "id": report.task_id,
+                "attempt": report.attempt,
+                "status": report.status.value,
+                "error": report.error,
+                "legal_from": _legal_from(report.status, held_only=identity is not None),
+            }
+            for report in reports
+        ]
+        moved = statements.run(
+            using, statement, reports=statements.records(using, listed), identity=identity
+        )
+        return task_rows(using, moved)
+
+    def recover_expired(self, reason: str) -> tuple[list[TaskRow], list[TaskRow]]:
+        """Take up to `BATCH` claimed and `BATCH` running tasks from workers whose lease is over.
+
+        Returns the tasks that were claimed and those that ran. Claimed ones are pending again;
+        running ones too while retries are left, else failed with ``Worker '<id>' <reason>``. Rows
+        that others are about to change are passed over.
+        """
+        limit = {"limit": locking.BATCH}
+        return (
+            self._recover("requeue_expired_claims", **limit),
+            self._recover("end_expired_runs", reason=reason, **limit),
+        )
+
+    def recover_from(self, worker_id: str, reason: str) -> tuple[list[TaskRow], list[TaskRow]]:
+        """Take up to `BATCH` claimed and `BATCH` running tasks from a worker that leaves.
+
+        As `recover_expired`, but rows that others are about to change are waited for.
+        """
+        limit = {"limit": locking.BATCH, "worker_id": worker_id}
+        return (
+            self._recover("requeue_claims_of_worker", **limit),
+            self._recover("end_runs_of_worker", reason=reason, **limit),
+        )
+
+    def _recover(self, statement: str, **parameters: Any) -> list[TaskRow]:
+        using = self.write_db
+        tasks = task_rows(using, statements.run(using, statement, **parameters))
+        self._announce([task for task in tasks if task.is_terminal], signals.task_finished)
+        self._announce([task for task in tasks if not task.is_terminal], signals.task_requeued)
+        return tasks
+
+    def renew(
+        self,
+        worker_id: str,
+        lease: timedelta,
+        grants: Iterable[tuple[UUID, int]] | None = None,
+    ) -> set[tuple[UUID, int]]:
+        """Make leases of a worker's tasks end `lease` from now; returns those renewed.
+
+        `grants` are pairs of id and attempt, as are the results; None renews all that it holds.
+        """
+        using = self.write_db
+        parameters: dict[str, Any] = {
+            "worker_id": worker_id,
+            "lease_seconds": lease.total_seconds(),
+        }
+        if grants is None:
+            renewed = statements.run(using, "renew_all_leases", **parameters)
+        else:
+            listed = [{"id": task_id, "attempt": attempt} for task_id, attempt in grants]
+            parameters["grants"] = statements.records(using, listed)
+            renewed = statements.run(using, "renew_leases", **parameters)
+        return {(parsed_id(task_id), attempt) for task_id, attempt in renewed.rows}
+
+    def read(self, ids: Iterable[UUID]) -> dict[UUID, TaskRow]:
+        """Tasks by their ids with their places in queues, as far as they exist."""
+        using = self.write_db
+        match list(ids):
+            case []:
+                return {}
+            case [task_id]:
+                parameters: dict[str, Any] = {"id": task_id}
+                statement = "read_task"
+            case wanted:
+                parameters = {"ids": wanted}
+                statement = "read_tasks"
+        found = statements.run(using, statement, most_ahead=_MOST_AHEAD, **parameters)
+        return {task.id: task for task in task_rows(using, found)}
+
+    def listed(self, ids: Sequence[UUID]) -> list[TaskRow]:
+        """These tasks in this order, as far as they exist."""
+        tasks = self.read(ids)
+        return [tasks[task_id] for task_id in ids if task_id in tasks]
+
+    def newest(
+        self, room_id: str, limit: int, before: tuple[datetime, UUID] | None = None
+    ) -> list[UUID]:
+        """Ids of up to `limit` tasks of a room, newest first; those `before` a time and id."""
+        before_time, before_id = before or (None, None)
+        found = statements.run(
+            self.write_db,
+            "newest_tasks",
+            statuses=[status.value for status in TaskStatus],
+            room_id=room_id,
+            before_time=before_time,
+            before_id=before_id,
+            limit=limit,
+        )
+        return [parsed_id(task_id) for (task_id,) in found.rows]
+
+    def _announce(self, tasks: list[TaskRow], *sent: Signal) -> list[TaskRow]:
+        """Send these signals about the tasks once the transaction committed; returns the tasks."""
+        using = self.write_db
+
+        def send() -> None:
+            for signal in sent:
+                if signal.has_listeners(self.model):
+                    for task in tasks:
+                        signal.send_robust(self.model, task=self._instance(task, using))
+                signals.tasks_changed.send_robust(self.model, change=signal, tasks=tasks)
+
+        if tasks:
+            transaction.on_commit(send, using=using, robust=True)
+        return tasks
+
+    def _instance(self, task: TaskRow, using: str) -> Any:
+        """A model instance of a row, for receivers of the signals that hosts listen to."""
+        names = [field.attname for field in self.model._meta.concrete_fields]
+        instance = self.model.from_db(using, names, [getattr(task, name) for name in names])
+        # The property would read the job again.
+        instance.job_name = task.job_name
+        return instance
+
+
+#: The statement of each move, the statuses that it moves to, and the signal that it sends.
+_MOVES = (
+    ("start_tasks", {TaskStatus.RUNNING}, signals.task_started),
+    ("finish_tasks", TERMINAL_STATUSES, signals.task_finished),
+    ("requeue_tasks", {TaskStatus.PENDING}, signals.task_requeued),
+)
+
+
+def _legal_from(status: TaskStatus, *, held_only: bool) -> list[str]:
+    """The states from which a task may move; a worker moves tasks that it holds alone."""
+    legal = sources(status) & LEASED_STATUSES if held_only else sources(status)
+    return sorted(legal)
