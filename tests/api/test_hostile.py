@@ -130,7 +130,7 @@ REPLACED = {"no utf-8 in a path", "surrogate in a path"}
 
 
 @pytest.mark.timeout(3600)
-def test_whatever_the_document_allows_or_not_is_answered_by_the_document(bob, root):
+def test_generated_requests_are_answered_as_the_openapi_document_says(bob, root):
     """500 cases; 10,000 with ``--hypothesis-profile=full``."""
     if connection.vendor != "postgresql":
         pytest.skip("runs once, on PostgreSQL")

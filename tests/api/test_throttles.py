@@ -42,7 +42,7 @@ def rate(monkeypatch, value):
     monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_submit", value)
 
 
-def test_a_window_takes_so_many_and_the_next_one_as_many(bob, alice, clock, monkeypatch):
+def test_each_window_passes_as_many_requests_as_the_rate(bob, alice, clock, monkeypatch):
     rate(monkeypatch, "2/min")
     bob.register()
     clock(20)
@@ -74,7 +74,7 @@ def looks(monkeypatch):
     return looks
 
 
-def test_a_request_costs_one_look(bob, clock, monkeypatch, looks):
+def test_a_request_costs_one_call_to_the_cache(bob, clock, monkeypatch, looks):
     rate(monkeypatch, "20/s")
     bob.register()
     bob.submit()
@@ -83,7 +83,7 @@ def test_a_request_costs_one_look(bob, clock, monkeypatch, looks):
     assert looks == ["incr"]
 
 
-def test_requests_of_a_high_rate_share_a_look(bob, clock, monkeypatch, looks):
+def test_requests_of_a_high_rate_share_a_call_to_the_cache(bob, clock, monkeypatch, looks):
     rate(monkeypatch, "300/s")
     bob.register()
     looks.clear()
@@ -120,7 +120,7 @@ def test_processes_together_pass_no_more_than_the_rate_and_nearly_all_of_it(cloc
     assert passes()
 
 
-def test_what_a_process_leaves_is_at_most_a_hundredth(clock, monkeypatch):
+def test_a_process_leaves_at_most_a_hundredth_of_the_rate_unused(clock, monkeypatch):
     rate(monkeypatch, "1000/min")
     monkeypatch.setattr(throttling, "_left", LRUCache(100))
     assert passes()
@@ -134,7 +134,7 @@ def test_threads_pass_no_more_than_the_rate(clock, monkeypatch):
         assert sum(pool.map(lambda _: passes(), range(1000))) == 500
 
 
-def test_a_cache_that_is_away_refuses_nobody(bob, monkeypatch):
+def test_an_unreachable_cache_refuses_nobody(bob, monkeypatch):
     rate(monkeypatch, "1/min")
     bob.register()
     monkeypatch.setattr(WindowRateThrottle, "_add", lambda self, name, share: None)

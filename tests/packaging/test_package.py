@@ -106,7 +106,7 @@ def clean(**extra):
 
 
 @pytest.mark.network
-def test_the_wheel_carries_what_it_needs(wheel):
+def test_the_wheel_contains_templates_static_files_and_migrations(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "zndraw_joblib/py.typed",
