@@ -23,7 +23,6 @@ from collections.abc import (
     Callable,
     Iterable,
     Mapping,
-    MutableMapping,
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -52,7 +51,7 @@ from zndraw_joblib.api.waiting import (
 from zndraw_joblib.exceptions import ProblemException, UnsupportedMediaType, ValidationError
 from zndraw_joblib.settings import get_settings
 
-Scope = MutableMapping[str, Any]
+Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
