@@ -2,56 +2,83 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+EXTRAS := .[redis,postgres,server,wsgi]
+# Tests that the pass on SQLite alone runs, and tests that only `make test-sites` runs.
+ON_ONE_DATABASE := network or demo or no_database
+WHOLE_SITES := soak or deploy
 
-.PHONY: setup demo test test-sqlite test-postgres test-sites lint bench soak openapi clean
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast test-sqlite test-postgres test-sites matrix lint docs bench \
+	soak openapi clean
 
-setup: $(STAMP)
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
+setup: $(STAMP) ## Make .venv with the package, its extras and every development tool
+
+# pip before 25.1 knows no --group.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install -e '$(EXTRAS)' --group dev
 	touch $(STAMP)
 
-demo: $(STAMP)
+demo: $(STAMP) ## Server, sweeper and worker on molecules (PORT=8001 moves it, ONCE=1 ends it by itself)
 	@PORT=$(PORT) ONCE=$(ONCE) $(BIN)/python -m example_project.demo.run
 
-# All passes at once, as much of each is waiting; JOBS=1 for one after the other. Two of them would use
-# the same database of a server that was named for them.
+# Both passes at once, because each waits much of its time (JOBS=1: one after the other). Two passes
+# on one server that JOBLIB_TEST_DATABASE_URL names would use the same database.
 SHARED := $(JOBLIB_TEST_DATABASE_URL)$(JOBLIB_TEST_REDIS_URL)
-test: $(STAMP)
-	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,3)) --output-sync=target \
-		test-sqlite test-postgres test-sites
+test: $(STAMP) ## All tests that need no system package, on SQLite and on PostgreSQL with Valkey
+	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,2)) --output-sync=target \
+		test-sqlite test-postgres
 
-test-sqlite: $(STAMP)
-	$(BIN)/python tests/with_servers.py sqlite $(PYTEST_ARGS)
+test-fast: $(STAMP) ## The quick tests on SQLite, in a minute: no processes, no drawn cases
+	$(BIN)/python tests/with_servers.py sqlite tests/unit tests/api tests/admin tests/database \
+		-m 'not slow and not hypothesis' $(PYTEST_ARGS)
 
-test-postgres: $(STAMP)
+# A selection of tests covers less than the floor, so the floor holds for the whole pass only.
+test-sqlite: $(STAMP) ## The pass on SQLite, with the coverage floor
+	$(BIN)/python tests/with_servers.py sqlite -m 'not ($(WHOLE_SITES))' \
+		$(if $(PYTEST_ARGS),$(PYTEST_ARGS),--cov)
+
+test-postgres: $(STAMP) ## The pass on PostgreSQL with Valkey
 	$(BIN)/python tests/with_servers.py postgres \
-		-m 'not network and not demo and not soak and not deploy' $(PYTEST_ARGS)
+		-m 'not ($(ON_ONE_DATABASE)) and not ($(WHOLE_SITES))' $(PYTEST_ARGS)
 
-# Whole sites, from the files of the deployment and while their parts are killed.
-test-sites: $(STAMP)
-	$(BIN)/python tests/with_servers.py postgres --may-be-empty -m 'soak or deploy' $(PYTEST_ARGS)
+test-sites: $(STAMP) ## nginx, pgbouncer and the short soak (installs the first two with apt, as root)
+	$(BIN)/python tests/with_servers.py postgres --may-be-empty -m '$(WHOLE_SITES)' $(PYTEST_ARGS)
 
-lint: $(STAMP)
+matrix: $(STAMP) ## Both passes by nox, for each Python found here and each Django
+	$(BIN)/nox
+
+# `request.headers` builds a mapping of all headers, which each request on a hot path would pay for.
+DJANGO_UPGRADE := --target-version 5.2 --skip request_headers
+lint: $(STAMP) ## Spelling, style, types, imports, migrations
+	$(BIN)/typos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy zndraw_joblib
+	$(BIN)/django-upgrade --check $(DJANGO_UPGRADE) $$(git ls-files '*.py')
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
-$(VENV)/.installed-bench: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	touch $@
+docs: $(STAMP) ## The documentation as a site, in .site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-bench: $(VENV)/.installed-bench
-	QUICK=$(QUICK) $(BIN)/python -m benchmarks.run $(BENCH_ARGS)
-
-soak: $(STAMP)
-	$(BIN)/python -m tests.soak.run --report docs/soak.md
-
-openapi: $(STAMP)
+openapi: $(STAMP) ## Write docs/openapi.yml anew
 	$(BIN)/python manage.py spectacular --file docs/openapi.yml --validate --fail-on-warn
 
-clean:
-	rm -rf $(VENV) .demo dist
+$(VENV)/.installed-bench: $(STAMP)
+	$(PIP) install --group bench
+	touch $@
+
+bench: $(VENV)/.installed-bench ## Measure; half an hour (QUICK=1: two minutes)
+	QUICK=$(QUICK) $(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+soak: $(STAMP) ## 105,000 tasks while processes, servers and connections are killed
+	$(BIN)/python -m tests.soak.run --report docs/soak.md
+
+clean: ## Remove .venv and whatever was made
+	rm -rf $(VENV) .demo .nox .site dist

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 
 from channels.auth import AuthMiddlewareStack
@@ -21,10 +20,3 @@ from zndraw_joblib.routing import websocket_urlpatterns  # noqa: E402
 # The router has HTTP 500 for an address without a route.
 sockets = URLRouter([*websocket_urlpatterns, re_path("", UnknownConsumer.as_asgi())])
 application = ProtocolTypeRouter({"http": ApiLane(http), "websocket": AuthMiddlewareStack(sockets)})
-
-# What is loaded by now stays. Full collections that looked at it too would hold up a request for a
-# tenth of a second now and then.
-gc.collect()
-gc.freeze()
-# A request about a hundred tasks makes a few thousand objects, hardly any of them in cycles.
-gc.set_threshold(20_000, 10, 10)

@@ -39,8 +39,9 @@ SECRET_KEY = env.str("SECRET_KEY", "") or kept_secret_key()
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 DATABASE_URL = env.str("DATABASE_URL", "")
-# Under WSGI threads stay, and so may their connections (wsgi.py sets this). Under ASGI, where each
-# request has a thread of its own, they would leak: PostgreSQL gets a pool instead.
+# Threads of a WSGI server and of `ApiLane` last, and so may their connections. Django's own ASGI
+# handler makes a thread for each request, in which a connection to PostgreSQL would leak: without a
+# value (wsgi.py sets one) PostgreSQL gets a pool. SQLite closes a connection with its thread.
 CONN_MAX_AGE = env.int("CONN_MAX_AGE", 0)
 REDIS_URL = env.str("REDIS_URL", "")
 TRANSACTION_POOLING = env.bool("TRANSACTION_POOLING", False)
@@ -67,7 +68,8 @@ INSTALLED_APPS = [
     "example_project.rooms",
 ]
 
-# All of these are async-capable: a sync-only one would hold a thread for each waiter.
+# All of these are async-capable, because without `ApiLane` a sync-only one would hold a thread for
+# each request that waits.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -109,7 +111,7 @@ def sqlite() -> dict[str, Any]:
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         },
-        "CONN_MAX_AGE": CONN_MAX_AGE,
+        "CONN_MAX_AGE": CONN_MAX_AGE or 60,
         # A file, because the tests use several threads and processes.
         "TEST": {"NAME": DATA_DIR / "test.sqlite3"},
     }

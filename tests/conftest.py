@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings as hypothesis_settings
+from hypothesis import settings as hypothesis_settings
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
@@ -13,18 +14,34 @@ from example_project.accounts.models import User
 from tests.factories import Person
 from tests.servers import LOGS
 
-_PROFILE = {
-    "deadline": None,
-    "suppress_health_check": list(HealthCheck),
-    "database": None,
-    "print_blob": True,
-}
+UNIT = Path(__file__).parent / "unit"
+
 # The short profile takes the same cases each time, the long one new ones.
+_COMMON = hypothesis_settings(deadline=None, database=None, print_blob=True)
 hypothesis_settings.register_profile(
-    "ci", max_examples=50, stateful_step_count=30, derandomize=True, **_PROFILE
+    "ci", _COMMON, max_examples=50, stateful_step_count=30, derandomize=True
 )
-hypothesis_settings.register_profile("full", max_examples=500, stateful_step_count=50, **_PROFILE)
+hypothesis_settings.register_profile("full", _COMMON, max_examples=500, stateful_step_count=50)
 hypothesis_settings.load_profile("ci")
+
+
+_DATABASE = {"db", "transactional_db", "django_db_setup"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test that uses no database, because one pass is enough for it.
+
+    In tests/unit that is every test; another one there is an error.
+    """
+    for item in items:
+        fixtures: set[str] = set(getattr(item, "fixturenames", ()))
+        if item.get_closest_marker("django_db") is None and not fixtures & _DATABASE:
+            item.add_marker("no_database")
+        elif UNIT in item.path.parents:
+            raise pytest.UsageError(
+                f"{item.nodeid} uses the database: move it to tests/database or tests/api"
+            )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,7 +59,7 @@ def people(db: Any):
     """Makes a person by name; the same name is the same person."""
     known: dict[str, Person] = {}
 
-    def make(name: str, **flags: bool) -> Person:
+    def make(name: str, **flags: Any) -> Person:
         if name not in known:
             user = User.objects.create_user(name, **flags)
             client = APIClient()

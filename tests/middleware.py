@@ -156,3 +156,15 @@ def failing(get_response: Any) -> Any:
         raise RuntimeError("a bug of the host")
 
     return middleware
+
+
+def catching_all(get_response: Any) -> Any:
+    """Answers by itself whatever ends the request."""
+
+    def middleware(request: Any) -> Any:
+        try:
+            return get_response(request)
+        except BaseException:
+            return HttpResponse("caught", status=500)
+
+    return middleware

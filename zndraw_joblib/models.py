@@ -39,7 +39,11 @@ class Job(models.Model):
     room_id = models.CharField(max_length=MAX_NAME_LENGTH)
     category = models.CharField(max_length=MAX_NAME_LENGTH)
     name = models.CharField(max_length=MAX_NAME_LENGTH)
-    schema = OrderedJSONField(help_text=_("JSON Schema (draft 2020-12) of a payload."))
+    schema = OrderedJSONField(
+        help_text=_(
+            "JSON Schema of a payload: draft 2020-12, or 2019-09 or 7 where `$schema` says so."
+        )
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     retired_at = models.DateTimeField(null=True, blank=True, editable=False)
     revision = models.PositiveIntegerField(

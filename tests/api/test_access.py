@@ -133,6 +133,8 @@ def granted_to_the_other(cast, task):
 
 def reports():
     """Reports in every state that makes a difference."""
+    attempts: tuple[int | None, ...]
+    codes: tuple[int | str, ...]
     moved, lost = "invalid-task-transition", "lease-lost"
     for status in ("running", "completed", "failed"):
         for given, attempts, codes in (
@@ -246,7 +248,7 @@ MATRIX = [
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("row", MATRIX, ids=str)
-def test_who_may_do_what(scene, row, role):
+def test_each_role_gets_the_answer_of_the_matrix(scene, row, role):
     cast, worker, task_id = scene
     row.given(cast, Task.objects.filter(pk=task_id))
     before = (Job.objects.count(), Worker.objects.count(), list(Task.objects.values()))
@@ -256,11 +258,11 @@ def test_who_may_do_what(scene, row, role):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_nobody_gets_more_from_an_address_that_is_none(scene, role):
+def test_an_unknown_address_is_not_found_for_every_role(scene, role):
     problem(scene[0][role].get("/nothing"), "not-found", 404)
 
 
-def test_me_is_the_caller(scene):
+def test_me_returns_the_identity_of_the_caller(scene):
     for role in ROLES[1:]:
         person = scene[0][role]
         assert person.client.get("/v1/me").json() == {"id": person.identity}
@@ -330,7 +332,7 @@ def test_every_socket_is_in_the_matrix():
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("path", ["tasks/{task}", "rooms/{room}", "nothing"])
-async def test_who_may_subscribe(scene, path, role):
+async def test_each_role_may_subscribe_as_the_matrix_says(scene, path, role):
     cast, _, task_id = scene
     path = path.format(task=task_id, room=ROOM)
     codes = next(SOCKETS[p] for p in SOCKETS if re.match(p, f"ws/v1/joblib/{path}/"))
@@ -348,7 +350,7 @@ async def test_who_may_subscribe(scene, path, role):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("path", ["/tasks/{task}", "/tasks/claim", "/tasks/lookup"])
-async def test_who_may_wait(scene, path, role):
+async def test_each_role_may_wait_as_the_matrix_says(scene, path, role):
     """The same codes as without a wait, at once where they are errors."""
     cast, worker, task_id = scene
     await sync_to_async(cast["owner"].report)(task_id, "cancelled")
@@ -389,7 +391,7 @@ def nobody(request, room_id, action):
     return False
 
 
-def test_the_host_says_who_is_who(scene, settings_of, people):
+def test_hooks_of_the_host_decide_identity_and_admin(scene, settings_of, people):
     settings_of(
         identity="tests.api.test_access.by_name", is_admin="tests.api.test_access.stranger_rules"
     )
@@ -413,7 +415,7 @@ def test_any_text_that_is_stored_may_be_an_identity(people, settings_of, name):
 
 
 @pytest.mark.parametrize("worker_id", ["\x01", "a\x1f", "\x7f", "\x85", "x" * 256])
-def test_what_is_no_identity_is_no_worker(bob, worker_id):
+def test_an_id_that_cannot_be_an_identity_is_no_worker(bob, worker_id):
     for method in ("patch", "delete"):
         answer = bob.send(method, f"/workers/{quote(worker_id)}")
         problem(answer, "worker-not-found", 404)

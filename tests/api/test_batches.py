@@ -51,14 +51,14 @@ def test_an_array_of_one_is_answered_with_an_array(alice, worker):
     assert angles(submit(alice, 7).json()) == [7]
 
 
-def test_all_or_nothing_and_every_fault_is_pointed_at(alice, worker):
+def test_an_array_with_an_invalid_payload_submits_nothing_and_points_to_each_error(alice, worker):
     answer = alice.send("post", JOB, [{"payload": {"angle": a}} for a in (1, "x", 3, None)])
     errors = problem(answer, "invalid-payload", 422)["errors"]
     assert [error["pointer"] for error in errors] == ["/1/payload/angle", "/3/payload/angle"]
     assert not Task.objects.exists()
 
 
-def test_a_single_submit_is_pointed_at_as_before(alice, worker):
+def test_pointers_of_a_single_submit_have_no_index(alice, worker):
     errors = problem(alice.submit(angle="x"), "invalid-payload", 422)["errors"]
     assert [error["pointer"] for error in errors] == ["/payload/angle"]
 
@@ -74,13 +74,13 @@ def test_a_single_submit_is_pointed_at_as_before(alice, worker):
         ([None], ["/0"]),
     ],
 )
-def test_bad_arrays(alice, worker, body, pointers):
+def test_bad_arrays_are_refused(alice, worker, body, pointers):
     errors = problem(alice.send("post", JOB, body), "validation-error", 400)["errors"]
     assert [error["pointer"] for error in errors] == pointers
     assert not Task.objects.exists()
 
 
-def test_too_long_arrays(alice, worker, settings_of):
+def test_arrays_over_the_limit_are_refused(alice, worker, settings_of):
     settings_of(max_batch_size=2)
     assert submit(alice, 1, 2).status_code == 202
     for path, method, body in (
@@ -93,7 +93,7 @@ def test_too_long_arrays(alice, worker, settings_of):
     assert Task.objects.count() == 2
 
 
-def test_a_key_covers_the_array(alice, worker):
+def test_a_key_covers_the_whole_array(alice, worker):
     first = submit(alice, 1, 2, 3, **{"idempotency-key": '"k"'}).json()
     again = submit(alice, 1, 2, 3, **{"idempotency-key": '"k"'})
     assert again.status_code == 202
@@ -128,7 +128,7 @@ def claim(person, worker, **body):
     return person.send("post", "/tasks/claim", {"worker_id": worker, **body})
 
 
-def test_up_to_so_many_are_claimed_oldest_first_over_all_jobs(alice, bob, worker):
+def test_claim_returns_up_to_limit_tasks_oldest_first_over_all_jobs(alice, bob, worker):
     bob.register(worker_id=worker, name="Other", schema={})
     expected = []
     for number in range(6):
@@ -142,7 +142,7 @@ def test_up_to_so_many_are_claimed_oldest_first_over_all_jobs(alice, bob, worker
     assert claim(bob, worker, limit=4).json() == {"task": None, "tasks": []}
 
 
-def test_without_a_limit_there_is_one_and_no_list(alice, bob, worker):
+def test_claim_without_a_limit_returns_one_task_and_no_list(alice, bob, worker):
     submit(alice, 1, 2)
     got = claim(bob, worker).json()
     assert got.keys() == {"task"}
@@ -150,7 +150,7 @@ def test_without_a_limit_there_is_one_and_no_list(alice, bob, worker):
 
 
 @pytest.mark.parametrize("limit", [None, 1, 3])
-def test_a_claim_that_starts(alice, bob, worker, limit):
+def test_claim_with_start_returns_running_tasks(alice, bob, worker, limit):
     submit(alice, 1, 2, 3)
     body = {} if limit is None else {"limit": limit}
     got = claim(bob, worker, start=True, **body).json()
@@ -175,7 +175,7 @@ def test_a_claim_that_starts(alice, bob, worker, limit):
         ({"start": None}, "/start"),
     ],
 )
-def test_bad_claims(alice, bob, worker, body, pointer):
+def test_bad_claims_are_refused(alice, bob, worker, body, pointer):
     submit(alice, 1)
     errors = problem(claim(bob, worker, **body), "validation-error", 400)["errors"]
     assert errors[0]["pointer"] == pointer
@@ -223,12 +223,12 @@ def test_each_report_has_its_own_result(bob, running):
     assert Task.objects.get(pk=lost["id"]).status == "running"
 
 
-def test_a_replayed_list_is_answered_like_the_first(bob, running):
+def test_a_repeated_list_is_answered_like_the_first(bob, running):
     reports = [said(task, "completed") for task in running]
     assert bob.report_many(reports) == bob.report_many(reports)
 
 
-def test_reports_on_one_task_count_in_their_order(alice, bob, worker):
+def test_reports_on_one_task_are_taken_in_their_order(alice, bob, worker):
     submit(alice, 1)
     task = claim(bob, worker).json()["task"]
     results = bob.report_many(
@@ -306,7 +306,7 @@ def statements(request):
     return [query["sql"] for query in queries if "SAVEPOINT" not in query["sql"]]
 
 
-def test_statements_of_the_hot_paths(alice, bob, worker):
+def test_hot_paths_send_the_known_number_of_statements(alice, bob, worker):
     """With authentication apart: the token is remembered after the first request."""
     alice.submit(angle=1)
     bob.get("/workers")

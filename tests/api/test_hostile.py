@@ -11,6 +11,7 @@ import schemathesis
 from django.db import connection
 from hypothesis import Phase, given, settings, strategies as st
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -129,14 +130,14 @@ REPLACED = {"no utf-8 in a path", "surrogate in a path"}
 
 
 @pytest.mark.timeout(3600)
-def test_whatever_the_document_allows_or_not_is_answered_by_the_document(bob, root):
+def test_generated_requests_are_answered_as_the_openapi_document_says(bob, root):
     """500 cases; 10,000 with ``--hypothesis-profile=full``."""
     if connection.vendor != "postgresql":
         pytest.skip("runs once, on PostgreSQL")
     # The profiles have 50 and 500 examples.
     cases = 10_000 if settings().max_examples >= 500 else 500
     document = schemathesis.openapi.from_path(DOCUMENT)
-    operations = [found.ok() for found in document.get_all_operations()]
+    operations = [found.ok() for found in document.get_all_operations() if isinstance(found, Ok)]
     bob.register(schema={}, worker_id=bob.worker())
     known = {
         "room_id": ["open", "open", "@global"],

@@ -23,7 +23,7 @@ def submit(person, key, url=URL, **payload):
     return person.send("post", url, {"payload": payload}, headers={"idempotency-key": key})
 
 
-def test_the_same_key_and_body_is_the_same_task(bob):
+def test_the_same_key_and_body_give_the_same_task(bob):
     bob.register()
     first = submit(bob, '"one"', angle=1)
     again = submit(bob, '"one"', angle=1)
@@ -48,7 +48,7 @@ def test_another_body_is_refused_and_changes_nothing(bob):
     assert Task.objects.count() == IdempotencyKey.objects.count() == 1
 
 
-def test_a_key_is_its_identitys_and_its_routes_own(bob, alice):
+def test_a_key_belongs_to_one_identity_and_one_route(bob, alice):
     bob.register()
     bob.register(name="Other")
     bob.register("opener")
@@ -106,13 +106,13 @@ def test_bad_keys_are_refused(bob, key):
 
 
 @pytest.mark.parametrize("key", ["x" * 255, r'"a \"quoted\" \\ one"', "8e03978e-40d5-43dd-bc93"])
-def test_good_keys(bob, key):
+def test_good_keys_are_accepted(bob, key):
     bob.register()
     assert submit(bob, key).json()["id"] == submit(bob, key).json()["id"]
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_submit_beside_the_first_one_waits_for_it(bob):
+def test_a_submit_waits_for_a_concurrent_one_with_its_key(bob):
     """The first has reserved the key and not committed; the second gets its task."""
     bob.register(schema=SCHEMA)
     key = IdempotencyKey.digest(bob.identity, "open", "open:modifiers:Rotate", "one")
@@ -142,7 +142,7 @@ def test_a_submit_beside_the_first_one_waits_for_it(bob):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="one writer at a time anyway")
-def test_if_the_first_one_fails_the_second_submits(bob):
+def test_a_submit_makes_the_task_when_an_earlier_one_with_its_key_fails(bob):
     bob.register(schema=SCHEMA)
     key = IdempotencyKey.digest(bob.identity, "open", "open:modifiers:Rotate", "one")
     answers = []

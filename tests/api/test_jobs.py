@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
+from rest_framework.throttling import ScopedRateThrottle
 
 from tests.factories import SCHEMA, problem
 from zndraw_joblib.models import Job, Worker
@@ -29,7 +32,7 @@ def test_json_schema_is_accepted_for_schema(bob):
     assert bob.send("put", "/rooms/open/jobs", body).status_code == 201
 
 
-def test_schema_keeps_the_order_of_its_keys(bob):
+def test_a_schema_keeps_the_order_of_its_keys(bob):
     schema = {"type": "object", "properties": {"z": {}, "a": {}, "m": {}}}
     bob.register(schema=schema)
     job = bob.get("/rooms/open/jobs/open:modifiers:Rotate").json()
@@ -98,7 +101,7 @@ def test_list_shows_the_rooms_own_and_global_jobs(bob, root):
 @pytest.mark.parametrize(
     "name", ["open2:modifiers:Rotate", "open:modifiers:Nope", "open:modifiers", "x", "a:b:c:d"]
 )
-def test_other_rooms_jobs_and_bad_names_are_not_found(bob, name):
+def test_jobs_of_other_rooms_and_bad_names_are_not_found(bob, name):
     bob.register("open")
     bob.register("open2")
     problem(bob.get(f"/rooms/open/jobs/{name}"), "job-not-found", 404)
@@ -111,7 +114,7 @@ def test_percent_encoded_names_work(bob, root):
 
 
 @pytest.mark.parametrize("room", ["a@b", "a:b", "x" * 129, "@internal", "a%00b", "a%0Ab"])
-def test_bad_room_ids_are_named(bob, room):
+def test_bad_room_ids_are_refused_by_name(bob, room):
     for answer in (
         bob.register(room),
         bob.get(f"/rooms/{room}/jobs"),
@@ -128,7 +131,7 @@ def test_the_length_of_room_ids_can_be_limited(bob, settings_of):
     assert "10" in problem(bob.register("x" * 11), "invalid-room-id", 400)["detail"]
 
 
-def test_unknown_category(bob, settings_of):
+def test_an_unknown_category_is_refused(bob, settings_of):
     body = {"category": "nonsense"}
     document = problem(bob.register(**body), "invalid-category", 400)
     assert "modifiers" in document["detail"]
@@ -143,7 +146,19 @@ def test_a_worker_of_its_own_registers_and_is_the_callers(bob, carol):
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a/b", "@x", "x" * 129, "a\nb", 0, None])
-def test_bad_job_names(bob, name):
+def test_bad_job_names_are_refused(bob, name):
     document = problem(bob.register(name=name), "validation-error", 400)
     assert document["errors"][0]["pointer"] == "/name"
     assert not Job.objects.exists()
+
+
+def test_a_refused_schema_is_named_by_its_pointer_and_never_fetched(bob, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a socket was opened")
+
+    # The throttle of this scope asks the cache, which is another socket.
+    monkeypatch.delitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_register")
+    monkeypatch.setattr(socket, "socket", refuse)
+    answer = bob.register(schema={"properties": {"a": {"$ref": "http://127.0.0.1:1/"}}})
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["pointer"] == "/schema/properties/a/$ref"

@@ -36,7 +36,7 @@ def at_once(count, work):
     return sorted(answer.status_code for answer in answers)
 
 
-def test_jobs_per_worker(bob, settings_of):
+def test_jobs_per_worker_are_limited(bob, settings_of):
     settings_of(max_jobs_per_worker=2)
     worker = bob.worker()
     for name in ("A", "B", "A", "B"):
@@ -47,7 +47,7 @@ def test_jobs_per_worker(bob, settings_of):
     assert bob.register(name="C", worker_id=bob.worker()).status_code == 201
 
 
-def test_workers_per_identity(bob, carol, settings_of):
+def test_workers_per_identity_are_limited(bob, carol, settings_of):
     settings_of(max_workers_per_identity=2)
     first = bob.worker()
     bob.worker()
@@ -69,7 +69,7 @@ def test_the_default_worker_is_made_once(bob, settings_of):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_at_once_do_not_exceed_the_limit_of_workers(bob, settings_of):
+def test_concurrent_requests_do_not_exceed_the_limit_of_workers(bob, settings_of):
     settings_of(max_workers_per_identity=3)
     codes = at_once(8, lambda number: bob.send("post", "/workers"))
     assert codes == [201] * 3 + [409] * 5
@@ -77,7 +77,7 @@ def test_many_at_once_do_not_exceed_the_limit_of_workers(bob, settings_of):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_at_once_do_not_exceed_the_limit_of_jobs(bob, settings_of):
+def test_concurrent_requests_do_not_exceed_the_limit_of_jobs(bob, settings_of):
     settings_of(max_jobs_per_worker=3)
     worker = bob.worker()
     codes = at_once(8, lambda number: bob.register(name=f"J{number}", worker_id=worker))
@@ -86,14 +86,14 @@ def test_many_at_once_do_not_exceed_the_limit_of_jobs(bob, settings_of):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_at_once_do_not_exceed_the_limit_of_a_room(bob, settings_of):
+def test_concurrent_submits_do_not_exceed_the_limit_of_a_room(bob, settings_of):
     settings_of(max_pending_per_room=3)
     bob.register()
     assert at_once(8, lambda number: bob.submit()) == [202] * 3 + [429] * 5
     assert Task.objects.count() == 3
 
 
-def test_pending_tasks_of_a_room(bob, settings_of):
+def test_pending_tasks_of_a_room_are_limited(bob, settings_of):
     bob.register()
     for _ in range(5):
         assert bob.submit().status_code == 202
@@ -119,7 +119,7 @@ def test_pending_tasks_of_a_room(bob, settings_of):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_comes_back_takes_its_place_again(bob, settings_of):
+def test_a_requeued_task_counts_as_pending_again(bob, settings_of):
     settings_of(max_pending_per_room=2)
     bob.register()
     assert [bob.submit().status_code for _ in range(2)] == [202, 202]
@@ -130,7 +130,7 @@ def test_what_comes_back_takes_its_place_again(bob, settings_of):
     problem(bob.submit(), "too-many-pending", 429)
 
 
-def test_a_key_that_is_known_takes_no_place(bob, settings_of):
+def test_a_repeated_submit_does_not_count_twice(bob, settings_of):
     settings_of(max_pending_per_room=1)
     bob.register()
     body = {"payload": {}}
@@ -173,7 +173,7 @@ def test_a_long_backlog_is_counted_once_for_many_submits(bob, settings_of, monke
     assert bob.submit().status_code == 202
 
 
-def test_scoped_throttles_of_the_host(bob, monkeypatch):
+def test_scoped_throttles_of_the_host_are_in_force(bob, monkeypatch):
     monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_submit", "2/min")
     bob.register()
     assert [bob.submit().status_code for _ in range(2)] == [202, 202]

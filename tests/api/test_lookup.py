@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from zndraw_joblib.api.serializers import MAX_LOOKUP
 
 from tests.factories import problem
+from zndraw_joblib.api.bodies import MAX_LOOKUP
 from zndraw_joblib.models import Job
 
 pytestmark = pytest.mark.django_db

@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.core.signals import got_request_exception
@@ -47,7 +48,7 @@ EXPECTED = {
 }
 
 
-def test_every_problem_type_has_its_status():
+def test_every_problem_type_has_the_status_of_the_contract():
     assert {slug: cls.status for slug, cls in PROBLEM_TYPES.items()} == EXPECTED
 
 
@@ -67,7 +68,7 @@ def test_problem_types_are_explained_in_html_and_json(client, slug):
     assert "Accept" in page["Vary"]
 
 
-def test_an_unknown_problem_type(client):
+def test_an_unknown_problem_type_is_not_found(client):
     problem(client.get("/v1/problems/nonsense"), "not-found", 404)
 
 
@@ -79,11 +80,11 @@ NOWHERE = [
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "options"])
 @pytest.mark.parametrize("path", NOWHERE)
-def test_unknown_addresses(client, method, path):
+def test_an_unknown_address_is_a_problem(client, method, path):
     problem(getattr(client, method)(f"{V1}{path}"), "not-found", 404)
 
 
-def test_405_lists_what_is_allowed(bob):
+def test_405_lists_the_allowed_methods(bob):
     answer = bob.send("delete", "/rooms/open/jobs")
     problem(answer, "method-not-allowed", 405)
     assert answer["Allow"] == "GET, HEAD, PUT"
@@ -118,7 +119,7 @@ def client_of(request):
     "media_type",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""],
 )
-def test_415_for_what_is_not_json(bob, client_of, media_type):
+def test_a_body_that_is_not_json_is_415(bob, client_of, media_type):
     client, forged = client_of
     answer = client(bob).generic("POST", f"{V1}/workers", b"{}", content_type=media_type)
     if forged:
@@ -168,17 +169,17 @@ CURSORS = {
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("path", "texts"), CURSORS.values(), ids=CURSORS)
-def test_cursors_that_no_link_gave(bob, path, texts):
+def test_invented_cursors_are_refused(bob, path, texts):
     answer = bob.get(path, data={"cursor": cursor(*texts)})
     document = problem(answer, "validation-error", 400)
     assert [error["pointer"] for error in document["errors"]] == ["/cursor"]
 
 
-def test_more_query_fields_than_django_takes(bob):
+def test_too_many_query_fields_are_refused(bob):
     problem(bob.get("/workers?" + "a&" * 1001), "validation-error", 400)
 
 
-def test_a_host_that_is_not_ours(bob, settings):
+def test_a_foreign_host_is_refused(bob, settings):
     """Without a lane CommonMiddleware refuses it earlier; a host may do without."""
     settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Common" not in name]
     for _ in range(2):
@@ -188,12 +189,12 @@ def test_a_host_that_is_not_ours(bob, settings):
     assert bob.get("/workers?limit=1").status_code == 200
 
 
-def test_answers_are_json_whatever_is_accepted(bob):
+def test_answers_are_json_whatever_accept_asks_for(bob):
     answer = bob.get("/workers", headers={"accept": "text/html, image/png;q=0.5"})
     assert answer["Content-Type"] == "application/json"
 
 
-def test_429_says_when_to_come_back(bob, settings, monkeypatch):
+def test_429_has_the_seconds_of_the_throttle_in_retry_after(bob, settings, monkeypatch):
     from rest_framework.throttling import UserRateThrottle
 
     from zndraw_joblib.api.base import JobLibView
@@ -209,7 +210,7 @@ def test_429_says_when_to_come_back(bob, settings, monkeypatch):
 
 
 @pytest.mark.parametrize(("wait", "seconds"), [(None, "1"), (0, "1"), (-3.5, "1"), (1.2, "2")])
-def test_429_always_says_when(bob, monkeypatch, wait, seconds):
+def test_429_has_a_retry_after_of_at_least_a_second(bob, monkeypatch, wait, seconds):
     """DRF's throttles say None when they cannot tell."""
     from rest_framework.throttling import BaseThrottle
 
@@ -229,11 +230,11 @@ def test_429_always_says_when(bob, monkeypatch, wait, seconds):
 
 
 def broken(request, room_id, action):
-    Job.objects.create(room_id="left", category="behind", name="x", schema={})
+    Job.objects.create(room_id="left", category="behind", name="x", schema={})  # type: ignore[misc]
     raise RuntimeError("secret")
 
 
-def test_500_tells_nothing_and_is_reported(bob, settings_of, caplog):
+def test_500_hides_the_error_and_sends_the_signal(bob, settings_of, caplog):
     settings_of(room_access="tests.api.test_problems.broken")
     seen = []
 
@@ -256,7 +257,7 @@ def away(request, room_id, action):
     raise OperationalError("the connection is closed: secret")
 
 
-def test_503_while_the_database_is_away(bob, settings_of, caplog):
+def test_an_unreachable_database_is_503(bob, settings_of, caplog):
     settings_of(room_access="tests.api.test_problems.away")
     bob.client.raise_request_exception = False
     answer = bob.get("/rooms/open/tasks")
@@ -278,7 +279,7 @@ def in_vain(request, room_id, action):
     raise InternalError("something else") from errors.InternalError("XX000")
 
 
-def test_503_when_the_database_ended_an_idle_transaction(bob, settings_of):
+def test_an_idle_transaction_that_the_database_ended_is_503(bob, settings_of):
     bob.client.raise_request_exception = False
     settings_of(room_access="tests.api.test_problems.idle_too_long")
     answer = bob.get("/rooms/open/tasks")
@@ -297,7 +298,7 @@ def sleeps_in_a_transaction(request, room_id, action):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no such timeout")
-def test_503_when_postgresql_ended_an_idle_transaction(bob, settings_of):
+def test_an_idle_transaction_that_postgresql_ended_is_503(bob, settings_of):
     bob.client.raise_request_exception = False
     settings_of(room_access="tests.api.test_problems.sleeps_in_a_transaction")
     problem(bob.get("/rooms/open/tasks"), "service-unavailable", 503)
@@ -387,7 +388,7 @@ def test_large_bodies_are_refused_unread(bob, client_of, settings_of, monkeypatc
     assert bob.submit(x="y" * 100).status_code == 202
 
 
-def test_depth_is_refused_before_anything_is_parsed(bob, client_of, monkeypatch):
+def test_too_deep_json_is_refused_before_it_is_parsed(bob, client_of, monkeypatch):
     client, forged = client_of
 
     def parse(*args, **kwargs):
@@ -408,7 +409,7 @@ def test_depth_is_refused_before_anything_is_parsed(bob, client_of, monkeypatch)
         bob.client.generic("POST", f"{V1}/workers", b"[[]]", content_type="application/json")
 
 
-WRONG = {
+WRONG: dict[str, dict[str, Any]] = {
     "/category": {"category": 0},
     "/schema": {"schema": []},
     "/worker_id": {"worker_id": 0},
@@ -417,7 +418,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("pointer", WRONG)
-def test_wrong_fields_are_pointed_at(bob, pointer):
+def test_errors_point_to_the_wrong_field(bob, pointer):
     document = problem(bob.register(**WRONG[pointer]), "validation-error", 400)
     assert pointer in [error["pointer"] for error in document["errors"]]
     assert pointer in document["detail"]
@@ -444,7 +445,7 @@ TOO_MANY = {
 
 
 @pytest.mark.parametrize(("method", "path", "body", "said"), TOO_MANY.values(), ids=TOO_MANY)
-def test_at_most_1000_faults_are_listed(bob, method, path, body, said):
+def test_at_most_1000_errors_are_listed(bob, method, path, body, said):
     answer = bob.send(method, path, body)
     document = problem(answer, "validation-error", 400)
     assert len(answer.content) < 200_000
@@ -455,7 +456,7 @@ def test_at_most_1000_faults_are_listed(bob, method, path, body, said):
         assert document["errors"][-1]["pointer"] == "/field 1000"
 
 
-def test_faults_of_many_payloads_are_cut_too(bob):
+def test_at_most_1000_errors_of_many_payloads_are_listed(bob):
     bob.register()
     body = [{"payload": {"angle": "x", "y": 1, "z": 1}}] * 400
     answer = bob.send("post", "/rooms/open/tasks/open:modifiers:Rotate", body)
@@ -477,7 +478,7 @@ def test_faults_of_many_payloads_are_cut_too(bob):
         ({"status": "failed", "error": 5}, "/error"),
     ],
 )
-def test_wrong_reports_are_pointed_at(bob, body, pointer):
+def test_errors_of_reports_point_to_the_wrong_field(bob, body, pointer):
     bob.register()
     task = bob.submit().json()
     document = problem(bob.send("patch", f"/tasks/{task['id']}", body), "validation-error", 400)
@@ -493,7 +494,7 @@ def test_wrong_reports_are_pointed_at(bob, body, pointer):
         ([{"id": "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"}], "/tasks/0/attempt"),
     ],
 )
-def test_wrong_heartbeats_are_pointed_at(bob, tasks, pointer):
+def test_errors_of_heartbeats_point_to_the_wrong_field(bob, tasks, pointer):
     worker = bob.worker()
     answer = bob.send("patch", f"/workers/{worker}", {"tasks": tasks})
     document = problem(answer, "validation-error", 400)

@@ -30,7 +30,7 @@ def in_state(bob, status: str) -> dict:
 
 
 @pytest.mark.parametrize(("before", "target"), list(itertools.product(TaskStatus, TaskStatus)))
-def test_every_pair_of_states(bob, root, before, target):
+def test_each_pair_of_states_is_answered_by_the_state_machine(bob, root, before, target):
     task = in_state(bob, before)
     # A task that was never granted is nobody's to report on but an admin's.
     who = bob if task["attempt"] else root
@@ -49,7 +49,7 @@ def test_every_pair_of_states(bob, root, before, target):
     assert stored.status == before
 
 
-def test_the_machine_is_the_designs():
+def test_the_state_machine_is_that_of_the_contract():
     allowed = {(a.value, b.value) for a, targets in TRANSITIONS.items() for b in targets}
     assert allowed == {
         ("pending", "claimed"),
@@ -118,7 +118,7 @@ def test_error_texts_are_cut_at_the_limit_between_characters(bob):
 
 
 @pytest.mark.parametrize("status", ["running", "completed"])
-def test_errors_go_with_failures_alone(bob, status):
+def test_an_error_text_needs_a_report_of_a_failure(bob, status):
     task = in_state(bob, "running")
     document = problem(bob.report(task["id"], status, error="x"), "validation-error", 400)
     assert document["errors"][0]["pointer"] == "/error"
@@ -140,7 +140,7 @@ def test_the_submitter_cancels_and_the_worker_learns_of_it(bob, alice):
     problem(bob.report(task["id"], "running", attempt=1), "invalid-task-transition", 409)
 
 
-def test_a_worker_cancels_what_it_holds_and_may_say_so_again(bob, alice):
+def test_a_worker_cancels_its_own_task_and_may_repeat_it(bob, alice):
     bob.register()
     alice.submit()
     task = bob.claim()
@@ -148,12 +148,12 @@ def test_a_worker_cancels_what_it_holds_and_may_say_so_again(bob, alice):
     assert bob.report(task["id"], "cancelled", attempt=1).json()["error"] == "no"
 
 
-def test_who_submitted_and_ran_a_task_may_cancel_it_while_it_waits(bob):
+def test_a_submitter_who_also_ran_the_task_may_cancel_it_while_pending(bob):
     task = in_state(bob, "running")
     Task.objects.filter(pk=task["id"]).requeue()
     assert bob.report(task["id"], "cancelled").json()["status"] == "cancelled"
 
 
-def test_an_admin_reports_for_anybody(bob, root):
+def test_an_admin_reports_on_any_task(bob, root):
     task = in_state(bob, "running")
     assert root.report(task["id"], "completed").json()["status"] == "completed"

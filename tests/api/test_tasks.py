@@ -39,7 +39,7 @@ def test_submit_answers_202_with_the_task(bob, alice):
     assert alice.client.get(answer["Location"]).json()["id"] == answer.json()["id"]
 
 
-def test_payload_must_satisfy_the_schema_and_every_fault_is_pointed_at(bob):
+def test_each_error_of_a_payload_has_its_pointer(bob):
     bob.register(
         schema={
             "type": "object",
@@ -56,7 +56,7 @@ def test_payload_must_satisfy_the_schema_and_every_fault_is_pointed_at(bob):
     assert not Task.objects.exists()
 
 
-def test_unicode_payloads_come_back_as_they_were(bob):
+def test_unicode_payloads_are_returned_unchanged(bob):
     bob.register(schema={})
     payload = {"name": "Übergrößenträger 🧪", "nested": [{"x": 1.5}, None, True]}
     task = bob.submit(**payload).json()
@@ -127,7 +127,7 @@ def test_pages_follow_link_headers_without_holes(bob, path):
 
 
 @pytest.mark.parametrize("room", ["a?b", "a#b", "a%41", "ä b"])
-def test_links_lead_back_to_rooms_of_odd_names(root, room):
+def test_links_quote_odd_names_of_rooms(root, room):
     path = f"/rooms/{quote(room)}"
     root.send("put", f"{path}/jobs", {"category": "modifiers", "name": "Rotate", "schema": {}})
     for _ in range(3):
@@ -144,7 +144,7 @@ def test_links_lead_back_to_rooms_of_odd_names(root, room):
     assert instance == f"/v1/joblib{path}/jobs/nope"
 
 
-def test_a_list_of_all_statuses_is_in_order_wherever_it_is_cut(bob):
+def test_a_list_of_all_statuses_is_in_order_across_pages(bob):
     bob.register()
     tasks = [bob.submit().json()["id"] for _ in range(24)]
     alone = Job.objects.get()

@@ -1,8 +1,9 @@
-"""Throttles that count by windows."""
+"""`WindowRateThrottle`."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
 from cachetools import LRUCache
@@ -41,7 +42,7 @@ def rate(monkeypatch, value):
     monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_submit", value)
 
 
-def test_a_window_takes_so_many_and_the_next_one_as_many(bob, alice, clock, monkeypatch):
+def test_each_window_passes_the_rate_and_no_more(bob, alice, clock, monkeypatch):
     rate(monkeypatch, "2/min")
     bob.register()
     clock(20)
@@ -51,46 +52,44 @@ def test_a_window_takes_so_many_and_the_next_one_as_many(bob, alice, clock, monk
     answer = bob.submit()
     problem(answer, "throttled", 429)
     assert answer["Retry-After"] == "21"
-    # Everybody has a count of their own.
+    # Each caller has a count of its own.
     assert alice.submit().status_code == 202
     clock(80)
     assert [bob.submit().status_code for _ in range(3)] == [202, 202, 429]
 
 
 @pytest.fixture
-def looks(monkeypatch):
+def calls(monkeypatch):
     """The names of the calls to the cache."""
-    looks = []
+    names: list[str] = []
+    backend = cast("Any", cache)
     for name in ("get", "set", "add", "incr"):
         original = getattr(cache, name)
-        monkeypatch.setattr(
-            cache._connections[cache._alias],
-            name,
-            lambda *args, _original=original, _name=name, **kw: (
-                looks.append(_name),
-                _original(*args, **kw),
-            )[1],
-            raising=False,
-        )
-    return looks
+
+        def counted(*args, _original=original, _name=name, **kwargs):
+            names.append(_name)
+            return _original(*args, **kwargs)
+
+        monkeypatch.setattr(backend._connections[backend._alias], name, counted, raising=False)
+    return names
 
 
-def test_a_request_costs_one_look(bob, clock, monkeypatch, looks):
+def test_a_request_of_a_low_rate_costs_one_call_to_the_cache(bob, clock, monkeypatch, calls):
     rate(monkeypatch, "20/s")
     bob.register()
     bob.submit()
-    looks.clear()
+    calls.clear()
     bob.submit()
-    assert looks == ["incr"]
+    assert calls == ["incr"]
 
 
-def test_requests_of_a_high_rate_share_a_look(bob, clock, monkeypatch, looks):
+def test_requests_of_a_high_rate_share_a_call_to_the_cache(bob, clock, monkeypatch, calls):
     rate(monkeypatch, "300/s")
     bob.register()
-    looks.clear()
+    calls.clear()
     for _ in range(6):
         bob.submit()
-    assert looks == ["incr", "add", "incr"]
+    assert calls == ["incr", "add", "incr"]
 
 
 class Caller(WindowRateThrottle):
@@ -115,13 +114,13 @@ def test_processes_together_pass_no_more_than_the_rate_and_nearly_all_of_it(cloc
     for number in range(2000):
         monkeypatch.setattr(throttling, "_left", kept[number % 7 % 3])
         passed += passes()
-    # 104 times ten, the ten that are left, and none after them.
+    # 104 reservations of ten, one of the ten that are left, and none after them.
     assert passed == 1050
     clock(60)
     assert passes()
 
 
-def test_what_a_process_leaves_is_at_most_a_hundredth(clock, monkeypatch):
+def test_a_process_leaves_at_most_a_hundredth_of_the_rate_unused(clock, monkeypatch):
     rate(monkeypatch, "1000/min")
     monkeypatch.setattr(throttling, "_left", LRUCache(100))
     assert passes()
@@ -135,7 +134,7 @@ def test_threads_pass_no_more_than_the_rate(clock, monkeypatch):
         assert sum(pool.map(lambda _: passes(), range(1000))) == 500
 
 
-def test_a_cache_that_is_away_refuses_nobody(bob, monkeypatch):
+def test_an_unreachable_cache_refuses_nobody(bob, monkeypatch):
     rate(monkeypatch, "1/min")
     bob.register()
     monkeypatch.setattr(WindowRateThrottle, "_add", lambda self, name, share: None)

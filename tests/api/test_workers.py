@@ -12,7 +12,7 @@ from zndraw_joblib.storage.jobs import JobQuerySet
 from zndraw_joblib.storage.workers import WorkerQuerySet
 
 
-def test_workers_of_their_own_and_the_default_one(bob):
+def test_each_post_makes_a_worker_and_the_default_one_has_the_callers_id(bob):
     one, two = bob.worker(), bob.worker()
     assert len({one, two, bob.identity}) == 3
     bob.register()
@@ -28,7 +28,7 @@ def test_lists_show_the_callers_own_and_all_to_admins(bob, carol, root):
     assert {worker["id"] for worker in root.get("/workers").json()} == {mine, others}
 
 
-def test_the_rooms_workers_offer_its_jobs_or_global_ones(bob, carol, root):
+def test_a_room_lists_workers_that_offer_its_jobs_or_global_ones(bob, carol, root):
     bob.register("open")
     carol.register("open2")
     root.register("@global")
@@ -53,7 +53,7 @@ def test_claims_are_granted_oldest_first_over_all_jobs(bob):
     assert bob.claim()["id"] == ids[2]
 
 
-def test_claims_of_strangers_workers_and_without_any(bob, carol):
+def test_claims_for_a_strangers_worker_or_without_one_are_not_found(bob, carol):
     worker = bob.worker()
     bob.register(worker_id=worker)
     bob.submit()
@@ -76,7 +76,7 @@ def test_a_claim_sets_the_lease_and_a_heartbeat_renews_it(bob, settings_of):
     assert renewed - claimed.lease_expires_at > timedelta(seconds=800)
 
 
-def test_a_heartbeat_renews_the_listed_tasks_and_says_which_are_lost(bob, settings_of):
+def test_a_heartbeat_renews_the_listed_tasks_and_lists_the_lost_ones(bob, settings_of):
     bob.register()
     ids = [bob.submit().json()["id"] for _ in range(3)]
     for _ in ids:
@@ -142,7 +142,7 @@ def test_the_owner_reports_what_it_ran_after_its_worker_was_removed(bob, setting
 
 
 @pytest.mark.parametrize("verbs", [WorkerQuerySet, JobQuerySet])
-def test_an_answer_that_cannot_be_read_leaves_nothing_behind(bob, monkeypatch, verbs):
+def test_a_failed_read_of_the_answer_rolls_the_change_back(bob, monkeypatch, verbs):
     def away(self):
         raise OperationalError("the connection is closed")
 
@@ -156,7 +156,7 @@ def test_an_answer_that_cannot_be_read_leaves_nothing_behind(bob, monkeypatch, v
 
 
 @pytest.mark.parametrize("worker_id", ["nope", "%00", "x" * 32_000, "é"])
-def test_unknown_workers(bob, worker_id):
+def test_unknown_workers_are_not_found(bob, worker_id):
     problem(bob.send("patch", f"/workers/{worker_id}"), "worker-not-found", 404)
     problem(bob.send("delete", f"/workers/{worker_id}"), "worker-not-found", 404)
 

@@ -68,8 +68,8 @@ def test_a_heartbeat_that_failed_is_tried_again_before_the_next_is_due(
     server, manager, monkeypatch
 ):
     monkeypatch.setattr(heartbeats, "LONGEST_PAUSE", 0.05)
+    pauses = itertools.chain([0.01], itertools.repeat(30.0))
     monkeypatch.setattr(heartbeats.Heartbeats, "_pause", lambda self: next(pauses))
-    pauses = itertools.chain([0.01], itertools.repeat(30))
     url = f"PATCH /workers/{manager.create_worker()}"
     server.fail[url] = [httpx.Response(500)]
     with manager:

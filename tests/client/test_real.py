@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from typing import ClassVar
+from contextlib import ExitStack
+from typing import Any, ClassVar, cast
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from tests.client.jobs import Double
 from tests.servers import process, server, until
 from zndraw_joblib.client import (
     Api,
+    ApiError,
     InvalidPayloadError,
     InvalidTaskTransitionError,
     JobManager,
@@ -29,6 +31,7 @@ from zndraw_joblib.client import (
     retry,
 )
 from zndraw_joblib.client.reports import Report
+from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task, Worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -69,14 +72,16 @@ def url():
 @pytest.fixture
 def client(url, bob):
     """Makes managers, each with a wire of its own."""
+    with ExitStack() as apis:
 
-    def make(**options):
-        wire = Wire()
-        manager = JobManager(Api(url, bob.token, transport=wire), **options)
-        manager.wire = wire
-        return manager
+        def make(**options):
+            wire = Wire()
+            api = apis.enter_context(Api(url, bob.token, transport=wire))
+            manager = JobManager(api, **options)
+            cast("Any", manager).wire = wire
+            return manager
 
-    return make
+        yield make
 
 
 @pytest.fixture
@@ -215,9 +220,9 @@ def test_reports_in_one_request_have_an_end_each(client, offered):
     tasks = offered.claim_many(4, start=True)
     assert [task.payload["angle"] for task in tasks] == [0, 1, 2, 3]
     manager.cancel(tasks[1].id)
-    said = [Report.on(task, "completed") for task in tasks]
-    said[2] = Report(tasks[2].id, "completed", attempt=7)
-    said.append(Report("00000000-0000-7000-8000-000000000000", "completed"))
+    said = [Report.on(task, TaskStatus.COMPLETED) for task in tasks]
+    said[2] = Report(tasks[2].id, TaskStatus.COMPLETED, attempt=7)
+    said.append(Report("00000000-0000-7000-8000-000000000000", TaskStatus.COMPLETED))
     offered.wire.lose.append("PATCH /tasks")
     outcomes = offered.report(said)
     assert offered.wire.counts["PATCH /tasks"] == 2
@@ -226,7 +231,7 @@ def test_reports_in_one_request_have_an_end_each(client, offered):
         TaskNotFoundError,
     ]
     assert outcomes[3].status == "completed"
-    assert [outcome.status for outcome in outcomes if isinstance(outcome, Exception)] == [
+    assert [outcome.status for outcome in outcomes if isinstance(outcome, ApiError)] == [
         *(409, 409),
         404,
     ]

@@ -160,7 +160,7 @@ def expire(**also):
 
 
 @postgres_only
-def test_claim_against_claim(bob, alice, scene):
+def test_a_second_claim_passes_over_a_locked_task_without_waiting(bob, alice, scene):
     """The second claimer passes over the row that the first holds, and does not wait."""
     worker, first = scene
     second = alice.submit().json()["id"]
@@ -174,7 +174,7 @@ def test_claim_against_claim(bob, alice, scene):
 
 
 @postgres_only
-def test_claim_against_claim_without_skip_locked(bob, scene, monkeypatch):
+def test_without_skip_locked_a_second_claim_waits_for_the_first(bob, scene, monkeypatch):
     """Control: the second claimer is held up by the first."""
     worker, _ = scene
     change(monkeypatch, "grant_task", " SKIP LOCKED", "")
@@ -197,13 +197,13 @@ def claim_what_was_seen(monkeypatch, bob, worker):
     return [bool(grant_one(worker, bob.identity)) for _ in range(2)]
 
 
-def test_two_claims_of_one_row(bob, scene, monkeypatch):
+def test_one_of_two_claims_that_chose_the_same_task_gets_it(bob, scene, monkeypatch):
     """Both saw the row pending; one is granted it."""
     assert claim_what_was_seen(monkeypatch, bob, scene[0]) == [True, False]
     assert Task.objects.get().attempt == 1
 
 
-def test_two_claims_of_one_row_without_the_condition(bob, scene, monkeypatch):
+def test_without_the_condition_one_task_is_granted_to_both_claims(bob, scene, monkeypatch):
     """Control: it is granted twice."""
     if connection.vendor == "postgresql":
         change(monkeypatch, "grant_task", "AND COALESCE(task.status, '') = 'pending'", "")
@@ -214,7 +214,7 @@ def test_two_claims_of_one_row_without_the_condition(bob, scene, monkeypatch):
 
 
 @postgres_only
-def test_claims_of_many_beside_each_other(bob, alice, scene):
+def test_concurrent_claims_of_many_grant_no_task_twice(bob, alice, scene):
     """Each gets its own, though both saw the same ones as the oldest."""
     for _ in range(5):
         alice.submit()
@@ -251,13 +251,15 @@ def cancel_against_finish(bob, alice, worker):
     return task, bob.report(task["id"], "completed", attempt=task["attempt"])
 
 
-def test_cancel_against_finish(bob, alice, scene):
+def test_a_report_after_a_cancel_is_refused(bob, alice, scene):
     task, late = cancel_against_finish(bob, alice, scene[0])
     problem(late, "invalid-task-transition", 409)
     assert status_of(task["id"]) == "cancelled"
 
 
-def test_cancel_against_finish_without_the_condition(bob, alice, scene, no_fence):
+def test_without_the_condition_a_late_report_ends_a_cancelled_task_again(
+    bob, alice, scene, no_fence
+):
     """Control: a task that ended ends again."""
     no_fence()
     task, late = cancel_against_finish(bob, alice, scene[0])
@@ -286,13 +288,13 @@ def cancel_and_finish_at_once(bob, worker):
 
 
 @postgres_only
-def test_cancel_and_finish_at_once(bob, scene):
+def test_a_report_waits_for_a_concurrent_cancel_and_loses(bob, scene):
     """The finish waits for the cancel and then changes nothing."""
     assert cancel_and_finish_at_once(bob, scene[0]) == (0, "cancelled")
 
 
 @postgres_only
-def test_cancel_and_finish_at_once_without_the_condition(bob, scene, monkeypatch):
+def test_without_the_condition_a_report_overwrites_a_concurrent_cancel(bob, scene, monkeypatch):
     """Control: the finish waits, and then ends what was cancelled."""
     states_do_not_count(monkeypatch)
     assert cancel_and_finish_at_once(bob, scene[0]) == (1, "completed")
@@ -308,7 +310,7 @@ def sweep_against_finish(bob, worker):
     return task, *finish_beside(lambda: sweep().failed == 1, bob, task)
 
 
-def test_sweep_against_finish(bob, scene):
+def test_a_report_waits_for_a_concurrent_sweep_and_loses(bob, scene):
     """The worker's end waits, and then changes nothing."""
     task, ended, status = sweep_against_finish(bob, scene[0])
     assert (ended, status) == (0, "failed")
@@ -316,7 +318,7 @@ def test_sweep_against_finish(bob, scene):
     problem(late, "invalid-task-transition", 409)
 
 
-def test_sweep_against_finish_without_the_condition(bob, scene, monkeypatch):
+def test_without_the_condition_a_report_overwrites_a_sweep(bob, scene, monkeypatch):
     """Control: the worker's end waits, and then undoes the sweep."""
     states_do_not_count(monkeypatch)
     _, ended, status = sweep_against_finish(bob, scene[0])
@@ -335,13 +337,13 @@ def finish_against_sweep(bob, worker):
 
 
 @postgres_only
-def test_finish_against_sweep(bob, scene):
+def test_a_sweep_passes_over_a_task_whose_report_is_under_way(bob, scene):
     """The sweep passes over the row, without waiting."""
     assert finish_against_sweep(bob, scene[0]) == (False, 0, "completed")
 
 
 @postgres_only
-def test_finish_against_sweep_without_the_lock(bob, scene, monkeypatch):
+def test_without_the_lock_a_sweep_overwrites_a_report(bob, scene, monkeypatch):
     """Control: a sweep that does not lock what it chose undoes the end."""
     change(monkeypatch, "end_expired_runs", "FOR UPDATE OF held SKIP LOCKED", "")
     assert finish_against_sweep(bob, scene[0]) == (True, 1, "failed")
@@ -360,7 +362,7 @@ def zombie(bob, worker):
     return old, bob.report(old["id"], "completed", attempt=old["attempt"])
 
 
-def test_zombie_after_requeue(bob, scene):
+def test_a_report_with_an_earlier_attempt_is_refused(bob, scene):
     task, late = zombie(bob, scene[0])
     problem(late, "lease-lost", 409)
     row = Task.objects.get()
@@ -368,7 +370,7 @@ def test_zombie_after_requeue(bob, scene):
     assert bob.report(task["id"], "completed", attempt=2).status_code == 200
 
 
-def test_zombie_after_requeue_without_the_fence(bob, scene, monkeypatch):
+def test_without_the_fence_a_zombie_ends_the_task_of_its_successor(bob, scene, monkeypatch):
     """Control: the zombie ends the task of its successor."""
     attempts_do_not_count(monkeypatch)
     _, late = zombie(bob, scene[0])
@@ -376,7 +378,7 @@ def test_zombie_after_requeue_without_the_fence(bob, scene, monkeypatch):
     assert status_of(late.json()["id"]) == "completed"
 
 
-def test_a_zombies_report_while_the_task_waits_for_its_successor(bob, scene):
+def test_a_zombies_report_on_a_requeued_task_is_refused(bob, scene):
     old = run(bob, scene[0])
     expire(retries_left=1)
     assert sweep().retried == 1
@@ -400,7 +402,7 @@ def no_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("status", ["running", "completed", "failed"])
-def test_a_replayed_report(bob, scene, status):
+def test_a_repeated_report_is_answered_with_the_stored_task(bob, scene, status):
     """The reply was lost; the same report is answered with the stored task, unchanged."""
     task = claimed(bob, scene[0]) if status == "running" else run(bob, scene[0])
     reports = [bob.report(task["id"], status, attempt=1) for _ in range(3)]
@@ -409,7 +411,9 @@ def test_a_replayed_report(bob, scene, status):
 
 
 @pytest.mark.parametrize("status", ["running", "completed", "failed"])
-def test_a_replayed_report_without_the_look_at_what_is_stored(bob, scene, status, monkeypatch):
+def test_without_reading_the_stored_task_a_repeated_report_is_refused(
+    bob, scene, status, monkeypatch
+):
     """Control: a worker whose reply was lost is told that it failed."""
     no_memory(monkeypatch)
     task = claimed(bob, scene[0]) if status == "running" else run(bob, scene[0])
@@ -417,7 +421,7 @@ def test_a_replayed_report_without_the_look_at_what_is_stored(bob, scene, status
     assert codes == [200, 409]
 
 
-def test_a_start_replayed_after_the_end_is_refused(bob, scene):
+def test_a_start_repeated_after_the_end_is_refused(bob, scene):
     task = run(bob, scene[0])
     bob.report(task["id"], "completed", attempt=1)
     problem(bob.report(task["id"], "running", attempt=1), "invalid-task-transition", 409)
@@ -436,11 +440,11 @@ def replayed_submit(alice):
     return len(set(send)), Task.objects.filter(payload={"angle": 1}).count()
 
 
-def test_a_replayed_submit(alice, scene):
+def test_a_repeated_submit_with_a_key_makes_one_task(alice, scene):
     assert replayed_submit(alice) == (1, 1)
 
 
-def test_a_replayed_submit_without_the_key(alice, scene, monkeypatch):
+def test_without_a_key_a_repeated_submit_makes_a_second_task(alice, scene, monkeypatch):
     """Control: it is submitted twice."""
     from zndraw_joblib.api import jobs
 
@@ -449,7 +453,7 @@ def test_a_replayed_submit_without_the_key(alice, scene, monkeypatch):
 
 
 @postgres_only
-def test_two_submits_of_one_key_at_once(bob, scene):
+def test_concurrent_submits_with_one_key_make_one_task(bob, scene):
     """The second waits for the first one's commit; neither makes a second task."""
     task_ids = [Task().pk for _ in range(2)]
 
@@ -483,7 +487,7 @@ def expired_key():
 
 
 @postgres_only
-def test_two_submits_of_one_expired_key_at_once(scene):
+def test_concurrent_submits_with_an_expired_key_make_one_task(scene):
     """The later one waits, and gets the task of the other, which renewed the key."""
     expired_key()
     task_id = new_id()
@@ -505,7 +509,7 @@ def delete_against_finish(bob, worker):
     return task, bob.report(task["id"], "completed", attempt=task["attempt"])
 
 
-def test_delete_worker_against_finish(bob, scene):
+def test_a_report_after_the_worker_was_deleted_is_refused(bob, scene):
     _, late = delete_against_finish(bob, scene[0])
     problem(late, "invalid-task-transition", 409)
     row = Task.objects.get()
@@ -513,7 +517,9 @@ def test_delete_worker_against_finish(bob, scene):
     assert not Worker.objects.exists()
 
 
-def test_delete_worker_against_finish_without_the_condition(bob, scene, no_fence):
+def test_without_the_condition_a_report_ends_a_task_again_after_its_worker_was_deleted(
+    bob, scene, no_fence
+):
     """Control: what ended with its worker ends again."""
     no_fence()
     task, late = delete_against_finish(bob, scene[0])
@@ -532,12 +538,14 @@ def delete_and_finish_at_once(bob, worker):
 
 
 @postgres_only
-def test_delete_worker_and_finish_at_once(bob, scene):
+def test_a_report_waits_for_a_concurrent_deletion_of_its_worker_and_loses(bob, scene):
     assert delete_and_finish_at_once(bob, scene[0]) == (0, "failed")
 
 
 @postgres_only
-def test_delete_worker_and_finish_at_once_without_the_condition(bob, scene, monkeypatch):
+def test_without_the_condition_a_report_overwrites_the_end_by_a_concurrent_deletion(
+    bob, scene, monkeypatch
+):
     """Control: the finish waits, and then ends what ended with its worker."""
     states_do_not_count(monkeypatch)
     assert delete_and_finish_at_once(bob, scene[0]) == (1, "completed")
@@ -556,13 +564,15 @@ def start_against_delete(bob, worker):
 
 
 @postgres_only
-def test_start_and_delete_worker_at_once(bob, scene):
+def test_a_deletion_of_a_worker_waits_for_a_start_and_ends_the_task(bob, scene):
     """The deletion waits for the start, and ends what runs by then."""
     assert start_against_delete(bob, scene[0]) == (True, "failed")
 
 
 @postgres_only
-def test_start_and_delete_worker_at_once_without_the_wait(bob, scene, monkeypatch):
+def test_without_waiting_a_deletion_leaves_a_task_running_without_its_worker(
+    bob, scene, monkeypatch
+):
     """Control: a deletion that passes over what is held leaves it running without its worker."""
     change(
         monkeypatch,
@@ -587,7 +597,7 @@ def idle_job(bob):
 
 
 @postgres_only
-def test_register_against_retire(bob, monkeypatch):
+def test_a_registration_before_the_lock_keeps_the_job(bob, monkeypatch):
     """A retirement is about to choose the idle job; a registration commits before it locks."""
     worker = idle_job(bob)
     gate = Gate()
@@ -601,7 +611,7 @@ def test_register_against_retire(bob, monkeypatch):
 
 
 @postgres_only
-def test_registration_under_way_against_retire(bob):
+def test_a_retirement_passes_over_a_job_that_is_being_registered(bob):
     """The registration holds the job's row: the retirement passes over it."""
     worker = idle_job(bob)
     with transaction.atomic():
@@ -611,7 +621,7 @@ def test_registration_under_way_against_retire(bob):
 
 
 @postgres_only
-def test_registration_under_way_against_retire_without_the_lock(bob, monkeypatch):
+def test_without_the_lock_a_job_is_retired_beside_its_registration(bob, monkeypatch):
     """Control: a retirement that does not lock first retires a job that is offered.
 
     PostgreSQL looks at the job's row again once it has it, and at the links as they were.
@@ -655,7 +665,7 @@ def submit_against_retire(bob):
 
 
 @postgres_only
-def test_submit_against_retire(bob):
+def test_a_retirement_passes_over_a_job_with_a_submit_under_way(bob):
     """The submit holds the job shared: the retirement passes over it and finds it busy later."""
     retired, task = submit_against_retire(bob)
     assert (retired, task.status) == (0, "pending")
@@ -664,7 +674,7 @@ def test_submit_against_retire(bob):
 
 
 @postgres_only
-def test_submit_against_retire_without_the_lock(bob, monkeypatch):
+def test_without_the_lock_a_submit_lands_on_a_retired_job(bob, monkeypatch):
     """Control: the submit lands on a job just retired; the foreign key's lock does not help."""
     change(monkeypatch, "insert_tasks", "FOR SHARE", "")
     retired, task = submit_against_retire(bob)
@@ -673,7 +683,7 @@ def test_submit_against_retire_without_the_lock(bob, monkeypatch):
 
 
 @postgres_only
-def test_submits_do_not_wait_for_each_other(bob):
+def test_concurrent_submits_to_one_job_do_not_wait_for_each_other(bob):
     idle_job(bob)
     job = Job.objects.get()
     with transaction.atomic():
@@ -683,7 +693,7 @@ def test_submits_do_not_wait_for_each_other(bob):
 
 
 @postgres_only
-def test_retire_under_way_against_submit(bob, alice):
+def test_a_submit_waits_for_a_retirement_and_finds_no_job(bob, alice):
     """The submit waits for the retirement, and then there is no such job."""
     idle_job(bob)
     with transaction.atomic():
@@ -706,7 +716,7 @@ def two_sweepers():
     return first.retried, second.result().retried, held_up
 
 
-def test_two_sweepers(bob, alice, scene):
+def test_two_sweepers_take_each_task_once(bob, alice, scene):
     for _ in range(3):
         alice.submit()
     for _ in range(4):
@@ -719,7 +729,7 @@ def test_two_sweepers(bob, alice, scene):
 
 
 @postgres_only
-def test_two_sweepers_without_the_lock(bob, scene, monkeypatch):
+def test_without_the_lock_two_sweepers_take_one_task(bob, scene, monkeypatch):
     """Control: both take the task, and each costs it a retry."""
     run(bob, scene[0])
     expire(retries_left=5)
@@ -732,7 +742,7 @@ def test_two_sweepers_without_the_lock(bob, scene, monkeypatch):
 
 
 @postgres_only
-def test_heartbeat_against_sweep(bob, scene):
+def test_a_heartbeat_under_way_saves_worker_and_tasks_from_a_sweep(bob, scene):
     """A heartbeat under way saves worker and task from the sweep."""
     run(bob, scene[0])
     expire()
@@ -747,7 +757,7 @@ def test_heartbeat_against_sweep(bob, scene):
 
 
 @postgres_only
-def test_heartbeat_after_the_sweeps_choice(bob, scene, monkeypatch):
+def test_a_heartbeat_before_the_lock_saves_a_worker_that_a_sweep_chose(bob, scene, monkeypatch):
     """The heartbeat commits after the sweep looked at the workers and before it locks them."""
     Worker.objects.update(last_heartbeat=PAST)
     gate = Gate()
@@ -761,7 +771,7 @@ def test_heartbeat_after_the_sweeps_choice(bob, scene, monkeypatch):
 
 
 @postgres_only
-def test_heartbeat_against_sweep_without_the_second_look(bob, scene, monkeypatch):
+def test_without_the_second_check_a_sweep_removes_a_live_worker(bob, scene, monkeypatch):
     """Control: a sweep that removes what it chose earlier removes a living worker."""
     Worker.objects.update(last_heartbeat=PAST)
     chosen = [worker.pk for worker in Worker.objects.stale(LEASE)]
@@ -771,7 +781,7 @@ def test_heartbeat_against_sweep_without_the_second_look(bob, scene, monkeypatch
     assert not Worker.objects.exists()
 
 
-def test_sweep_before_heartbeat(bob, scene):
+def test_a_heartbeat_after_the_sweep_is_refused_and_renews_nothing(bob, scene):
     """The sweep was first: the worker is told, and nothing of its is renewed."""
     run(bob, scene[0])
     expire()

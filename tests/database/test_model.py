@@ -418,15 +418,16 @@ def life(people, settings_of):
     return Lived
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_server_lives_like_its_model(life):
+def test_the_server_agrees_with_a_plain_model_over_random_lives(life):
     run_state_machine_as_test(life)
     # Runs in which these never happened prove nothing.
     missing = [happened for happened in HAPPENS if not life.seen[happened]]
     assert not missing, (missing, life.seen)
 
 
-def test_a_server_that_forgets_the_fence_does_not(life, monkeypatch):
+def test_without_the_fence_the_server_disagrees_with_the_model(life, monkeypatch):
     """Control: the model notices."""
     from zndraw_joblib.api import tasks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, timedelta
 from time import monotonic
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -28,7 +29,7 @@ LEASE = timedelta(seconds=60)
 @pytest.fixture
 def job():
     # A new connection, on which nothing is prepared.
-    connection.close_pool()
+    cast("Any", connection).close_pool()
     connection.close()
     worker = Worker.objects.create(identity="bob")
     return offer(worker, JobName("room", "modifiers", "Rotate"), {}, LEASE)[0]
@@ -148,7 +149,7 @@ def test_altered_table_costs_one_503_in_a_transaction(job, altered):
         assert job.enqueue("room", {}, "alice").status == "pending"
 
 
-def test_values_come_back_as_they_went(job):
+def test_prepared_statements_return_the_values_they_were_given(job):
     payload = {"text": 'a "quoted" \\ {brace}, NULL \u00e4\u4e2d', "n": 10**30, "f": 0.1}
     made = Task.objects.enqueue(
         job, "room", "al'ice", 3, dict(zip(new_ids(2), [payload, {}], strict=True))
@@ -173,7 +174,7 @@ def test_execute_wrappers_see_the_statement(job):
     assert len(seen) == 1
 
 
-def test_errors_are_djangos(job):
+def test_errors_are_raised_as_django_raises_them(job):
     from django.db import IntegrityError
 
     task = job.enqueue("room", {}, "alice")
@@ -228,7 +229,7 @@ def test_other_threads_run_while_one_waits_for_a_lock(job):
     assert done.is_set()
 
 
-def test_nothing_is_prepared_unless_the_host_says_so(job, monkeypatch):
+def test_nothing_is_prepared_without_a_prepare_threshold(job, monkeypatch):
     monkeypatch.setattr(connection.connection, "prepare_threshold", None)
     job.enqueue("room", {}, "alice")
     assert not prepared("INSERT INTO zndraw_joblib_task")

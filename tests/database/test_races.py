@@ -61,7 +61,7 @@ def test_no_task_is_granted_twice_and_none_is_left():
     assert len(granted) == len(set(granted)) == 90
 
 
-def test_one_of_many_finishes_wins():
+def test_one_of_many_concurrent_reports_wins():
     worker = Worker.objects.create(identity="bob")
     offer(worker, NAME, {}, LEASE)[0].enqueue("room", {}, "alice", 0)
     task = grant_one(worker.pk, "bob")
@@ -73,7 +73,7 @@ def test_one_of_many_finishes_wins():
     assert Task.objects.get().status == won[0][0].status
 
 
-def test_many_register_one_new_job():
+def test_concurrent_registrations_of_a_new_job_make_one():
     workers = [Worker.objects.create(identity="bob") for _ in range(6)]
     made = together(6, lambda number: offer(workers[number], NAME, {"a": 1}, LEASE)[1])
     assert sorted(made) == [False] * 5 + [True]

@@ -41,7 +41,7 @@ def submit(job, count=1, retries=0):
     return [job.enqueue("room", {}, "alice", retries) for _ in range(count)]
 
 
-def test_full_name_and_life(worker, job):
+def test_a_job_has_a_full_name_and_a_worker_is_alive_within_its_lease(worker, job):
     worker.refresh_from_db()
     assert job.full_name == str(job) == "room:modifiers:Rotate"
     assert worker.is_alive(LEASE)
@@ -59,7 +59,7 @@ def test_full_name_and_life(worker, job):
         ("joblib_task_terminal_completed", lambda task: {"status": "completed"}),
     ],
 )
-def test_constraints_of_tasks(job, name, break_it):
+def test_constraints_refuse_unknown_statuses_and_ends_without_a_time(job, name, break_it):
     (task,) = submit(job)
     with pytest.raises(IntegrityError, match=name), transaction.atomic():
         Task.objects.filter(pk=task.id).update(**break_it(task))
@@ -67,12 +67,12 @@ def test_constraints_of_tasks(job, name, break_it):
 
 def test_jobs_and_links_are_unique(job, worker):
     with pytest.raises(IntegrityError), transaction.atomic():
-        Job.objects.create(room_id="room", category="modifiers", name="Rotate", schema={})
+        Job.objects.create(room_id="room", category="modifiers", name="Rotate", schema={})  # type: ignore[misc]
     with pytest.raises(IntegrityError), transaction.atomic():
         WorkerJobLink.objects.create(worker=worker, job=job)
 
 
-def test_claim_start_and_finish_are_one_statement_each(job, worker):
+def test_claim_start_and_finish_take_one_statement_each(job, worker):
     submit(job)
     with CaptureQueriesContext(connection) as claim:
         task = grant_one(worker.pk, "bob")
@@ -156,6 +156,7 @@ def statistics(request, backlog):
         Task.objects.filter(pk__in=ids).update(status="pending", completed_at=None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("statistics")
 @pytest.mark.parametrize(("index", "verb"), HOT.values(), ids=HOT)
 def test_no_hot_statement_reads_the_whole_table(job, worker, backlog, index, verb):
@@ -183,7 +184,7 @@ def test_the_oldest_task_of_all_jobs_is_granted_first(worker):
     assert grant_one(worker.pk, "carol") is None
 
 
-def test_a_sweep_ends_what_dead_workers_left(job, worker):
+def test_a_sweep_ends_tasks_of_dead_workers(job, worker):
     retried, failed, claimed, living = submit(job, 4)
     for task in (retried, failed, claimed, living):
         assert grant_one(worker.pk, "bob").id == task.id
@@ -246,14 +247,14 @@ def test_a_removed_worker_cannot_register(worker):
     assert not Job.objects.exists()
 
 
-def test_a_conflict_leaves_the_schema_alone(job, worker):
+def test_a_schema_conflict_keeps_the_stored_schema(job, worker):
     with pytest.raises(SchemaConflict):
         offer(worker, NAME, {"type": "string"}, LEASE)
     job.refresh_from_db()
     assert job.schema == {"type": "object"}
 
 
-def test_verbs_announce_after_the_commit(job, worker, django_capture_on_commit_callbacks):
+def test_signals_are_sent_after_the_commit(job, worker, django_capture_on_commit_callbacks):
     from zndraw_joblib import signals
 
     heard = []
@@ -291,7 +292,7 @@ def test_verbs_announce_after_the_commit(job, worker, django_capture_on_commit_c
     ]
 
 
-def test_a_receiver_that_fails_changes_nothing(job, django_capture_on_commit_callbacks):
+def test_a_receiver_that_fails_leaves_the_change_committed(job, django_capture_on_commit_callbacks):
     from zndraw_joblib import signals
 
     def fail(**kwargs):
@@ -304,12 +305,6 @@ def test_a_receiver_that_fails_changes_nothing(job, django_capture_on_commit_cal
     finally:
         signals.task_submitted.disconnect(fail)
     assert Task.objects.count() == 1
-
-
-def test_migrations_are_complete():
-    from django.core.management import call_command
-
-    call_command("makemigrations", check=True, dry_run=True, verbosity=0)
 
 
 INDEXES = {"joblib_task_claim", "joblib_task_lease", "joblib_task_worker"}

@@ -26,28 +26,28 @@ def no_request_was_counted():
     throttling._left.clear()
 
 
-def test_rotation_turns_about_the_centre():
+def test_a_rotation_turns_about_the_centre():
     atoms = Atoms("Ar2", [[1, 0, 0], [3, 0, 0]])
     (turned,) = structures.rotate([atoms], 90, "z")
     assert np.allclose(turned.positions, [[2, -1, 0], [2, 1, 0]])
     assert np.allclose(atoms.positions, [[1, 0, 0], [3, 0, 0]])
 
 
-def test_selection_within_a_distance():
+def test_a_selection_takes_atoms_within_a_distance():
     atoms = Atoms("Ar4", [[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3.1]])
     assert structures.select_within(atoms, 0, 2.0) == [1, 2]
     with pytest.raises(ValueError, match="atom 4 does not exist"):
         structures.select_within(atoms, 4, 1)
 
 
-def test_histogram_of_known_distances():
+def test_a_histogram_counts_known_distances():
     atoms = Atoms("Ar3", [[0, 0, 0], [1, 0, 0], [3, 0, 0]])
     counts, edges = structures.distance_histogram([atoms, atoms], 4, 4.0)
     assert counts.tolist() == [0, 2, 2, 2]
     assert edges.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_xyz_there_and_back():
+def test_xyz_is_read_as_it_was_written():
     frames = structures.argon_trajectory(frames=2)
     back = structures.from_xyz(structures.to_xyz(frames))
     assert np.allclose(back[1].positions, frames[1].positions, atol=1e-6)
@@ -63,7 +63,7 @@ def test_xyz_there_and_back():
         ("postgresql://u@%2Ftmp%2Fpg/name", ["/tmp/pg", "", "u", "", "name"]),
     ],
 )
-def test_database_urls(url, expected, tmp_path):
+def test_database_urls_become_settings(url, expected, tmp_path):
     code = (
         "import json; from example_project.settings import DATABASES, CHANNEL_LAYERS, CACHES\n"
         "d = DATABASES['default']\n"
@@ -82,7 +82,7 @@ def test_database_urls(url, expected, tmp_path):
     assert cache == "django_redis.cache.RedisCache"
 
 
-def test_no_request_imports_what_another_thread_may_be_importing(tmp_path):
+def test_requests_import_no_module_that_another_thread_may_be_importing(tmp_path):
     code = (
         "import sys, django; django.setup(); loaded = set(sys.modules)\n"
         "from channels.layers import get_channel_layer\n"
@@ -103,7 +103,7 @@ def test_no_request_imports_what_another_thread_may_be_importing(tmp_path):
 
 
 @pytest.mark.django_db
-def test_a_token_for_name_and_password(client, bob):
+def test_a_name_and_password_get_a_token(client, bob):
     bob.user.set_password("correct horse")
     bob.user.save()
     body = {"username": "bob", "password": "correct horse"}
@@ -149,7 +149,7 @@ def test_the_deployment_has_a_proxy_and_else_there_is_none(deployed, expected, t
 
 
 @pytest.mark.django_db
-def test_pages(client, bob):
+def test_pages_link_to_each_other_and_escape_documents(client, bob):
     first = client.get("/").content.decode()
     for link in ("/admin/", "/api/docs", "/api/redoc", "/api/schema", "/rooms/demo/"):
         assert f'href="{link}"' in first
@@ -165,10 +165,11 @@ def test_pages(client, bob):
         assert "https://" not in content
     css = client.get("/static/admin/css/base.css")
     assert css.status_code == 200
+    css.close()
 
 
 @pytest.mark.django_db
-def test_documents(bob, client):
+def test_documents_are_stored_and_returned(bob, client):
     url = "/v1/rooms/demo/documents/a.txt"
     assert client.get(url).status_code == 401
     assert bob.client.get(url).status_code == 404
@@ -198,7 +199,7 @@ def test_documents_are_for_those_who_may_use_the_room(bob, carol, root, client, 
 
 
 @pytest.mark.django_db
-def test_a_room_that_cannot_be_has_no_documents(bob):
+def test_an_impossible_room_has_no_documents(bob):
     for room in ("a:b", "@internal", "x" * 129):
         assert bob.client.get(f"/v1/rooms/{room}/documents").status_code == 400
         answer = bob.client.put(f"/v1/rooms/{room}/documents/a", {"content": "x"}, format="json")
@@ -220,7 +221,7 @@ BODIES = {
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", BODIES)
-def test_no_body_breaks_the_sites_own_endpoints(bob, name):
+def test_bad_bodies_to_the_sites_own_endpoints_are_refused(bob, name):
     body, expected = BODIES[name]
     # Of a session DRF looks for the CSRF token in the body.
     browser = Client(enforce_csrf_checks=True)
@@ -262,7 +263,7 @@ def demo(tmp_path, **extra):
 
 
 @pytest.mark.demo
-def test_the_demo_brings_all_results_also_the_second_time(tmp_path):
+def test_the_demo_gets_all_results_twice(tmp_path):
     for _ in range(2):
         done = demo(tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -279,7 +280,7 @@ def test_the_demo_fails_when_a_result_is_missing(tmp_path):
 
 
 @pytest.mark.demo
-def test_a_taken_port_is_said(tmp_path):
+def test_a_taken_port_is_an_error_that_names_another(tmp_path):
     import socket
 
     with socket.socket() as taken:

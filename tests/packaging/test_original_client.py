@@ -55,7 +55,7 @@ manager.disconnect()
 
 @pytest.mark.network
 @pytest.mark.django_db(transaction=True)
-def test_the_released_client_of_the_original(bob, tmp_path):
+def test_the_released_client_of_the_original_works_with_this_server(bob, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run(

@@ -51,7 +51,7 @@ def test_public_names_resolve(name):
 
 def test_a_misspelt_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="JobManger"):
-        _ = zndraw_joblib.JobManger
+        _ = zndraw_joblib.JobManger  # type: ignore[attr-defined]
 
 
 def test_importing_the_package_loads_neither_django_nor_httpx():
@@ -106,7 +106,7 @@ def clean(**extra):
 
 
 @pytest.mark.network
-def test_the_wheel_carries_what_it_needs(wheel):
+def test_the_wheel_contains_templates_static_files_and_migrations(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {
         "zndraw_joblib/py.typed",

@@ -7,6 +7,7 @@ import random
 import socket
 import subprocess
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,7 @@ class Proxy:
     async def serve(self, ports: dict[int, int]) -> None:
         """Listen on each port for the server behind it, for ever."""
         for port, behind in ports.items():
-            await asyncio.start_server(
-                lambda reader, writer, behind=behind: self._pass(reader, writer, behind),
-                "127.0.0.1",
-                port,
-            )
+            await asyncio.start_server(partial(self._pass, behind=behind), "127.0.0.1", port)
         await asyncio.Event().wait()
 
     async def _pass(self, reader: Any, writer: Any, behind: int) -> None:

@@ -308,19 +308,22 @@ class Soak:
         ports = self.serve(log)
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         share = profile.http_tasks // profile.http_submitters
+
+        def by_http(main: Callable[..., None], url: str, *rest: Any) -> Callable[[str], None]:
+            """What a child runs on the server at this address."""
+            return lambda name: main(log(name), url, token, *rest)
+
         for number in range(max(profile.http_workers, profile.http_submitters)):
             url = urls[number % len(urls)]
             if number < profile.http_workers:
                 self.add(
                     "worker by http",
-                    lambda name, url=url: clients.work_by_http(log(name), url, token),
+                    by_http(clients.work_by_http, url),
                 )
             if number < profile.http_submitters:
                 self.add(
                     "submitter by http",
-                    lambda name, url=url: clients.submit_by_http(
-                        log(name), url, token, share, profile.slow
-                    ),
+                    by_http(clients.submit_by_http, url, share, profile.slow),
                 )
         self.load(few=0)
         self.end(child for child in self.children if child.kind != "sweeper")
@@ -348,14 +351,13 @@ class Soak:
         """Servers, and a proxy before them; the ports of the proxy."""
         import uvicorn
 
+        def run_uvicorn(port: int) -> Callable[[str], None]:
+            application = "example_project.asgi:application"
+            return lambda _: uvicorn.run(application, port=port, log_level="warning")
+
         behind = {free_port(): free_port() for _ in range(self.profile.servers)}
         for port in behind.values():
-            self.add(
-                "server",
-                lambda _, port=port: uvicorn.run(
-                    "example_project.asgi:application", port=port, log_level="warning"
-                ),
-            )
+            self.add("server", run_uvicorn(port))
         self.add(
             "proxy",
             lambda name: asyncio.run(Proxy(log(name), self.profile.proxy_rate).serve(behind)),
@@ -382,7 +384,7 @@ def take_the_fence_out() -> None:
         attempts = {report.task_id: report.attempt for report in reports}
         return [task._replace(attempt=attempts[task.id]) for task in moved]
 
-    TaskManager.move = unfenced  # type: ignore[method-assign]
+    TaskManager.move = unfenced
 
 
 def main() -> int:

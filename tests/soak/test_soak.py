@@ -44,7 +44,7 @@ def kinds(events, rows):
     return {anomaly.partition(":")[0] for anomaly in check(events, rows).anomalies}
 
 
-def test_a_clean_log():
+def test_the_checker_passes_a_clean_log():
     verdict = check(GOOD, {"x": done()})
     assert not verdict.anomalies
     assert verdict.counts["accepted"] == 2
@@ -87,11 +87,11 @@ def test_a_run_with_kills_requeues_and_refusals_is_not_void():
         ([*GOOD, {"t": 9, "e": "waited", "id": "x", "s": "failed"}], {"x": done()}, "misled"),
     ],
 )
-def test_each_anomaly_is_found(events, rows, kind):
+def test_the_checker_finds_each_anomaly(events, rows, kind):
     assert kind in kinds(events, rows)
 
 
-def test_what_nobody_saw_but_is_there_is_recovered():
+def test_submits_and_ends_without_a_logged_answer_count_as_recovered():
     events = log(
         {"e": "submit", "m": "m"},
         grant(),
@@ -103,7 +103,7 @@ def test_what_nobody_saw_but_is_there_is_recovered():
     assert verdict.counts["recovered"] == 2
 
 
-def test_the_end_that_a_sweep_wrote_has_its_cause():
+def test_an_end_by_a_sweep_counts_as_timed_out():
     verdict = check(log(*submit(), grant()), {"x": done(1, "failed", error="Worker 'w' timed out")})
     assert not verdict.anomalies
     assert verdict.counts["timed out"] == 1
@@ -124,7 +124,7 @@ def soak(*arguments):
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_nothing_is_lost_whatever_is_killed():
+def test_no_task_is_lost_while_processes_and_servers_are_killed():
     run = soak("--profile", "ci")
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-5000:]
 

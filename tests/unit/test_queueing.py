@@ -13,7 +13,7 @@ from benchmarks.queueing import EXPONENTIAL, SHAPES, Polling, Woken, erlang_c, m
 TASKS = 400_000
 
 
-def test_erlang_c_by_hand():
+def test_erlang_c_agrees_with_values_computed_by_hand():
     assert erlang_c(1, 0.7) == pytest.approx(0.7)
     assert erlang_c(2, 0.5) == pytest.approx(1 / 3)
     # The sum of the textbooks, for 5 servers and a load of 4.
@@ -47,11 +47,11 @@ def test_service_times_have_mean_one_and_their_spread(shape):
     assert times.var() == pytest.approx(shape.variation, rel=0.15)
 
 
-def test_the_oldest_task_goes_to_whoever_is_free_first():
+def test_the_oldest_task_goes_to_the_server_that_is_free_first():
     assert list(Woken(2).serve([0, 1, 2, 3], [5, 3, 1, 1])) == [0, 0, 2, 2]
 
 
-def test_who_polls_finds_a_task_at_the_next_tick_and_asks_again_when_done():
+def test_a_polling_worker_finds_a_task_at_the_next_tick_and_asks_again_when_done():
     polling = Polling(1, 2.0)
     # Asks at 0 and finds nothing, at 2 the first task; done at 5 it takes the second at once, and
     # then asks in vain at 6 and 8.
@@ -71,7 +71,7 @@ def test_polling_often_is_as_good_as_being_woken():
     assert polling.p99 == pytest.approx(woken.p99, abs=0.01)
 
 
-def test_the_page_shows_what_erlang_c_says():
+def test_the_page_shows_the_values_of_erlang_c():
     page = (queueing.DOCS / "growth.md").read_text()
     for row in queueing.exact_rows():
         assert f"| {' | '.join(row)} |" in page, "run python -m benchmarks.queueing"

@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from django.core.checks import run_checks
@@ -108,7 +109,8 @@ def derived_engine(monkeypatch, base, **attributes):
     """The name of a database engine whose connections are those of `base` with other attributes."""
     for name in ("acme", "acme.base"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    sys.modules["acme.base"].DatabaseWrapper = type("Derived", (base.DatabaseWrapper,), attributes)
+    derived = type("Derived", (base.DatabaseWrapper,), attributes)
+    monkeypatch.setattr(sys.modules["acme.base"], "DatabaseWrapper", derived, raising=False)
     return {"ENGINE": "acme"}
 
 
@@ -175,7 +177,7 @@ def test_unset_room_access_is_a_warning(settings):
     assert checks.check_room_access() == []
 
 
-PRODUCTION = {
+PRODUCTION: dict[str, Any] = {
     "DEBUG": False,
     "ALLOWED_HOSTS": ["jobs.example.org"],
     "DATABASES": {
@@ -429,5 +431,5 @@ def test_the_command_reports_every_documented_id_about_bad_sites(deploy, monkeyp
 def test_checks_of_deployment_need_the_option_deploy():
     from django.core.checks import registry
 
-    deployment = {check.__name__ for check in registry.registry.deployment_checks}
+    deployment = {getattr(check, "__name__", "") for check in registry.registry.deployment_checks}
     assert {"check_site", "check_servers", "check_times", "check_room_access"} <= deployment

@@ -15,7 +15,7 @@ from django.test import AsyncClient
 
 from tests.factories import V1, problem
 from zndraw_joblib.contrib.asgi import ApiLane
-from zndraw_joblib.events import reads, work
+from zndraw_joblib.events import queries, reads, work
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.publisher import publisher
 from zndraw_joblib.models import Task, Worker
@@ -91,7 +91,7 @@ async def test_the_view_answers_when_the_read_at_the_deadline_fails(bob, monkeyp
 
 
 async def test_workers_whose_waits_end_together_are_read_with_few_queries(bob, monkeypatch):
-    read, sizes, tried = work.workers_worth_claiming, [], []
+    read, sizes, tried = queries.workers_worth_claiming, [], []
     claim = TaskManager.grant
 
     def count(ids):

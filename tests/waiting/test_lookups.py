@@ -11,10 +11,10 @@ from asgiref.sync import sync_to_async
 from channels.layers import get_channel_layer
 from django.db import OperationalError
 from django.test import AsyncClient
-from zndraw_joblib.api.serializers import MAX_LOOKUP
 
 from tests.factories import V1
-from zndraw_joblib.events import ends, reads
+from zndraw_joblib.api.bodies import MAX_LOOKUP
+from zndraw_joblib.events import ends, queries, reads
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import END_GROUPS
@@ -227,7 +227,7 @@ async def test_many_ids_of_many_rooms_join_each_group_once(bob, root, monkeypatc
 
 
 async def test_all_lookups_whose_waits_end_are_read_with_few_queries(bob, ids, monkeypatch):
-    read, sizes = ends.read_tasks, []
+    read, sizes = queries.read_tasks, []
 
     def count(batch):
         sizes.append(len(batch))
@@ -246,7 +246,12 @@ async def test_all_lookups_whose_waits_end_are_read_with_few_queries(bob, ids, m
 
 async def test_a_single_task_is_not_read_after_all_the_lookups_before_it(db, monkeypatch):
     """The control: with one queue for both it comes last."""
-    monkeypatch.setattr(ends, "read_tasks", lambda keys: time.sleep(0.1) or [[]] * len(keys))
+
+    def read_slowly(keys):
+        time.sleep(0.1)
+        return [[]] * len(keys)
+
+    monkeypatch.setattr(ends, "read_tasks", read_slowly)
     waits, order = get_hub().ends, []
 
     async def read(name, count):

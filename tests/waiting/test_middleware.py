@@ -51,7 +51,7 @@ async def waits(person, task_id, change=None, *, seconds=20, **headers):
             f"{V1}/tasks/{task_id}", prefer=f"wait={seconds}".encode(), **headers, **token(person)
         ),
         change,
-        lambda hub: hub._ends,
+        lambda hub: hub.ends._waiters,
     )
 
 
@@ -71,7 +71,7 @@ async def claims(person, change, seconds=20, **headers):
     request = scope(
         f"{V1}/tasks/claim", "POST", prefer=f"wait={seconds}".encode(), **headers, **token(person)
     )
-    return await waited(request, change, lambda hub: hub._idle)
+    return await waited(request, change, lambda hub: hub.work._lines)
 
 
 @pytest.mark.parametrize("name", ["cors", "async_cors"])
@@ -190,7 +190,7 @@ async def test_a_wait_looks_into_the_database_of_its_tenant(bob, tenants, settin
     request = scope(f"{V1}/tasks/claim", "POST", prefer=b"wait=20", x_tenant=b"a", **token(bob))
     claiming = ApplicationCommunicator(lane, request)
     await claiming.send_input(REQUEST)
-    while not get_hub()._idle:
+    while not get_hub().work._lines:
         await asyncio.sleep(0.01)
     other = ApplicationCommunicator(lane, scope(f"{V1}/workers", x_tenant=b"b", **token(bob)))
     await other.send_input(REQUEST)
@@ -232,7 +232,7 @@ async def test_session_requests_may_wait(bob, running, settings):
     cookie, _ = await sync_to_async(logged_in)(bob)
     request = scope(f"{V1}/tasks/{running}", cookie=cookie, prefer=b"wait=20")
     status, headers, task = await waited(
-        request, lambda: bob.report(running, "completed"), lambda hub: hub._ends
+        request, lambda: bob.report(running, "completed"), lambda hub: hub.ends._waiters
     )
     assert (status, task["status"]) == (200, "completed")
     assert b"sessionid=" in headers[b"set-cookie"]
@@ -279,7 +279,7 @@ async def test_the_body_of_a_claim_that_waits_is_read_at_each_look(bob):
         **token(bob),
     )
     body = json.dumps({"worker_id": worker, "start": True}).encode()
-    status, _, got = await waited(request, bob.submit, lambda hub: hub._idle, body)
+    status, _, got = await waited(request, bob.submit, lambda hub: hub.work._lines, body)
     assert (status, got["task"]["worker_id"], got["task"]["status"]) == (200, worker, "running")
 
 
@@ -332,3 +332,10 @@ async def test_a_wait_counts_once_for_throttles(bob, alice, monkeypatch):
     status, _, body = await claims(bob, alice.submit)
     assert (status, body["task"]["attempt"]) == (200, 1)
     assert (await claims(bob, None, seconds=1))[0] == 429
+
+
+async def test_middleware_that_catches_everything_ends_the_wait(bob, running, with_middleware):
+    """It catches the exception by which a request leaves the middleware to wait."""
+    with_middleware("catching_all")
+    request = scope(f"{V1}/tasks/{running}", prefer=b"wait=20", **token(bob))
+    assert (await ask(Host(), request))[::2] == (500, b"caught")

@@ -14,7 +14,7 @@ from django.test import AsyncClient
 
 from tests.factories import V1
 from zndraw_joblib.api.waiting import granted_wait
-from zndraw_joblib.events import ends, publisher as publishers, reads
+from zndraw_joblib.events import ends, publisher as publishers, queries, reads
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.work import WorkWaits
@@ -409,7 +409,7 @@ async def test_the_view_answers_when_the_read_after_the_wait_fails(bob, running,
 
 
 async def test_tasks_whose_waits_end_together_are_read_with_few_queries(bob, running, monkeypatch):
-    read, sizes = ends.read_tasks, []
+    read, sizes = queries.read_tasks, []
 
     def count(batch):
         sizes.append(len(batch))

@@ -113,20 +113,20 @@ def waits(view: View) -> Callable[..., Any]:
             return response
 
         response = await last_response(look, wait)
-        prefer_was_applied(response, wait)
+        set_preference_applied(response, wait)
         return response
 
     return wrapper
 
 
-def prefer_was_applied(response: HttpResponseBase, wait: int) -> None:
-    """Say in the view's response that its wait was honoured; errors do not wait."""
+def set_preference_applied(response: HttpResponseBase, wait: int) -> None:
+    """Set the header which says that the wait was honoured; errors do not wait."""
     if response.status_code < 400:
         response["Preference-Applied"] = f"wait={wait}"
 
 
 async def last_response(look: Run, wait: int) -> HttpResponseBase:
-    """The view's response after up to `wait` seconds; `look` runs the view."""
+    """The view's response once it is final, after up to `wait` seconds; `look` runs the view."""
 
     async def run() -> HttpResponseBase:
         running = asyncio.ensure_future(look())

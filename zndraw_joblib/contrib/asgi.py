@@ -23,11 +23,10 @@ from collections.abc import (
     Callable,
     Iterable,
     Mapping,
-    MutableMapping,
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from io import BytesIO
 from typing import Any
 
@@ -47,12 +46,12 @@ from zndraw_joblib.api.waiting import (
     can_wait,
     granted_wait,
     last_response,
-    prefer_was_applied,
+    set_preference_applied,
 )
 from zndraw_joblib.exceptions import ProblemException, UnsupportedMediaType, ValidationError
 from zndraw_joblib.settings import get_settings
 
-Scope = MutableMapping[str, Any]
+Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -156,14 +155,14 @@ class ApiLane(ASGIHandler):
 
 
 class WaitingRequest:
-    """A request with ``Prefer: wait`` on its ways through the middleware."""
+    """A request with ``Prefer: wait``, which goes through the middleware several times."""
 
     def __init__(self, lane: ApiLane, new_request: Callable[[], Any], wait: int) -> None:
         self._lane = lane
         self._new_request = new_request
         self._wait = wait
         self._began = False
-        #: The last response of a view that went out through the middleware, and as it came out.
+        #: The view's last response that the middleware has had, and the middleware's own.
         self._passed: tuple[HttpResponseBase, HttpResponseBase] | None = None
 
     async def respond(self) -> HttpResponseBase:
@@ -174,33 +173,38 @@ class WaitingRequest:
         seen = final.renderer_context["request"]
 
         def give(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-            # Middleware may ask for them, and no authenticator runs on this way.
+            # Middleware may read them, and no authenticator runs this time.
             request.user, request.auth = seen.user, seen.auth
-            prefer_was_applied(final, self._wait)
+            set_preference_applied(final, self._wait)
             return final
 
         return await self._pass(give)
 
     async def _look(self) -> HttpResponseBase:
         """The view's response; the middleware's where that did not call the view."""
-        response: Any = None
+        seen: Any = None
+        answer: HttpResponseBase | None = None
 
         def look(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-            nonlocal response
-            response = view(request, *args, **kwargs)
-            if self._wait and hasattr(response, "waits_for"):
+            nonlocal seen, answer
+            seen = view(request, *args, **kwargs)
+            if self._wait and hasattr(seen, "waits_for"):
                 raise MustWait
-            prefer_was_applied(response, self._wait)
-            return response
+            set_preference_applied(seen, self._wait)
+            answer = seen
+            return answer
 
-        with suppress(MustWait):
+        try:
             passed = await self._pass(look)
-            response = passed if response is None else response
-            self._passed = response, passed
-        return response  # type: ignore[no-any-return]
+        except MustWait:
+            return seen  # type: ignore[no-any-return]
+        # Without an answer of the view, middleware has answered by itself.
+        answer = answer or passed
+        self._passed = answer, passed
+        return answer
 
     async def _pass(self, run: Callable[..., Any]) -> HttpResponseBase:
-        # A new one, because middleware may have left its marks on the one before.
+        # A new request each time, because middleware may have set attributes of the last one.
         request = self._new_request()
         request.joblib_run = run
         # The host's throttles count a request once, however often the database is looked at.
@@ -230,11 +234,16 @@ def _is_api(scope: Scope) -> bool:
     path = scope["path"]
     if not any(mark in path for mark in MARKS):
         return False
+    return _leads_to_api(path.removeprefix(get_script_prefix(scope)), settings.ROOT_URLCONF)
+
+
+# Keeps no view, because what a route leads to depends on whether an event loop runs.
+@lru_cache(maxsize=1024)
+def _leads_to_api(path: str, urlconf: Any) -> bool:
     try:
-        match = resolve(path.removeprefix(get_script_prefix(scope)), settings.ROOT_URLCONF)
+        return APP_NAME in resolve(path, urlconf).app_names
     except Resolver404:
         return False
-    return APP_NAME in match.app_names
 
 
 async def _read(receive: Receive) -> tuple[bytes, bool]:

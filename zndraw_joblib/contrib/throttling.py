@@ -13,10 +13,10 @@ from typing import Any
 from cachetools import LRUCache
 from rest_framework.throttling import ScopedRateThrottle
 
-#: What part of a rate a process takes out of the common count at a time.
+#: A process reserves 1/SHARE of a rate at a time.
 SHARE = 100
 
-#: Requests that this process took from a window's count and has left, by the name of the count.
+#: Requests that this process has reserved and not yet used, by the cache's key of the window.
 _left: LRUCache[str, int] = LRUCache(10_000)
 _lock = Lock()
 
@@ -24,10 +24,10 @@ _lock = Lock()
 class WindowRateThrottle(ScopedRateThrottle):
     """Counts the requests of each second, minute, hour or day by the clock.
 
-    A process takes a hundredth of the rate, or one request, out of the count at a time: that many
-    requests cost one look into the cache. No window takes more than its rate, and one process may
-    leave up to a hundredth of it unused. Around the end of a window twice the rate may pass. While
-    the cache is away, and is told to ignore that, nothing is refused.
+    A process reserves a hundredth of the rate, or one request, by one call to the cache, because a
+    call for each request would cost more than the view. No window passes more than its rate, and a
+    process may leave up to a hundredth of it unused. Around the end of a window twice the rate may
+    pass. While a cache that ignores its exceptions is unreachable, no request is refused.
     """
 
     def allow_request(self, request: Any, view: Any) -> bool:
@@ -51,22 +51,22 @@ class WindowRateThrottle(ScopedRateThrottle):
         count = self._count(name, share, self.duration)
         if count is None:
             return True
-        taken = min(share, self.num_requests - count + share)
-        if taken > 1:
+        reserved = min(share, self.num_requests - count + share)
+        if reserved > 1:
             with _lock:
-                # Another thread may have taken some at the same time.
-                _left[name] = _left.get(name, 0) + taken - 1
-        return taken > 0
+                # Adds, because another thread may have reserved some at the same time.
+                _left[name] = _left.get(name, 0) + reserved - 1
+        return reserved > 0
 
     def wait(self) -> float:
         """Seconds until the next window."""
         return self.left
 
     def _count(self, name: str, share: int, seconds: int) -> int | None:
-        """Add to the count of a window; what it then is, None while the cache is away."""
+        """Add to the count of a window; the new count, None while the cache is unreachable."""
         try:
             return self._add(name, share)
-        except ValueError:  # The first of the window, or two first ones at once.
+        except ValueError:  # No count yet: this is the window's first request, or one of several.
             added = self.cache.add(name, share, seconds + 1)
         return share if added else self._add(name, share)
 

@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
                 ('room_id', models.CharField(max_length=128)),
                 ('category', models.CharField(max_length=128)),
                 ('name', models.CharField(max_length=128)),
-                ('schema', zndraw_joblib.storage.fields.OrderedJSONField(help_text='JSON Schema (draft 2020-12) of a payload.')),
+                ('schema', zndraw_joblib.storage.fields.OrderedJSONField(help_text='JSON Schema of a payload: draft 2020-12, or 2019-09 or 7 where `$schema` says so.')),
                 ('created_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), editable=False)),
                 ('retired_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('revision', models.PositiveIntegerField(db_default=0, editable=False, help_text='Goes up by one when another schema takes over.')),

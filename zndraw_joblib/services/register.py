@@ -18,7 +18,7 @@ from zndraw_joblib.exceptions import (
 )
 from zndraw_joblib.models import Job, Worker, WorkerJobLink
 from zndraw_joblib.names import JobName, name_fault
-from zndraw_joblib.schemas.validation import schema_faults
+from zndraw_joblib.schemas import schema_errors
 from zndraw_joblib.services.workers import own_worker
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import canonical_json
@@ -74,7 +74,7 @@ def check_registration(category: str, name: str, schema: dict[str, Any]) -> None
     if error := name_fault(name):
         detail = f"name {error}."
         raise ValidationError(detail, errors=[FieldError(detail, "/name")])
-    errors = schema_faults(
+    errors = schema_errors(
         schema, max_bytes=settings.max_schema_bytes, max_depth=settings.max_schema_depth
     )
     if errors:

@@ -23,8 +23,7 @@ from zndraw_joblib.exceptions import (
 )
 from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task
 from zndraw_joblib.names import JobName
-from zndraw_joblib.schemas.checker import MAX_WORK, Budget
-from zndraw_joblib.schemas.validation import payload_faults, validator
+from zndraw_joblib.schemas import Budget, PayloadChecker
 from zndraw_joblib.services.jobs import name_in_room
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import canonical_json, json_size
@@ -33,19 +32,14 @@ from zndraw_joblib.storage.rows import TaskRow
 
 #: Jobs whose schemas a process remembers.
 MAX_CACHED_JOBS = 1024
-#: Work that each payload of several adds to what one may take, in tenths of a microsecond.
-SHARE = 10_000
 
 
 class CachedJob:
-    """A live job as it was read, with its schema made ready to check payloads."""
+    """A live job as it was read, with what checks payloads against its schema."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
-
-    @cached_property
-    def _validator(self) -> Any:
-        return validator(self.job.schema)
+        self._checker = PayloadChecker(job.schema)
 
     def check(self, payloads: Sequence[Any]) -> None:
         """Check payloads against the schema and the limit of their size.
@@ -56,15 +50,13 @@ class CachedJob:
             `errors` point into ``/<index>/payload``.
         """
         limit = get_settings().max_payload_bytes
-        # Payloads of one request share the work that one payload may take, each with a small
-        # share on top, so that a request of many takes little longer than a request of one.
-        budget = Budget(MAX_WORK + len(payloads) * SHARE)
+        budget = Budget(payloads=len(payloads))
         errors: list[FieldError] = []
         for index, payload in enumerate(payloads):
             if json_size(payload) > limit:
                 found = [FieldError(f"The payload must have at most {limit} bytes of JSON.")]
             else:
-                found = payload_faults(self._validator, payload, budget)
+                found = self._checker.errors(payload, budget, self.job.pk)
             errors += [
                 FieldError(error.detail, f"/{index}/payload{error.pointer}") for error in found
             ]

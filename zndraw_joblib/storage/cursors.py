@@ -34,6 +34,15 @@ def open_cursor(connection: Any) -> Any:
     return connection.make_cursor(preparing_cursor(connection.connection))
 
 
+def column_names(cursor: Any, vendor: str) -> tuple[str, ...]:
+    """The names of the columns of the result that a cursor holds."""
+    if vendor != "postgresql":
+        return tuple(column[0] for column in cursor.description)
+    # psycopg makes an object of each column of `description`, which takes longer than a short row.
+    result = cursor.pgresult
+    return tuple(result.fname(number).decode() for number in range(result.nfields))
+
+
 @cache
 def _cursor_classes() -> tuple[Any, Any]:
     """The classes of cursors, made here because psycopg is not installed where SQLite is used."""

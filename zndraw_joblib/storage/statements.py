@@ -18,7 +18,7 @@ from uuid import UUID
 import orjson
 from django.db import connections
 
-from zndraw_joblib.storage.cursors import open_cursor
+from zndraw_joblib.storage.cursors import column_names, open_cursor
 from zndraw_joblib.storage.fields import json_dumps
 
 _NAME = re.compile(r"^-- name: (.+)$", re.MULTILINE)
@@ -61,7 +61,7 @@ def run(using: str, name: str, **parameters: Any) -> Result:
         parameters = {key: _for_sqlite(value, using) for key, value in parameters.items()}
     with open_cursor(connection) as cursor:
         cursor.execute(load(connection.vendor)[name], parameters)
-        return Result(tuple(column[0] for column in cursor.description), cursor.fetchall())
+        return Result(column_names(cursor, connection.vendor), cursor.fetchall())
 
 
 def records(using: str, rows: Sequence[dict[str, Any]]) -> str:

@@ -10,8 +10,9 @@
 -- * Every change is conditional. The rows that come back decide who won; nothing is read first.
 -- * `COALESCE(status, '')` keeps PostgreSQL from matching a partial index (`WHERE status = ...`),
 --   which it would scan instead of the primary key when it expects few rows.
--- * `id = ANY(ARRAY(SELECT ...))` finds the rows by the primary key. A join might read the whole
---   table when the planner expects many rows.
+-- * `id = ANY(ARRAY(SELECT ...))` finds the rows by the primary key. A join might read a table of
+--   some thousand rows from its beginning to its end, because the planner expects 100 records in
+--   any JSON.
 -- * `ORDER BY id ... FOR UPDATE` locks rows in one order, so that two batches never wait for each
 --   other in a circle.
 -- * `(SELECT %(name)s)` in place of `%(name)s` keeps the plan from depending on the value, because
@@ -135,9 +136,13 @@ UPDATE zndraw_joblib_task AS task
 SET status = 'running', started_at = STATEMENT_TIMESTAMP()
 WHERE task.id = ANY(ARRAY(
     SELECT held.id
-    FROM jsonb_to_recordset(%(reports)s::jsonb) AS report(id uuid, attempt integer, legal_from text[])
-    JOIN zndraw_joblib_task held ON held.id = report.id
-    WHERE COALESCE(held.status, '') = ANY(report.legal_from)
+    FROM zndraw_joblib_task held
+    JOIN jsonb_to_recordset(%(reports)s::jsonb)
+        AS report(id uuid, attempt integer, legal_from text[]) ON report.id = held.id
+    WHERE held.id = ANY(ARRAY(
+            SELECT id FROM jsonb_to_recordset(%(reports)s::jsonb) AS named(id uuid)
+        ))
+        AND COALESCE(held.status, '') = ANY(report.legal_from)
         AND held.attempt = COALESCE(report.attempt, held.attempt)
         AND held.worker_identity = COALESCE(%(identity)s, held.worker_identity)
     ORDER BY held.id FOR UPDATE OF held
@@ -158,10 +163,14 @@ SET status = report.status,
     lease_expires_at = NULL
 FROM (
     SELECT held.id, given.status, given.error
-    FROM jsonb_to_recordset(%(reports)s::jsonb)
+    FROM zndraw_joblib_task held
+    JOIN jsonb_to_recordset(%(reports)s::jsonb)
         AS given(id uuid, attempt integer, status text, error text, legal_from text[])
-    JOIN zndraw_joblib_task held ON held.id = given.id
-    WHERE COALESCE(held.status, '') = ANY(given.legal_from)
+        ON given.id = held.id
+    WHERE held.id = ANY(ARRAY(
+            SELECT id FROM jsonb_to_recordset(%(reports)s::jsonb) AS named(id uuid)
+        ))
+        AND COALESCE(held.status, '') = ANY(given.legal_from)
         AND held.attempt = COALESCE(given.attempt, held.attempt)
         AND held.worker_identity = COALESCE(%(identity)s, held.worker_identity)
     ORDER BY held.id FOR UPDATE OF held
@@ -180,9 +189,13 @@ UPDATE zndraw_joblib_task AS task
 SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
 WHERE task.id = ANY(ARRAY(
     SELECT held.id
-    FROM jsonb_to_recordset(%(reports)s::jsonb) AS report(id uuid, attempt integer, legal_from text[])
-    JOIN zndraw_joblib_task held ON held.id = report.id
-    WHERE COALESCE(held.status, '') = ANY(report.legal_from)
+    FROM zndraw_joblib_task held
+    JOIN jsonb_to_recordset(%(reports)s::jsonb)
+        AS report(id uuid, attempt integer, legal_from text[]) ON report.id = held.id
+    WHERE held.id = ANY(ARRAY(
+            SELECT id FROM jsonb_to_recordset(%(reports)s::jsonb) AS named(id uuid)
+        ))
+        AND COALESCE(held.status, '') = ANY(report.legal_from)
         AND held.attempt = COALESCE(report.attempt, held.attempt)
         AND held.worker_identity = COALESCE(%(identity)s, held.worker_identity)
     ORDER BY held.id FOR UPDATE OF held
@@ -288,9 +301,14 @@ UPDATE zndraw_joblib_task AS task
 SET lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8)
 WHERE task.id = ANY(ARRAY(
     SELECT held.id
-    FROM jsonb_to_recordset(%(grants)s::jsonb) AS granted(id uuid, attempt integer)
-    JOIN zndraw_joblib_task held ON held.id = granted.id AND held.attempt = granted.attempt
-    WHERE held.worker_id = %(worker_id)s AND COALESCE(held.status, '') IN ('claimed', 'running')
+    FROM zndraw_joblib_task held
+    JOIN jsonb_to_recordset(%(grants)s::jsonb) AS granted(id uuid, attempt integer)
+        ON granted.id = held.id AND granted.attempt = held.attempt
+    WHERE held.id = ANY(ARRAY(
+            SELECT id FROM jsonb_to_recordset(%(grants)s::jsonb) AS named(id uuid)
+        ))
+        AND held.worker_id = %(worker_id)s
+        AND COALESCE(held.status, '') IN ('claimed', 'running')
     ORDER BY held.id FOR UPDATE OF held
 ))
 RETURNING task.id, task.attempt;

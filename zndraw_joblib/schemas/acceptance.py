@@ -1,0 +1,157 @@
+"""Whether a job's schema is accepted, and what checks payloads against it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+
+from zndraw_joblib.exceptions import FieldError, json_pointer
+from zndraw_joblib.schemas.bound import MAX_STEPS, MAX_WORK, Bound
+from zndraw_joblib.schemas.patterns import MAX_STATES, OPTIONS, measure
+from zndraw_joblib.schemas.subschemas import APPLICATORS, Document, Subschema
+
+#: The drafts that `$schema` may name; without `$schema` it is the first.
+DIALECTS = (
+    "https://json-schema.org/draft/2020-12/schema",
+    "https://json-schema.org/draft/2019-09/schema",
+    "http://json-schema.org/draft-07/schema",
+)
+#: Steps of recursion to find what a subschema evaluates: compiling 110 of them fills 512 KiB of
+#: stack. And visits, because the engine compiles each of them anew.
+MAX_EVALUATED_STEPS = 60
+MAX_EVALUATED_VISITS = 20_000
+#: Characters of a message.
+MAX_MESSAGE = 180
+
+#: References are resolved against this, so that none of them can be an address to fetch.
+_BASE_URI = "urn:zndraw-joblib:schema"
+_MASK = "the value"
+
+
+def schema_errors(schema: Any, *, max_bytes: int, max_depth: int) -> list[FieldError]:
+    """Tell why a job's schema is refused; pointers are relative to it. Empty when it is accepted.
+
+    `max_bytes` bounds its compact JSON text, `max_depth` its nesting.
+    """
+    if detail := _excess(schema, max_bytes, max_depth):
+        return [FieldError(detail)]
+    try:
+        compile_schema(schema)
+    except Refused as refusal:
+        return refusal.errors
+    return []
+
+
+class Refused(Exception):
+    """The schema is not accepted."""
+
+    def __init__(self, *errors: FieldError) -> None:
+        self.errors = list(errors)
+        super().__init__(self.errors[0].detail)
+
+
+def compile_schema(schema: dict[str, Any]) -> tuple[jsonschema_rs.Validator, Bound, bool]:
+    """Compile a schema: the engine's validator, the bound on its work, whether it compares items.
+
+    Raises
+    ------
+    Refused
+        The schema is not accepted.
+    """
+    dialect = schema.get("$schema", DIALECTS[0])
+    if not isinstance(dialect, str) or dialect.rstrip("#") not in DIALECTS:
+        raise Refused(FieldError(f"$schema must be one of {', '.join(DIALECTS)}.", "/$schema"))
+    document = Document(schema)
+    if errors := [*document.errors, *_keyword_errors(document, dialect)]:
+        raise Refused(*errors)
+    bound = Bound(document)
+    if bound.steps > MAX_STEPS:
+        detail = f"Subschemas and references must not nest deeper than {MAX_STEPS}."
+        raise Refused(FieldError(detail))
+    if bound.visits > MAX_WORK:
+        raise Refused(FieldError("The schema grows too large when its references are followed."))
+    if bound.evaluated_steps > MAX_EVALUATED_STEPS or bound.evaluated_visits > MAX_EVALUATED_VISITS:
+        raise Refused(FieldError("An unevaluated keyword has too many subschemas beside it."))
+    unique = any(subschema.schema.get("uniqueItems") is True for subschema in document.subschemas)
+    return _engine(schema), bound, unique
+
+
+def _engine(schema: dict[str, Any]) -> jsonschema_rs.Validator:
+    # All references lead into the document, also where its `$id` is the address of another one.
+    schema = {keyword: value for keyword, value in schema.items() if keyword != "$id"}
+    try:
+        return jsonschema_rs.validator_for(
+            schema,
+            offline=True,
+            base_uri=_BASE_URI,
+            validate_formats=False,
+            mask=_MASK,
+            pattern_options=OPTIONS,
+        )
+    except jsonschema_rs.ValidationError as error:
+        detail = error.message[:MAX_MESSAGE]
+        raise Refused(FieldError(detail, json_pointer(error.instance_path))) from None
+    except jsonschema_rs.ReferencingError as error:
+        raise Refused(FieldError(error.message[:MAX_MESSAGE])) from None
+
+
+def _keyword_errors(document: Document, dialect: str) -> Iterator[FieldError]:
+    """What is wrong with keywords by themselves.
+
+    The engine would tell only the first, and for some of them build a list of thousands to do so.
+    """
+    states = 0
+    for subschema in document.subschemas:
+        keywords = {
+            keyword: value
+            for keyword, value in subschema.schema.items()
+            if keyword not in APPLICATORS
+        }
+        if not jsonschema_rs.meta.is_valid(keywords | {"$schema": dialect}):
+            for keyword, value in keywords.items():
+                if not jsonschema_rs.meta.is_valid({"$schema": dialect, keyword: value}):
+                    yield FieldError(
+                        f"{keyword} does not take such a value.", f"{subschema.pointer}/{keyword}"
+                    )
+            continue
+        for keyword, text in _patterns(subschema):
+            pattern = measure(text)
+            states += pattern.states + 20
+            error = pattern.error
+            if states > MAX_STATES:
+                error = "is too large, together with those before it"
+            if error:
+                detail = f"The pattern {text[:60]!r} {error}."
+                yield FieldError(detail, f"{subschema.pointer}/{keyword}")
+
+
+def _patterns(subschema: Subschema) -> Iterator[tuple[str, str]]:
+    if isinstance(text := subschema.schema.get("pattern"), str):
+        yield "pattern", text
+    if isinstance(texts := subschema.schema.get("patternProperties"), dict):
+        for text in texts:
+            yield "patternProperties", text
+
+
+def _excess(schema: Any, max_bytes: int, max_depth: int) -> str | None:
+    if not isinstance(schema, dict):
+        return "The schema must be an object."
+    stack: list[tuple[Any, int]] = [(schema, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if isinstance(item, dict | list):
+            if depth > max_depth:
+                return f"The schema must not be nested deeper than {max_depth}."
+            children = item.values() if isinstance(item, dict) else item
+            stack.extend((child, depth + 1) for child in children)
+    try:
+        text = json.dumps(schema, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    except (TypeError, ValueError):
+        return "The schema is not JSON."
+    if size > max_bytes:
+        return f"The schema has {size} bytes of JSON; at most {max_bytes} are accepted."
+    return None

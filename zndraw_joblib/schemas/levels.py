@@ -1,0 +1,139 @@
+"""What each level of a payload holds, as far as the work of a check depends on it.
+
+Levels are read as whole lists by `map`, `sum` and `Counter`, because a loop over every value would
+take longer than the check.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from itertools import chain
+from typing import Any, NamedTuple
+
+import orjson
+
+#: What a comparison of a float with an integer costs, unless it is very large or very small.
+#: With another float it is three times that, because the engine compares exact fractions.
+USUAL = 30
+#: Longer lists than this are compared by hashes, so that only equal hashes cost a comparison.
+_HASHED = 15
+#: Integers that floats may not tell apart, and the digits by which they do.
+_LARGE = re.compile(rb"(?<![.0-9])[0-9]{16}")
+_DIGITS = re.compile(rb"([0-9]{15})[0-9]+")
+
+
+class Level(NamedTuple):
+    """Sums over the values at one distance from the root."""
+
+    #: The values, integers beyond 64 bits counting for more.
+    values: int
+    #: Digits of numbers, and characters of texts and of the keys that lead here.
+    scalars: int
+    #: Characters of texts and keys, with what a look-around adds for each of them.
+    texts: tuple[int, int]
+    #: Arrays and objects, and the values below them.
+    containers: int
+    #: Pairs of items of one list whose hashes are equal though the items may differ.
+    collisions: int
+    #: Values from here on, as far as they are copied into an error.
+    size: int
+
+
+def number_weight(number: Any) -> int:
+    """What a comparison with a number costs, in units of 20 ns."""
+    if isinstance(number, float):
+        exponent = abs(math.frexp(number)[1])
+        return USUAL if exponent < 30 else USUAL + exponent * 7 // 5
+    if isinstance(number, int) and not -(2**63) <= number < 2**63:
+        return 35 + number.bit_length() ** 2 // 3600
+    return 1
+
+
+def values_of(container: Any) -> Any:
+    """The children of an array or an object."""
+    return container.values() if type(container) is dict else container
+
+
+def read_levels(payload: Any, *, unique: bool) -> list[Level]:
+    """Read a payload; `unique` asks for the collisions too, which takes longest."""
+    rows: list[tuple[list[Any], list[str], Counter[type]]] = []
+    values: list[Any] = [payload]
+    keys: list[str] = []
+    while values:
+        kinds = Counter(map(type, values))
+        rows.append((values, keys, kinds))
+        containers = [*_of(dict, values, kinds), *_of(list, values, kinds)]
+        keys = list(chain.from_iterable(containers[: kinds[dict]]))
+        values = list(chain.from_iterable(map(values_of, containers)))
+    levels: list[Level] = []
+    below = size = 0
+    for values, keys, kinds in reversed(rows):
+        containers = kinds[dict] + kinds[list]
+        numbers, extra = _numbers(values, kinds)
+        lengths = [*map(len, _of(str, values, kinds)), *map(len, keys)]
+        characters = sum(lengths)
+        size += len(values) + extra + characters // 50
+        levels.append(
+            Level(
+                values=len(values) + extra,
+                scalars=numbers + characters + kinds[str],
+                texts=(len(lengths), sum(length * (35 + length // 14) for length in lengths)),
+                containers=containers + below if containers else 0,
+                collisions=_collisions(_of(list, values, kinds)) if unique else 0,
+                size=size,
+            )
+        )
+        below += levels[-1].values + levels[-1].scalars
+    return levels[::-1]
+
+
+def _of(kind: type, values: list[Any], kinds: Counter[type]) -> list[Any]:
+    """The values of one type."""
+    if kinds[kind] == len(values):
+        return values
+    return [value for value in values if type(value) is kind] if kinds[kind] else []
+
+
+def _numbers(values: list[Any], kinds: Counter[type]) -> tuple[int, int]:
+    """What one comparison with each number costs, and what integers beyond 64 bits add to that."""
+    weight, extra = kinds[int], 0
+    integers = _of(int, values, kinds)
+    if integers and (max(integers) >= 2**63 or min(integers) < -(2**63)):
+        extra = sum(map(number_weight, integers)) - len(integers)
+    if floats := _of(float, values, kinds):
+        sizes = [*filter(None, map(abs, floats))] or [1.0]
+        usual = min(sizes) > 1e-8 and max(sizes) < 1e8
+        weight += USUAL * len(floats) if usual else sum(map(number_weight, floats))
+    return weight, extra
+
+
+def _collisions(arrays: list[Any]) -> int:
+    """Work of comparing items whose hashes are equal, if all these lists must be unique.
+
+    The engine hashes numbers as 64-bit floats and arrays without their brackets.
+    """
+    work = 0
+    for items in arrays:
+        if len(items) <= _HASHED:
+            continue
+        text = _json(items)
+        if text.count(b"[") == 1 and not _LARGE.search(text):
+            continue
+        for key, times in Counter(map(_hashed, items)).items():
+            if times > 1:
+                work += times * (times - 1) * (10 + len(key)) // 2
+    return work
+
+
+def _hashed(item: Any) -> bytes:
+    """A text that items of one hash have in common, nearly always."""
+    return _DIGITS.sub(rb"\1", _json(item).translate(None, b"[]"))
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # An integer beyond 64 bits.
+        return repr(value).encode()

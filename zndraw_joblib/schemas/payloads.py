@@ -1,0 +1,134 @@
+"""Checking payloads against a job's schema, within a bound on work that is known beforehand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import jsonschema_rs
+
+from zndraw_joblib.exceptions import MAX_ERRORS, FieldError, json_pointer
+from zndraw_joblib.schemas.acceptance import MAX_MESSAGE, Refused, compile_schema
+from zndraw_joblib.schemas.bound import MAX_STEPS, MAX_WORK, Bound, Cost
+from zndraw_joblib.schemas.levels import read_levels
+
+#: Characters of all errors of one answer.
+MAX_CHARACTERS = 200_000
+#: Work that each payload of a batch adds to what a payload alone may take.
+SHARE = MAX_WORK // 75
+
+logger = logging.getLogger(__name__)
+
+_TOO_MUCH = "The payload takes too much work to check against this schema."
+
+
+class Budget:
+    """Work that the payloads of one batch share, so that many of them take little more than one."""
+
+    def __init__(self, payloads: int = 1) -> None:
+        self.left = MAX_WORK + (payloads - 1) * SHARE
+
+    def take(self, work: int) -> bool:
+        """Take work off, and return whether that much was left."""
+        self.left -= work
+        return self.left >= 0
+
+
+class PayloadChecker:
+    """Checks payloads against one schema; threads may share it.
+
+    The schema is compiled at the first payload.
+    """
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
+
+    @cached_property
+    def _compiled(self) -> tuple[jsonschema_rs.Validator, Bound, bool]:
+        return compile_schema(self._schema)
+
+    def errors(
+        self, payload: Any, budget: Budget | None = None, job_id: object = None
+    ) -> list[FieldError]:
+        """Tell where a payload breaks the schema; pointers are into the payload.
+
+        `budget` is shared by the payloads of a batch; `job_id` is for the log.
+        """
+        try:
+            return self._errors(payload, budget or Budget())
+        except Refused as refusal:
+            logger.warning("The schema of job %s is not accepted: %s", job_id, refusal)
+            return [
+                FieldError("The payload cannot be checked, because the schema is not accepted.")
+            ]
+        except Exception as error:
+            return self._unchecked(error, job_id)
+        except BaseException as error:
+            # The engine's panics derive from `BaseException`, and no module exports their class.
+            if type(error).__name__ != "PanicException":
+                raise
+            return self._unchecked(error, job_id)
+
+    def _unchecked(self, error: BaseException, job_id: object) -> list[FieldError]:
+        logger.error("A payload of job %s cannot be checked.", job_id, exc_info=error)
+        return [FieldError("The payload cannot be checked against this schema.")]
+
+    def _errors(self, payload: Any, budget: Budget) -> list[FieldError]:
+        validator, bound, unique = self._compiled
+        cost = bound.check(read_levels(payload, unique=unique))
+        if cost is None or cost.steps > MAX_STEPS or not budget.take(cost.verdict):
+            return [FieldError(_TOO_MUCH)]
+        if validator.is_valid(payload):
+            return []
+        return _invalid(validator, payload, budget, cost)
+
+
+def _invalid(
+    validator: jsonschema_rs.Validator, payload: Any, budget: Budget, cost: Cost
+) -> list[FieldError]:
+    """List the errors of an invalid payload: all of them, or the first, or that there are some."""
+    if budget.left >= cost.errors:
+        budget.take(cost.errors)
+        errors = validator.iter_errors(payload)
+        return _within_limits(chain.from_iterable(map(_field_errors, errors)))
+    if budget.left >= cost.first_error:
+        budget.take(cost.first_error)
+        try:
+            validator.validate(payload)
+        except jsonschema_rs.ValidationError as error:
+            remark = FieldError("Only the first error is listed, because the payload is large.")
+            return [*_within_limits(_field_errors(error)), remark]
+    return [FieldError("The payload does not match the schema; it is too large to say where.")]
+
+
+def _field_errors(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
+    pointer = json_pointer(error.instance_path)
+    kinds = jsonschema_rs.ValidationErrorKind
+    if isinstance(error.kind, kinds.AdditionalProperties | kinds.UnevaluatedProperties):
+        for name in error.kind.unexpected:
+            yield FieldError("is not allowed", pointer + json_pointer([name]))
+        return
+    detail = "is not allowed" if isinstance(error.kind, kinds.FalseSchema) else error.message
+    if len(detail) > MAX_MESSAGE:
+        detail = detail[:MAX_MESSAGE] + "…"
+    yield FieldError(detail, pointer)
+
+
+def _within_limits(errors: Iterable[FieldError]) -> list[FieldError]:
+    """As many errors as one answer holds, in the order of their pointers."""
+    listed: list[FieldError] = []
+    left = MAX_CHARACTERS
+    for error in errors:
+        if listed and (len(listed) == MAX_ERRORS - 1 or left < len(error.pointer)):
+            more = FieldError(f"There are more than these {len(listed)} errors.")
+            return [*sorted(listed, key=_pointer), more]
+        listed.append(error)
+        left -= len(error.pointer) + len(error.detail)
+    return sorted(listed, key=_pointer)
+
+
+def _pointer(error: FieldError) -> str:
+    return error.pointer

@@ -1,0 +1,202 @@
+"""The subschemas of a job's schema, and how each is applied to a payload.
+
+All keywords are read in all drafts: a draft that ignores one only makes the bound on work higher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import unquote
+
+from zndraw_joblib.exceptions import FieldError, json_pointer
+
+#: Subschemas of one schema, and ways that references lead.
+MAX_SUBSCHEMAS = 4000
+MAX_REFERENCES = 8000
+
+#: Keywords that hold a subschema, an array of them, or an object of them, by how they apply it:
+#: to the value itself (of `BRANCHES` the errors are collected), to a child that no other keyword of
+#: the group is applied to, or to a child besides others.
+_IN_PLACE = {"allOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"}
+_BRANCHES = {"anyOf", "oneOf"}
+_EXCLUSIVE = {"properties", "additionalProperties", "items", "prefixItems", "additionalItems"}
+_UNEVALUATED = {"unevaluatedProperties", "unevaluatedItems"}
+_OVERLAPPING = {"patternProperties", "propertyNames", "contains"} | _UNEVALUATED
+_NOT_APPLIED = {"$defs", "definitions", "contentSchema"}
+_OBJECTS = {"$defs", "definitions", "dependentSchemas", "dependencies"} | {
+    *("patternProperties", "properties")
+}
+_ARRAYS = {"allOf", "anyOf", "oneOf", "prefixItems"}
+APPLICATORS = _IN_PLACE | _BRANCHES | _EXCLUSIVE | _OVERLAPPING | _NOT_APPLIED
+
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+_ANCHORS = ("$anchor", "$dynamicAnchor")
+_AT_THE_TOP = ("$id", "$schema")
+
+
+class Subschema:
+    """One object of the schema that is a schema itself."""
+
+    __slots__ = ("branches", "exclusive", "in_place", "overlapping", "parent", "schema", "tokens")
+
+    def __init__(self, schema: dict[str, Any], parent: Subschema | None = None) -> None:
+        self.schema = schema
+        self.parent = parent
+        self.tokens: tuple[str | int, ...] = ()
+        self.in_place: list[Subschema] = []
+        self.branches: list[Subschema] = []
+        self.exclusive: list[Subschema] = []
+        self.overlapping: list[Subschema] = []
+
+    @property
+    def pointer(self) -> str:
+        """The JSON pointer to it, from the root of the schema."""
+        return (self.parent.pointer if self.parent else "") + json_pointer(self.tokens)
+
+    @property
+    def has_unevaluated(self) -> bool:
+        """Whether it asks which children were evaluated."""
+        return not self.schema.keys().isdisjoint(_UNEVALUATED)
+
+
+class Document:
+    """Every subschema of a schema, with its references resolved; `errors` are empty if they are."""
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self.root = Subschema(schema)
+        self.subschemas = [self.root]
+        #: In place of `True` and of `False`.
+        self.boolean = Subschema({"not": {}})
+        self.errors: list[FieldError] = []
+        #: Subschemas so that each comes after those that apply to the same value through it.
+        self.order: list[Subschema] = []
+        self._known = {id(schema): self.root}
+        self._anchors: dict[str, list[Subschema]] = {}
+        self._collect()
+        self._resolve()
+        if not self.errors:
+            self._sort()
+
+    def _error(self, detail: str, at: Subschema, keyword: str) -> None:
+        self.errors.append(FieldError(detail, f"{at.pointer}/{keyword}"))
+
+    def _collect(self) -> None:
+        # Grows while it is read, so that no step recurses.
+        for node in self.subschemas:
+            if len(self.subschemas) > MAX_SUBSCHEMAS:
+                detail = f"The schema must not have more than {MAX_SUBSCHEMAS} subschemas."
+                self.errors.append(FieldError(detail))
+                return
+            for keyword in filter(APPLICATORS.__contains__, node.schema):
+                self._children(node, keyword)
+            for keyword in filter(node.schema.get, _ANCHORS):
+                self._anchors.setdefault(str(node.schema[keyword]), []).append(node)
+            if node is not self.root:
+                for keyword in filter(node.schema.__contains__, _AT_THE_TOP):
+                    self._error(f"{keyword} is accepted at the top only.", node, keyword)
+
+    def _children(self, node: Subschema, keyword: str) -> None:
+        pairs = _held(keyword, node.schema[keyword])
+        if pairs is None:
+            self._error(f"{keyword} does not hold schemas as it should.", node, keyword)
+            return
+        edges = _edges(node, keyword)
+        for tokens, schema in pairs:
+            if isinstance(schema, bool):
+                edges.append(self.boolean)
+                continue
+            if keyword == "dependencies" and isinstance(schema, list):
+                continue
+            if not isinstance(schema, dict):
+                detail = "A schema must be an object or a boolean."
+                self._error(detail, node, keyword + json_pointer(tokens))
+                continue
+            child = self._known.get(id(schema))
+            if child is None:
+                child = self._known[id(schema)] = Subschema(schema, node)
+                child.tokens = (keyword, *tokens)
+                self.subschemas.append(child)
+            edges.append(child)
+
+    def _resolve(self) -> None:
+        resolved = 0
+        for node in self.subschemas:
+            for keyword in filter(node.schema.__contains__, _REFERENCES):
+                reference = node.schema[keyword]
+                if not isinstance(reference, str):
+                    self._error(f"{keyword} must be text.", node, keyword)
+                elif reference[:1] not in ("", "#"):
+                    self._error(f"{keyword} must point into this schema (#...).", node, keyword)
+                elif (targets := self._targets(unquote(reference[1:]))) is None:
+                    self._error(f"{keyword} does not lead to a schema.", node, keyword)
+                else:
+                    node.in_place.extend(targets)
+                    resolved += len(targets)
+                    if resolved > MAX_REFERENCES:
+                        self._error("References lead to too many anchors.", node, keyword)
+                        return
+
+    def _targets(self, fragment: str) -> list[Subschema] | None:
+        if fragment and fragment[0] != "/":
+            return self._anchors.get(fragment)
+        place: Any = self.root.schema
+        for token in fragment.split("/")[1:]:
+            token = token.replace("~1", "/").replace("~0", "~")
+            if isinstance(place, list) and token.isascii() and token.isdigit() and len(token) < 9:
+                canonical = token == str(int(token)) and int(token) < len(place)
+                place = place[int(token)] if canonical else None
+            else:
+                place = place.get(token) if isinstance(place, dict) else None
+        if isinstance(place, bool):
+            return [self.boolean]
+        target = self._known.get(id(place))
+        return None if target is None else [target]
+
+    def _sort(self) -> None:
+        """Fill `order`, innermost first; a cycle that stays on the same value is an error."""
+        self.order.append(self.boolean)
+        done = {id(self.boolean)}
+        pending: set[int] = set()
+        for start in self.subschemas:
+            stack = [start]
+            while stack:
+                node = stack[-1]
+                if id(node) in done or id(node) in pending:
+                    stack.pop()
+                    if id(node) in pending:
+                        pending.discard(id(node))
+                        done.add(id(node))
+                        self.order.append(node)
+                    continue
+                pending.add(id(node))
+                for child in {id(c): c for c in (*node.in_place, *node.branches)}.values():
+                    if id(child) in pending:
+                        detail = "References must not lead back to the same value."
+                        self.errors.append(FieldError(detail, child.pointer))
+                    elif id(child) not in done:
+                        stack.append(child)
+
+
+def _edges(node: Subschema, keyword: str) -> list[Subschema]:
+    if keyword in _IN_PLACE:
+        return node.in_place
+    if keyword in _BRANCHES:
+        return node.branches
+    if keyword in _EXCLUSIVE:
+        return node.exclusive
+    return node.overlapping if keyword in _OVERLAPPING else []
+
+
+def _held(keyword: str, value: Any) -> Iterable[tuple[tuple[str | int, ...], Any]] | None:
+    """The schemas of a keyword with their paths below it; None if it is of another form."""
+    if keyword in _OBJECTS:
+        return _paths(value.items()) if isinstance(value, dict) else None
+    if keyword in _ARRAYS or (keyword == "items" and isinstance(value, list)):
+        return _paths(enumerate(value)) if isinstance(value, list) else None
+    return [((), value)]
+
+
+def _paths(pairs: Iterable[tuple[str | int, Any]]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    for token, value in pairs:
+        yield (token,), value
