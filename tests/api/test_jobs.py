@@ -162,3 +162,9 @@ def test_a_refused_schema_is_named_by_its_pointer_and_never_fetched(bob, monkeyp
     answer = bob.register(schema={"properties": {"a": {"$ref": "http://127.0.0.1:1/"}}})
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["pointer"] == "/schema/properties/a/$ref"
+
+
+def test_a_refused_schema_is_pointed_into(bob):
+    answer = bob.register(schema={"properties": {"a": {"$ref": "http://127.0.0.1:1/"}}})
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["pointer"] == "/schema/properties/a/$ref"

@@ -138,7 +138,8 @@ class RegistrationBody(Body):
         dict[str, Any],
         Described(
             "JSON Schema (draft 2020-12, 2019-09 or 7) of a payload, at most {max_schema_bytes} "
-            "bytes of JSON nested at most {max_schema_depth} deep; `json_schema` is accepted for its name."
+            "bytes of JSON nested at most {max_schema_depth} deep; `json_schema` is accepted for "
+            "its name."
         ),
     ] = Field(alias="schema", validation_alias=AliasChoices("schema", "json_schema", "schema_"))
     worker_id: WorkerId = None

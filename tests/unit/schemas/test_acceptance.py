@@ -5,7 +5,6 @@ import socket
 import time
 
 import pytest
-from rest_framework.throttling import ScopedRateThrottle
 
 from zndraw_joblib.exceptions import FieldError
 from zndraw_joblib.schemas import PayloadChecker, schema_errors
@@ -265,7 +264,7 @@ ACCEPTED = {
         [1],
         [1, 2],
     ),
-    "look-ahead": ({"pattern": "^(?=a)[ab]+$"}, "ab", "ba"),
+    "look-ahead": ({"pattern": "^(?=x)[xy]+$"}, "xy", "yx"),
     "negative look-ahead": ({"pattern": "^((?!foo).)*$"}, "bar", "a foo"),
     "look-behind": ({"pattern": "(?<=a)b"}, "ab", "cb"),
     "repeated class": ({"pattern": r"^\w{200}$"}, "a" * 200, "a"),
@@ -345,11 +344,3 @@ def test_all_wrong_keywords_are_told():
         FieldError("type does not take such a value.", "/type"),
         FieldError("minimum does not take such a value.", "/properties/a/minimum"),
     ]
-
-
-def test_registration_points_into_the_schema(bob, monkeypatch):
-    # Throttles ask the cache, by a socket.
-    monkeypatch.delitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_register")
-    answer = bob.register(schema={"properties": {"a": {"$ref": "http://127.0.0.1:1/"}}})
-    assert answer.status_code == 400
-    assert answer.json()["errors"][0]["pointer"] == "/schema/properties/a/$ref"
