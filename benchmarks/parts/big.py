@@ -64,8 +64,8 @@ def sweep(bench: Bench) -> Section:
         for once in found
     ]
     section.body += [
-        "A line for each round, on a copy of the table of its own.",
-        table(["s", "s until all news was sent", "growth MiB", "second half", "report"], rows),
+        "Each line is a round on its own copy of the table.",
+        table(["s", "s until all messages were sent", "growth MiB", "second half", "report"], rows),
     ]
     return section
 
@@ -107,8 +107,8 @@ def pages(bench: Bench) -> Section:
     ]
     section.body += [
         "`GET rooms/{room}/tasks` with and without `?status=`, pages of the default length and, "
-        "for the first one, of 500. Later pages are those that a cursor names which points into "
-        "the middle, or nearly to the end, of the list. "
+        "for the first one, of 500. The cursors of later pages point to the middle of the list, or "
+        "nearly to its end. "
         f"{figures_are(bench.scale.rounds)}, each of {bench.scale.pages} requests.",
         table(["page", "tasks on it", "p50 ms", "p95 ms"], rows),
     ]

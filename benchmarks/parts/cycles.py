@@ -58,8 +58,9 @@ def on_postgres(bench: Bench) -> Section:
         )
     section.body += [
         "A cycle is submit, claim, running, completed: four requests, or three when the claim "
-        f"says `start`. All workers serve one job; {bench.scale.history:,} finished tasks are "
-        "there before. The goal is held against the better of the original's two figures. "
+        f"says `start`. All workers serve one job, and the table begins with "
+        f"{bench.scale.history:,} finished tasks. The goal is compared with the better of the "
+        "original's two figures. "
         f"{figures_are(bench.scale.rounds)}.",
         *_tables(found, ours, originals, bench.scale.connections),
     ]
@@ -97,8 +98,8 @@ def on_sqlite(bench: Bench) -> Section:
             )
         )
     section.body += [
-        "The original runs with the engine that it ships and, as its README asks of a host with "
-        "SQLite, with sessions that take turns by a lock; the goal is held against the better. "
+        "The original runs with its own engine and, as its README asks of a site on SQLite, with "
+        "sessions that take turns by a lock; the goal is compared with the better figure. "
         f"{figures_are(bench.scale.rounds)}.",
         *_tables(found, ours, originals, SQLITE_CONNECTIONS),
     ]

@@ -104,21 +104,21 @@ def _body(section: Section, found: dict[str, list[Any]], theirs: dict[str, list[
     for name, key in (("original, start", "starts"), ("original, end", "ends")):
         rows.append([name, *(ms(percentile(theirs[key], share)) for share in (0.5, 0.99)), "", ""])
     section.body += [
-        "On uvicorn, two processes with a Valkey between them. A start is the time from just "
-        "before the submit is sent to the answer of a claim that waits (`Prefer: wait`); an end "
-        "that from just before `completed` is sent to the answer of a waiting `GET`. Ends by the "
-        "sweeper count from `completed_at`, which the database writes before the commit.",
-        "Claims are statements in the database, counted in each server process that has idle "
-        "workers. A *woken claim* is that of a worker that waited and was woken because there may "
-        "be work; waking all who wait would cost one for each of them. The goal is about these. A "
-        "request that waits looks at the database once when it comes, before it waits: here each "
-        "worker that has finished a task sends a new one, so there is one such first look for "
-        "each task more, in one of the processes. It wakes nobody, and a claim that does not wait "
-        "costs as much; the last column has it in it, with no goal.",
-        "The original's workers are its own `JobManager` with its polling every 2 s; without "
+        "On uvicorn, in two processes with a Valkey between them. A start is the time from just "
+        "before the submit is sent until the answer of a claim that waits (`Prefer: wait`). An end "
+        "is the time from just before `completed` is sent until the answer of a waiting `GET`. "
+        "Ends by the sweeper count from `completed_at`, which the database writes before the "
+        "commit.",
+        "Claims are counted as statements, in each server process that has idle workers. A *woken "
+        "claim* is tried because a waiting worker was woken; waking all waiting workers would cost "
+        "one claim for each of them. The goal is about woken claims. A request that waits also "
+        "tries one claim when it arrives: each worker that has finished a task sends a new "
+        "request, so the last column has one such first look more for each task, in one of the "
+        "processes. It has no goal, because a claim that does not wait costs as much.",
+        "The original's workers are its own `JobManager`, which polls every 2 s, without "
         "Socket.IO, which its host would have to add. Its waiters use its long poll. They were "
-        f"measured on {len(theirs['starts'])} tasks in 1 run. Of this project each p50 and count "
-        f"is the {median_of(len(next(iter(found.values()))))}, each p99 of all tasks of all.",
+        f"measured on {len(theirs['starts'])} tasks in 1 run. Each p50 and count of this project "
+        f"is the {median_of(len(next(iter(found.values()))))}, each p99 is over all tasks.",
         table(
             [
                 *("", "p50 ms", "p99 ms", "woken claims tried per task and process"),
