@@ -36,7 +36,7 @@ from zndraw_joblib.events.messages import end_group, room_digest, split_entry
 from zndraw_joblib.events.reads import REREAD_SECONDS
 from zndraw_joblib.exceptions import TaskNotFound
 from zndraw_joblib.models import Task
-from zndraw_joblib.names import room_fault
+from zndraw_joblib.names import room_error
 from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.storage.rows import TaskRow
 
@@ -231,7 +231,7 @@ class RoomConsumer(EventConsumer):
 
     def _read(self, *, first: bool) -> list[dict[str, Any]]:
         """Documents of ended tasks not sent yet, oldest first; none at first."""
-        if room_fault(self._room_id) or not self.caller().may("read", self._room_id):
+        if room_error(self._room_id) or not self.caller().may("read", self._room_id):
             raise Refused(NOT_FOUND)
         tasks = Task.objects.using(Task.objects.write_db)
         ended = tasks.filter(room_id=self._room_id, completed_at__isnull=False)

@@ -22,7 +22,7 @@ from example_project.errors import errors
 from example_project.rooms.models import Document
 from zndraw_joblib import Task
 from zndraw_joblib.access import Action, Caller
-from zndraw_joblib.names import room_fault
+from zndraw_joblib.names import room_error
 
 DEMO_ROOM = "demo"
 READ_ERRORS = errors(400, 401, 404, 405, 429)
@@ -46,8 +46,8 @@ class DocumentName(serializers.Serializer):
 
     def validate_room_id(self, room_id: str) -> str:
         """As the job server names rooms."""
-        if fault := room_fault(room_id):
-            raise serializers.ValidationError(f"The room id {fault}.")
+        if error := room_error(room_id):
+            raise serializers.ValidationError(f"The room id {error}.")
         return room_id
 
     @classmethod
@@ -114,8 +114,8 @@ def first_page(request: HttpRequest) -> HttpResponse:
 @login_required
 def room_page(request: HttpRequest, room_id: str) -> HttpResponse:
     """A room's documents and its latest tasks."""
-    if fault := room_fault(room_id):
-        raise Http404(f"The room id {fault}.")
+    if error := room_error(room_id):
+        raise Http404(f"The room id {error}.")
     if not Caller(request).may("read", room_id):
         raise Http404("There is no such room.")
     return render(

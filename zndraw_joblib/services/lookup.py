@@ -20,7 +20,7 @@ def find_task(caller: Caller, task_id: UUID) -> TaskRow:
         It does not exist, or the caller may not read it.
     """
     task = Task.objects.read([task_id]).get(task_id)
-    if task is None or not caller.sees(task):
+    if task is None or not caller.may_read(task):
         raise TaskNotFound
     return task
 

@@ -17,7 +17,7 @@ from zndraw_joblib.exceptions import (
     WorkerNotFound,
 )
 from zndraw_joblib.models import Job, Worker, WorkerJobLink
-from zndraw_joblib.names import JobName, name_fault
+from zndraw_joblib.names import JobName, name_error
 from zndraw_joblib.schemas import schema_errors
 from zndraw_joblib.services.workers import own_worker
 from zndraw_joblib.settings import get_settings
@@ -71,7 +71,7 @@ def check_registration(category: str, name: str, schema: dict[str, Any]) -> None
             f"{category[:100]!r} is not one of {', '.join(settings.allowed_categories)}.",
             errors=[FieldError("Not an allowed category.", "/category")],
         )
-    if error := name_fault(name):
+    if error := name_error(name):
         detail = f"name {error}."
         raise ValidationError(detail, errors=[FieldError(detail, "/name")])
     errors = schema_errors(

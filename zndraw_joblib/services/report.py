@@ -70,7 +70,7 @@ def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -
 
     `task` is as it was read after the caller's workers were found not to hold it.
     """
-    if task is None or not caller.sees(task):
+    if task is None or not caller.may_read(task):
         raise TaskNotFound
     if _may_move_without_lease(caller, given, task):
         for moved in Task.objects.move([given]):
