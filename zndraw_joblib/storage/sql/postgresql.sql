@@ -90,7 +90,7 @@ RETURNING task.*,
 -- Grants a worker up to %(limit)s of the oldest pending tasks of its jobs. `shares` looks at the
 -- oldest of each job without locks and counts how many of them each job has; `picked` then takes
 -- that many unlocked rows of each job, so that concurrent claims get different tasks. It may come
--- back empty while other claims have locked the rows; `grant_task` then finds a task if there is one.
+-- back empty while other claims have locked the rows; then `grant_task` finds a task that is left.
 WITH shares AS MATERIALIZED (
     SELECT job_id, COUNT(*) AS share
     FROM (
@@ -371,8 +371,8 @@ FROM listed LEFT JOIN queued ON queued.id = listed.id;
 
 -- name: newest_tasks
 -- Ids of the newest tasks of a room, or of those older than a time and id. It reads the newest of
--- each status from the index joblib_task_room_status and takes the newest of these, because no index
--- lists all tasks of a room by time.
+-- each status from the index joblib_task_room_status and takes the newest of these, because no
+-- index lists all tasks of a room by time.
 SELECT newest.id
 FROM unnest(%(statuses)s::text[]) AS of_status(status)
 CROSS JOIN LATERAL (
