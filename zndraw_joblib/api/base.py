@@ -98,7 +98,7 @@ class JobLibView(APIView):
 
     def check_throttles(self, request: Request) -> None:
         """Count a request that waits once, although its view runs again after a wakeup."""
-        if not getattr(request._request, "joblib_looks_again", False):
+        if not getattr(request._request, "joblib_is_rerun", False):
             super().check_throttles(request)
 
     def get_exception_handler(self) -> Any:
