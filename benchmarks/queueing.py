@@ -1,7 +1,8 @@
 """Simulates how long tasks wait for a worker, and requests for a process, by load.
 
-``python -m benchmarks.queueing`` writes the tables between the marks in docs/scaling.md and the
-plot docs/scaling.svg, in a few minutes on one core. ``--quick`` simulates a fiftieth of the tasks.
+``python -m benchmarks.queueing`` writes the tables between the marks in docs/explanation/growth.md
+and the plot docs/explanation/growth.svg, in a few minutes on one core. ``--quick`` simulates a
+fiftieth of the tasks.
 
 The model is M/G/k: arrivals are a Poisson process, the queue is first in, first out, and all
 servers are alike. The mean wait has an exact formula for exponential service times (Erlang C), and
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "explanation"
 BEGIN, END = "<!-- queueing: begin -->", "<!-- queueing: end -->"
 SERVERS = (1, 4, 16, 64)
 UTILISATIONS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -330,11 +331,11 @@ def main() -> None:
     if quick:
         print(text)
         return
-    page = DOCS / "scaling.md"
+    page = DOCS / "growth.md"
     before, _, rest = page.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
-    plot.savefig(DOCS / "scaling.svg", metadata={"Date": None})
+    plot.savefig(DOCS / "growth.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+#: Marks around the part of the page that is written by hand, which each run keeps.
+BEGIN, END = "<!-- by hand: begin -->", "<!-- by hand: end -->"
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -71,21 +74,32 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:,.0f}"
 
 
+def written_by_hand(page: str) -> str:
+    """The part of a page that a run keeps, with its marks; empty for a page without marks."""
+    _, begin, rest = page.partition(BEGIN)
+    text, end, _ = rest.partition(END)
+    return f"{begin}{text}{end}" if end else ""
+
+
 def render(
-    sections: Sequence[Section], facts: dict[str, str], commands: Sequence[str], quick: bool
+    sections: Sequence[Section],
+    facts: dict[str, str],
+    commands: Sequence[str],
+    quick: bool,
+    kept: str = "",
 ) -> str:
-    """The whole report in Markdown."""
+    """The whole report in Markdown; `kept` is its last part, which is written by hand."""
     kind = "a quick run, for orientation only" if quick else "the last full run"
     parts = [
         "# Performance",
-        f"The figures of {kind} of `make bench`. Everything on this page is written by "
-        "`python -m benchmarks.run`; nothing is filled in by hand. `original` is the FastAPI "
-        "project `zndraw-joblib` 0.1.7, measured in the same run on the same machine and the same "
-        "PostgreSQL server, with its authentication replaced by a stub. Requests to this project "
-        "carry a token, which is checked, and pass the unchanged throttles of the example project. "
-        "The servers are started by the commands of docs/deploy/joblib-wsgi.service and "
-        "joblib-asgi.service, with another port, the number of workers that each section names "
-        "and, for uvicorn, a graceful shutdown of 2 s.",
+        f"The figures of {kind} of `make bench`. `python -m benchmarks.run` writes this page "
+        "except the sections about pieces kept for speed. `original` is the FastAPI project "
+        "`zndraw-joblib` 0.1.7, measured in the same run on the same machine and the same "
+        "PostgreSQL server, with its authentication stubbed out. Requests to this project carry a "
+        "token, which is checked, and pass the throttles of the example project. The servers are "
+        "started by the commands of docs/deploy/joblib-wsgi.service and joblib-asgi.service, with "
+        "another address, the number of workers that each row gives, and 2 s in which uvicorn "
+        "finishes its last waits.",
         "## Goals",
         table(
             ["figure", "goal", "this project", "original", "ratio", "verdict", "basis"],
@@ -104,6 +118,8 @@ def render(
     ]
     for section in sections:
         parts += [f"## {section.title}", *section.body, _duration(section)]
+    if kept:
+        parts.append(kept)
     return "\n\n".join(parts) + "\n"
 
 

@@ -22,7 +22,7 @@ from typing import NoReturn
 from benchmarks import machine, plot
 from benchmarks.bench import Bench
 from benchmarks.parts import backlog, batches, big, cycles, sql, statements, waiters, waits
-from benchmarks.report import Goal, Section, render
+from benchmarks.report import Goal, Section, render, written_by_hand
 from benchmarks.scale import FULL, QUICK
 from benchmarks.stack import original
 from benchmarks.stack.postgres import postgres
@@ -104,7 +104,8 @@ def main() -> int:
         shutil.copy(SCRATCH / PLOT, output.parent)
     if chosen != list(PARTS):
         command = f"python -m benchmarks.run {'--quick ' * options.quick}--only {options.only}"
-    output.write_text(render(sections, facts, [command], scale is QUICK))
+    kept = written_by_hand(output.read_text()) if is_full_run else ""
+    output.write_text(render(sections, facts, [command], scale is QUICK, kept))
     print(f"written to {output.relative_to(ROOT)}")
     return int(any("failed" in section.title for section in sections))
 

@@ -132,10 +132,10 @@ def _section(scale: Scale, found: Found) -> Section:
     section.body += [
         f"Over HTTP on one connection, {RECOMMENDED}; p50 / p99 in ms: the {median_of(rounds)} "
         "and the percentile of all their samples. The worker registered 1, 10 or 100 jobs; one "
-        "job has 90 % of the backlog, 47 share the rest unevenly, the others have none. With 0 "
-        "pending tasks the table has finished tasks only. Each sample submits one task, claims "
-        "one and finishes it, so that the backlog keeps its length. The response for a pending "
-        "task includes its place in the queue.",
+        "job has 90 % of the backlog, 47 share the rest unevenly, the others have none. Without a "
+        "backlog the table has finished tasks. Each sample submits one task, claims one and "
+        "finishes it, so that the length of the backlog stays the same. The answer about a pending "
+        "task includes its queue position.",
         "![Latency against backlog](performance.svg)",
         table(["request", "jobs", *(f"{n:,} pending" for n in backlogs), "last over first"], rows),
     ]

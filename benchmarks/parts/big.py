@@ -66,8 +66,8 @@ def sweep(bench: Bench) -> Section:
         for once in found
     ]
     section.body += [
-        "A line for each round, each on a new copy of the table.",
-        table(["s", "s until all events were sent", "growth MiB", "second half", "report"], rows),
+        "Each line is a round on its own copy of the table.",
+        table(["s", "s until all messages were sent", "growth MiB", "second half", "report"], rows),
     ]
     return section
 
@@ -111,8 +111,8 @@ def pages(bench: Bench) -> Section:
     ]
     section.body += [
         "`GET rooms/{room}/tasks` with and without `?status=`, pages of the default length and, "
-        "for the first one, of 500. The cursor of a later page points into the middle, or near "
-        "the end, of the list. "
+        "for the first one, of 500. The cursors of later pages point to the middle of the list, or "
+        "nearly to its end. "
         f"{figures_are(bench.scale.rounds)}, each of {bench.scale.pages} requests.",
         table(["page", "tasks on it", "p50 ms", "p95 ms"], rows),
     ]

@@ -13,7 +13,7 @@ from benchmarks.stack.ours import THREADS, started
 
 SQLITE_CONNECTIONS = (1, 8)
 RECOMMENDED = f"granian WSGI, 2 workers of {THREADS} threads"
-#: The deployment that docs/deployment.md recommends.
+#: The deployment that docs/how-to/deploy.md recommends.
 RECOMMENDED_WITH_NGINX = f"nginx, {RECOMMENDED}"
 
 
@@ -57,9 +57,10 @@ def on_postgres(bench: Bench) -> Section:
             )
         )
     section.body += [
-        "A cycle is submit, claim, running, completed: four requests, or three when the claim has "
-        f"`start`. All workers serve one job; the table has {bench.scale.history:,} finished tasks "
-        "before. The goal is compared with the better of the original's two figures. "
+        "A cycle is submit, claim, running, completed: four requests, or three when the claim "
+        "has `start`. All workers serve one job, and the table begins with "
+        f"{bench.scale.history:,} finished tasks. The goal is compared with the better of the "
+        "original's two figures. "
         f"{figures_are(bench.scale.rounds)}.",
         *_tables(found, ours, originals, bench.scale.connections),
     ]
@@ -97,9 +98,8 @@ def on_sqlite(bench: Bench) -> Section:
             )
         )
     section.body += [
-        "The original runs with the engine that it ships, and once more with a lock that "
-        "serializes sessions, which its README asks of a host with SQLite. The goal is compared "
-        "with the better of the two. "
+        "The original runs with its own engine and, as its README asks of a site on SQLite, with "
+        "sessions that take turns by a lock; the goal is compared with the better figure. "
         f"{figures_are(bench.scale.rounds)}.",
         *_tables(found, ours, originals, SQLITE_CONNECTIONS),
     ]

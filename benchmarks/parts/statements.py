@@ -39,12 +39,11 @@ def measure(bench: Bench) -> Section:
             )
         )
     section.body += [
-        "Counted in one process by `CaptureQueriesContext`, requests through the WSGI application "
-        "of the example project. The caller of the token (`token_cache_seconds`) and the job's "
-        "schema are in the process's caches, because the same requests were sent before. `BEGIN`, "
-        "`COMMIT` and savepoints are counted separately: they are round trips too, where a request "
-        "is a transaction of several statements. A claim that finds no task queries the worker's "
-        "jobs.",
+        "Counted in one process by `CaptureQueriesContext`, for requests through the WSGI "
+        "application of the example project. The process has the token (`token_cache_seconds`) "
+        "and the job's schema in its caches. `BEGIN`, `COMMIT` and savepoints have a column of "
+        "their own, because they are round trips too where a request is a transaction of several "
+        "statements. A claim that finds nothing also reads the worker's jobs.",
         table(
             [
                 "request",

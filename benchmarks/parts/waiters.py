@@ -59,10 +59,10 @@ def measure(bench: Bench) -> Section:
     ]
     pooled = [sight["all"] for sight in found["connections"]]
     section.body += [
-        "Measured once. Each waits for a task of its own (`GET` with `Prefer: wait=120`) on a "
-        "connection of its own. Memory is the growth of the server's resident set from the 300th "
-        "waiter to the largest size seen, divided by the number of waiters after the 300th. "
-        "Connections that no request uses stay open in the pool.",
+        "Measured once. Each waiter waits for its own task (`GET` with `Prefer: wait=120`) on its "
+        "own connection. Memory is the growth of the server's resident set from the 300th waiter "
+        "to its largest size, divided by the number of further waiters. Unused database "
+        "connections rest in the pool.",
         table(
             ["", ""],
             [

@@ -108,22 +108,21 @@ def _body(section: Section, found: dict[str, list[Any]], originals: dict[str, li
             [name, *(ms(percentile(originals[key], share)) for share in (0.5, 0.99)), "", ""]
         )
     section.body += [
-        "On uvicorn, two processes with a Valkey between them. A start is the time from just "
-        "before the submit is sent to the answer of a claim that waits (`Prefer: wait`); an end "
-        "that from just before `completed` is sent to the answer of a waiting `GET`. Ends by the "
-        "sweeper count from `completed_at`, which the database writes before the commit.",
-        "Claims are statements in the database, counted in each server process that has idle "
-        "workers. A *woken claim* is that of a worker that waited and was woken because there may "
-        "be a task; waking all waiting workers would cost one for each of them. The goal is about "
-        "woken claims. A claim that waits executes one more statement when it arrives, before it "
-        "waits: here each worker that has finished a task sends a new claim, so each task costs "
-        "one such first claim in one of the processes. A claim that does not wait costs as much, "
-        "so first claims have no goal; the last column includes them.",
-        "The original's workers are its own `JobManager` with its polling every 2 s; without "
+        "On uvicorn, in two processes with a Valkey between them. A start is the time from just "
+        "before the submit is sent until the answer of a claim that waits (`Prefer: wait`). An end "
+        "is the time from just before `completed` is sent until the answer of a waiting `GET`. "
+        "Ends by the sweeper count from `completed_at`, which the database writes before the "
+        "commit.",
+        "Claims are counted as statements, in each server process that has idle workers. A *woken "
+        "claim* is tried because a waiting worker was woken; waking all waiting workers would cost "
+        "one claim for each of them. The goal is about woken claims. A request that waits also "
+        "tries one claim when it arrives: each worker that has finished a task sends a new "
+        "request, so the last column has one such first claim more for each task, in one of the "
+        "processes. It has no goal, because a claim that does not wait costs as much.",
+        "The original's workers are its own `JobManager`, which polls every 2 s, without "
         "Socket.IO, which its host would have to add. Its waiters use its long poll. They were "
         f"measured on {len(originals['starts'])} tasks in 1 run. Each p50 and count of this "
-        f"project is the {median_of(len(next(iter(found.values()))))}, each p99 that of all tasks "
-        "together.",
+        f"project is the {median_of(len(next(iter(found.values()))))}, each p99 is over all tasks.",
         table(
             [
                 *("", "p50 ms", "p99 ms", "woken claims tried per task and process"),

@@ -1,4 +1,4 @@
-"""The deployment of docs/deployment.md, started from its files: nginx, granian, uvicorn."""
+"""The deployment of docs/how-to/deploy.md, started from its files: nginx, granian, uvicorn."""
 
 from __future__ import annotations
 

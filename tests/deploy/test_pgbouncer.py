@@ -306,7 +306,7 @@ def test_the_system_checks_report_only_the_expected_warnings(settings_of_servers
 def test_the_monitoring_queries_of_the_docs_run(bob, pooled):
     bob.register()
     bob.submit()
-    text = (FILES.parent / "deployment.md").read_text()
+    text = (FILES.parent / "how-to" / "deploy.md").read_text()
     queries = re.findall(r"```sql\n(.*?)```", text, re.S)
     with psycopg.connect(pooled, autocommit=True) as client:
         answers = [client.execute(query).fetchall() for query in queries]

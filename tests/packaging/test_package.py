@@ -67,12 +67,12 @@ def test_each_floor_imports_only_from_floors_below():
 
 
 def test_the_table_of_settings_agrees_with_the_code():
-    page = (ROOT / "docs" / "settings.md").read_text()
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.+) \|$", page, re.MULTILINE))
     assert rows == {
         name: f"{default_of(field)} | {field.description}"
         for name, field in JobLibSettings.model_fields.items()
-    }, "correct the table in docs/settings.md"
+    }, "correct the table in docs/reference/settings.md"
 
 
 def default_of(field):

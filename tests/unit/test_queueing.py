@@ -1,4 +1,4 @@
-"""The simulation behind docs/scaling.md, compared with exact results of queueing theory."""
+"""The simulation behind docs/explanation/growth.md, compared with results of queueing theory."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_polling_at_a_short_interval_is_as_fast_as_being_woken():
     assert polling.p99 == pytest.approx(woken.p99, abs=0.01)
 
 
-def test_the_page_on_scaling_shows_the_values_of_erlang_c():
-    page = (queueing.DOCS / "scaling.md").read_text()
+def test_the_page_on_growth_shows_the_values_of_erlang_c():
+    page = (queueing.DOCS / "growth.md").read_text()
     for row in queueing.exact_rows():
         assert f"| {' | '.join(row)} |" in page, "run python -m benchmarks.queueing"

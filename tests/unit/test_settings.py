@@ -429,7 +429,7 @@ def test_the_check_command_reports_nothing_for_a_suitable_site(deploy):
 
 def test_the_check_command_reports_every_documented_id(deploy, monkeypatch):
     monkeypatch.setenv("ZNDRAW_JOBLIB_TYPO", "1")
-    documented = Path(__file__).parents[2] / "docs" / "settings.md"
+    documented = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
     known = set(re.findall(r"^\| `(zndraw_joblib\.[EW]\d+)`", documented.read_text(), re.M))
     assert set.union(*(reported(deploy, **changed) for changed in UNSUITABLE)) == known
 

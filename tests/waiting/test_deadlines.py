@@ -102,9 +102,9 @@ async def test_workers_whose_waits_end_together_are_read_with_few_queries(bob, m
         sizes.append(len(ids))
         return read(ids)
 
-    def count_claims(self, *args):
+    def count_claims(self, *args, **kwargs):
         tried.append(1)
-        return claim(self, *args)
+        return claim(self, *args, **kwargs)
 
     monkeypatch.setattr(work, "workers_worth_claiming", count)
     monkeypatch.setattr(TaskManager, "grant", count_claims)
@@ -123,11 +123,11 @@ def held_claims(monkeypatch):
     claim, calls = TaskManager.grant, []
     held: dict[int, threading.Event] = {}
 
-    def hold(self, *args):
+    def hold(self, *args, **kwargs):
         calls.append(1)
         if len(calls) in held:
             held[len(calls)].wait(10)
-        return claim(self, *args)
+        return claim(self, *args, **kwargs)
 
     monkeypatch.setattr(TaskManager, "grant", hold)
     return held, calls

@@ -20,6 +20,7 @@ from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.work import WorkWaits
 from zndraw_joblib.models import Task, Worker
 from zndraw_joblib.services.sweep import sweep
+from zndraw_joblib.storage.tasks import TaskManager
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -225,14 +226,13 @@ async def claims_tried(bob, monkeypatch, limit):
     # Only events wake claimers, because the next re-read is a minute away.
     monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
     await sync_to_async(bob.register)()
-    verbs = type(Task.objects.all())
-    claim, tried = verbs.claim_many, []
+    claim, tried = TaskManager.grant, []
 
-    def count(self, *args):
+    def count(self, *args, **kwargs):
         tried.append(args)
-        return claim(self, *args)
+        return claim(self, *args, **kwargs)
 
-    monkeypatch.setattr(verbs, "claim_many", count)
+    monkeypatch.setattr(TaskManager, "grant", count)
     waiters = {asyncio.create_task(claiming(bob, limit=limit)) for _ in range(CLAIMERS)}
     hub = get_hub()
     while sum(len(queue) for queue in hub.work._lines.values()) < CLAIMERS:
@@ -354,16 +354,15 @@ async def test_hosts_with_atomic_requests_are_served(bob, running, monkeypatch):
 
 async def test_tasks_granted_to_a_disconnected_client_are_requeued_at_once(bob, monkeypatch):
     await sync_to_async(bob.register)()
-    verbs = type(Task.objects.all())
-    claim, calls, hold = verbs.claim_many, [], threading.Event()
+    claim, calls, hold = TaskManager.grant, [], threading.Event()
 
-    def slow(self, *args):
+    def slow(self, *args, **kwargs):
         calls.append(1)
         if len(calls) == 2:
             hold.wait(10)
-        return claim(self, *args)
+        return claim(self, *args, **kwargs)
 
-    monkeypatch.setattr(verbs, "claim_many", slow)
+    monkeypatch.setattr(TaskManager, "grant", slow)
     leaving = asyncio.create_task(claiming(bob))
     await change_during_wait(lambda: None)
     await sync_to_async(bob.submit, thread_sensitive=False)()
