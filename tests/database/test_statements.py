@@ -42,7 +42,7 @@ def literal(name):
 
 
 def pasted():
-    """The statements of the file as they stand there, each with its parameters replaced."""
+    """The text of each statement of the file, with literals in place of its parameters."""
     text = files("zndraw_joblib.storage").joinpath("sql", f"{connection.vendor}.sql").read_text()
     _, *parts = re.split(r"^-- name: (.+)$", text, flags=re.MULTILINE)
     return {
@@ -56,7 +56,7 @@ def explain(statement):
         with connection.cursor() as cursor:
             cursor.execute(f"EXPLAIN {statement}")
             return cursor.fetchall()
-    # A connection without the functions that Django adds, as the shell has.
+    # A plain connection, because Django's connections add functions that the shell lacks.
     with sqlite3.connect(connection.settings_dict["NAME"]) as shell:
         return shell.execute(f"EXPLAIN {statement}").fetchall()
 

@@ -47,7 +47,7 @@ def test_every_file_and_name_in_a_page_exists(page):
 
 
 def test_missing_files_and_names_are_noticed():
-    """The control of the test above."""
+    """Control of the test above."""
     text = (
         "`tests/api/test_nothing.py`, `services/submit.py::nothing`, `services/no.py::submit`, "
         "`storage/sql/sqlite.sql::no_such_statement` and [a page](nowhere.md#there)"

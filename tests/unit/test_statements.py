@@ -22,12 +22,12 @@ MOVES = {
     "end_expired_runs": (RUNNING, {PENDING, TaskStatus.FAILED}),
     "end_runs_of_worker": (RUNNING, {PENDING, TaskStatus.FAILED}),
 }
-#: Statements whose parameter `legal_from` is what `lifecycle.sources` returns.
+#: Statements whose parameter `legal_from` is the result of `lifecycle.sources`.
 REPORTS = {"start_tasks": {RUNNING}, "requeue_tasks": {PENDING}, "finish_tasks": set()}
 
 
 def statuses(text):
-    """The statuses that a statement names."""
+    """The statuses that occur in a statement's text."""
     return {TaskStatus(word) for word in re.findall(r"'([a-z]+)'", text) if word in set(TaskStatus)}
 
 
@@ -46,7 +46,7 @@ def test_every_write_of_a_status_is_a_known_move(vendor):
         for name, statement in load(vendor).items()
         if re.search(r"UPDATE zndraw_joblib_task\b.*\bSET\b.*\bstatus = ", statement, re.DOTALL)
     }
-    assert writing == MOVES.keys() | REPORTS.keys(), "name the new statement in MOVES or REPORTS"
+    assert writing == MOVES.keys() | REPORTS.keys(), "add the new statement to MOVES or REPORTS"
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
