@@ -131,7 +131,7 @@ def test_statements_are_prepared_anew_after_errors_too(job, monkeypatch):
 def test_statement_that_somebody_else_deallocated_costs_no_request(job):
     job.enqueue("room", {}, "alice")
     ((name, _),) = prepared("INSERT INTO zndraw_joblib_task")
-    ask(f"DEALLOCATE {name}")
+    fetch(f"DEALLOCATE {name}")
     assert job.enqueue("room", {}, "alice").status == "pending"
     assert job.enqueue("room", {}, "alice").status == "pending"
 
