@@ -81,7 +81,7 @@ def test_a_sweep_in_another_process_wakes_waiters_and_claimers(bob, running):
     with server() as url:
         waiter, claimer = Waiter(bob, url, running), Waiter(bob, url)
         Task.objects.update(lease_expires_at="2020-01-01T00:00:00Z")
-        with process("manage.py", "run_sweeper", "--only_in_postgresql_pass") as sweeper:
+        with process("manage.py", "run_sweeper", "--once") as sweeper:
             assert sweeper.wait(30) == 0
             ended = time.monotonic()
             log = sweeper.log.read_text()
@@ -149,7 +149,7 @@ def test_the_sweeper_ends_although_sigterm_does_not_wake_its_main_thread():
 def test_the_sweeper_removes_dead_workers_and_retires_their_jobs(bob):
     bob.register()
     Worker.objects.update(last_heartbeat="2020-01-01T00:00:00Z")
-    with process("manage.py", "run_sweeper", "--only_in_postgresql_pass") as sweeper:
+    with process("manage.py", "run_sweeper", "--once") as sweeper:
         assert sweeper.wait(30) == 0
         assert "workers=1 jobs=1" in sweeper.log.read_text()
     assert not Worker.objects.exists()
