@@ -10,13 +10,13 @@ from django.core.asgi import get_asgi_application
 from django.urls import re_path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "example_project.settings")
-# Loads the apps: what needs models is imported after it.
+# Loads the apps, so the modules that need models are imported after it.
 http = get_asgi_application()
 
 from zndraw_joblib.consumers import UnknownConsumer  # noqa: E402
 from zndraw_joblib.contrib.asgi import ApiLane  # noqa: E402
 from zndraw_joblib.routing import websocket_urlpatterns  # noqa: E402
 
-# The router has HTTP 500 for an address without a route.
+# With a last route for every address, because the router answers HTTP 500 without a route.
 sockets = URLRouter([*websocket_urlpatterns, re_path("", UnknownConsumer.as_asgi())])
 application = ProtocolTypeRouter({"http": ApiLane(http), "websocket": AuthMiddlewareStack(sockets)})

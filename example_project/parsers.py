@@ -1,4 +1,4 @@
-"""Bodies of the site's own endpoints, read as strictly as the job server's."""
+"""A parser that reads bodies of the site's own endpoints as strictly as the job server does."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ContentTooLarge(APIException):
 
 
 class StrictJSONParser(BaseParser):
-    """JSON of bounded size and depth; errors are in DRF's own form.
+    """JSON of limited size and depth; errors have DRF's own form.
 
-    It is none of DRF's `JSONParser`, whose requests hold the whole body before it is parsed.
+    Not derived from `JSONParser`, because DRF would then read the whole body before the limit.
     """
 
     media_type = "application/json"
@@ -33,12 +33,12 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Read the body of the request itself.
+        """Read the body of Django's request, and not of `stream`, which DRF has wrapped.
 
         Raises
         ------
         rest_framework.exceptions.APIException
-            400, 413 or 415, with what is wrong as its detail.
+            400, 413 or 415, with the reason as its detail.
         """
         assert parser_context is not None
         request = parser_context["request"]._request

@@ -1,10 +1,10 @@
 """A complete host of the job server.
 
 From the environment: SECRET_KEY, DEBUG, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL, DATA_DIR,
-THROTTLE_RATES (`joblib_submit=10/s,joblib_work=100/s`), NUM_PROXIES (how many there are in front,
-each of which sets or adds to X-Forwarded-For), TRANSACTION_POOLING (the database is behind
-pgbouncer in transaction mode) and BEHIND_TLS_PROXY (a proxy speaks TLS to the clients).
-Without them it runs embedded: SQLite and an in-memory channel layer.
+THROTTLE_RATES (`joblib_submit=10/s,joblib_work=100/s`), NUM_PROXIES (the number of proxies in
+front, each of which sets or extends X-Forwarded-For), TRANSACTION_POOLING (the database is behind
+pgbouncer in transaction mode) and BEHIND_TLS_PROXY (a proxy terminates TLS).
+Without any of them the site uses SQLite and an in-memory channel layer.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ DATA_DIR = Path(env.str("DATA_DIR", str(BASE_DIR / ".demo")))
 DATA_DIR.mkdir(parents=True, exist_ok=True)
 
 
-def kept_secret_key() -> str:
-    """A key that all processes of this data folder share, made at the first start."""
+def stored_secret_key() -> str:
+    """The secret key in the data folder, made at the first start; all processes share it."""
     path = DATA_DIR / "secret_key"
     try:
         with path.open("x") as file:
@@ -35,19 +35,19 @@ def kept_secret_key() -> str:
     return path.read_text()
 
 
-SECRET_KEY = env.str("SECRET_KEY", "") or kept_secret_key()
+SECRET_KEY = env.str("SECRET_KEY", "") or stored_secret_key()
 DEBUG = env.bool("DEBUG", False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 DATABASE_URL = env.str("DATABASE_URL", "")
-# Threads of a WSGI server and of `ApiLane` last, and so may their connections. Django's own ASGI
-# handler makes a thread for each request, in which a connection to PostgreSQL would leak: without a
-# value (wsgi.py sets one) PostgreSQL gets a pool. SQLite closes a connection with its thread.
+# Seconds for which a thread keeps its database connection. wsgi.py sets it, because the threads of
+# a WSGI server last. With 0 PostgreSQL gets a pool, because Django's ASGI handler makes a thread
+# for each request and would leak its connection. SQLite closes a connection with its thread.
 CONN_MAX_AGE = env.int("CONN_MAX_AGE", 0)
 REDIS_URL = env.str("REDIS_URL", "")
 TRANSACTION_POOLING = env.bool("TRANSACTION_POOLING", False)
 
 if env.bool("BEHIND_TLS_PROXY", False):
-    # The proxy sets this header itself, whatever the client sent.
+    # Trusted, because the proxy overwrites this header of the client.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
 
@@ -68,8 +68,8 @@ INSTALLED_APPS = [
     "example_project.rooms",
 ]
 
-# All of these are async-capable, because without `ApiLane` a sync-only one would hold a thread for
-# each request that waits.
+# All of these are async-capable, because without `ApiLane` a sync-only middleware would occupy a
+# thread for each request that waits.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -101,24 +101,24 @@ TEMPLATES = [
 
 
 def sqlite() -> dict[str, Any]:
-    """SQLite for several threads and processes: one writer at a time, readers beside it."""
+    """SQLite for several threads and processes: one writer at a time, concurrent readers."""
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA_DIR / "db.sqlite3",
         "OPTIONS": {
-            # Take the write lock at BEGIN: upgrading a read lock fails at once under contention.
+            # Takes the write lock at BEGIN, because a later upgrade fails beside another writer.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         },
         "CONN_MAX_AGE": CONN_MAX_AGE or 60,
-        # A file, because the tests use several threads and processes.
+        # A file, because an in-memory database belongs to one process, and the tests start several.
         "TEST": {"NAME": DATA_DIR / "test.sqlite3"},
     }
 
 
 def database(url: str) -> dict[str, Any]:
-    """The database that a URL names; PostgreSQL with psycopg's pool."""
+    """The settings of the database at a URL; PostgreSQL with psycopg's pool."""
     config: dict[str, Any] = dict(dj_database_url.parse(url, conn_health_checks=True))
     if config["ENGINE"] == "django.db.backends.sqlite3":
         return {**sqlite(), "NAME": config["NAME"]}
@@ -128,15 +128,16 @@ def database(url: str) -> dict[str, Any]:
         if not CONN_MAX_AGE:
             options["pool"] = {"min_size": 2, "max_size": 8, "timeout": 10}
         if TRANSACTION_POOLING:
-            # The next transaction may be on another session: no cursor outlasts its own, and no
-            # statement is prepared. Startup options are pgbouncer's to set.
+            # Without prepared statements and cursors on the server, because the next transaction
+            # may use another session. pgbouncer.ini sets the startup options.
             config["DISABLE_SERVER_SIDE_CURSORS"] = True
             return config
-        # Our statements are planned once for each connection.
+        # Prepares the job server's statements, because planning takes longer than executing them.
         options["prepare_threshold"] = 1
-        # What hangs ends; a transaction left open would keep vacuum from the tables. A page by its
-        # number costs hardly more than the next one, as on all but spinning disks: a queue that was
-        # long would seem far off. To compile a statement takes longer than ours do.
+        # statement_timeout ends queries that hang. The other timeout ends transactions that are
+        # left open, because vacuum cannot clean the tables meanwhile. random_page_cost is that of
+        # an SSD, because the default makes the planner avoid the index of a queue that was long.
+        # jit is off, because compiling takes longer than these statements do.
         options["options"] = (
             "-c statement_timeout=30s -c idle_in_transaction_session_timeout=10s"
             " -c random_page_cost=1.1 -c jit=off"
@@ -152,7 +153,7 @@ if REDIS_URL:
         "default": {
             "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
             "CONFIG": {
-                # Without timeouts a hung server blocks each message for minutes.
+                # With timeouts, because a hung server would block each message for minutes.
                 "hosts": [
                     {"address": REDIS_URL, "socket_timeout": 0.5, "socket_connect_timeout": 0.5}
                 ],
@@ -167,7 +168,7 @@ if REDIS_URL:
             "OPTIONS": {
                 "SOCKET_TIMEOUT": 0.5,
                 "SOCKET_CONNECT_TIMEOUT": 0.5,
-                # While it is down requests are not counted, rather than refused.
+                # Admits requests uncounted while Redis is down.
                 "IGNORE_EXCEPTIONS": True,
             },
         }
@@ -190,7 +191,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGIN_URL = "admin:login"
 
 REST_FRAMEWORK = {
-    # The token first: its challenge is what a 401 shows.
+    # The token first, because a 401 has the challenge of the first class.
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "zndraw_joblib.contrib.authentication.CachedTokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
@@ -199,14 +200,14 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["example_project.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_THROTTLE_CLASSES": ["zndraw_joblib.contrib.throttling.WindowRateThrottle"],
-    # For each user and scope; joblib_read and joblib_work, which waits and workers use, have none.
+    # For each user and scope. Without joblib_read and joblib_work, the scopes of waits and workers.
     "DEFAULT_THROTTLE_RATES": {
         "token": "60/min",
         "joblib_submit": "1000/s",
         "joblib_register": "200/s",
         **env.dict("THROTTLE_RATES", {}),
     },
-    # Anonymous callers are told apart by address. Unset, DRF takes whatever X-Forwarded-For says.
+    # Throttles identify anonymous callers by address. Unset, DRF would trust any X-Forwarded-For.
     "NUM_PROXIES": env.int("NUM_PROXIES", 0),
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
 }
@@ -228,7 +229,7 @@ SPECTACULAR_SETTINGS = {
 }
 
 ZNDRAW_JOBLIB: dict[str, Any] = {}
-# pgbouncer.ini sets statement_timeout where the database is behind it.
+# Silenced behind pgbouncer, because pgbouncer.ini sets statement_timeout.
 SILENCED_SYSTEM_CHECKS = ["zndraw_joblib.W007"] if TRANSACTION_POOLING else []
 
 LANGUAGE_CODE = "en"

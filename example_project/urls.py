@@ -29,6 +29,6 @@ urlpatterns = [
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("api/redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
-    # So that one process serves all; a web server in front would take these over.
+    # Served here, because the example runs without a web server in front.
     re_path(r"^static/(?P<path>.*)$", serve, {"insecure": True}),
 ]

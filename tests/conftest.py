@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from hypothesis import settings as hypothesis_settings
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
@@ -52,6 +53,21 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
         for pid, log in LOGS.items():
             report.sections.append((f"Output of process {pid}", log.read_text()[-10_000:]))
     return report
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: Any, django_db_blocker: Any):
+    """Ends sessions that are left before the test database is dropped.
+
+    A thread of a request that a test cancelled may end after its test and keep its connection.
+    """
+    yield
+    if connection.vendor == "postgresql":
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
 
 
 @pytest.fixture

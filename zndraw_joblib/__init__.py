@@ -1,7 +1,7 @@
 """A job server for remote workers, as a Django reusable app, and its client SDK.
 
-Public names load on first use: importing the package loads neither Django nor httpx, so that a
-worker needs no Django and a server no client.
+Public names load on first use. Importing the package loads neither Django nor httpx, because a
+worker has no Django and a server needs no client.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
         get_settings as get_settings,
     )
 
-# What needs Django stays out of __all__, or `import *` would fail where there is none.
+# Without the names that need Django, because `import *` would fail where Django is missing.
 __all__ = ["ApiManager", "ClaimedTask", "JobManager", "TaskStatus", "TaskStream", "__version__"]
 
-_HOMES = {
+_NAMES_BY_MODULE = {
     "api.problems": ("problem_exception_handler",),
     "client": ("ApiManager", "ClaimedTask", "JobManager", "TaskStream"),
     "exceptions": (
@@ -70,15 +70,15 @@ _HOMES = {
     "settings": ("JobLibSettings", "get_settings"),
     "services.sweep": ("sweep",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_BY_NAME = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
-if not TYPE_CHECKING:  # Type checkers would take any misspelt name for one of these.
+if not TYPE_CHECKING:  # Type checkers would accept every misspelt name.
 
     def __getattr__(name: str) -> Any:
         try:
-            home = _HOME_OF[name]
+            module = _MODULE_BY_NAME[name]
         except KeyError:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-        value = getattr(import_module(f"{__name__}.{home}"), name)
+        value = getattr(import_module(f"{__name__}.{module}"), name)
         globals()[name] = value
         return value

@@ -1,7 +1,7 @@
-"""The caller's identity and permissions, by the host's hooks.
+"""The caller's identity and permissions, as the host's hooks define them.
 
-The hooks get a request: any object with a ``user``, such as a DRF request; a WebSocket's consumer
-makes one of its own.
+The hooks get a request with a ``user``: a DRF request for the API and for a WebSocket (the consumer
+makes one), or whatever request the host's own views pass to `Caller`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from zndraw_joblib.exceptions import Forbidden, InvalidRoomId, JobNotFound, ProblemException
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
-from zndraw_joblib.names import GLOBAL_ROOM, room_fault
+from zndraw_joblib.names import GLOBAL_ROOM, room_error
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import TaskRow
 
@@ -34,13 +34,13 @@ def default_is_admin(request: Any) -> bool:
 
 
 def default_room_access(request: Any, room_id: str, action: Action) -> bool:
-    """Any authenticated user may do anything in any room."""
+    """True for every authenticated user, in every room."""
     return bool(request.user.is_authenticated)
 
 
 @dataclass(frozen=True)
 class Caller:
-    """An authenticated caller, with the answers of the host's hooks for one request."""
+    """An authenticated caller. The identity and the admin right are read once for each request."""
 
     request: Any
 
@@ -60,7 +60,7 @@ class Caller:
         return bool(get_settings().hook("is_admin")(self.request))
 
     def may(self, action: Action, room_id: str) -> bool:
-        """Whether the caller may do this in a room; only admins register jobs in `@global`."""
+        """Whether the caller may take this action in a room; only admins register in `@global`."""
         if action == "register" and room_id == GLOBAL_ROOM:
             return self.is_admin
         return bool(get_settings().hook("room_access")(self.request, room_id, action)) or (
@@ -70,21 +70,22 @@ class Caller:
     def require(
         self, action: Action, room_id: str, *, hidden: type[ProblemException] = JobNotFound
     ) -> None:
-        """See to it that the caller may do this in a room.
+        """Raise unless the caller may take this action in a room.
 
         Raises
         ------
         InvalidRoomId
-            There can be no such room.
+            The room id is not valid.
         Forbidden
-            The caller may not submit or register in it.
+            The caller may not submit or register in the room.
         ProblemException
-            `hidden`, where the caller may not read it: a 404 hides that it exists.
+            `hidden`, if the caller may not read the room, because a 404 does not reveal whether
+            the room exists.
         """
-        if error := room_fault(room_id):
+        if error := room_error(room_id):
             raise InvalidRoomId(f"The room id {error}.")
-        if len(room_id) > (most := get_settings().max_room_id_length):
-            raise InvalidRoomId(f"The room id must have at most {most} characters.")
+        if len(room_id) > (limit := get_settings().max_room_id_length):
+            raise InvalidRoomId(f"The room id must have at most {limit} characters.")
         if not self.may(action, room_id):
             if action == "read":
                 raise hidden
@@ -94,12 +95,12 @@ class Caller:
         """Whether the latest attempt of the task was granted to a worker of the caller."""
         return task.worker_identity == self.identity
 
-    def sees(self, task: TaskRow) -> bool:
-        """Whether the caller may read the task: they run it, or may read its room."""
+    def may_read(self, task: TaskRow) -> bool:
+        """Whether the caller may read the task: they own its worker, or may read its room."""
         return self.runs(task) or self.may("read", task.room_id)
 
     def visible(self, tasks: Sequence[TaskRow]) -> list[TaskRow]:
-        """The tasks among these that the caller may read; the hook is asked once for each room."""
+        """The tasks among these that the caller may read; calls the hook once for each room."""
         rooms = {task.room_id for task in tasks if not self.runs(task)}
         readable = {room_id for room_id in rooms if self.may("read", room_id)}
         return [task for task in tasks if self.runs(task) or task.room_id in readable]

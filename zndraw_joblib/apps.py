@@ -18,14 +18,14 @@ class ZnDrawJobLibConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect the receivers, register the system checks and load the backends."""
-        # Imported here, because they need the models, which are loaded by now.
+        # Imported here, because these modules need the models, which Django has loaded by now.
         from zndraw_joblib import checks  # noqa: F401, PLC0415
         from zndraw_joblib.events import receivers  # noqa: PLC0415
         from zndraw_joblib.services import submit as submissions  # noqa: PLC0415
 
         receivers.connect()
         submissions.connect()
-        # Loads the backends here, because several threads that import a package with circular
-        # imports at once (such as redis, at the first requests) fail.
+        # Loads the backends before there are threads, because redis has circular imports and
+        # fails when the first requests import it from several threads at once.
         get_channel_layer()
         caches.all()

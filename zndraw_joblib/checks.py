@@ -1,4 +1,4 @@
-"""System checks. Ids are stable; each hint has the setting to type."""
+"""System checks. Ids are stable, because hosts silence them; each hint names a setting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from zndraw_joblib.settings import ENV_PREFIX, JobLibSettings, get_settings
 _DOCS = "See docs/reference/settings.md."
 #: The first version with `UPDATE ... RETURNING`.
 MIN_SQLITE = (3, 35, 0)
-#: Names of databases by Django's word for them, for messages.
+#: Names of databases for messages, by Django's vendor.
 _DATABASES = {"mysql": "MySQL or MariaDB", "oracle": "Oracle", "unknown": "not configured"}
 
 
@@ -58,7 +58,7 @@ def check_database(
 ) -> list[CheckMessage]:
     """E011: the app's database is PostgreSQL, or SQLite of a sufficient version.
 
-    No query is sent. Django itself refuses versions of PostgreSQL that it does not support.
+    The check sends no query. Django itself refuses versions of PostgreSQL that it does not support.
     """
     alias = router.db_for_write(Task)
     connection = connections[alias]
@@ -175,7 +175,7 @@ _STATEMENT_TIMEOUT = re.compile(
 
 
 def _has_statement_timeout(options: Mapping[str, Any]) -> bool:
-    # The last one counts, and 0 means no timeout.
+    # The last one, because PostgreSQL applies the options in order; 0 means no timeout.
     text = str(options.get("options") or os.environ.get("PGOPTIONS", ""))
     return any(value.strip("0.") for value in _STATEMENT_TIMEOUT.findall(text)[-1:])
 
@@ -243,11 +243,11 @@ def check_servers(
     """E005-E008, W006, W007: database, channel layer and cache work with several processes."""
     messages: list[CheckMessage] = []
     alias = router.db_for_write(Task)
-    # The connection knows the vendor also for an engine that is derived from one of Django's.
+    # The vendor of the connection, because a host's ENGINE may be derived from one of Django's.
     vendor, database = connections[alias].vendor, connections[alias].settings_dict
     options = database.get("OPTIONS") or {}
     layer = _backend("CHANNEL_LAYERS")
-    # DRF's throttles count in the default cache; other caches may belong to a single process.
+    # Only the default cache, because DRF's throttles count there.
     cache = _backend("CACHES")
     if vendor == "postgresql":
         if layer == "channels.layers.InMemoryChannelLayer":
@@ -314,7 +314,7 @@ def check_servers(
 def check_times(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E009, E010: a lease lasts several heartbeats, and a sweep comes within a lease."""
+    """E009, E010: a lease is at least three heartbeats and at least one sweep long."""
     messages: list[CheckMessage] = []
     settings = _settings()
     if settings is None:

@@ -1,12 +1,13 @@
 """WebSockets: the end of one task, or each end in a room.
 
-A connection authenticates by the host's DRF authenticators: with the session, an `Authorization`
-header, or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). Close codes:
-4401 not authenticated, 4403 not from this site (Origin), 4404 no such task or room for the caller,
-or an unknown address.
+The host's DRF authenticators authenticate a connection, by the session, an `Authorization` header
+or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). Close codes: 4401 not
+authenticated, 4403 not from this site (Origin), 4404 no such task or room for the caller, or an
+unknown address.
 
-The caller is authenticated and authorized again at each read of the database: a session that was
-logged out of, or whose user was deactivated or has another password, ends the connection then.
+The caller is authenticated and authorized again at each read of the database, because meanwhile a
+session may have been logged out, or its user deactivated or given another password. The connection
+is closed then.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from zndraw_joblib.events.messages import end_group, room_digest, split_entry
 from zndraw_joblib.events.reads import REREAD_SECONDS
 from zndraw_joblib.exceptions import TaskNotFound
 from zndraw_joblib.models import Task
-from zndraw_joblib.names import room_fault
+from zndraw_joblib.names import room_error
 from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.storage.rows import TaskRow
 
@@ -45,13 +46,13 @@ logger = logging.getLogger(__name__)
 NOT_AUTHENTICATED, FORBIDDEN, NOT_FOUND = 4401, 4403, 4404
 #: Schemes of `Authorization` that may be offered as a subprotocol.
 SCHEMES = {"token": "Token", "bearer": "Bearer"}
-#: How long a transaction may take to commit after it noted the time of an end.
+#: Most time between the `completed_at` that a transaction writes and its commit.
 OVERLAP = timedelta(seconds=10)
 #: Seconds of one wait on the hub, after which the caller's rights are checked again.
 RECHECK_SECONDS = 300.0
 
 
-class Refused(Exception):
+class CloseConnection(Exception):
     """Closes the connection with this code."""
 
     def __init__(self, code: int) -> None:
@@ -65,13 +66,13 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     _following: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
-        """Accept everybody, because a close code reaches only clients that were accepted."""
+        """Accept every client, because only an accepted one receives a close code."""
         offered = self.scope.get("subprotocols") or []
         await self.accept(offered[0] if offered and offered[0].lower() in SCHEMES else None)
         self._following = asyncio.create_task(self._run())
 
     async def disconnect(self, code: int) -> None:
-        """Stop following."""
+        """Stop sending."""
         if self._following is not None:
             self._following.cancel()
 
@@ -92,8 +93,8 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             self._check_origin()
             await self.follow()
             await self.close()
-        except Refused as refusal:
-            await self.close(refusal.code)
+        except CloseConnection as closing:
+            await self.close(closing.code)
         except Exception:
             logger.exception("a WebSocket of %s failed", self.scope["path"][:200])
             await self.close(1011)
@@ -103,7 +104,7 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
         Raises
         ------
-        Refused
+        CloseConnection
             The caller is not authenticated.
         """
         request = HttpRequest()
@@ -118,7 +119,7 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         request.user = self.scope.get("user") or AnonymousUser()
         request.session = session = self.scope.get("session")
         if session is not None and session.get(SESSION_KEY) == _user_key(request.user):
-            # Read both again, because the scope's are as old as the connection.
+            # Reads session and user again, because the scope's are as old as the connection.
             request.session = session.__class__(session.session_key)
             request.user = get_user(request)
         classes: Any = api_settings.DEFAULT_AUTHENTICATION_CLASSES
@@ -128,10 +129,10 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
                 return Caller(wrapped)
         except APIException:
             pass
-        raise Refused(NOT_AUTHENTICATED)
+        raise CloseConnection(NOT_AUTHENTICATED)
 
     def _check_origin(self) -> None:
-        """Refuse pages of other sites, because browsers send them along with the session."""
+        """Refuse pages of other sites, because a browser sends the session cookie for them too."""
         origin = dict(self.scope["headers"]).get(b"origin")
         if origin is None:
             return
@@ -144,11 +145,11 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         except ValueError:
             valid = False
         if not valid:
-            raise Refused(FORBIDDEN)
+            raise CloseConnection(FORBIDDEN)
 
 
 class TaskConsumer(EventConsumer):
-    """``ws/v1/joblib/tasks/{id}/``: the task when it ends, at once if it has ended."""
+    """``ws/v1/joblib/tasks/{id}/``: the task when it ends, or at once if it has ended."""
 
     async def follow(self) -> None:
         """Send the task when it has ended."""
@@ -163,14 +164,14 @@ class TaskConsumer(EventConsumer):
         try:
             return find_task(caller, UUID(self.scope["url_route"]["kwargs"]["task_id"]))
         except (ValueError, TaskNotFound) as error:
-            raise Refused(NOT_FOUND) from error
+            raise CloseConnection(NOT_FOUND) from error
 
 
 class RoomConsumer(EventConsumer):
     """``ws/v1/joblib/rooms/{room_id}/``: each task of the room that ends from now on.
 
-    The room is read at each message of the channel layer about it, and every `REREAD_SECONDS`
-    because messages may be lost.
+    The room is read at each message about it, and every `REREAD_SECONDS`, because messages may be
+    lost.
     """
 
     async def follow(self) -> None:
@@ -190,7 +191,7 @@ class RoomConsumer(EventConsumer):
             self._ended.clear()
             try:
                 documents = await read(first=False)
-            except Refused:
+            except CloseConnection:
                 raise
             except Exception:
                 logger.exception("could not read the ends of a room; trying again")
@@ -230,9 +231,9 @@ class RoomConsumer(EventConsumer):
         return True
 
     def _read(self, *, first: bool) -> list[dict[str, Any]]:
-        """Documents of ended tasks not sent yet, oldest first; none at first."""
-        if room_fault(self._room_id) or not self.caller().may("read", self._room_id):
-            raise Refused(NOT_FOUND)
+        """Documents of ended tasks that were not sent yet, oldest first; none with `first`."""
+        if room_error(self._room_id) or not self.caller().may("read", self._room_id):
+            raise CloseConnection(NOT_FOUND)
         tasks = Task.objects.using(Task.objects.write_db)
         ended = tasks.filter(room_id=self._room_id, completed_at__isnull=False)
         latest = ended.order_by("-completed_at").values_list("completed_at", flat=True)
@@ -258,12 +259,12 @@ class UnknownConsumer(EventConsumer):
     """Any other address under the prefix."""
 
     async def follow(self) -> None:
-        """Close with 4404, for every caller."""
-        raise Refused(NOT_FOUND)
+        """Close the connection with 4404, for every caller."""
+        raise CloseConnection(NOT_FOUND)
 
 
 def _user_key(user: Any) -> str:
-    """The user's key as in a session; a host's own user object may have none."""
+    """The user's key as a session has it; ``None`` as text for a host's own object without one."""
     return str(getattr(user, "pk", None))
 
 

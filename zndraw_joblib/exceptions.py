@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-#: Most errors that a problem lists; the last of them may be the number of the others.
+#: Most errors that a problem lists. The last entry may be the number of errors left out.
 MAX_ERRORS = 1001
 
 
@@ -38,9 +38,9 @@ def json_pointer(path: Iterable[str | int]) -> str:
 
 
 def first_errors(errors: Iterable[FieldError]) -> tuple[FieldError, ...]:
-    """The errors that a problem lists, `MAX_ERRORS` at most.
+    """The errors that a problem lists, at most `MAX_ERRORS`.
 
-    Unlimited, an answer could be many times larger than its request.
+    Without a limit an answer could be many times larger than its request.
     """
     errors = tuple(errors)
     if len(errors) <= MAX_ERRORS:
@@ -75,7 +75,7 @@ class ProblemException(Exception):
 
     @classmethod
     def description(cls) -> str:
-        """The problem in words: the docstring's first line."""
+        """The description of the problem type: the first line of the class's docstring."""
         return (inspect.getdoc(cls) or "").partition("\n")[0]
 
     def document(self, type_url: str, instance: str) -> dict[str, Any]:

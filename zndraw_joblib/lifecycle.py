@@ -22,7 +22,8 @@ class TaskStatus(StrEnum):
 TERMINAL_STATUSES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 LEASED_STATUSES = frozenset({TaskStatus.CLAIMED, TaskStatus.RUNNING})
 
-#: Every move there is. ``claimed -> pending`` and ``running -> pending`` are the server's alone.
+#: The legal moves, by the status that they start from. Only the server itself makes
+#: ``claimed -> pending`` and ``running -> pending``.
 TRANSITIONS: dict[TaskStatus, frozenset[TaskStatus]] = {
     TaskStatus.PENDING: frozenset({TaskStatus.CLAIMED, TaskStatus.CANCELLED}),
     TaskStatus.CLAIMED: frozenset({TaskStatus.RUNNING, TaskStatus.CANCELLED, TaskStatus.PENDING}),
@@ -34,10 +35,10 @@ TRANSITIONS: dict[TaskStatus, frozenset[TaskStatus]] = {
     TaskStatus.CANCELLED: frozenset(),
 }
 
-#: What a report over HTTP may ask for.
+#: Statuses that a report over HTTP may ask for.
 REPORTABLE_STATUSES = frozenset({TaskStatus.RUNNING}) | TERMINAL_STATUSES
 
 
 def sources(target: TaskStatus) -> frozenset[TaskStatus]:
-    """The states from which a task may move to `target`."""
+    """The statuses from which a task may move to `target`."""
     return frozenset(status for status, targets in TRANSITIONS.items() if target in targets)

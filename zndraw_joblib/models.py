@@ -31,8 +31,8 @@ MAX_IDENTITY_LENGTH = 255
 class Job(models.Model):
     """Work that workers offer in a room: a name and the JSON Schema of its payloads.
 
-    A job without workers and unfinished tasks is retired, not deleted, so that its tasks keep
-    their name.
+    A job without workers and unfinished tasks is retired, not deleted, because its tasks show the
+    name of their job.
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
@@ -47,7 +47,7 @@ class Job(models.Model):
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     retired_at = models.DateTimeField(null=True, blank=True, editable=False)
     revision = models.PositiveIntegerField(
-        db_default=0, editable=False, help_text=_("Goes up by one when another schema takes over.")
+        db_default=0, editable=False, help_text=_("Goes up by one with each new schema.")
     )
 
     objects = JobQuerySet.as_manager()
@@ -82,7 +82,7 @@ class Job(models.Model):
         Raises
         ------
         JobNotFound
-            The job was retired, or has another revision by now.
+            The job was retired, or its schema changed since it was read.
         """
         using = router.db_for_write(Task, instance=self)
         payloads = {task_id or new_id(): payload}
@@ -101,7 +101,8 @@ class Worker(models.Model):
         primary_key=True, max_length=MAX_IDENTITY_LENGTH, default=new_worker_id, editable=False
     )
     identity = models.CharField(
-        max_length=MAX_IDENTITY_LENGTH, help_text=_("Who owns the worker, as the host names it.")
+        max_length=MAX_IDENTITY_LENGTH,
+        help_text=_("Identity of the owner, as the hook `identity` returns it."),
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     last_heartbeat = models.DateTimeField(db_default=Now(), editable=False)
@@ -128,7 +129,7 @@ class Worker(models.Model):
 
 
 class WorkerJobLink(models.Model):
-    """A worker offers a job."""
+    """Links a worker to a job that it offers."""
 
     worker = models.ForeignKey(
         Worker, on_delete=models.CASCADE, related_name="links", db_index=False
@@ -145,7 +146,7 @@ class WorkerJobLink(models.Model):
 
 
 class Task(models.Model):
-    """One run of a job that somebody asked for."""
+    """One run of a job, with the payload of its submitter."""
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="tasks", db_index=False)
@@ -164,7 +165,7 @@ class Task(models.Model):
         default=0, help_text=_("Goes up by one at each claim; fences off earlier claimers.")
     )
     retries_left = models.PositiveIntegerField(default=0)
-    # No constraint: a task keeps the id of its worker when that is long gone.
+    # No constraint, because a task keeps the id of its worker after the worker is removed.
     worker = models.ForeignKey(
         Worker,
         null=True,
@@ -178,7 +179,9 @@ class Task(models.Model):
         max_length=MAX_IDENTITY_LENGTH,
         default="",
         blank=True,
-        help_text=_("Identity that was granted the latest attempt; kept when the worker goes."),
+        help_text=_(
+            "Identity that was granted the latest attempt; kept when the worker is removed."
+        ),
     )
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -188,7 +191,7 @@ class Task(models.Model):
     objects = TaskManager()
 
     class Meta:
-        # Ids begin with the time.
+        # Newest first, because ids begin with the time.
         ordering = ("-id",)
         constraints: ClassVar = [
             models.CheckConstraint(
@@ -201,10 +204,10 @@ class Task(models.Model):
                 name="joblib_task_terminal_completed",
             ),
         ]
-        # Each change of a status writes to nearly all of them: no more than are needed.
-        # On PostgreSQL those with a room are for queries that name one, see migration 0006.
+        # Few, because each change of a status writes to nearly all of them. On PostgreSQL
+        # migration 0002 restricts the two that list rooms to queries that name a room.
         indexes: ClassVar = [
-            # A claim probes this one per job: it holds nothing but the backlog.
+            # A claim probes it once for each job; it contains the pending tasks only.
             models.Index(
                 fields=["job", "created_at", "id"],
                 condition=models.Q(status=TaskStatus.PENDING.value),
@@ -220,7 +223,7 @@ class Task(models.Model):
                 condition=models.Q(status__in=sorted(status.value for status in LEASED_STATUSES)),
                 name="joblib_task_worker",
             ),
-            # A list of all statuses is put together from those of each, see `TaskQuerySet.newest`.
+            # The list of a room merges one scan for each status, see `TaskManager.newest`.
             models.Index(
                 fields=["room_id", "status", "created_at", "id"], name="joblib_task_room_status"
             ),
@@ -248,11 +251,11 @@ class Task(models.Model):
         return self.status in TERMINAL_STATUSES
 
     def cancel(self, error: str | None = None) -> TaskRow | None:
-        """End the task unless it ended before; returns it as it is now, None if it had."""
+        """Cancel the task; returns it as it is now, or None if it had ended."""
         return next(iter(self._row().cancel(error)), None)
 
     def requeue(self) -> TaskRow | None:
-        """Take the task from its worker; returns it as it is now, None if none held it."""
+        """Requeue a claimed or running task; returns it as it is now, or None in another status."""
         return next(iter(self._row().requeue()), None)
 
     def _row(self) -> TaskQuerySet:
@@ -264,8 +267,8 @@ class Task(models.Model):
 class IdempotencyKey(models.Model):
     """The `Idempotency-Key` of a submit and the task that it made.
 
-    Its id is a digest of the identity, the route and the key, so that two callers never share a
-    key and no index row is too long; `request` is a digest of the body.
+    The id is a digest of the identity, the route and the key, because two callers must not share a
+    key and a long key would not fit an index row. `request` is a digest of the body.
     """
 
     id = models.CharField(primary_key=True, max_length=64, editable=False)
@@ -280,18 +283,18 @@ class IdempotencyKey(models.Model):
 
     @staticmethod
     def digest(*parts: str) -> str:
-        """SHA-256 of the parts, kept apart by their lengths."""
+        """SHA-256 of the parts. Each is preceded by its length, so that no two lists collide."""
         return sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
 
 
 class RoomBacklog(models.Model):
-    """How many more pending tasks a room may take before they are counted again.
+    """The free places for pending tasks in a room, as of the last count.
 
-    Rows exist for rooms that were used while `max_pending_per_room` was set.
+    A room has a row if a task was submitted there while `max_pending_per_room` was set.
     """
 
     room_id = models.CharField(primary_key=True, max_length=MAX_NAME_LENGTH)
-    limit = models.PositiveIntegerField(help_text=_("The limit that was counted for."))
+    limit = models.PositiveIntegerField(help_text=_("Limit of the room at the last count."))
     places = models.PositiveIntegerField(default=0)
     full_at = models.DateTimeField(null=True)
 

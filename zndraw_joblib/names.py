@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 #: Jobs registered here are offered in every room.
 GLOBAL_ROOM = "@global"
-#: Kept for jobs that the server itself would run; no client may use it.
+#: Reserved for jobs that the server would run itself; clients cannot use it.
 INTERNAL_ROOM = "@internal"
 
-#: Characters of a room id, a category or a job's name.
+#: Most characters of a room id, a category or a job's name.
 MAX_NAME_LENGTH = 128
 _RESERVED = frozenset("@:/")
 
 
-def name_fault(text: str, *, allowed: str = "") -> str | None:
-    """Say what is wrong with a room id, a category or a job's name; None when it is fine.
+def name_error(text: str, *, allowed: str = "") -> str | None:
+    """Return the error in a room id, a category or a job's name; None if it is valid.
 
-    A name has 1 to 128 characters and none of ``@ : /`` (but those in `allowed`), control
-    characters or lone surrogates.
+    A name has 1 to 128 characters and none of ``@ : /`` (except those in `allowed`), control
+    characters or lone surrogates. The error is the end of a sentence: ``must not contain '@'``.
     """
     if not 1 <= len(text) <= MAX_NAME_LENGTH:
         return f"must have 1 to {MAX_NAME_LENGTH} characters, not {len(text)}"
@@ -34,13 +34,13 @@ def name_fault(text: str, *, allowed: str = "") -> str | None:
     return None
 
 
-def room_fault(room_id: str) -> str | None:
-    """Say what is wrong with a room id; None when it is fine. ``@global`` is a room."""
+def room_error(room_id: str) -> str | None:
+    """Return the error in a room id, as `name_error` does; ``@global`` is valid."""
     if room_id == GLOBAL_ROOM:
         return None
     if room_id == INTERNAL_ROOM:
-        return f"{INTERNAL_ROOM} is kept for the server"
-    return name_fault(room_id)
+        return f"{INTERNAL_ROOM} is reserved for the server"
+    return name_error(room_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +53,24 @@ class JobName:
 
     @classmethod
     def parse(cls, text: str) -> JobName:
-        """Take ``room:category:Name`` apart.
+        """Split ``room:category:Name``.
 
         Raises
         ------
         ValueError
-            There are not three parts, or one of them is no valid name.
+            The text does not have three parts, or a part is not a valid name.
         """
         parts = text.split(":")
         if len(parts) != 3:
             raise ValueError("a job's full name has three parts, room:category:Name")
         room_id, category, name = parts
-        for label, fault in (
-            ("room", room_fault(room_id)),
-            ("category", name_fault(category)),
-            ("name", name_fault(name)),
+        for label, error in (
+            ("room", room_error(room_id)),
+            ("category", name_error(category)),
+            ("name", name_error(name)),
         ):
-            if fault:
-                raise ValueError(f"the {label} of a job's full name {fault}")
+            if error:
+                raise ValueError(f"the {label} of a job's full name {error}")
         return cls(room_id, category, name)
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
 """Addresses of the WebSocket consumers, for a host's ``URLRouter``.
 
-The last route takes the other addresses under ``ws/v1/joblib``, and none elsewhere. A host without
-routes of its own for those elsewhere ends its list with ``re_path("", UnknownConsumer.as_asgi())``,
-because `URLRouter` fails with HTTP 500 on an address without a route.
+The last route matches all other addresses under ``ws/v1/joblib``. A host without WebSockets of its
+own adds ``re_path("", UnknownConsumer.as_asgi())`` at the end, because `URLRouter` answers an
+address without a route with HTTP 500.
 """
 
 from __future__ import annotations

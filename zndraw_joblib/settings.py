@@ -58,8 +58,7 @@ class JobLibSettings(BaseSettings):
         ge=0,
         le=86_400,
         description="Longest wait in seconds that the server grants to `Prefer: wait=N`; 0 grants "
-        "no "
-        "wait.",
+        "no wait.",
     )
     task_max_retries: int = Field(
         default=0,
@@ -169,8 +168,7 @@ class JobLibSettings(BaseSettings):
     is_admin: str = Field(
         default="zndraw_joblib.access.default_is_admin",
         description="Dotted path of `is_admin(request) -> bool`, whether the caller administers "
-        "the "
-        "job server.",
+        "the job server.",
     )
     room_access: str = Field(
         default="zndraw_joblib.access.default_room_access",
@@ -204,7 +202,7 @@ class JobLibSettings(BaseSettings):
         return import_string(getattr(self, name))  # type: ignore[no-any-return]
 
 
-#: The settings in force; None until they are first asked for, and after a change.
+#: The settings in force; None before the first `get_settings`, and after a change.
 _current: JobLibSettings | None = None
 
 
@@ -223,9 +221,9 @@ def get_settings() -> JobLibSettings:
 
 
 def reset_settings() -> None:
-    """Makes the next `get_settings` read Django's settings and the environment again.
+    """Make the next `get_settings` read Django's settings and the environment again.
 
-    Django's ``override_settings`` does so by itself; a change of ``os.environ`` does not.
+    Django's ``override_settings`` calls it; after a change of ``os.environ`` call it yourself.
     """
     global _current
     _current = None
@@ -239,12 +237,12 @@ def _build() -> JobLibSettings:
         return JobLibSettings(**configured)
     except ValidationError as error:
         raise ImproperlyConfigured(f"{SETTING}: {_describe(error)}") from error
-    except SettingsError as error:  # An environment variable should be JSON and is not.
+    except SettingsError as error:  # An environment variable for a list is not JSON.
         raise ImproperlyConfigured(f"{SETTING}: {error}") from error
 
 
 def _describe(error: ValidationError) -> str:
-    """A pydantic error in one line that names each setting."""
+    """The text of a pydantic error in one line, with the name of each invalid setting."""
     return "; ".join(
         f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()
     )

@@ -1,4 +1,4 @@
-"""Text that is cut to a limit in bytes.
+"""Truncates text to a number of bytes.
 
 Standard library only: the server and the SDK share this module.
 """

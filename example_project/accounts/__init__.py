@@ -1,0 +1,1 @@
+"""Users, and tokens for name and password."""

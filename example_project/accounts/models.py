@@ -9,6 +9,6 @@ from django.db import models
 
 
 class User(AbstractUser):
-    """A user with a UUID for a key, as many sites have."""
+    """A user whose primary key is a UUID, as on many sites."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

@@ -1,4 +1,4 @@
-"""A token for name and password."""
+"""An endpoint that returns a token for name and password."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TokenView(APIView):
         },
     )
     def post(self, request: Request) -> Response:
-        """Give the caller's token, made at the first call."""
+        """Return the user's token, which the first call makes."""
         body = AuthTokenSerializer(data=request.data, context={"request": request})
         body.is_valid(raise_exception=True)
         token, _ = Token.objects.get_or_create(user=body.validated_data["user"])

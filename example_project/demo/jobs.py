@@ -29,18 +29,18 @@ class Documents:
         return content
 
     def write(self, room_id: str, name: str, content: str) -> None:
-        """Write a document, new or over the old one."""
+        """Create or replace a document."""
         self._api.http.put(
             self._url(room_id, name), json={"content": content}, headers=self._api.get_headers()
         ).raise_for_status()
 
     def _url(self, room_id: str, name: str) -> str:
-        where = f"{quote(room_id, safe='')}/documents/{quote(name, safe='')}"
-        return f"{self._api.base_url}/v1/rooms/{where}"
+        path = f"{quote(room_id, safe='')}/documents/{quote(name, safe='')}"
+        return f"{self._api.base_url}/v1/rooms/{path}"
 
 
 class Rotate(BaseModel):
-    """Turn every frame about an axis through its centre."""
+    """Rotate every frame about an axis through its centre."""
 
     category: ClassVar[str] = "modifiers"
     result: ClassVar[str] = "rotated.xyz"
@@ -49,7 +49,7 @@ class Rotate(BaseModel):
     axis: Literal["x", "y", "z"] = "z"
 
     def compute(self, frames: structures.Frames) -> str:
-        """The turned trajectory as XYZ."""
+        """The rotated trajectory as XYZ."""
         return structures.to_xyz(structures.rotate(frames, self.angle, self.axis))
 
 
@@ -87,7 +87,7 @@ JOBS: tuple[type[Job], ...] = (Rotate, SelectWithin, DistanceHistogram)
 
 
 def executor(documents: Documents) -> Callable[[ClaimedTask, BaseModel], None]:
-    """What a worker does with a task: read the room's trajectory, compute, write the result."""
+    """A function that runs a task: reads the room's trajectory, computes and writes the result."""
 
     def execute(task: ClaimedTask, job: BaseModel) -> None:
         assert isinstance(job, Job)

@@ -28,12 +28,12 @@ RESULT_SECONDS = 60
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; the message says why and what to do."""
+    """The demo cannot go on; the message has the reason and the remedy."""
 
 
 def main() -> int:
     """Run the demo; returns the exit code."""
-    # SIGINT too: a shell starts background commands with it ignored.
+    # SIGINT too, because a shell ignores it for background commands.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     port = int(os.environ.get("PORT") or 8000)
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def demo(stack: ExitStack, port: int, *, once: bool) -> int:
-    """Set up, start, submit, show."""
+    """Set up the database, start the processes, submit tasks and print the results."""
     require_free(port)
     django.setup()
     from django.conf import settings
@@ -66,7 +66,7 @@ def demo(stack: ExitStack, port: int, *, once: bool) -> int:
             "uvicorn",
             "example_project.asgi:application",
             *("--host", HOST, "--port", str(port), "--timeout-graceful-shutdown", "5"),
-            # There is none, and uvicorn believes the headers of a local one.
+            # Because there is no proxy, and uvicorn trusts the headers of any local client.
             "--no-proxy-headers",
         ],
         "sweeper": [*python, "django", "run_sweeper"],
@@ -89,7 +89,7 @@ def demo(stack: ExitStack, port: int, *, once: bool) -> int:
 
 
 def login(data: Path) -> tuple[str, str]:
-    """The demo user's password and token; the user may administer everything."""
+    """Make the demo user, an administrator; returns its password and token."""
     from django.contrib.auth import get_user_model
     from rest_framework.authtoken.models import Token
 
@@ -120,7 +120,7 @@ def start(
         stdout=log,
         stderr=log,
         env={**os.environ, **(environment or {})},
-        # Ctrl-C reaches the demo alone, which then ends its children in order.
+        # In a session of its own, because Ctrl-C must reach only the demo, which ends its children.
         start_new_session=True,
     )
     stack.callback(end, child)
@@ -128,7 +128,7 @@ def start(
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
-    """End a child, gently first."""
+    """Terminate a child; kill it after 10 seconds."""
     if child.poll() is None:
         child.terminate()
         try:
@@ -139,7 +139,7 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 
 def require_free(port: int) -> None:
-    """See to it that nobody listens on the port."""
+    """Raise `DemoFailed` if another process listens on the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -151,14 +151,14 @@ def require_free(port: int) -> None:
 
 
 def require_alive(running: dict[str, subprocess.Popen[bytes]]) -> None:
-    """See to it that no child ended by itself."""
+    """Raise `DemoFailed` if a child has ended."""
     for name, child in running.items():
         if child.poll() is not None:
             raise DemoFailed(f"the {name} ended with code {child.returncode}; see its log")
 
 
 def wait_until_ready(url: str, running: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Wait until the server answers."""
+    """Wait until the server answers, up to `READY_SECONDS`."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         require_alive(running)
@@ -172,7 +172,7 @@ def wait_until_ready(url: str, running: dict[str, subprocess.Popen[bytes]]) -> N
 
 
 def submit_and_show(url: str, token: str, running: dict[str, subprocess.Popen[bytes]]) -> bool:
-    """Write a trajectory, submit the jobs, print the results; whether all are there."""
+    """Write a trajectory, submit tasks and print their results; returns whether all succeeded."""
     from example_project.demo import structures
     from example_project.demo.jobs import (
         TRAJECTORY,

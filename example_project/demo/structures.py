@@ -1,4 +1,4 @@
-"""What the demo's jobs compute, on frames of atoms. Lengths are in ångström."""
+"""Computations of the demo's jobs on frames of atoms. Lengths are in ångström."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def from_xyz(text: str) -> Frames:
     Raises
     ------
     ValueError
-        There is none.
+        The text has no frame.
     """
     frames = read(io.StringIO(text), index=":", format="extxyz")
     if not frames:
@@ -62,11 +62,11 @@ def from_xyz(text: str) -> Frames:
 
 
 def rotate(frames: Frames, angle: float, axis: Literal["x", "y", "z"]) -> Frames:
-    """Every frame turned by `angle` degrees about an axis through its centre of positions."""
-    turned = [atoms.copy() for atoms in frames]
-    for atoms in turned:
+    """Every frame rotated by `angle` degrees about an axis through its centre of positions."""
+    rotated = [atoms.copy() for atoms in frames]
+    for atoms in rotated:
         atoms.rotate(angle, axis, center=atoms.positions.mean(axis=0))
-    return turned
+    return rotated
 
 
 def select_within(atoms: Atoms, centre: int, distance: float) -> list[int]:
@@ -75,7 +75,7 @@ def select_within(atoms: Atoms, centre: int, distance: float) -> list[int]:
     Raises
     ------
     ValueError
-        There is no such atom.
+        The atom `centre` does not exist.
     """
     if centre >= len(atoms):
         raise ValueError(f"atom {centre} does not exist; the frame has {len(atoms)} atoms")

@@ -1,4 +1,4 @@
-"""What lies in a room."""
+"""The documents of a room."""
 
 from __future__ import annotations
 

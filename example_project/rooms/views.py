@@ -1,7 +1,7 @@
 """Documents of a room over REST, and the pages of the site.
 
-Who may use a room is decided by the job server's hook `room_access`: its documents are written by
-those who may submit there.
+The job server's hook `room_access` decides about documents too: a caller who may submit in a room
+may write its documents.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from example_project.errors import errors
 from example_project.rooms.models import Document
 from zndraw_joblib import Task
 from zndraw_joblib.access import Action, Caller
-from zndraw_joblib.names import room_fault
+from zndraw_joblib.names import room_error
 
 DEMO_ROOM = "demo"
 READ_ERRORS = errors(400, 401, 404, 405, 429)
@@ -39,20 +39,20 @@ class DocumentSerializer(serializers.ModelSerializer):
 
 
 class DocumentName(serializers.Serializer):
-    """Where a document lies."""
+    """The room and the name of a document, as an address has them."""
 
     room_id = serializers.CharField(max_length=128)
     name = serializers.CharField(max_length=128, required=False)
 
     def validate_room_id(self, room_id: str) -> str:
-        """As the job server names rooms."""
-        if fault := room_fault(room_id):
-            raise serializers.ValidationError(f"The room id {fault}.")
+        """Validate the room id as the job server does."""
+        if error := room_error(room_id):
+            raise serializers.ValidationError(f"The room id {error}.")
         return room_id
 
     @classmethod
     def of(cls, request: Request, action: Action, **names: str) -> dict[str, str]:
-        """The names in an address, as the database can look them up, if the caller may."""
+        """The validated names in an address; raises unless the caller may take this action."""
         address = cls(data=names)
         address.is_valid(raise_exception=True)
         if not Caller(request).may(action, address.validated_data["room_id"]):
@@ -70,7 +70,7 @@ class DocumentList(APIView):
         responses={200: DocumentSerializer(many=True), **READ_ERRORS},
     )
     def get(self, request: Request, room_id: str) -> Response:
-        """All of them with their content."""
+        """List the documents with their content."""
         found = Document.objects.filter(**DocumentName.of(request, "read", room_id=room_id))
         return Response(DocumentSerializer(found, many=True).data)
 
@@ -82,7 +82,7 @@ class DocumentDetail(APIView):
         operation_id="documents_retrieve", responses={200: DocumentSerializer, **READ_ERRORS}
     )
     def get(self, request: Request, room_id: str, name: str) -> Response:
-        """Read it."""
+        """Read the document."""
         address = DocumentName.of(request, "read", room_id=room_id, name=name)
         document = get_object_or_404(Document, **address)
         return Response(DocumentSerializer(document).data)
@@ -93,7 +93,7 @@ class DocumentDetail(APIView):
         responses={200: DocumentSerializer, **WRITE_ERRORS},
     )
     def put(self, request: Request, room_id: str, name: str) -> Response:
-        """Write it, new or over the old one."""
+        """Create or replace the document."""
         address = DocumentName.of(request, "submit", room_id=room_id, name=name)
         body = DocumentSerializer(data=request.data)
         body.is_valid(raise_exception=True)
@@ -102,7 +102,7 @@ class DocumentDetail(APIView):
 
 
 def first_page(request: HttpRequest) -> HttpResponse:
-    """What is running here, and where to go."""
+    """The first page: the backends in use, and links."""
     running = {
         "Database": connection.vendor,
         "Channel layer": settings.CHANNEL_LAYERS["default"]["BACKEND"].rpartition(".")[2],
@@ -114,8 +114,8 @@ def first_page(request: HttpRequest) -> HttpResponse:
 @login_required
 def room_page(request: HttpRequest, room_id: str) -> HttpResponse:
     """A room's documents and its latest tasks."""
-    if fault := room_fault(room_id):
-        raise Http404(f"The room id {fault}.")
+    if error := room_error(room_id):
+        raise Http404(f"The room id {error}.")
     if not Caller(request).may("read", room_id):
         raise Http404("There is no such room.")
     return render(

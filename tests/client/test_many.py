@@ -93,10 +93,10 @@ def test_a_large_batch_is_split_below_the_limit_of_a_body(server, manager):
 
 def test_a_too_large_entry_is_sent_alone():
     entries = [b"x" * 10, b"x" * 100, b"x" * 10]
-    assert list(batches.cuts(entries, 5, 50)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
-    assert list(batches.cuts([], 5, 50)) == []
-    # Brackets and commas count towards the size: 2 + 4 * (11 + 1) is 50.
-    assert list(batches.cuts([b"x" * 11] * 5, 5, 50)) == [slice(0, 4), slice(4, 5)]
+    assert list(batches.batch_slices(entries, 5, 50)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert list(batches.batch_slices([], 5, 50)) == []
+    # Brackets and commas count: 2 + 4 * (11 + 1) is 50.
+    assert list(batches.batch_slices([b"x" * 11] * 5, 5, 50)) == [slice(0, 4), slice(4, 5)]
     assert len(batches.array([b"x" * 11] * 4)) == 49
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from zndraw_joblib.client.exceptions import problem_of
+from zndraw_joblib.client.exceptions import error_of
 from zndraw_joblib.client.retry import ATTEMPTS, LASTING, REPEATABLE, UNREPEATABLE, backoff
 
 
 def answer(status, **headers):
-    return problem_of(httpx.Response(status, json={}, headers=headers))
+    return error_of(httpx.Response(status, json={}, headers=headers))
 
 
 #: Errors, and whether REPEATABLE, UNREPEATABLE and LASTING send the request again.

@@ -9,7 +9,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 
 from tests.factories import grant_one
 from zndraw_joblib.models import Job, Task, Worker
@@ -114,6 +114,28 @@ def test_a_statement_is_prepared_again_after_its_lifetime(job, monkeypatch):
     assert after != before
 
 
+def test_statements_are_prepared_anew_after_errors_too(job, monkeypatch):
+    """A statement that failed is not kept, so the next DEALLOCATE ALL finds none to forget."""
+    task = job.enqueue("room", {}, "alice")
+    for later in range(1, 5):
+        now = monotonic() + later * (cursors.PREPARED_SECONDS + 1)
+        monkeypatch.setattr(cursors, "monotonic", lambda now=now: now)
+        if later < 3:
+            with pytest.raises(IntegrityError):
+                job.enqueue("room", {}, "alice", 0, task.id)
+        else:
+            job.enqueue("room", {}, "alice")
+    assert len(prepared("INSERT INTO zndraw_joblib_task")) == 1
+
+
+def test_statement_that_somebody_else_deallocated_costs_no_request(job):
+    job.enqueue("room", {}, "alice")
+    ((name, _),) = prepared("INSERT INTO zndraw_joblib_task")
+    fetch(f"DEALLOCATE {name}")
+    assert job.enqueue("room", {}, "alice").status == "pending"
+    assert job.enqueue("room", {}, "alice").status == "pending"
+
+
 @pytest.fixture
 def altered(job):
     """A function that changes a column's type while statements are prepared on this connection."""
@@ -177,8 +199,6 @@ def test_execute_wrappers_see_the_statement(job):
 
 
 def test_errors_are_raised_as_djangos_own_exceptions(job):
-    from django.db import IntegrityError
-
     task = job.enqueue("room", {}, "alice")
     with pytest.raises(IntegrityError):
         job.enqueue("room", {}, "alice", 0, task.id)

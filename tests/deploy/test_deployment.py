@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -248,20 +249,23 @@ def test_the_sdk_works_through_nginx(bob, root, front):
 def test_paths_pass_nginx_unchanged(root, front, name, server):
     root.register("@global")
     address = urlsplit(front.url)
-    # Not httpx, because it normalizes the path.
-    raw = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
     headers = {"Authorization": f"Token {root.token}", "Content-Type": "application/json"}
     if server == "uvicorn":
         headers["Prefer"] = "wait=1"
     path = f"{V1}/rooms/open%20%C3%A9/tasks/{name}"
-    raw.request("POST", path, json.dumps({"payload": {"angle": 1}}), headers)
-    answer = raw.getresponse()
-    task = json.loads(answer.read())
+    # Another case may have asked for this path of the same site.
+    served = len(front.served("POST", path))
+    # Not httpx, because it normalizes the path.
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+    with closing(connection):
+        connection.request("POST", path, json.dumps({"payload": {"angle": 1}}), headers)
+        answer = connection.getresponse()
+        task = json.loads(answer.read())
     assert answer.status == 202, task
     assert task["job_name"] == "@global:modifiers:Rotate"
     assert task["room_id"] == "open \u00e9"
     assert answer.headers["Location"] == f"{V1}/tasks/{task['id']}"
-    assert front.served("POST", path) == [server]
+    assert front.served("POST", path)[served:] == [server]
 
 
 @pytest.fixture

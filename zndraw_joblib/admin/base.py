@@ -1,4 +1,4 @@
-"""Parts that the admins of jobs, workers and tasks share."""
+"""Classes and functions that the admins of jobs, workers and tasks share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db.models import Model
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
-#: Most rows that the paginator counts; filters reach the rows beyond.
+#: Most rows that the paginator counts; rows beyond are found by filters.
 MAX_COUNTED = 10_000
 
 
@@ -31,7 +31,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     paginator = CappedPaginator
     show_full_result_count = False
-    # Facets count the whole table once for each value.
+    # Off, because facets count the whole table once for each value.
     show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     actions: Any = None
@@ -40,15 +40,15 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         css: ClassVar = {"all": ["zndraw_joblib/admin.css"]}
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """False for everybody."""
+        """False, because jobs, workers and tasks are made through the API."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """False for everybody, which makes Django show fields as text."""
+        """False, so that Django shows fields as text."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """False for everybody, because the history of tasks stays."""
+        """False, because the history of tasks must be kept."""
         return False
 
 

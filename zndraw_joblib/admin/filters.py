@@ -40,8 +40,8 @@ class AgeFilter(admin.SimpleListFilter):
             return queryset.filter(created_at__lt=Now() - self.spans["week"][1])
         if span in self.spans:
             length = self.spans[span][1]
-            # Ids begin with the time of a server's clock; their index finds the recent rows, and
-            # `created_at`, by the database's clock, decides.
+            # Two conditions: the index of ids, which begin with the time of a server's clock, finds
+            # recent rows; `created_at`, from the database's clock, decides.
             first = first_id(timezone.now() - length - MAX_CLOCK_DIFFERENCE)
             return queryset.filter(pk__gte=first, created_at__gte=Now() - length)
         return queryset

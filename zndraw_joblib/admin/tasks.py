@@ -73,7 +73,7 @@ class TaskAdmin(ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """The tasks with exactly this id or room, because each of the two has an index."""
+        """The tasks with exactly this id or room, because both have an index."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -117,7 +117,7 @@ class TaskAdmin(ReadOnlyAdmin):
         return preformatted(task.error or "")
 
     def has_administer_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may cancel and requeue; Django derives this name from the actions'."""
+        """Whether the user may cancel and requeue; the actions name it by ``permissions=``."""
         return bool(request.user.has_perm("zndraw_joblib.administer"))
 
     @admin.action(description=_("Cancel the selected tasks"), permissions=["administer"])
@@ -142,7 +142,7 @@ class TaskAdmin(ReadOnlyAdmin):
         verb: Callable[[Task], TaskRow | None],
         status: TaskStatus,
     ) -> HttpResponse | None:
-        """Ask for confirmation first; then apply the verb, which returns None for a wrong state."""
+        """Ask for confirmation, then apply the verb, which returns None in a wrong status."""
         tasks = list(queryset.select_related("job")[:MAX_COUNTED])
         if request.POST.get("confirmed") != "yes":
             context = {

@@ -1,4 +1,4 @@
-"""Shapes of answers, for type checkers and the OpenAPI document; nothing validates them."""
+"""Types of answers, for the OpenAPI document; answers are not validated against them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-# Before Python 3.12 pydantic cannot read those of `typing`.
+# Not from `typing`, whose TypedDict pydantic cannot read before Python 3.12.
 from typing_extensions import TypedDict
 
 from zndraw_joblib.lifecycle import TaskStatus

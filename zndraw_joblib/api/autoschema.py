@@ -1,4 +1,4 @@
-"""Makes OpenAPI operations for drf-spectacular from Python types.
+"""Generates OpenAPI operations for drf-spectacular from Python types.
 
 Types become JSON Schemas by pydantic when the document is generated, with the settings in force.
 """
@@ -77,10 +77,10 @@ _GENERAL_HEADERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """The description of an endpoint, and the decorator that gives it to the view's method.
+    """The description of an endpoint; as a decorator it attaches itself to the view's method.
 
-    `answers` has the type of the body of each success by its status code, None for no body; a
-    mapping in place of a type has one type for each media type.
+    `answers` has the type of the body by the status code of each success, None for no body. A
+    mapping instead of a type has a type for each media type.
     """
 
     id: str
@@ -91,7 +91,7 @@ class Operation:
     body: Any = None
 
     def __call__(self, handler: Handler) -> Handler:
-        """Attach the operation, where `JobLibSchema` finds it."""
+        """Attach the operation to the method, where `JobLibSchema` finds it."""
         handler.operation = self  # type: ignore[attr-defined]
         return handler
 
@@ -188,11 +188,11 @@ class _JsonSchema(GenerateJsonSchema):
         return False
 
     def nullable_schema(self, schema: Any) -> Any:
-        """OpenAPI 3.0 knows no type `null`."""
+        """Uses `nullable` for OpenAPI 3.0, which has no type `null`."""
         if is_jsonschema_compliant():  # type: ignore[no-untyped-call]
             return super().nullable_schema(schema)
         inner = self.generate_inner(schema["schema"])
-        # In 3.0 everything beside a `$ref` is ignored.
+        # Within `allOf`, because 3.0 ignores everything beside a `$ref`.
         return ({"allOf": [inner]} if "$ref" in inner else inner) | {"nullable": True}
 
 
@@ -224,7 +224,7 @@ class JobLibSchema(AutoSchema):
     ) -> Any:
         """The operation, as `Operation.describe` has it."""
         operation = super().get_operation(path, path_regex, path_prefix, method, registry) or {}
-        # They would stand before the request's body.
+        # Removed, because they would precede the request's body in the document.
         operation.pop("responses", None)
         return {**operation, **self._operation.describe(registry)}
 
@@ -233,19 +233,19 @@ class JobLibSchema(AutoSchema):
         return self._operation.id
 
     def get_tags(self) -> list[str]:
-        """One heading for all operations."""
+        """The same heading for all operations."""
         return ["joblib"]
 
     def get_request_serializer(self) -> Any:
-        """Nothing, because the operation describes the body."""
+        """None, because the operation describes the body."""
         return None
 
     def get_response_serializers(self) -> Any:
-        """Nothing, because the operation describes the answers."""
+        """None, because the operation describes the answers."""
         return None
 
     def get_filter_backends(self) -> list[Any]:
-        """Nothing, because the operation names the parameters."""
+        """An empty list, because the operation names the parameters."""
         return []
 
     @property

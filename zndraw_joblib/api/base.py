@@ -60,8 +60,8 @@ class JobLibView(APIView):
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
         """Keep DRF from parsing the body, which `body` reads.
 
-        The CSRF check of a session looks for a form's token in it. DRF would parse it for that,
-        without a limit of size or depth, and again each time a view that waits runs again.
+        DRF would parse it for the CSRF check of a session, without a limit of size or depth, and
+        again at each run of a view that waits.
         """
         made: Any = super().initialize_request(request, *args, **kwargs)
         made._data = made._full_data = {}
@@ -97,20 +97,20 @@ class JobLibView(APIView):
         return valid, errors
 
     def check_throttles(self, request: Request) -> None:
-        """Count a request that waits once, although its view runs again after a wakeup."""
-        if not getattr(request._request, "joblib_looks_again", False):
+        """Count a request only once, although its view runs again after a wait."""
+        if not getattr(request._request, "joblib_is_rerun", False):
             super().check_throttles(request)
 
     def get_exception_handler(self) -> Any:
-        """The handler of problem documents; a host's own handler serves the host's own views."""
+        """The handler of problem documents, whatever handler the host uses for its own views."""
         return problem_exception_handler
 
     def get_authenticate_header(self, request: Request) -> str:
-        """The host's challenge, or one for sessions, because RFC 9110 requires one with a 401."""
+        """The host's challenge, or one for sessions, because RFC 9110 requires one in a 401."""
         return super().get_authenticate_header(request) or 'Session realm="api"'
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add `Vary: Prefer`, and discard a body that was not read."""
+        """Add `Vary: Prefer`, and discard the part of the body that was not read."""
         discard_body(getattr(request, "_request", request))
         response = super().finalize_response(request, response, *args, **kwargs)
         patch_vary_headers(response, ["Prefer"])

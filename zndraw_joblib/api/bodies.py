@@ -30,11 +30,11 @@ from zndraw_joblib.names import MAX_NAME_LENGTH
 MAX_ATTEMPT = 2**31 - 1
 #: Most tasks that one heartbeat lists.
 MAX_HEARTBEAT_TASKS = 500
-#: Most ids of a lookup. It is no setting, because a client with more ids divides them beforehand.
+#: Most ids of a lookup. Not a setting, because a client divides longer lists beforehand.
 MAX_LOOKUP = 500
 REPORT_STATUSES = sorted(status.value for status in REPORTABLE_STATUSES)
 
-#: Messages in the words of JSON, because pydantic's speak of Python's types.
+#: Messages in the words of JSON, because pydantic's own name Python's types.
 _MESSAGES = {
     "dict_type": "Must be a JSON object.",
     "model_type": "Must be a JSON object.",
@@ -43,13 +43,13 @@ _MESSAGES = {
 
 
 class Body(BaseModel):
-    """A JSON object in which types are strict and unknown fields are errors."""
+    """A JSON object with strict types, in which unknown fields are errors."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     @classmethod
     def read(cls, value: Any, *path: int) -> Self:
-        """Validate parsed JSON that stands at `path` in the request's body.
+        """Validate parsed JSON, which is at `path` in the request's body.
 
         Raises
         ------
@@ -75,7 +75,7 @@ class Body(BaseModel):
 
     @classmethod
     def _fields_at(cls, location: tuple[str | int, ...]) -> list[str]:
-        """The names that a request may use in the object that `location` lies in."""
+        """The names that a request may use in the object around `location`."""
         model: type[BaseModel] = cls
         for name in location[:-1]:
             if isinstance(name, str):
@@ -99,7 +99,7 @@ def _reportable_status(value: Any) -> TaskStatus:
     )
 
 
-#: Strict pydantic takes instances of UUID only, which JSON does not have.
+#: Not strict, because strict pydantic accepts instances of UUID only, which JSON does not have.
 TaskId = Annotated[UUID, Field(strict=False, description="Id of the task.")]
 Attempt = Annotated[int, Field(ge=0, le=MAX_ATTEMPT)]
 WorkerId = Annotated[
@@ -132,7 +132,7 @@ class RegistrationBody(Body):
     name: str = Field(
         description=f"Name of the job, 1 to {MAX_NAME_LENGTH} characters without `@ : /`."
     )
-    #: Called `schema` in requests, a name that pydantic's models use otherwise. The original
+    #: Its name in requests is `schema`, which is a method of pydantic's models. The original
     #: server's client sends `json_schema`.
     json_schema: Annotated[
         dict[str, Any],
@@ -202,7 +202,7 @@ class ListedReportBody(ReportBody):
 
     @staticmethod
     def id_of(entry: Any) -> UUID | None:
-        """The task's id in an entry that is invalid otherwise; None without a valid id."""
+        """The task's id in an invalid entry; None if it has no valid id."""
         try:
             return UUID(entry["id"])
         except (KeyError, TypeError, ValueError, AttributeError):

@@ -1,6 +1,6 @@
 """Tasks, jobs and workers as the documents that clients read, over HTTP and WebSocket alike.
 
-Ids and times stay values; `json_text` writes them.
+Ids and times are values, which `json_text` turns into text.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def json_text(document: Any) -> bytes:
 
 
 def utc(moment: datetime | None) -> datetime | None:
-    """A time in UTC, whatever zone the host gave its database."""
+    """A time in UTC, because a host may have set another time zone for its database."""
     if moment is None or moment.tzinfo is UTC or not moment.utcoffset():
         return moment
     return moment.astimezone(UTC)
 
 
 def task_document(task: TaskRow) -> dict[str, Any]:
-    """A task; `queue_position` is there while it is pending."""
+    """A task; a pending one has a `queue_position`."""
     document = {
         "id": task.id,
         "job_name": task.job_name,
@@ -52,7 +52,7 @@ def task_document(task: TaskRow) -> dict[str, Any]:
 
 
 def job_summary(job: Job) -> dict[str, Any]:
-    """A job as lists show it; the queryset brings `worker_count`."""
+    """A job as lists show it; needs the annotation `worker_count`."""
     return {
         "full_name": job.full_name,
         "category": job.category,
@@ -67,7 +67,7 @@ def job_document(job: Job) -> dict[str, Any]:
 
 
 def worker_document(worker: Worker) -> dict[str, Any]:
-    """A worker; the queryset brings `job_count`."""
+    """A worker; needs the annotation `job_count`."""
     return {
         "id": worker.id,
         "last_heartbeat": utc(worker.last_heartbeat),

@@ -1,4 +1,4 @@
-"""Jobs of a room, and submits of their tasks."""
+"""Views of the jobs of a room, and of submits."""
 
 from __future__ import annotations
 
@@ -72,14 +72,15 @@ class JobViewSet(JobLibView, ViewSet):
                 raise invalid_fields(chain.from_iterable(errors.values()))
             payloads = [entry.payload for entry in valid.values()]
             tasks = self._submit(room_id, full_name, payloads, payloads)
-            where = reverse("zndraw_joblib:job-tasks", args=[room_id, full_name])
-            return accepted([task_document(task) for task in tasks], where)
+            location = reverse("zndraw_joblib:job-tasks", args=[room_id, full_name])
+            return accepted([task_document(task) for task in tasks], location)
         payload = self.body(SubmissionBody).payload
         try:
             (task,) = self._submit(room_id, full_name, [payload], payload)
         except InvalidPayload as refusal:
-            below = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
-            raise InvalidPayload(errors=below) from refusal
+            # The service lists payloads, but this request has only one.
+            alone = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
+            raise InvalidPayload(errors=alone) from refusal
         return accepted(task_document(task), task_path(task.id))
 
     def _submit(
@@ -89,6 +90,6 @@ class JobViewSet(JobLibView, ViewSet):
         return submit(Submission(self.caller, room_id, full_name, payloads, key, body))
 
 
-def accepted(document: Any, where: str) -> Response:
-    """The answer to a submit: the tasks, and where to ask for them."""
-    return Response(document, status=202, headers={"Location": where, "Retry-After": "1"})
+def accepted(document: Any, location: str) -> Response:
+    """The answer to a submit, with the path of the task or tasks."""
+    return Response(document, status=202, headers={"Location": location, "Retry-After": "1"})

@@ -1,7 +1,7 @@
-"""Settings in the descriptions of requests, for ``Annotated`` types.
+"""Limits and descriptions of fields that depend on settings, for ``Annotated`` types.
 
-Each setting is read when a request is validated or the OpenAPI document is made, because a host may
-change it, and the document should show the limit that is enforced.
+A setting is read when a request is validated and when the OpenAPI document is made, because a host
+may change it and the document should show the enforced limit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zndraw_joblib.settings import get_settings
 
 
 def with_settings(text: str) -> str:
-    """A text whose ``{names}`` of settings are replaced by their values."""
+    """Replace the ``{names}`` of settings in a text by their values."""
     values = get_settings().model_dump()
     lists = {name: ", ".join(value) for name, value in values.items() if isinstance(value, list)}
     return text.format_map(values | lists)
@@ -51,9 +51,9 @@ class AtMost:
 
 @dataclass(frozen=True)
 class Described:
-    """A description that names settings in braces, and the setting of an array's `maxItems`.
+    """A description that names settings in braces, and the setting for `maxItems` of an array.
 
-    Only the document has them, because other parts of the server enforce these limits.
+    Both appear in the OpenAPI document only; `JobLibView.bodies` and the services enforce limits.
     """
 
     text: str

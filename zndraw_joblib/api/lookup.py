@@ -1,4 +1,4 @@
-"""Ids, paths and pages of tasks."""
+"""Ids, paths and pages of tasks, which several views need."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from zndraw_joblib.exceptions import TaskNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task
 
-#: Stands for the id of a task in a path that is reversed once.
+#: Replaces the id of a task in the cached path.
 PLACEHOLDER = UUID(int=0)
 
 
 def parse_task_id(text: str) -> UUID:
-    """A task's id from a path."""
+    """The task id in a path; raises TaskNotFound for a text that is not a UUID."""
     try:
         return UUID(text)
     except ValueError as error:
@@ -30,7 +30,7 @@ def parse_task_id(text: str) -> UUID:
 
 
 def task_path(task_id: UUID) -> str:
-    """Where a task is found."""
+    """The path of a task."""
     return _path_with_placeholder(get_script_prefix(), get_urlconf()).replace(
         str(PLACEHOLDER), str(task_id)
     )
@@ -38,7 +38,7 @@ def task_path(task_id: UUID) -> str:
 
 @lru_cache(maxsize=64)
 def _path_with_placeholder(prefix: str, urlconf: Any) -> str:
-    # Reversed once for each place that the site lies at, as it takes long.
+    # Cached for each script prefix, because `reverse` takes longer than the rest of the answer.
     return reverse("zndraw_joblib:task", urlconf, args=[PLACEHOLDER])
 
 
@@ -47,18 +47,18 @@ def task_page(request: Request, room_id: str, job: Job | None = None) -> Respons
     status = request.query_params.get("status")
     if status is not None and status not in set(TaskStatus):
         raise invalid(f"status must be one of {', '.join(TaskStatus)}.", "/status")
-    asked = Page(Task, request, "-created_at", "-id")
+    requested = Page(Task, request, "-created_at", "-id")
     if job is None and status is None:
-        before = (asked.after[0], asked.after[1]) if asked.after else None
-        ids = Task.objects.newest(room_id, asked.limit + 1, before)
+        before = (requested.after[0], requested.after[1]) if requested.after else None
+        ids = Task.objects.newest(room_id, requested.limit + 1, before)
     else:
         conditions: dict[str, Any] = {"room_id": room_id, "job": job, "status": status}
         tasks = Task.objects.using(Task.objects.write_db).filter(
             **{name: value for name, value in conditions.items() if value is not None}
         )
-        ids = asked.of(tasks.values_list("pk", flat=True))
-    listed = Task.objects.listed(ids[: asked.limit])
-    headers = asked.link(listed[-1]) if listed and len(ids) > asked.limit else {}
-    # A task may have moved on to another status since its id was read.
+        ids = requested.of(tasks.values_list("pk", flat=True))
+    listed = Task.objects.listed(ids[: requested.limit])
+    headers = requested.link(listed[-1]) if listed and len(ids) > requested.limit else {}
+    # Checked again, because a task may have changed its status since its id was read.
     documents = [task_document(task) for task in listed if status in {None, task.status}]
     return Response(documents, headers=headers)

@@ -39,7 +39,7 @@ _PAGE = [
     Parameter(
         name="cursor",
         location="query",
-        description="Where the page begins, as the `Link` header of the page before gave it.",
+        description="Beginning of the page, from the `Link` header of the page before.",
     ),
 ]
 _LINK = Header(
@@ -72,7 +72,7 @@ _SUBMISSIONS = Annotated[
 _REPORTS = Annotated[
     list[bodies.ListedReportBody],
     Field(min_length=1),
-    Described("Each report stands alone.", max_items="max_batch_size"),
+    Described("Reports that are carried out one by one.", max_items="max_batch_size"),
 ]
 
 jobs_list = Operation(
@@ -130,7 +130,7 @@ tasks_submit = Operation(
         ),
         Header(
             name="Retry-After",
-            description="Seconds until it is worth asking for the task.",
+            description="Seconds to wait before a request for the task.",
             codes=[202],
             type=int,
         ),

@@ -1,4 +1,7 @@
-"""Keyset pages of arrays, linked by `Link` headers (RFC 8288); nothing counts whole tables."""
+"""Keyset pages of arrays, linked by `Link` headers (RFC 8288).
+
+Tables are never counted and rows never skipped by an offset, because both scan the table.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,15 @@ R = TypeVar("R")
 
 
 class Page:
-    """The page of rows that ``?limit=`` and ``?cursor=`` ask for.
+    """The page of rows that ``?limit=`` and ``?cursor=`` request.
 
-    `keys` are the fields by which rows are ordered, unique together; a minus sign at the first
-    makes all of them descending.
+    `keys` are the fields that order the rows, unique together. All are descending if the first has
+    a minus sign.
 
     Raises
     ------
     zndraw_joblib.exceptions.ValidationError
-        The limit is not an integer within bounds, or no `Link` header gave this cursor.
+        The limit is not an integer within bounds, or the cursor is not from a `Link` header.
     """
 
     def __init__(self, model: type[models.Model], request: Request, *keys: str) -> None:
@@ -62,7 +65,7 @@ class Page:
         for position, name in enumerate(self._names):
             same = dict(zip(self._names[:position], after, strict=False))
             beyond |= models.Q(**same, **{f"{name}__{lookup}": after[position]})
-        # The rest implies this bound, but the database needs it to start within the index.
+        # `beyond` implies this bound, but the database needs it to begin within the index.
         return models.Q(**{f"{self._names[0]}__{lookup}e": after[0]}) & beyond
 
 
@@ -82,7 +85,7 @@ def _limit(query: QueryDict) -> int:
     text = query.get("limit")
     if text is None:
         return min(settings.default_page_size, settings.max_page_size)
-    # `int` takes quadratic time; 6 digits are more than any setting allows.
+    # At most 6 digits, because `int` takes quadratic time; no setting allows a larger limit.
     if text.isascii() and text.isdigit() and len(text) <= 6:
         limit = int(text)
         if 1 <= limit <= settings.max_page_size:
@@ -113,6 +116,6 @@ def _value(model: type[models.Model], name: str, text: str) -> datetime | UUID |
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise ValueError("a cursor's times must have a time zone")
-        # At either end of the calendar this overflows, here and not in the database's driver.
+        # Raises OverflowError at either end of the calendar, before the database's driver does.
         return value.astimezone(UTC)
     return value

@@ -27,11 +27,11 @@ from zndraw_joblib.settings import get_settings
 MAX_DIGITS = 300
 #: Longest Idempotency-Key, in characters.
 MAX_KEY_LENGTH = 255
-#: An answer is sent after at most this many bytes of an unread body were discarded.
+#: Most bytes of an unread body that are discarded before the answer is sent.
 MAX_DISCARDED_BYTES = 2_097_152
 _CHUNK_BYTES = 65_536
 _KEY = re.compile(r'"(?P<quoted>(?:[ !#-\[\]-~]|\\["\\])*)"|(?P<bare>[!#-+\--~]+)')
-#: May be an integer beyond 64 bits, of which orjson makes a float.
+#: Digits that may be an integer beyond 64 bits, which orjson would turn into a float.
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _ALL_BUT_BRACKETS_AND_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 
@@ -54,14 +54,14 @@ def read_body(request: HttpRequest) -> Any:
     Raises
     ------
     UnsupportedMediaType
-        There is a body and its Content-Type is not application/json.
+        The body is not empty and its Content-Type is not application/json.
     ContentTooLarge
         The body has more than `max_body_bytes`.
     LengthRequired
-        The body comes in chunks, and the WSGI server does not declare that it ends them.
+        The body is chunked, and the WSGI server does not declare `wsgi.input_terminated`.
     ValidationError
         The body is not JSON, is nested too deep, or has NaN, an infinity, the character U+0000 or a
-        lone surrogate, which JSON or the database cannot hold.
+        lone surrogate, which JSON does not have or the database cannot store.
     """
     body = _read_bytes(request)
     if not body:
@@ -125,8 +125,8 @@ def _read_bytes(request: HttpRequest) -> bytes:
             length = int(request.META.get("CONTENT_LENGTH") or 0)
         except ValueError as error:
             raise invalid("Content-Length must be a number.") from error
-        # A body whose length is declared is refused unread; the length of a chunked one is known
-        # only by reading it.
+        # A body with a Content-Length above the limit is refused unread; the length of a chunked
+        # one is known only after reading it.
         kept = b"" if length > limit else _read_up_to(_stream(request), limit + 1)
         if max(length, len(kept)) > limit:
             raise ContentTooLarge(f"The body must have at most {limit} bytes.")
@@ -137,7 +137,7 @@ def _read_bytes(request: HttpRequest) -> bytes:
 def _stream(request: HttpRequest) -> Any:
     """The stream of the body.
 
-    Django's own stream for WSGI ends at the Content-Length, so it has nothing of a chunked body.
+    For a chunked body under WSGI not Django's, which ends at the Content-Length and so is empty.
     """
     if not (isinstance(request, WSGIRequest) and _is_chunked(request)):
         return request
@@ -147,7 +147,7 @@ def _stream(request: HttpRequest) -> Any:
 
 
 def _read_up_to(stream: Any, size: int) -> bytes:
-    """Up to `size` bytes; several reads, because a stream may return fewer than asked for."""
+    """Up to `size` bytes, in several reads, because a stream may return fewer bytes at a time."""
     parts, left = [], size
     while left > 0 and (part := stream.read(left)):
         parts.append(part)
@@ -162,8 +162,8 @@ def _is_chunked(request: HttpRequest) -> bool:
 def discard_body(request: HttpRequest) -> None:
     """Under WSGI, read and drop the rest of the body, up to `MAX_DISCARDED_BYTES`.
 
-    A server closes the connection after an answer (a 401, say) if part of the body is unread; a
-    proxy that is still sending then sees the closed connection and not the answer.
+    A server closes the connection after an answer (a 401, say) if part of the body is unread. A
+    proxy that is still sending would then find the connection closed and not read the answer.
     """
     if not isinstance(request, WSGIRequest):
         return
@@ -179,7 +179,7 @@ def discard_body(request: HttpRequest) -> None:
 def _depth(body: bytes) -> int:
     """The deepest nesting of brackets outside strings.
 
-    Without recursion, because a deep body would exhaust the stack.
+    Computed without recursion, because a deep body would exhaust the stack.
     """
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")

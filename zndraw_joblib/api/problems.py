@@ -31,13 +31,13 @@ from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, ProblemException
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-#: SQLSTATEs with which PostgreSQL ends a connection that was idle for too long or whose transaction
-#: took too long. psycopg raises them as `InternalError`.
+#: SQLSTATEs of connections that PostgreSQL ended, because they were idle or their transaction took
+#: too long. psycopg raises them as `InternalError`.
 _ENDED_CONNECTIONS = {"25P03", "25P04", "57P05"}
 
 
 def type_url(problem: type[ProblemException]) -> str:
-    """Path of the problem type's description."""
+    """The path of the problem type's description."""
     return reverse("zndraw_joblib:problem", args=[problem.slug()])
 
 
@@ -117,7 +117,7 @@ def _field_errors(detail: Any, path: tuple[str | int, ...] = ()) -> Iterator[Fie
     """The errors in the detail of DRF's `ValidationError`, with JSON pointers."""
     if isinstance(detail, dict):
         for key, value in detail.items():
-            # DRF's key for errors of the whole object.
+            # Without the key that DRF uses for errors of the whole object.
             yield from _field_errors(value, path if key == "non_field_errors" else (*path, key))
     elif isinstance(detail, list):
         for index, value in enumerate(detail):

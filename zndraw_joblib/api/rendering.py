@@ -15,5 +15,5 @@ class FastJSONRenderer(JSONRenderer):
     def render(
         self, data: Any, accepted_media_type: Any = None, renderer_context: Any = None
     ) -> bytes:
-        """UTF-8; empty for None."""
+        """The document as UTF-8; no bytes for None, as in a 204."""
         return b"" if data is None else json_text(data)

@@ -11,32 +11,32 @@ from django.db import transaction
 from django.urls import URLPattern
 from django.urls.resolvers import ResolverMatch, RoutePattern
 
-from zndraw_joblib.api.waiting import waits
+from zndraw_joblib.api.waiting import waiting_view
 
 
 class WaitingRoute(URLPattern):
-    """Leads to a coroutine under Django's ASGI handler, and to a sync view elsewhere.
+    """Resolves to a coroutine under Django's ASGI handler, and to a sync view elsewhere.
 
-    Under WSGI Django would run a coroutine too, on an event loop made for each request.
+    Not to a coroutine under WSGI, because Django would make an event loop for each request.
     """
 
     def __init__(self, route: str, view: Callable[..., Any], name: str) -> None:
         pattern = RoutePattern(route, name=name, is_endpoint=True)
-        super().__init__(pattern, _for_threads(view), name=name)
-        self._waits = waits(view)
+        super().__init__(pattern, _sync_view(view), name=name)
+        self._waiting_view = waiting_view(view)
 
     def resolve(self, path: str) -> ResolverMatch | None:
-        """As `URLPattern` does; Django's ASGI handler calls it on the event loop."""
+        """As `URLPattern` does. A running event loop shows that Django's ASGI handler calls it."""
         match = super().resolve(path)
         if match is not None and _in_event_loop():
-            match.func = self._waits
+            match.func = self._waiting_view
         return match
 
 
-def _for_threads(view: Callable[..., Any]) -> Callable[..., Any]:
-    """The view for WSGI, and for `ApiLane`, which sets `joblib_run` on requests that may wait."""
+def _sync_view(view: Callable[..., Any]) -> Callable[..., Any]:
+    """The view for WSGI, and for `ApiLane`, whose requests that may wait have a `joblib_run`."""
 
-    # As the coroutine is: a claim of nothing must not be rolled back by leaving the middleware.
+    # Without a transaction, because leaving the middleware to wait would roll it back.
     @transaction.non_atomic_requests
     @wraps(view)
     def wrapper(request: Any, *args: Any, **kwargs: Any) -> Any:

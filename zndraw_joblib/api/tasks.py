@@ -1,4 +1,4 @@
-"""Claims, reports and looks at tasks."""
+"""Views of tasks: claims, reports, lookups and lists."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ class TaskViewSet(JobLibView, ViewSet):
 
     @openapi.tasks_lookup
     def lookup(self, request: Request) -> Response:
-        """Those of the tasks that the caller may read, in the order of `ids`, each once.
+        """The tasks that exist and that the caller may read, in the order of `ids`, each once.
 
-        `Prefer: wait=N` waits until the first of them ends; it answers at once if one has ended
-        already, or if there is none to wait for.
+        `Prefer: wait=N` waits until one of the tasks ends. The answer comes at once if one has
+        ended already, or if no task is left.
         """
         found = find_tasks(self.caller, self.body(LookupBody).ids)
         response = Response([task_document(task) for task in found])
@@ -89,9 +89,9 @@ class TaskViewSet(JobLibView, ViewSet):
 
     @openapi.tasks_report_many
     def report_many(self, request: Request) -> Response:
-        """Report on several tasks; each report stands alone and has its own result.
+        """Report on several tasks; each report is carried out alone and has its own result.
 
-        Only a list in which no report can be read is refused as a whole.
+        The list is refused as a whole only if no report in it is valid.
         """
         entries = read_body(request._request)
         valid, errors = self.bodies(ListedReportBody, entries)
@@ -107,23 +107,23 @@ class TaskViewSet(JobLibView, ViewSet):
         for index, error in errors.items():
             task_id = ListedReportBody.id_of(entries[index])
             path = escape_uri_path(request.path)
-            results[index] = refused(task_id, invalid_fields(error), path)
+            results[index] = refused_result(task_id, invalid_fields(error), path)
         return Response([results[index] for index in range(len(entries))])
 
 
 def parse_report(task_id: UUID, body: ReportBody) -> Report:
-    """A report, from a body that was validated."""
+    """The report that a validated body describes."""
     return Report(task_id, body.status, body.attempt, body.error)
 
 
 def report_result(task_id: UUID, outcome: TaskRow | ProblemException) -> dict[str, Any]:
     """The result of one report of a list."""
     if isinstance(outcome, ProblemException):
-        return refused(task_id, outcome, task_path(task_id))
+        return refused_result(task_id, outcome, task_path(task_id))
     return {"id": task_id, "status": 200, "task": task_document(outcome)}
 
 
-def refused(task_id: UUID | None, problem: ProblemException, path: str) -> dict[str, Any]:
+def refused_result(task_id: UUID | None, problem: ProblemException, path: str) -> dict[str, Any]:
     """The result of a report that was refused."""
     document = problem.document(type_url(type(problem)), path)
     return {"id": task_id, "status": problem.status, "problem": document}

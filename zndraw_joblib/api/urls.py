@@ -13,60 +13,60 @@ from zndraw_joblib.api.workers import WorkerViewSet
 
 app_name = "zndraw_joblib"
 
-_P = "v1/joblib/"
+_PREFIX = "v1/joblib/"
 
 urlpatterns = [
-    # Those that workers and submitters ask for all the time come first.
-    WaitingRoute(f"{_P}tasks/claim", TaskViewSet.as_view({"post": "claim"}), "claim"),
-    WaitingRoute(f"{_P}tasks/lookup", TaskViewSet.as_view({"post": "lookup"}), "lookup"),
+    # The most frequent routes come first, because Django tries them in this order.
+    WaitingRoute(f"{_PREFIX}tasks/claim", TaskViewSet.as_view({"post": "claim"}), "claim"),
+    WaitingRoute(f"{_PREFIX}tasks/lookup", TaskViewSet.as_view({"post": "lookup"}), "lookup"),
     WaitingRoute(
-        f"{_P}tasks/<str:task_id>",
+        f"{_PREFIX}tasks/<str:task_id>",
         TaskViewSet.as_view({"get": "retrieve", "patch": "partial_update"}),
         "task",
     ),
     path(
-        f"{_P}rooms/<str:room_id>/tasks/<str:full_name>",
+        f"{_PREFIX}rooms/<str:room_id>/tasks/<str:full_name>",
         JobViewSet.as_view({"post": "submit"}),
         name="submit",
     ),
     path(
-        f"{_P}workers/<str:worker_id>",
+        f"{_PREFIX}workers/<str:worker_id>",
         WorkerViewSet.as_view({"patch": "partial_update", "delete": "destroy"}),
         name="worker",
     ),
-    path(f"{_P}tasks", TaskViewSet.as_view({"patch": "report_many"}), name="tasks"),
+    path(f"{_PREFIX}tasks", TaskViewSet.as_view({"patch": "report_many"}), name="tasks"),
     path(
-        f"{_P}rooms/<str:room_id>/jobs",
+        f"{_PREFIX}rooms/<str:room_id>/jobs",
         JobViewSet.as_view({"get": "list", "put": "register"}),
         name="jobs",
     ),
     path(
-        f"{_P}rooms/<str:room_id>/jobs/<str:full_name>",
+        f"{_PREFIX}rooms/<str:room_id>/jobs/<str:full_name>",
         JobViewSet.as_view({"get": "retrieve"}),
         name="job",
     ),
     path(
-        f"{_P}rooms/<str:room_id>/jobs/<str:full_name>/tasks",
+        f"{_PREFIX}rooms/<str:room_id>/jobs/<str:full_name>/tasks",
         JobViewSet.as_view({"get": "tasks"}),
         name="job-tasks",
     ),
     path(
-        f"{_P}rooms/<str:room_id>/tasks",
+        f"{_PREFIX}rooms/<str:room_id>/tasks",
         TaskViewSet.as_view({"get": "list"}),
         name="room-tasks",
     ),
     path(
-        f"{_P}rooms/<str:room_id>/workers",
+        f"{_PREFIX}rooms/<str:room_id>/workers",
         WorkerViewSet.as_view({"get": "of_room"}),
         name="room-workers",
     ),
     path(
-        f"{_P}workers",
+        f"{_PREFIX}workers",
         WorkerViewSet.as_view({"get": "list", "post": "create"}),
         name="workers",
     ),
     path("v1/me", MeView.as_view(), name="me"),
     path("v1/problems/<str:slug>", ProblemTypeView.as_view(), name="problem"),
-    # A dot would not match a newline.
+    # `[\s\S]`, because a dot does not match a newline.
     re_path(r"^v1/joblib(?:/[\s\S]*)?$", UnknownURL.as_view(), name="unknown"),
 ]

@@ -12,7 +12,7 @@ from zndraw_joblib.api.problems import explain
 
 
 class ProblemTypeView(JobLibView):
-    """Describes the types of problems, also to anonymous callers."""
+    """Describes the types of problems, also for anonymous callers."""
 
     authentication_classes = ()
     permission_classes = ()

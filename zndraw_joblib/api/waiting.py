@@ -1,8 +1,8 @@
-"""``Prefer: wait=N`` (RFC 7240): requests that wait without a thread or a connection.
+"""``Prefer: wait=N`` (RFC 7240): requests that wait without a thread or a database connection.
 
-The sync view runs once in a thread. If its response may yet change, the thread and its database
-connection are given back and the request waits on the event loop. After a wait for ends the tasks
-are read again, in one query for all requests whose waits ended at that moment; after a wait for
+The sync view runs once in a thread. If its response may still change, the thread and its database
+connection are released and the request waits on the event loop. After a wait for ends the tasks
+are read again, in one query for all requests whose waits ended at the same moment. After a wait for
 work the view of the claim runs again.
 """
 
@@ -24,7 +24,7 @@ from rest_framework.response import Response
 
 from zndraw_joblib.api.documents import task_document
 from zndraw_joblib.events.hub import get_hub
-from zndraw_joblib.services.claim import give_back
+from zndraw_joblib.services.claim import requeue_granted
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.connections import release_connections
 from zndraw_joblib.storage.rows import TaskRow
@@ -32,20 +32,20 @@ from zndraw_joblib.storage.rows import TaskRow
 logger = logging.getLogger(__name__)
 
 View = Callable[..., HttpResponseBase]
-Run = Callable[[], Coroutine[Any, Any, HttpResponseBase]]
+RunView = Callable[[], Coroutine[Any, Any, HttpResponseBase]]
 
-#: Part of its time by which a wait may end early.
+#: Fraction of its time by which a wait may end early.
 MAX_EARLY = 0.25
-#: Seconds after its deadline within which a claim may be tried once more.
+#: Seconds after the deadline within which the last attempt of a claim must end.
 MAX_LATE = 0.5
 
 
 @dataclass(frozen=True)
 class UntilEnd:
-    """The response changes when the first of some tasks ends.
+    """The response changes when one of the tasks ends.
 
-    `rooms` has the id of each task's room, in the order of the response. `visible` returns those
-    of the tasks that the caller may read by then. With `many` the response is an array.
+    `rooms` has the room id of each task, in the order of the response. `visible` returns the tasks
+    that the caller may read at the end of the wait. With `many` the response is an array.
     """
 
     rooms: Mapping[UUID, str]
@@ -72,33 +72,33 @@ def granted_wait(header: str | None) -> int | None:
             digits = value.strip().strip('"').strip()
             if not (digits.isascii() and digits.isdigit()):
                 return None
-            # Nine digits are 31 years. More are cut, because int() of thousands is slow.
+            # More than nine digits are not parsed, because int() of thousands of digits is slow.
             wait = int(digits) if len(digits) < 10 else 10**9
             return min(wait, get_settings().long_poll_max_wait_seconds)
     return None
 
 
 class MustWait(BaseException):
-    """Ends a request's way through the middleware of the lane, because its answer may yet change.
+    """Leaves the middleware of the lane, because the request has to wait before its response.
 
-    Middleware sees a cancellation: `finally` clauses run, and no response is made. Django and DRF
-    make a response of each `Exception`, so this is none.
+    Not an `Exception`, because Django and DRF turn each of those into a response. Middleware treats
+    it as a cancellation: only its `finally` clauses run.
     """
 
 
 def can_wait(request: HttpRequest) -> bool:
-    """Whether the request is of a kind that may wait. Synchronous test clients have no ASGI."""
+    """Whether a request of this kind may wait. Under WSGI, as in Django's test client, none may."""
     return isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
 
 
-def waits(view: View) -> Callable[..., Any]:
-    """Let a sync DRF view wait.
+def waiting_view(view: View) -> Callable[..., Any]:
+    """Make a coroutine of a sync DRF view, which runs the view in a thread and may wait.
 
     A response that may change has the attribute `waits_for`, an `UntilEnd` or an `UntilWork`.
     """
 
-    # Django refuses to wrap an async view in ATOMIC_REQUESTS, and a transaction must not be open
-    # during a wait anyway.
+    # Without a transaction, because Django refuses async views under ATOMIC_REQUESTS and a wait
+    # would keep the transaction open.
     @transaction.non_atomic_requests
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -106,13 +106,13 @@ def waits(view: View) -> Callable[..., Any]:
         if wait is None or not can_wait(request):
             return await sync_to_async(view)(request, *args, **kwargs)
 
-        async def look() -> HttpResponseBase:
-            response = await _run(view, request, *args, **kwargs)
-            # The host's throttles count one request, however often its view runs.
-            request.joblib_looks_again = True  # type: ignore[attr-defined]
+        async def run_view() -> HttpResponseBase:
+            response = await _run_in_thread(view, request, *args, **kwargs)
+            # Throttles count a request only once, although its view may run several times.
+            request.joblib_is_rerun = True  # type: ignore[attr-defined]
             return response
 
-        response = await last_response(look, wait)
+        response = await last_response(run_view, wait)
         set_preference_applied(response, wait)
         return response
 
@@ -120,41 +120,43 @@ def waits(view: View) -> Callable[..., Any]:
 
 
 def set_preference_applied(response: HttpResponseBase, wait: int) -> None:
-    """Set the header which says that the wait was honoured; errors do not wait."""
+    """Set the header `Preference-Applied`, except for errors, which do not wait."""
     if response.status_code < 400:
         response["Preference-Applied"] = f"wait={wait}"
 
 
-async def last_response(look: Run, wait: int) -> HttpResponseBase:
-    """The view's response once it is final, after up to `wait` seconds; `look` runs the view."""
+async def last_response(run_view: RunView, wait: int) -> HttpResponseBase:
+    """The view's response once it is final, after up to `wait` seconds; `run_view` runs it."""
 
-    async def run() -> HttpResponseBase:
-        running = asyncio.ensure_future(look())
+    async def run_shielded() -> HttpResponseBase:
+        running = asyncio.ensure_future(run_view())
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            # The client left while the view ran: tasks that it claimed are requeued at once,
-            # because nobody would run them until their leases end.
+            # The client left during the view. Tasks that the view claimed are requeued at once,
+            # because they would otherwise wait for the end of their leases.
             running.add_done_callback(_requeue_claimed)
             raise
 
     loop = asyncio.get_running_loop()
     began = loop.time()
-    response = await run()
-    # Under load the request queued before it came here, for an unknown time. The time of the
-    # first run of the view is taken for it, so that the response is not late.
+    response = await run_shielded()
+    # Earlier than `wait` seconds from now, because under load the request was queued before. That
+    # time is unknown and estimated by the time that the first run of the view took.
     deadline = began + wait - min(loop.time() - began, MAX_EARLY * wait)
     match getattr(response, "waits_for", None):
         case UntilEnd() as until if wait:
-            return await _until_end(run, response, until, deadline)
+            return await _wait_for_end(run_shielded, response, until, deadline)
         case UntilWork() as until if wait:
-            return await _claim(run, response, until, deadline)
+            return await _wait_for_work(run_shielded, response, until, deadline)
     return response
 
 
-async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) -> HttpResponseBase:
+async def _wait_for_end(
+    run_view: RunView, response: Any, until: UntilEnd, deadline: float
+) -> HttpResponseBase:
     ends = get_hub().ends
-    # Free the documents, because they are read again after the wait and 500 of them may be large.
+    # Frees the documents, because they are read again after the wait and 500 of them may be large.
     response.data = None
     if response.is_rendered:
         response.content = b""
@@ -162,10 +164,10 @@ async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) 
     try:
         found = await ends.read(tuple(until.rooms), until.visible)
     except Exception:
-        # The hub has logged the error; the view answers with the problem.
-        return await run()
+        # The hub has logged the error. The view runs again to answer with the problem.
+        return await run_view()
     if not found and not until.many:
-        return await run()
+        return await run_view()
     documents = [task_document(task) for task in found]
     response.data = documents if until.many else documents[0]
     if response.is_rendered:
@@ -173,22 +175,25 @@ async def _until_end(run: Run, response: Any, until: UntilEnd, deadline: float) 
     return response  # type: ignore[no-any-return]
 
 
-async def _claim(run: Run, response: Any, until: UntilWork, deadline: float) -> HttpResponseBase:
+async def _wait_for_work(
+    run_view: RunView, response: Any, until: UntilWork, deadline: float
+) -> HttpResponseBase:
     async def attempt() -> list[str] | None:
         nonlocal response
-        response = await run()
-        # An error ends the wait like a task does.
+        response = await run_view()
+        # An error ends the wait, as a claimed task does.
         claimed = [task["id"].hex for task in _claimed(response)]
         return claimed if claimed or response.status_code >= 400 else None
 
     if not await get_hub().work.wait(until.jobs, deadline, attempt):
-        # A message may have been lost, or the worker deleted or registered for another job.
+        # One more attempt, because a message may have been lost, or the worker may have been
+        # deleted or registered for another job.
         try:
             async with asyncio.timeout_at(deadline + MAX_LATE):
                 if await _is_worth_claiming(until.worker_id):
                     await attempt()
         except TimeoutError:
-            # The thread is busy with that attempt, and the request may need one yet.
+            # A new thread for the rest of the request, because the attempt still uses this one.
             _release_thread()
     result: HttpResponseBase = response
     return result
@@ -198,7 +203,7 @@ async def _is_worth_claiming(worker_id: str) -> bool:
     try:
         return await get_hub().work.is_worth_claiming(worker_id)
     except Exception:
-        # The hub has logged the error; the view answers with the problem.
+        # The hub has logged the error. A claim runs the view, which answers with the problem.
         return True
 
 
@@ -223,7 +228,7 @@ def _requeue_claimed(running: asyncio.Future[HttpResponseBase]) -> None:
 
 def _requeue(grants: list[tuple[UUID, int]]) -> None:
     try:
-        give_back(grants)
+        requeue_granted(grants)
     except Exception:
         ids = ", ".join(str(task_id) for task_id, _ in grants)
         logger.exception("could not requeue %s; left for the sweeper", ids)
@@ -231,11 +236,11 @@ def _requeue(grants: list[tuple[UUID, int]]) -> None:
         release_connections()
 
 
-#: Requeues under way, kept because a loop holds its tasks weakly.
+#: Requeues under way, referenced because a loop keeps only weak references to its tasks.
 _requeueing: set[asyncio.Future[Any]] = set()
 
 
-async def _run(view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
+async def _run_in_thread(view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
     """Run the view in the thread that asgiref keeps for this request, and end that thread."""
 
     def call() -> HttpResponseBase:

@@ -1,4 +1,4 @@
-"""Workers and their heartbeats."""
+"""Views of workers and their heartbeats."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class WorkerViewSet(JobLibView, ViewSet):
 
     @openapi.workers_heartbeat
     def partial_update(self, request: Request, worker_id: str) -> Response:
-        """Say that a worker lives, and renew the leases of its tasks."""
+        """Send a heartbeat of a worker, and renew the leases of its tasks."""
         listed = self.body(HeartbeatBody).tasks
         grants = None if listed is None else [(grant.id, grant.attempt) for grant in listed]
         reply = workers.heartbeat(self.caller, worker_id, grants)

@@ -1,6 +1,7 @@
-"""The client SDK: register jobs, run a worker, submit tasks and wait for them.
+"""The client SDK: registers jobs, runs a worker, submits tasks and waits for them.
 
-It needs httpx and pydantic, and no Django.
+It needs httpx and pydantic, and never Django. `manager` is the entry; `submitter` and `waiting`
+serve those who run no tasks, the other modules those who do.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from zndraw_joblib.client.retry import REPEATABLE, Retry
 
 logger = logging.getLogger(__name__)
 
-#: Seconds by which a read may outlast the wait that it asked for.
+#: Seconds that an answer may take in addition to the requested wait.
 GRACE = 10.0
-#: Most connections at once: a caller of the SDK may wait for tasks in many threads.
+#: Most connections at once, because many threads may wait for tasks.
 CONNECTIONS = 100
 
 
@@ -102,7 +102,7 @@ def send(
     wait: int = 0,
     retry: Retry | None = REPEATABLE,
 ) -> httpx.Response:
-    """Send a request and raise its problem.
+    """Send a request; returns the answer, and raises the problem of a refusal.
 
     Parameters
     ----------
@@ -111,10 +111,10 @@ def send(
     headers
         Sent besides the credentials.
     wait
-        Seconds for which the server may hold the answer back until there is something to report
-        (``Prefer: wait=N``, RFC 7240).
+        Seconds for which the server may delay the answer until it changes (``Prefer: wait=N``,
+        RFC 7240).
     retry
-        Which errors are worth another attempt; None sends once.
+        The policy for further attempts; None sends the request once.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Batches: arrays of JSON within the limits of the server."""
+"""Divides lists into JSON arrays within the limits of the server."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-#: Entries of a request; the server's `max_batch_size` unless it is set otherwise.
+#: Most entries of a request; the default of the server's `max_batch_size`.
 BATCH_SIZE = 500
-#: Bytes of a request's body, with some room below the server's `max_body_bytes`.
+#: Most bytes of a request's body, somewhat below the default of the server's `max_body_bytes`.
 BATCH_BYTES = 900_000
 
 
@@ -28,10 +28,13 @@ def array(entries: Sequence[bytes]) -> bytes:
     return b"[" + b",".join(entries) + b"]"
 
 
-def cuts(entries: Sequence[bytes], most: int, most_bytes: int = BATCH_BYTES) -> Iterator[slice]:
+def batch_slices(
+    entries: Sequence[bytes], most: int, most_bytes: int = BATCH_BYTES
+) -> Iterator[slice]:
     """Slices of the entries, each an array of at most `most` entries and `most_bytes` bytes.
 
-    An entry that alone is too large is a slice of its own, so that the server refuses it alone.
+    An entry that is too large by itself is a slice of its own, because the server would refuse the
+    other entries of its slice too.
     """
     start, size = 0, 2
     for index, entry in enumerate(entries):

@@ -1,4 +1,4 @@
-"""Claims: the request, and the thread that sends it whenever there is room for tasks."""
+"""Claims: the request, and the thread that sends it while there are free places for tasks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zndraw_joblib.client.schemas import ClaimedTask
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two claims where the server does not honour waits, as under WSGI.
+#: Seconds between two claims if the server does not honour waits, as under WSGI.
 INTERVAL = 2.0
 
 
@@ -28,7 +28,7 @@ class Claimed(NamedTuple):
 
 
 class Claims:
-    """Sends the claims of a worker and holds the granted tasks."""
+    """Sends the claims of a worker and adds the granted tasks to `grants`."""
 
     def __init__(
         self, api: ApiManager, registration: Registration, grants: Grants, batch_size: int
@@ -48,8 +48,8 @@ class Claims:
     ) -> Claimed:
         """Claim up to `limit` tasks, oldest first; with `start` they are running at once.
 
-        Callers surround a claim that starts tasks with `Grants.expected`. A worker that the server
-        forgot is registered again, and nothing is claimed.
+        A caller sends a claim that starts tasks within `Grants.expected`. A worker that the server
+        has removed is registered again, and nothing is claimed.
         """
         body: dict[str, Any] = {"limit": min(limit, self._batch_size)}
         if start:
@@ -69,42 +69,42 @@ class Claims:
 
 
 class Receiver(Protocol):
-    """Gets the tasks of a `Claimer`, in the claimer's thread."""
+    """Receives the tasks of a `Claimer`, in the claimer's thread."""
 
     def receive(self, tasks: Sequence[ClaimedTask]) -> None:
-        """Take granted tasks over. Each keeps its place until the receiver frees the place."""
+        """Accept granted tasks. Each occupies a place until the receiver frees it."""
 
     def fail(self, error: Exception) -> None:
-        """Take an error over that makes no sense to repeat; it keeps one place."""
+        """Accept the error of a claim that is not repeated. It occupies one place."""
 
 
 class Claimer:
     """Claims tasks in a thread of its own, as many as there are free places.
 
     The thread is a daemon and `stop` does not wait for it, because a long poll may take minutes.
-    Tasks that are granted after the stop are dropped: they never started, so that the server
-    gives them to another worker.
+    Tasks that are granted after the stop are dropped. The server grants them to another worker,
+    because they were not started.
 
     Parameters
     ----------
     claims
         Sends the requests.
     receiver
-        Gets the tasks.
+        Receives the tasks.
     places
         Free places at the beginning.
     least
-        Free places below which nothing is claimed.
+        Fewest free places for a claim.
     starts
-        Ask for tasks that are started at once before waiting for work. Such a claim answers at
-        once. A long poll starts nothing, because it is the request that a stop leaves behind and
-        that a network loses: its tasks must not be running then.
+        Send a claim that starts its tasks before each long poll. Such a claim does not wait. A long
+        poll does not start its tasks, because its answer may be lost, or come after a stop, and
+        the tasks would then be running without a worker.
     retry
-        Which failed claims are sent again.
+        The policy for failed claims.
     wait
         Seconds of a long poll.
     interval
-        Seconds between two claims where the server does not honour waits.
+        Seconds between two claims if the server does not honour waits.
     """
 
     def __init__(
@@ -129,7 +129,8 @@ class Claimer:
         self._wait = wait
         self._interval = INTERVAL if interval is None else interval
         self._stopped = threading.Event()
-        # Held to hand tasks over or to stop, so that exactly one of the two happens first.
+        # Held while tasks are handed over and during a stop, because no task of a long poll may be
+        # handed over after a stop.
         self._handing = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="joblib-claim", daemon=True)
 
@@ -152,9 +153,9 @@ class Claimer:
         return self._stopped.wait(timeout)
 
     def stop(self) -> None:
-        """Hand no more waiting tasks over, from any thread and without waiting for a request.
+        """Stop claiming, from any thread and without waiting for a request.
 
-        Tasks of a claim that started them are handed over nevertheless.
+        Tasks of a long poll under way are dropped; tasks that a claim started are handed over.
         """
         with self._handing:
             self._stopped.set()
@@ -170,7 +171,7 @@ class Claimer:
             self.free(places - used)
 
     def _take_places(self) -> int:
-        """Take all free places, once there are enough."""
+        """Wait for `least` free places, then take all free ones; returns their number."""
         for _ in range(self._least):
             self._places.acquire()
         places = self._least
@@ -179,7 +180,7 @@ class Claimer:
         return places
 
     def _claim(self, limit: int) -> int:
-        """Claim until tasks are granted; how many."""
+        """Claim until tasks are granted; returns the number of tasks."""
         if self._starts and (started := self._claim_started(limit)):
             return started
         while not self.stopped:
@@ -193,8 +194,8 @@ class Claimer:
 
     def _claim_started(self, limit: int) -> int:
         with self._claims.grants.expected():
-            # Checked inside: a caller that stops and then waits for expected tasks must not miss
-            # the tasks of this claim.
+            # Checked within `expected`, because a thread that stops the claimer and then waits for
+            # expected tasks must not miss the tasks of this claim.
             if self.stopped:
                 return 0
             tasks = self._send(limit, start=True).tasks
@@ -202,7 +203,7 @@ class Claimer:
         return len(tasks)
 
     def _send(self, limit: int, *, wait: int = 0, start: bool = False) -> Claimed:
-        # Repeated by `_handle`, because a stop must not wait for the pause of a claim that starts.
+        # Without `retry`, because `send` would sleep; a stop must end the pauses of `_handle`.
         claimed = self._claims.send(limit, wait=wait, start=start, retry=None)
         self._failures = 0
         return claimed
@@ -216,7 +217,7 @@ class Claimer:
             self._claims.grants.drop(task.id, task.attempt)
 
     def _handle(self, error: Exception) -> int:
-        """Pause after a failed claim, or hand the error over; the number of places it keeps."""
+        """Pause after a failed claim, or hand the error over; returns the places it occupies."""
         self._failures += 1
         pause = self._retry.pause(error, self._failures)
         if pause is None:

@@ -1,4 +1,4 @@
-"""Errors of the SDK; refusals come from the server's problem documents (RFC 9457)."""
+"""Errors of the SDK, one class for each problem type (RFC 9457) of the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ApiError(Exception):
     status : int
         HTTP status code.
     problem : dict
-        The problem document; empty when the answer has none.
+        The problem document; empty if the answer has none.
     response : httpx.Response
         The answer itself.
     """
@@ -39,7 +39,7 @@ class ApiError(Exception):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds to wait before another attempt, where the server names them (`Retry-After`)."""
+        """Seconds to wait before another attempt, from `Retry-After`; None without this header."""
         text = self.response.headers.get("Retry-After", "")
         return float(text) if text.isascii() and text.isdigit() else None
 
@@ -51,13 +51,13 @@ class JobNotFoundError(ApiError):
 
 
 class WorkerNotFoundError(ApiError):
-    """The worker is not, or no longer, registered."""
+    """The worker does not exist, or was removed after missed heartbeats."""
 
     slug = "worker-not-found"
 
 
 class TaskNotFoundError(ApiError):
-    """There is no such task for the caller."""
+    """The task does not exist, or the caller may not read it."""
 
     slug = "task-not-found"
 
@@ -93,7 +93,7 @@ class InvalidRoomIdError(ApiError):
 
 
 class InvalidPayloadError(ApiError):
-    """The payload breaks the job's schema; see `errors`."""
+    """The payload does not satisfy the job's schema; see `errors`."""
 
     slug = "invalid-payload"
 
@@ -135,7 +135,7 @@ class TooManyPendingError(ApiError):
 
 
 class IdempotencyKeyReusedError(ApiError):
-    """The request's key came with another body before."""
+    """The request's key was used with another body."""
 
     slug = "idempotency-key-reused"
 
@@ -158,14 +158,14 @@ class TaskWaitTimeout(TimeoutError):
     Attributes
     ----------
     task_ids : list of str
-        Tasks that were waited for and not handed out. In a wait in order the first has not ended;
-        tasks after it may have ended.
+        The tasks that were not yielded. In an ordered wait the first of them has not ended; others
+        may have.
     """
 
     def __init__(self, timeout: float | None, task_ids: Sequence[str]) -> None:
         self.task_ids = list(task_ids)
         others = len(self.task_ids) - 1
-        rest = f" (nor were {others} others handed out)" if others > 0 else ""
+        rest = f" (nor were {others} others yielded)" if others > 0 else ""
         super().__init__(f"task {self.task_ids[0]} has not ended within {timeout} s{rest}")
 
 
@@ -175,8 +175,8 @@ class PartlySubmittedError(Exception):
     Attributes
     ----------
     task_ids : list of str or None
-        In the order in which the tasks were given; None for each that was not accepted. Where
-        the cause is an `httpx.TransportError` the server may have accepted some of them.
+        In the order of the instances; None for each that was not accepted. If the cause is an
+        `httpx.TransportError`, the server may have accepted some of these.
     """
 
     def __init__(self, task_ids: Sequence[str | None], cause: Exception) -> None:
@@ -188,8 +188,8 @@ class PartlySubmittedError(Exception):
 _BY_SLUG = {cls.slug: cls for cls in ApiError.__subclasses__()}
 
 
-def problem_of(response: httpx.Response) -> ApiError:
-    """The error that a refusal stands for; `ServerError` for a 5xx of no known type."""
+def error_of(response: httpx.Response) -> ApiError:
+    """The error for a refusal; `ServerError` for a 5xx of an unknown problem type."""
     try:
         document = response.json()
     except ValueError:
@@ -206,8 +206,8 @@ def raise_for_problem(response: httpx.Response) -> httpx.Response:
     Raises
     ------
     ApiError
-        As `problem_of` gives it.
+        The error that `error_of` returns.
     """
     if response.status_code < 400:
         return response
-    raise problem_of(response)
+    raise error_of(response)

@@ -15,7 +15,7 @@ from zndraw_joblib.text import truncate_utf8
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of an error text in UTF-8. A server may keep less, and then cuts the text itself.
+#: Most bytes of an error text in UTF-8. A server with a lower limit truncates the text itself.
 MAX_ERROR_BYTES = 8192
 
 Execute = Callable[..., Any]
@@ -27,10 +27,10 @@ def execute_task(
     execute: Execute | None,
     stop: Callable[[], None],
 ) -> str | None:
-    """Run a task and return the text of its error; None when it went well.
+    """Run a task and return the text of its error; None if it succeeded.
 
-    `stop` is called when the task raises `KeyboardInterrupt` or `SystemExit`, because those end
-    the worker and not only the task.
+    `stop` is called if the task raises `KeyboardInterrupt` or `SystemExit`, because these must end
+    the whole worker.
     """
     if cls is None:
         return f"This worker has no class for {task.job_name}."
@@ -63,7 +63,7 @@ def _call(execute: Execute | None, task: ClaimedTask, instance: BaseModel) -> No
 
 
 def _positional(function: Execute) -> int:
-    """How many positional arguments a callable needs or takes."""
+    """The number of positional arguments that a callable accepts; 2 for ``*args``."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):

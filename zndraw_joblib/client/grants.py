@@ -10,7 +10,7 @@ from zndraw_joblib.client.schemas import ClaimedTask
 
 
 class Grants:
-    """Tasks between their claim and their end; any thread may use it."""
+    """The tasks between their claim and their end; any thread may use it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -19,14 +19,14 @@ class Grants:
         self._expected = 0
 
     def add(self, tasks: Iterable[ClaimedTask]) -> None:
-        """Hold tasks. When a task was granted before, only its new attempt counts."""
+        """Add tasks. A new attempt of a task replaces the earlier one."""
         with self._changed:
             for task in tasks:
                 self._held[task.id] = task
                 self._stopped.discard(task.id)
 
     def drop(self, task_id: str, attempt: int | None = None) -> None:
-        """Hold a task no longer; with `attempt` only if the held grant is that attempt."""
+        """Remove a task; with `attempt`, only if the held attempt is the same."""
         with self._changed:
             held = self._held.get(task_id)
             if held is not None and attempt in {None, held.attempt}:
@@ -55,7 +55,7 @@ class Grants:
 
     @contextmanager
     def expected(self) -> Iterator[None]:
-        """Surround a claim that starts its tasks: they run as soon as the server grants them."""
+        """Mark a claim that starts its tasks as under way, because these may be running already."""
         with self._changed:
             self._expected += 1
         try:

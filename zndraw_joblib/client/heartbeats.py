@@ -17,9 +17,9 @@ from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply
 
 logger = logging.getLogger(__name__)
 
-#: Tasks of one heartbeat; the server takes no more.
+#: Most tasks of one heartbeat; the server refuses more.
 HEARTBEAT_TASKS = 500
-#: Seconds after which the thread checks again whether there is a worker by now.
+#: Seconds between two checks for a worker, while there is none.
 CHECK_INTERVAL = 1.0
 
 
@@ -90,7 +90,7 @@ class Heartbeats:
                 self.send()
             except (httpx.TransportError, ApiError, ValueError) as error:
                 logger.warning("a heartbeat failed: %s", error)
-                # Leases go on running out: once the server is back it must hear of them soon.
+                # Soon again, because the leases may end before the usual time.
                 pause = min(pause, LONGEST_PAUSE)
 
     def _pause(self) -> float:

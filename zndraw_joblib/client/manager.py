@@ -1,4 +1,4 @@
-"""The centre of the SDK: it registers jobs, and submits, claims and reports tasks."""
+"""`JobManager`, the entry to the SDK: registers jobs, and submits, claims and reports tasks."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ S = TypeVar("S", TaskStream, Worker)
 
 
 class JobManager(Submitter, Mapping[str, type[BaseModel]]):
-    """A worker of its own on a server, and a mapping of full job names to classes.
+    """A process's worker on a server, and a mapping of full job names to the registered classes.
 
-    As a context manager it sends heartbeats from a thread and, on leaving, waits until running
-    work has drained (with heartbeats kept up) and deletes its worker.
+    As a context manager it sends heartbeats from a thread. At the end it waits until the running
+    tasks have ended, still sending heartbeats, and deletes its worker.
 
     Parameters
     ----------
     api
         Access to the server.
     heartbeat_interval
-        Seconds between two heartbeats; left out, the server decides.
+        Seconds between two heartbeats; None leaves it to the server.
     long_poll
-        Seconds that the server is asked to wait for work in one claim.
+        Seconds that one claim asks the server to wait for work.
     batch_size
-        Most tasks of one request; for a server whose `max_batch_size` is less than 500.
+        Most tasks of one request; lower it for a server whose `max_batch_size` is below 500.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         self._claims = Claims(api, self._registration, self._grants, batch_size)
         self._reporter = Reporter(api, self._grants, batch_size)
         self._heartbeats = Heartbeats(api, self._registration, self._grants, heartbeat_interval)
-        # Held while a stream is added or all are stopped, so that a stop reaches every one.
+        # Held while a stream is added or all are stopped, because a stop must reach every stream.
         self._starting = threading.Lock()
         self._streams: set[TaskStream | Worker] = set()
         self._stopped = threading.Event()
@@ -84,11 +84,11 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
     @property
     def worker_id(self) -> str | None:
-        """Id of the worker, once there is one."""
+        """Id of the worker; None before the first registration or claim."""
         return self._registration.worker_id
 
     def create_worker(self) -> str:
-        """Make a worker of its own for this process and return its id."""
+        """Make a worker for this process and return its id."""
         return self._registration.create_worker()
 
     @overload
@@ -98,8 +98,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     def register(self, cls: J | None = None, *, room: str = GLOBAL_ROOM) -> J | Callable[[J], J]:
         """Offer a pydantic model class as a job, as a decorator or called.
 
-        The category is the class's attribute `category` (``"modifiers"`` without), the schema
-        its `model_json_schema`, the room ``@global`` unless given.
+        The category is the class's attribute `category`, by default ``"modifiers"``; the schema is
+        its `model_json_schema`.
 
         Raises
         ------
@@ -116,16 +116,20 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         return cls
 
     def disconnect(self) -> None:
-        """Delete the worker. Its claimed tasks go back to pending; running ones end."""
+        """Delete the worker.
+
+        Its claimed tasks are pending again. Its running tasks are, too, while retries are left,
+        else failed.
+        """
         self._registration.delete_worker()
 
     # -- claiming and reporting
 
     def claim(self, wait: int = 0) -> ClaimedTask | None:
-        """Claim the oldest pending task of the registered jobs; None when there is none.
+        """Claim the oldest pending task of the registered jobs; None if there is none.
 
-        `wait` is how many seconds the server may wait for work. A worker that the server forgot
-        is registered again.
+        `wait` is the number of seconds that the server may wait for work. A worker that the server
+        has removed is registered again.
         """
         tasks = self.claim_many(1, wait)
         return tasks[0] if tasks else None
@@ -133,23 +137,23 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     def claim_many(self, limit: int, wait: int = 0, start: bool = False) -> list[ClaimedTask]:
         """Claim up to `limit` of the oldest pending tasks in one request, oldest first.
 
-        With `start` they are running at once, which saves a `start` for each; should their answer
-        be lost, or their worker die, they end as running tasks do: retried while retries are left,
-        else failed. Without, the server gives them to another worker.
+        With `start` they are running at once, which saves a `start` for each. If the answer is lost
+        or the worker dies, they are then retried while retries are left, else failed; without
+        `start` the server grants them to another worker.
         """
         with self._grants.expected() if start else nullcontext():
             return self._claims.send(limit, wait=wait, start=start).tasks
 
     def listen(self, interval: float = INTERVAL) -> TaskStream:
-        """The tasks granted to this worker, one after the other, for ever.
+        """An endless iterator over the tasks granted to this worker.
 
-        It waits by long polls; `interval` is the seconds between two claims where the server does
-        not honour waits. `TaskStream.stop` ends it from any thread.
+        It claims by long polls. `interval` is the number of seconds between two claims if the
+        server does not honour waits. `TaskStream.stop` ends the iteration from any thread.
         """
         return self._add_stream(TaskStream(self._claims, wait=self.long_poll, interval=interval))
 
     def _add_stream(self, stream: S) -> S:
-        """Let `stop` end a stream; after a `stop` the stream ends at once."""
+        """Add a stream, which `stop` will end; ends it at once if `stop` was called before."""
         with self._starting:
             self._streams = {one for one in self._streams if not one.stopped} | {stream}
             if self._stopped.is_set():
@@ -162,18 +166,18 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         Raises
         ------
         LeaseLostError, ForbiddenError
-            The task was granted again meanwhile, the latter to a worker of another caller.
+            The task was granted again meanwhile, to a worker of this or of another caller.
         InvalidTaskTransitionError
-            It was cancelled, or is not claimed.
+            The task was cancelled, or is not claimed.
         """
         return self._report(task, TaskStatus.RUNNING)
 
     def complete(self, task: ClaimedTask | TaskInfo | str) -> TaskInfo:
-        """Report success; errors as in `start`."""
+        """Report that a task is completed; raises as `start` does."""
         return self._report(task, TaskStatus.COMPLETED)
 
     def fail(self, task: ClaimedTask | TaskInfo | str, error: str) -> TaskInfo:
-        """Report failure with a text; errors as in `start`."""
+        """Report that a task failed, with the text of its error; raises as `start` does."""
         return self._report(task, TaskStatus.FAILED, error)
 
     def cancel(self, task: ClaimedTask | TaskInfo | str) -> TaskInfo:
@@ -189,16 +193,16 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         return outcome
 
     def report(self, reports: Sequence[Report], *, lasting: bool = False) -> list[Outcome]:
-        """Send several reports, together with the reports of other threads.
+        """Send several reports, in one request with reports of other threads.
 
-        Each stands alone: the list has, in their order, the task or the error that the report
-        alone would have raised. During an outage `lasting` reports are repeated until it is over,
-        but after `stop` for `reports.GIVE_UP_SECONDS` only; others `retry.ATTEMPTS` times.
+        The result has for each report, in their order, the task or the error that the report alone
+        would have raised. During an outage `lasting` reports are repeated until it is over, or for
+        `reports.GIVE_UP_SECONDS` after `stop`; others are sent `retry.ATTEMPTS` times.
         """
         return self._reporter.send(reports, lasting=lasting)
 
     def abandon(self, task: ClaimedTask | str) -> None:
-        """Renew the task's lease no longer; unless the task ended, the server requeues it."""
+        """Stop renewing the task's lease; the server requeues or ends the task when it is over."""
         if isinstance(task, str):
             self._grants.drop(task)
         else:
@@ -209,9 +213,9 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         return self._grants.is_stopped(task)
 
     def heartbeat(self) -> HeartbeatReply:
-        """Keep the worker alive and renew the leases of its active tasks.
+        """Keep the worker alive and renew the leases of its tasks.
 
-        A worker that the server forgot is registered again; its tasks are lost then.
+        A worker that the server has removed is registered again; its tasks are lost.
         """
         return self._heartbeats.send()
 
@@ -226,15 +230,15 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     ) -> None:
         """Claim, run and report in `concurrency` threads until SIGINT, SIGTERM or `stop`.
 
-        `execute` is called as ``execute(task, instance)``, or ``execute(task)`` when it takes
-        one argument; without it the instance's own ``run(task)`` or ``run()`` is. Returning
-        means completed, an exception failed. Tasks that run at the end are finished first. During
-        an outage claims and reports are repeated until it is over; a stopped worker gives up after
-        `reports.GIVE_UP_SECONDS`.
+        `execute` is called as ``execute(task, instance)``, or as ``execute(task)`` if it takes one
+        argument; without it ``run(task)`` or ``run()`` of the instance is called. A task is
+        completed when the call returns, and failed when it raises. Running tasks are finished
+        before `serve` returns. During an outage claims and reports are repeated until it is over; a
+        stopped worker gives up after `reports.GIVE_UP_SECONDS`.
 
-        While there is work each claim starts its tasks at once. With `prefetch` up to so many
-        tasks are claimed ahead in one request, for many short tasks; they stay claimed until a
-        thread starts them, and go back to the server at the end.
+        Without `prefetch` a claim starts its tasks at once while there is work. With `prefetch`,
+        which suits many short tasks, up to that many tasks are claimed ahead in one request. They
+        stay claimed until a thread starts them; the server grants the rest to another worker.
 
         Raises
         ------
@@ -258,7 +262,7 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
             ).serve()
 
     def stop(self) -> None:
-        """End `serve` and every stream, from any thread, once running work has finished."""
+        """End `serve` and every stream, from any thread; running tasks are finished first."""
         self._stopped.set()
         self._reporter.stop()
         with self._starting:
@@ -285,5 +289,5 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
             self._heartbeats.stop()
             try:
                 self.disconnect()
-            except (httpx.TransportError, ApiError) as failure:
-                logger.warning("could not delete the worker: %s", failure)
+            except (httpx.TransportError, ApiError) as problem:
+                logger.warning("could not delete the worker: %s", problem)

@@ -1,4 +1,4 @@
-"""The worker that a process has on the server, and the jobs that it offers there."""
+"""The worker of a process on the server, and the jobs that the worker offers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zndraw_joblib.names import JobName
 
 logger = logging.getLogger(__name__)
 
-#: Category of a class that names none.
+#: Category of a class without the attribute `category`.
 DEFAULT_CATEGORY = "modifiers"
 
 
@@ -34,9 +34,9 @@ class Registration:
     Attributes
     ----------
     worker_id : str or None
-        Id of the worker, once there is one.
+        Id of the worker; None before it is made and after it is deleted.
     heartbeat_interval : float
-        Seconds between two heartbeats that the server asked for when it made the worker.
+        Seconds between two heartbeats, from the server's answer to the worker's creation.
     classes : dict
         Class of each registered job, by the job's full name.
     """
@@ -46,14 +46,14 @@ class Registration:
         self.worker_id: str | None = None
         self.heartbeat_interval = float("inf")
         self.classes: dict[str, type[BaseModel]] = {}
-        # Held while the worker is made or replaced, so that one thread does it.
+        # Held while the worker is made or replaced, because only one thread must do so.
         self._lock = threading.RLock()
 
     def create_worker(self) -> str:
         """Make a worker on the server and return its id."""
         with self._lock:
-            # Not repeated when the answer is lost: the worker of the first request would be left
-            # behind and count against the limit of workers.
+            # Not repeated if the answer is lost, because the worker of the first request would be
+            # left behind and count against the limit of workers.
             answer = send(self._api, "POST", path("workers"), retry=UNREPEATABLE)
             created = answer.json()
             self.heartbeat_interval = created["heartbeat_interval_seconds"]
@@ -62,7 +62,7 @@ class Registration:
             return worker_id
 
     def ensure_worker(self) -> str:
-        """Id of the worker, which is made when there is none."""
+        """Id of the worker, which is made if there is none."""
         with self._lock:
             return self.worker_id or self.create_worker()
 
@@ -93,10 +93,10 @@ class Registration:
         send(self._api, "PUT", path("rooms", name.room_id, "jobs"), body=body)
 
     def replace_worker(self, lost: str | None) -> None:
-        """Make a new worker with the same jobs, after the server forgot the worker `lost`."""
+        """Make a new worker with the same jobs, after the server removed the worker `lost`."""
         with self._lock:
             if self.worker_id != lost:
-                return  # Another thread was first.
+                return  # Another thread has replaced it.
             logger.warning("worker %s is gone; registering again", lost)
             self.create_worker()
             try:
@@ -104,8 +104,8 @@ class Registration:
                     self._put_job(JobName.parse(name), cls)
             except (ApiError, httpx.TransportError) as error:
                 if is_outage(error):
-                    # The new worker lacks jobs, and no later request would show it. The old id
-                    # makes the next request fail, and that registers again.
+                    # Keeps the old id, because the new worker lacks jobs and its claims would not
+                    # fail. The next request with the old id fails, and registers all jobs again.
                     self.worker_id = lost
                 raise
 

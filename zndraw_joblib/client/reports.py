@@ -1,4 +1,4 @@
-"""Reports on tasks; reports that come at the same time go in one request."""
+"""Reports on tasks; simultaneous reports share a request."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.batches import array, cuts, encode
+from zndraw_joblib.client.batches import array, batch_slices, encode
 from zndraw_joblib.client.exceptions import (
     ApiError,
     ForbiddenError,
     InvalidTaskTransitionError,
     LeaseLostError,
-    problem_of,
+    error_of,
 )
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.retry import LASTING, REPEATABLE
@@ -27,15 +27,16 @@ from zndraw_joblib.lifecycle import TaskStatus
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which a report is repeated after a stop, or after it is made if that is later. A
-#: server that restarts answers its long polls first, and a lease lasts no longer by default.
+#: Seconds for which a report is repeated after a stop, or after it was made if that is later. A
+#: restart of the server may take as long, because the server answers its long polls first, and the
+#: default lease is no longer.
 GIVE_UP_SECONDS = 60.0
 
-#: Statuses of a refused list whose reports the server may take one by one: the list is longer
-#: than the server's limit, or a report in it is malformed or makes the server fail.
+#: Statuses of a refused list whose reports are then sent one by one, because the list may be longer
+#: than the server's limit, or one report in it may be malformed or make the server fail.
 _SEND_ALONE = {400, 413, 422, 500}
 
-#: Refusals because the task is no longer this worker's.
+#: Refusals after which the task is no longer this worker's.
 LOST = (LeaseLostError, ForbiddenError, InvalidTaskTransitionError)
 
 #: Result of a report: the task, or the error that the report alone would have raised.
@@ -44,7 +45,7 @@ Outcome = TaskInfo | ApiError | httpx.TransportError
 
 @dataclass(frozen=True)
 class Report:
-    """A report on a task. Without `attempt` the caller's identity alone is the fence."""
+    """A report on a task. Without `attempt` the caller's identity single_body is the fence."""
 
     task_id: str
     status: TaskStatus
@@ -55,7 +56,7 @@ class Report:
     def on(
         cls, task: ClaimedTask | TaskInfo | str, status: TaskStatus, error: str | None = None
     ) -> Report:
-        """A report on a task; it carries an attempt only for a task that came from a claim."""
+        """A report on a task; it has an attempt only for a task from a claim."""
         attempt = task.attempt if isinstance(task, ClaimedTask) else None
         return cls(task if isinstance(task, str) else task.id, status, attempt, error)
 
@@ -74,8 +75,8 @@ class _Entry:
         self.retry = LASTING if lasting else REPEATABLE
         self.made_at = time.monotonic()
         self.url = path("tasks", report.task_id)
-        self.alone = encode(report.body)
-        self.listed = encode({"id": report.task_id, **report.body})
+        self.single_body = encode(report.body)
+        self.list_entry = encode({"id": report.task_id, **report.body})
         self.attempts = 0
         self.pause = 0.0
         self.error: ApiError | httpx.TransportError | None = None
@@ -85,10 +86,10 @@ class _Entry:
 class Reporter:
     """Sends reports, one request at a time.
 
-    A thread that reports while no other does sends at once, so that a single thread never waits.
-    Reports that come while a request is under way go together in the next one, which the sending
-    thread makes if it has to repeat its own reports, and else one of the waiting threads. A report
-    may be sent twice, because the server answers a repeated report like the first.
+    A thread sends its reports at once if no request is under way. Reports that are made during a
+    request share the next one. The same thread sends it if it has to repeat its own reports, else
+    one of the waiting threads. A report may be sent twice, because the server answers a repeated
+    report like the first.
     """
 
     def __init__(self, api: ApiManager, grants: Grants, batch_size: int) -> None:
@@ -113,9 +114,9 @@ class Reporter:
             self._stopped_at = None
 
     def send(self, reports: Sequence[Report], *, lasting: bool = False) -> list[Outcome]:
-        """Deliver reports; the outcome of each, in their order. Refusals are not raised.
+        """Deliver reports; returns the outcome of each, in their order. Refusals are not raised.
 
-        Tasks that ended or were lost by then are held no longer.
+        Tasks that have ended or were lost are removed from the grants.
 
         During an outage lasting reports are repeated until it is over or they are given up, others
         up to `retry.ATTEMPTS` times.
@@ -131,7 +132,7 @@ class Reporter:
                 self._send_until_settled(mine)
             finally:
                 with self._turn:
-                    # An interrupted thread leaves the reports of the others to the next thread.
+                    # Removes its own reports after an interrupt; the next thread sends the others.
                     self._waiting = [entry for entry in self._waiting if entry not in mine]
                     self._sending = False
                     self._turn.notify_all()
@@ -157,26 +158,28 @@ class Reporter:
             self._pause()
 
     def _pause(self) -> None:
-        """Wait for the next attempt, but no longer than until a report is given up."""
+        """Wait for the next attempt, until a report is given up at the latest."""
         with self._turn:
             failed = [entry for entry in self._waiting if entry.error is not None]
             error, seconds = failed[0].error, max(entry.pause for entry in failed)
             logger.warning("could not deliver %d reports: %s; trying again", len(failed), error)
             ends = time.monotonic() + seconds
-            while (left := min([ends, *map(self._ends, self._waiting)]) - time.monotonic()) > 0:
+            while (
+                left := min([ends, *map(self._given_up_at, self._waiting)]) - time.monotonic()
+            ) > 0:
                 self._turn.wait(left)
 
-    def _ends(self, entry: _Entry) -> float:
-        """Time at which a lasting report is given up; others end by their number of attempts."""
+    def _given_up_at(self, entry: _Entry) -> float:
+        """When a lasting report is given up, by the monotonic clock; never for the others."""
         stopped_at = self._stopped_at
         if not entry.lasting or stopped_at is None:
             return float("inf")
         return max(stopped_at, entry.made_at) + GIVE_UP_SECONDS
 
     def _settle(self, entry: _Entry, outcome: Outcome) -> None:
-        """Keep the result of an attempt as the outcome, unless another attempt is worthwhile."""
+        """Set the outcome of a report, unless another attempt follows."""
         entry.attempts += 1
-        if isinstance(outcome, Exception) and time.monotonic() < self._ends(entry):
+        if isinstance(outcome, Exception) and time.monotonic() < self._given_up_at(entry):
             pause = entry.retry.pause(outcome, entry.attempts)
             if pause is not None:
                 entry.error, entry.pause = outcome, pause
@@ -184,9 +187,9 @@ class Reporter:
         entry.outcome = outcome
 
     def _deliver(self, entries: Sequence[_Entry]) -> None:
-        """Make one attempt to deliver each."""
-        encoded = [entry.listed for entry in entries]
-        for cut in cuts(encoded, self._batch_size):
+        """Try once to deliver each report."""
+        encoded = [entry.list_entry for entry in entries]
+        for cut in batch_slices(encoded, self._batch_size):
             batch = entries[cut]
             if len(batch) == 1:
                 self._deliver_alone(batch[0])
@@ -206,7 +209,7 @@ class Reporter:
 
     def _deliver_alone(self, entry: _Entry) -> None:
         try:
-            answer = send(self._api, "PATCH", entry.url, body=entry.alone, retry=None)
+            answer = send(self._api, "PATCH", entry.url, body=entry.single_body, retry=None)
         except (ApiError, httpx.TransportError) as error:
             self._settle(entry, error)
         else:
@@ -218,8 +221,8 @@ def _unsettled(entries: Sequence[_Entry]) -> list[_Entry]:
 
 
 def _outcome(result: dict[str, Any], answer: httpx.Response) -> Outcome:
-    """The outcome of one report by its line in the answer to a list."""
+    """The outcome of one report, from its result in the answer to a list."""
     if "task" in result:
         return TaskInfo.model_validate(result["task"])
-    alone = httpx.Response(result["status"], json=result["problem"], request=answer.request)
-    return problem_of(alone)
+    single_body = httpx.Response(result["status"], json=result["problem"], request=answer.request)
+    return error_of(single_body)

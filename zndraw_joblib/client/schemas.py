@@ -11,9 +11,9 @@ from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 
 
 class ClaimedTask(BaseModel):
-    """A task granted to this worker; `attempt` goes with every report on it.
+    """A task granted to this worker. Each report on it carries its `attempt`.
 
-    `status` is claimed, or running when the claim started the task.
+    `status` is claimed, or running if the claim started the task.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -28,7 +28,7 @@ class ClaimedTask(BaseModel):
 
 
 class TaskInfo(BaseModel):
-    """A task as the server has it. `queue_position` is set while the task is pending."""
+    """A task, as the server answered. `queue_position` is None unless the task is pending."""
 
     id: str
     job_name: str
@@ -50,7 +50,7 @@ class TaskInfo(BaseModel):
 
 
 class HeartbeatReply(BaseModel):
-    """The server's answer to a heartbeat: ids of tasks to stop working on."""
+    """The server's answer to a heartbeat, with the ids of tasks that the worker should stop."""
 
     id: str
     last_heartbeat: datetime

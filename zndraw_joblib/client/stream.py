@@ -1,4 +1,4 @@
-"""An iterator over claimed tasks that another thread can end at once."""
+"""`TaskStream`: an iterator over claimed tasks that another thread can end at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from zndraw_joblib.client.schemas import ClaimedTask
 class TaskStream:
     """Iterates over the tasks granted to a worker.
 
-    A task is only claimed while a caller asks for one. A task that is granted after `stop` is
-    dropped: it never started, so that the server gives it to another worker.
+    A task is only claimed while a thread waits for one. A task that is granted after `stop` is
+    dropped; the server grants it to another worker, because it was not started.
     """
 
     def __init__(self, claims: Claims, *, wait: int, interval: float) -> None:
@@ -36,12 +36,12 @@ class TaskStream:
         self._outcomes.put(None)
 
     def receive(self, tasks: Sequence[ClaimedTask]) -> None:
-        """Pass granted tasks on to the callers that asked; the claimer calls this."""
+        """Pass granted tasks to the threads that wait for them; the claimer calls this."""
         for task in tasks:
             self._outcomes.put(task)
 
     def fail(self, error: Exception) -> None:
-        """Pass an error on to a caller that asked; the claimer calls this."""
+        """Pass an error to a thread that waits for a task; the claimer calls this."""
         self._outcomes.put(error)
 
     def __iter__(self) -> Self:
@@ -55,14 +55,14 @@ class TaskStream:
         StopIteration
             The stream was stopped.
         ApiError, httpx.TransportError
-            A claim failed; the stream goes on when asked again.
+            A claim failed; the next call claims again.
         """
         if self.stopped:
             raise StopIteration
         self._claimer.free()
         outcome = self._outcomes.get()
         if outcome is None:
-            # Left for other threads that iterate.
+            # Put back for other threads that iterate.
             self._outcomes.put(None)
             raise StopIteration
         if isinstance(outcome, Exception):

@@ -1,4 +1,4 @@
-"""The part of the SDK that runs no tasks: it submits them and waits for their ends."""
+"""`Submitter`: submits tasks and waits for their ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from zndraw_joblib.client import waiting
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.batches import array, cuts, encode
+from zndraw_joblib.client.batches import array, batch_slices, encode
 from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
 from zndraw_joblib.client.registration import job_name
 from zndraw_joblib.client.schemas import TaskInfo
@@ -35,9 +35,9 @@ class Submitter:
     def submit(self, instance: BaseModel, *, room: str, job_room: str | None = None) -> str:
         """Submit a task in a room and return its id.
 
-        The job is the room's own when this manager registered the class there, ``@global``'s
-        otherwise; `job_room` names another. The request carries a key of its own
-        (``Idempotency-Key``), so that it may be sent again without submitting twice.
+        The job is the room's own if this manager registered the class there, else ``@global``'s;
+        `job_room` names another room. The request has an ``Idempotency-Key``, so that it can be
+        sent again without a second task.
 
         Raises
         ------
@@ -51,23 +51,23 @@ class Submitter:
     def submit_many(
         self, instances: Iterable[BaseModel], *, room: str, job_room: str | None = None
     ) -> list[str]:
-        """Submit tasks in a room; their ids, in the order of the instances.
+        """Submit tasks in a room; returns their ids, in the order of the instances.
 
-        Instances of one class go together, in requests of up to `batch_size` tasks and 900 kB, and
-        are submitted in their order. Each request is accepted as a whole or not at all, and may
-        be sent again without submitting twice. Jobs are found as in `submit`.
+        Instances of one class are submitted in their order, in requests of up to `batch_size` tasks
+        and 900 kB. Each request is accepted as a whole or not at all, and can be sent again without
+        further tasks. `room` and `job_room` mean the same as in `submit`.
 
         Raises
         ------
         ApiError
-            As in `submit`, when none was accepted. Pointers of its `errors` begin with the
-            number of the instance: ``/3/payload/angle``.
+            As in `submit`, if no task was accepted. The pointers of its `errors` begin with the
+            index of the instance: ``/3/payload/angle``.
         PartlySubmittedError
             A later request failed. `task_ids` lists the accepted tasks, `__cause__` is the error.
         """
         groups: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
         number = 0
-        # All are encoded first, because an instance that has no JSON must raise before a request.
+        # All are encoded before the first request, because an instance may have no form in JSON.
         for number, instance in enumerate(instances, 1):
             url = self._tasks_of(type(instance), room, job_room)
             groups[url].append((number - 1, encode(_entry(instance))))
@@ -75,11 +75,13 @@ class Submitter:
         try:
             for url, group in groups.items():
                 places, entries = zip(*group, strict=True)
-                for cut in cuts(entries, self.batch_size):
-                    for place, made in zip(
-                        places[cut], self._post_batch(url, entries[cut], places[cut]), strict=True
+                for batch_slice in batch_slices(entries, self.batch_size):
+                    for place, accepted in zip(
+                        places[batch_slice],
+                        self._post_batch(url, entries[batch_slice], places[batch_slice]),
+                        strict=True,
                     ):
-                        task_ids[place] = made["id"]
+                        task_ids[place] = accepted["id"]
         except (ApiError, httpx.TransportError) as error:
             if any(task_ids):
                 raise PartlySubmittedError(task_ids, error) from error
@@ -90,14 +92,14 @@ class Submitter:
         self, url: str, entries: Sequence[bytes], places: Sequence[int]
     ) -> list[dict[str, Any]]:
         try:
-            made: list[dict[str, Any]] = self._post(url, array(entries))
+            accepted: list[dict[str, Any]] = self._post(url, array(entries))
         except ApiError as error:
             for entry in error.errors:
                 head, slash, tail = entry.get("pointer", "").removeprefix("/").partition("/")
                 if head.isdigit() and int(head) < len(places):
                     entry["pointer"] = f"/{places[int(head)]}{slash}{tail}"
             raise
-        return made
+        return accepted
 
     def _post(self, url: str, body: bytes) -> Any:
         key = {"Idempotency-Key": f'"{uuid4()}"'}
@@ -118,19 +120,18 @@ class Submitter:
         timeout: float | None = None,
         ordered: bool = True,
     ) -> Iterator[TaskInfo]:
-        """Submit tasks and iterate over them as they are when they have ended.
+        """Submit tasks by `submit_many`, and return an iterator over the ended tasks.
 
-        All are submitted before this returns, by `submit_many`; the iterator then waits. With
-        `ordered` they come in the order of the instances, else as they end. A task that failed or
-        was cancelled is handed out like any other: look at its `status`.
-
-        `timeout` is in seconds from now, for all of them.
+        All tasks are submitted before this returns; the iterator then waits. It yields the tasks in
+        the order of the instances, or with ``ordered=False`` as they end. Failed and cancelled
+        tasks are yielded like completed ones; see `status`. `timeout` is in seconds from now, for
+        all tasks together.
 
         Raises
         ------
         TaskWaitTimeout
-            By the iterator: tasks have not ended in time. Its `task_ids` were not handed out;
-            they go on, and `as_completed` may wait for them again.
+            From the iterator, if tasks have not ended in time. Its `task_ids` were not yielded;
+            these tasks go on, and `as_completed` can wait for them again.
         ApiError, PartlySubmittedError
             As in `submit_many`.
         """
@@ -149,9 +150,9 @@ class Submitter:
         TaskWaitTimeout
             As in `map`.
         TaskNotFoundError
-            There is no such task for the caller.
+            A task does not exist, or the caller may not read it.
         RequestInvalidError
-            An id is no UUID.
+            An id is not a UUID.
         """
         unique = list(dict.fromkeys(task_ids))
         return waiting.as_they_end(self.api, unique, waiting.Deadline(timeout))
@@ -162,14 +163,14 @@ class Submitter:
         Raises
         ------
         TaskNotFoundError
-            There is no such task for the caller.
+            The task does not exist, or the caller may not read it.
         """
         return TaskInfo.model_validate_json(send(self.api, "GET", path("tasks", task_id)).content)
 
     def wait(self, task_id: str, timeout: float | None = None) -> TaskInfo:
         """Wait until the task ends, at most `timeout` seconds, and return it.
 
-        Errors as in `as_completed`.
+        Raises as `as_completed` does.
         """
         (task,) = self.as_completed([task_id], timeout)
         return task

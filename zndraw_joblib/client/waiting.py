@@ -1,4 +1,4 @@
-"""Waiting for the ends of tasks, by one request at a time and without threads."""
+"""Waits for the ends of tasks, by one request at a time and without threads."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ logger = logging.getLogger(__name__)
 
 #: Longest wait of one request, in seconds.
 LONGEST_WAIT = 60
-#: Most ids of a request; the server takes no more.
+#: Most ids of a request; the server refuses more.
 MAX_LOOKUP = 500
-#: Ids of the first request. An answer has the payloads of all its tasks, which may be large; later
-#: requests ask for as many tasks as fit into `LOOKUP_BYTES` by the size of the last answer.
+#: Ids of the first request. An answer contains the payloads of its tasks, which may be large; so
+#: later requests ask for as many tasks as fit into `LOOKUP_BYTES`, by the size of the last answer.
 FIRST_LOOKUP = 32
 LOOKUP_BYTES = 1_000_000
-#: Seconds between two requests for tasks beyond the oldest ones.
+#: Seconds between two requests for tasks other than the oldest.
 ROUND_INTERVAL = 1
-#: Seconds between two requests for each task of the first one's answer. A server needs some 20 us
-#: of processor time for a task, so that a wait for many takes a tenth of a processor at most.
-#: Tasks that end meanwhile come together in the next answer.
+#: Seconds before the next request, for each task of an answer. A server needs some 20 us of
+#: processor time for a task, so that a wait for many tasks takes at most a tenth of a processor.
 PAUSE_PER_TASK = 0.0002
-#: Seconds before the second request where the server does not honour waits, and most before any.
+#: First and longest pause between two requests, in seconds, if waits are not honoured.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 
 
@@ -45,23 +44,23 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds left; zero or less when it is over."""
+        """Seconds until the deadline; zero or less after it."""
         return float("inf") if self._at is None else self._at - time.monotonic()
 
 
 def as_they_end(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) -> Iterator[TaskInfo]:
-    """Each task once it has ended, in the order of their ends as far as the answers show it.
+    """Yield each task when it has ended, in the order of the answers.
 
-    The server is asked once at least.
+    Sends at least one request, even after the deadline.
 
     Raises
     ------
     TaskWaitTimeout
         Tasks have not ended by the deadline.
     TaskNotFoundError
-        A task does not exist for the caller.
+        A task does not exist, or the caller may not read it.
     RequestInvalidError
-        An id is no UUID.
+        An id is not a UUID.
     """
     left = dict.fromkeys(task_ids)
     lookups = _Lookups(api, left, deadline)
@@ -71,7 +70,7 @@ def as_they_end(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) ->
             del left[task.id]
             yield task
         for task_id in missing:
-            # A lookup leaves hidden tasks out; the task's own address answers with the reason.
+            # Read alone, because a lookup leaves out tasks that a read answers with an error.
             found = lookups.read(task_id)
             if found is not None and found.is_terminal:
                 del left[task_id]
@@ -81,9 +80,9 @@ def as_they_end(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) ->
 
 
 def in_order(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) -> Iterator[TaskInfo]:
-    """Each task once it has ended, in this order; errors as in `as_they_end`.
+    """Yield each task when it has ended, in the order of `task_ids`; raises as `as_they_end` does.
 
-    Tasks that end before their turn are kept until it comes.
+    A task that ends before an earlier one is kept until that has ended.
     """
     ended: dict[str, TaskInfo] = {}
     ends = as_they_end(api, task_ids, deadline)
@@ -98,20 +97,20 @@ def in_order(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) -> It
 
 
 class _Found(NamedTuple):
-    """Tasks of an answer that have ended, and ids that it leaves out."""
+    """The ended tasks of an answer, and the ids that the answer leaves out."""
 
     ended: Sequence[TaskInfo]
     missing: Sequence[str]
 
 
 class _Lookups:
-    """The requests for tasks that have not ended, whose ids are in `left`, oldest first.
+    """Requests for the tasks that have not ended, whose ids are in `left`, oldest first.
 
-    Most requests wait for the end of the oldest tasks. As tasks are granted in the order of their
-    submits, those end first. Where there are more tasks than one request can ask for, such a wait
-    is short, and each `ROUND_INTERVAL` another request asks for the next of the others without
-    waiting: so the end of any task is noticed within about a second for each 500 tasks, also when
-    the oldest tasks never end.
+    Most requests wait for the oldest tasks, because tasks are granted in the order of their submits
+    and the oldest usually end first. With more tasks than fit into one request, these waits are
+    short, and each `ROUND_INTERVAL` a request without a wait asks for the next of the other tasks.
+    So the end of any task is noticed within about a second for each 500 tasks, even if the oldest
+    tasks never end.
     """
 
     def __init__(self, api: ApiManager, left: dict[str, None], deadline: Deadline) -> None:
@@ -119,7 +118,7 @@ class _Lookups:
         self._left = left
         self._deadline = deadline
         self._size = min(MAX_LOOKUP, FIRST_LOOKUP)
-        # Tasks of the present round through the tasks beyond the oldest.
+        # The other tasks that the present round has not asked for.
         self._round: list[str] = []
         self._next_round_at = time.monotonic() + ROUND_INTERVAL
         self._next_request_at = 0.0
@@ -128,7 +127,7 @@ class _Lookups:
         self._failures = 0
 
     def next(self) -> _Found:
-        """Send one request and pause where nothing ended.
+        """Send one request, and pause if no task has ended and the server did not wait.
 
         Raises
         ------
@@ -157,12 +156,12 @@ class _Lookups:
         return _Found(ended, missing)
 
     def read(self, task_id: str) -> TaskInfo | None:
-        """A task by its own address; None during an outage.
+        """Read a task alone; None during an outage.
 
         Raises
         ------
         TaskNotFoundError
-            The task does not exist for the caller.
+            The task does not exist, or the caller may not read it.
         """
         answer = self._send("GET", path("tasks", task_id))
         return None if answer is None else TaskInfo.model_validate_json(answer.content)
@@ -175,22 +174,22 @@ class _Lookups:
             self._next_round_at = time.monotonic() + ROUND_INTERVAL
             if others := self._take_others():
                 return others, 0
-        # The first wait for all tasks is short, because only an answer shows that one is hidden.
-        # For a single hidden task the server answers at once.
+        # The first wait for all tasks is short, because only its answer shows that a task is
+        # missing. For a single missing task the server answers at once.
         is_long = covers_all and (self._covered_all or len(oldest) == 1)
         self._covered_all = covers_all
         wait = LONGEST_WAIT if is_long else ROUND_INTERVAL
         return oldest, max(0, int(min(wait, self._deadline.left)))
 
     def _take_others(self) -> list[str]:
-        """The next tasks beyond the oldest, round after round."""
+        """The next of the other tasks; begins another round after the last of them."""
         if not self._round:
             self._round = list(islice(self._left, self._size, None))
         others, self._round = self._round[: self._size], self._round[self._size :]
         return [task_id for task_id in others if task_id in self._left]
 
     def _adapt(self, size: int, documents: int) -> None:
-        """Choose the size and the time of the next request by the size of an answer."""
+        """Set the size and the time of the next request, from the bytes and tasks of an answer."""
         if documents:
             self._size = max(1, min(MAX_LOOKUP, LOOKUP_BYTES * documents // size))
         self._next_request_at = time.monotonic() + PAUSE_PER_TASK * documents
@@ -211,5 +210,5 @@ class _Lookups:
         return answer
 
     def _sleep(self, seconds: float) -> None:
-        """Pause, but no longer than until the deadline."""
+        """Sleep, until the deadline at most."""
         time.sleep(max(0.0, min(seconds, self._deadline.left)))

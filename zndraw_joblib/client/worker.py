@@ -23,17 +23,18 @@ from zndraw_joblib.lifecycle import TaskStatus
 
 logger = logging.getLogger(__name__)
 
-#: Seconds by which a signal may be noticed late. One that arrives just before the main thread
-#: begins to wait, or in another thread, does not wake it: Python runs handlers between bytecodes.
+#: Most seconds before a signal is handled. A signal does not end a wait of the main thread if it
+#: comes just before the wait or to another thread, because Python runs handlers between bytecodes.
 SIGNAL_LATENCY = 0.5
 
 
 class Worker:
     """Claims, runs and reports tasks until it is stopped.
 
-    A task has one of `concurrency + prefetch` places from its claim until its end is reported.
-    Without prefetch there is a thread for each place, so that a claim may start its tasks. With
-    prefetch tasks are claimed ahead, when half of the places ahead are free, and wait in a queue.
+    A task occupies one of `concurrency + prefetch` places from its claim until the report of its
+    end. Without prefetch there is a thread for each place, so that a claim may start its tasks.
+    With prefetch the worker claims when half of the prefetch places are free, and the tasks wait in
+    a queue.
 
     Parameters
     ----------
@@ -46,11 +47,11 @@ class Worker:
     execute
         Runs a task; None leaves it to the method `run` of the class.
     stop_all
-        Stops this worker and everything else of its manager; a signal or an error calls it.
+        Stops the worker and the streams of the manager; called after a signal or an error.
     concurrency
-        Tasks that run at once.
+        Most tasks that run at once.
     prefetch
-        Tasks that are claimed ahead.
+        Most tasks that are claimed ahead.
     wait
         Seconds of a long poll.
     """
@@ -98,7 +99,7 @@ class Worker:
             self._drop(task)
 
     def serve(self) -> None:
-        """Work until the worker is stopped or a signal comes, and finish the running tasks.
+        """Serve until the worker is stopped or a signal comes, then finish the running tasks.
 
         Raises
         ------
@@ -115,7 +116,7 @@ class Worker:
                 while drained.is_alive():
                     drained.join(SIGNAL_LATENCY)
             finally:
-                # After an interrupt running tasks are left to their threads.
+                # Without waiting, because after an interrupt running tasks are not finished.
                 self._executor.shutdown(wait=False)
         if self._error is not None:
             raise self._error
@@ -128,22 +129,22 @@ class Worker:
     def receive(self, tasks: Sequence[ClaimedTask]) -> None:
         """Run started tasks, and queue the others; the claimer calls this."""
         started = [task for task in tasks if task.status == TaskStatus.RUNNING]
-        # All are queued before one runs, so that its end finds the next.
+        # All are queued before one runs, because the end of a task starts the next in the queue.
         queued = [task for task in tasks if task.status != TaskStatus.RUNNING]
         self._queue.extend(queued)
         for _ in queued:
             self._executor.submit(self._work)
         for task in started:
-            # Not queued: it must run in a free thread at once, and also after a stop.
+            # Not queued, because a started task must run at once, even after a stop.
             self._executor.submit(self._work, task)
 
     def fail(self, error: Exception) -> None:
-        """End the worker with an error."""
+        """End the worker with an error, which `serve` raises; the claimer calls this."""
         self._error = self._error or error
         self._stop_all()
 
     def _work(self, started: ClaimedTask | None = None) -> None:
-        """Run a started task, and then queued ones while there are any."""
+        """Run a started task, and then queued tasks until the queue is empty."""
         try:
             task = started or self._start_next()
             while task is not None:
@@ -152,7 +153,7 @@ class Worker:
             self.fail(error)
 
     def _run(self, task: ClaimedTask) -> tuple[ClaimedTask, Report]:
-        """Run a task; the report of its end."""
+        """Run a task; returns the task and the report of its end."""
         cls = self._classes.get(task.job_name)
         error = execute_task(task, cls, self._execute, self._stop_all)
         status = TaskStatus.COMPLETED if error is None else TaskStatus.FAILED
@@ -164,7 +165,7 @@ class Worker:
         Returns the task that runs now; None when the queue is empty.
         """
         while True:
-            task = self._next()
+            task = self._next_queued()
             reports = [] if ended is None else [ended]
             if task is not None:
                 reports.append((task, Report.on(task, TaskStatus.RUNNING)))
@@ -179,10 +180,10 @@ class Worker:
             ended = None
 
     def _deliver(self, reports: Sequence[tuple[ClaimedTask, Report]]) -> list[bool]:
-        """Send reports until they are delivered; whether the server accepted each.
+        """Send reports until they are delivered; returns for each whether the server accepted it.
 
-        Heartbeats keep the tasks meanwhile. A task whose report the server refuses is dropped, and
-        one whose report was given up after a stop is left to the server: its lease ends.
+        Heartbeats renew the leases meanwhile. A task is dropped if the server refuses its report,
+        or if the report was given up after a stop; the server recovers it after its lease.
         """
         outcomes = self._reporter.send([report for _, report in reports], lasting=True)
         for (task, _), outcome in zip(reports, outcomes, strict=True):
@@ -194,8 +195,8 @@ class Worker:
                 self._grants.drop(task.id, task.attempt)
         return [not isinstance(outcome, Exception) for outcome in outcomes]
 
-    def _next(self) -> ClaimedTask | None:
-        """The next queued task that was not cancelled or lost meanwhile."""
+    def _next_queued(self) -> ClaimedTask | None:
+        """Take the next task from the queue; drops tasks that were cancelled or lost meanwhile."""
         while (task := self._pop()) is not None:
             if not self._grants.is_stopped(task):
                 return task
@@ -210,7 +211,7 @@ class Worker:
             return None
 
     def _drop(self, task: ClaimedTask) -> None:
-        """Leave a queued task to the server and free its place."""
+        """Stop renewing a queued task's lease and free its place."""
         self._grants.drop(task.id, task.attempt)
         self._claimer.free()
 
@@ -225,7 +226,7 @@ def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
 
     def handle(number: int, _frame: Any) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        # In another thread, because the interrupted one may hold the locks that stopping takes.
+        # In another thread, because the interrupted one may hold a lock that `stop` needs.
         threading.Thread(target=stop, name="joblib-stop").start()
 
     for number in before:

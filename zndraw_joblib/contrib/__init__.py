@@ -1,0 +1,1 @@
+"""Optional parts that a host names in its settings or in `asgi.py`, for speed under load."""

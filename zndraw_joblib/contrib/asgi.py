@@ -1,15 +1,16 @@
 """`ApiLane`: the job server's API under ASGI, answered by a few threads of its own.
 
-Django's ASGI handler makes a thread for each request, opens a database connection in it and sends
-most middleware there and back, which costs more than the request. `ApiLane` runs a request through
-the host's whole middleware in one of a few lasting threads, as a WSGI server does.
+Django's ASGI handler makes a thread for each request, opens a database connection in it and
+switches between this thread and the event loop for sync middleware, which costs more than the
+request itself. `ApiLane` runs a request through the host's whole middleware in one of a few lasting
+threads, as a WSGI server does.
 
-A request that waits (``Prefer: wait``) must not hold such a thread, and sync middleware cannot be
-left and entered again. So it goes through the middleware once for each look at the database, and
-leaves by the exception `MustWait` if it has to wait; when the wait is over, it goes through once
-more with the final response. Middleware therefore makes something (CORS headers, a session cookie,
-an audit log's line) of one response only, the final one, and each look runs between a tenant
-middleware's setup and cleanup. The part of a middleware that runs before the view is repeated.
+A request that waits (``Prefer: wait``) must not occupy such a thread, and sync middleware cannot be
+suspended. So each run of the view is a run of the whole middleware, which ends with the exception
+`MustWait` if the request has to wait; after the wait the middleware runs once more with the final
+response. Middleware therefore processes only the final response (CORS headers, a session cookie, a
+line of an audit log), and each run of the view is between a tenant middleware's setup and cleanup.
+The part of a middleware before the view runs several times.
 """
 
 from __future__ import annotations
@@ -64,15 +65,15 @@ MAX_DISCARDED = 16
 
 
 class ApiLane(ASGIHandler):
-    """An ASGI application that answers this app's routes; the host's answers all others.
+    """An ASGI application that answers this app's routes and passes others to the host's.
 
-    Wrap the host's in `asgi.py`: ``ApiLane(get_asgi_application())``.
+    In `asgi.py`: ``ApiLane(get_asgi_application())``.
     """
 
     def __init__(self, application: Application) -> None:
         super().__init__()
         self._application = application
-        # Imports the views before there are threads, because all would import them at once.
+        # Imports the views before there are threads, which would all import them at once.
         get_resolver().url_patterns  # noqa: B018
 
     def load_middleware(self, is_async: bool = False) -> None:
@@ -84,7 +85,7 @@ class ApiLane(ASGIHandler):
         return ThreadPoolExecutor(get_settings().api_threads, thread_name_prefix="joblib-api")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request for the API, and pass any other one on."""
+        """Answer a request for the API, and pass others on to the host's application."""
         if scope["type"] != "http" or not _is_api(scope):
             await self._application(scope, receive, send)
             return
@@ -124,17 +125,22 @@ class ApiLane(ASGIHandler):
                 await self.in_thread(response.close)
 
     async def in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
-        """Call in a thread of the lane, in a copy of the context of this request."""
+        """Call a function in a thread of the lane, with a copy of the request's context."""
         run = partial(contextvars.copy_context().run, call, *args)
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
-    def respond(self, request: ASGIRequest, begins: bool = True) -> HttpResponseBase:
+    def respond(self, request: ASGIRequest, is_first: bool = True) -> HttpResponseBase:
         """Run a request through the middleware, in a thread of the lane.
 
-        A request that waited has begun before. Raises `MustWait` if it has to wait (again).
+        `is_first` is false after a wait, because `request_started` was sent before it.
+
+        Raises
+        ------
+        MustWait
+            The response may still change, and the request has time left to wait.
         """
         set_script_prefix(get_script_prefix(request.scope))
-        if begins:
+        if is_first:
             signals.request_started.send(sender=type(self), scope=request.scope)
         else:
             close_old_connections()
@@ -149,80 +155,82 @@ class ApiLane(ASGIHandler):
                 # As Django does under ASGI, because only this thread may run the iterator.
                 response.streaming_content = _each(list(response.streaming_content))
         else:
-            # Ends the request in this thread, because the connections to close are the thread's.
+            # Closed in this thread, because closing ends the thread's database connections.
             response.close()
         return response  # type: ignore[no-any-return]
 
 
 class WaitingRequest:
-    """A request with ``Prefer: wait``, which goes through the middleware several times."""
+    """A request with ``Prefer: wait``, for which the middleware runs several times."""
 
     def __init__(self, lane: ApiLane, new_request: Callable[[], Any], wait: int) -> None:
         self._lane = lane
         self._new_request = new_request
         self._wait = wait
-        self._began = False
-        #: The view's last response that the middleware has had, and the middleware's own.
-        self._passed: tuple[HttpResponseBase, HttpResponseBase] | None = None
+        self._has_begun = False
+        #: The last response of the view that the middleware completed, and the middleware's own.
+        self._rendered: tuple[HttpResponseBase, HttpResponseBase] | None = None
 
     async def respond(self) -> HttpResponseBase:
         """The final response, as the middleware made it."""
-        final: Any = await last_response(self._look, self._wait)
-        if self._passed and final is self._passed[0]:
-            return self._passed[1]
-        seen = final.renderer_context["request"]
+        final: Any = await last_response(self._run_view, self._wait)
+        if self._rendered and final is self._rendered[0]:
+            return self._rendered[1]
+        authenticated = final.renderer_context["request"]
 
-        def give(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-            # Middleware may read them, and no authenticator runs this time.
-            request.user, request.auth = seen.user, seen.auth
+        def return_final(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+            # Set here for the middleware, because no authenticator runs this time.
+            request.user, request.auth = authenticated.user, authenticated.auth
             set_preference_applied(final, self._wait)
             return final
 
-        return await self._pass(give)
+        return await self._run_middleware(return_final)
 
-    async def _look(self) -> HttpResponseBase:
-        """The view's response; the middleware's where that did not call the view."""
-        seen: Any = None
+    async def _run_view(self) -> HttpResponseBase:
+        """The view's response, or the middleware's if that did not call the view."""
+        view_response: Any = None
         answer: HttpResponseBase | None = None
 
-        def look(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-            nonlocal seen, answer
-            seen = view(request, *args, **kwargs)
-            if self._wait and hasattr(seen, "waits_for"):
+        def run_view(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal view_response, answer
+            view_response = view(request, *args, **kwargs)
+            if self._wait and hasattr(view_response, "waits_for"):
                 raise MustWait
-            set_preference_applied(seen, self._wait)
-            answer = seen
+            set_preference_applied(view_response, self._wait)
+            answer = view_response
             return answer
 
         try:
-            passed = await self._pass(look)
+            rendered = await self._run_middleware(run_view)
         except MustWait:
-            return seen  # type: ignore[no-any-return]
-        # Without an answer of the view, middleware has answered by itself.
-        answer = answer or passed
-        self._passed = answer, passed
+            return view_response  # type: ignore[no-any-return]
+        # Without an answer of the view the middleware has answered, for instance with a redirect.
+        answer = answer or rendered
+        self._rendered = answer, rendered
         return answer
 
-    async def _pass(self, run: Callable[..., Any]) -> HttpResponseBase:
+    async def _run_middleware(self, run: Callable[..., Any]) -> HttpResponseBase:
         # A new request each time, because middleware may have set attributes of the last one.
         request = self._new_request()
         request.joblib_run = run
-        # The host's throttles count a request once, however often the database is looked at.
-        request.joblib_looks_again = self._began
-        begins, self._began = not self._began, True
-        response: HttpResponseBase = await self._lane.in_thread(self._lane.respond, request, begins)
+        # Throttles count a request only once, although its view may run several times.
+        request.joblib_is_rerun = self._has_begun
+        is_first, self._has_begun = not self._has_begun, True
+        response: HttpResponseBase = await self._lane.in_thread(
+            self._lane.respond, request, is_first
+        )
         return response
 
 
 class Body(BytesIO):
-    """The part of a request's body that was kept; reading beyond it is an error."""
+    """The part of a request's body that was kept; a read beyond it raises."""
 
     def __init__(self, content: bytes, is_whole: bool) -> None:
         super().__init__(content)
         self._is_whole = is_whole
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As a file's. The app's views read no more than shows that the body is too large."""
+        """As of a file. This app's views stop reading when they know that the body is too large."""
         part = super().read(size)
         if not self._is_whole and (size is None or size < 0 or len(part) < size):
             raise RequestDataTooBig("The request's body exceeds the job server's max_body_bytes.")
@@ -230,14 +238,14 @@ class Body(BytesIO):
 
 
 def _is_api(scope: Scope) -> bool:
-    """Whether the host's URLs lead to one of this app's routes."""
+    """Whether the path resolves to one of this app's routes in the host's URLs."""
     path = scope["path"]
     if not any(mark in path for mark in MARKS):
         return False
     return _leads_to_api(path.removeprefix(get_script_prefix(scope)), settings.ROOT_URLCONF)
 
 
-# Keeps no view, because what a route leads to depends on whether an event loop runs.
+# Caches no view, because the view of a route depends on whether an event loop runs.
 @lru_cache(maxsize=1024)
 def _leads_to_api(path: str, urlconf: Any) -> bool:
     try:
@@ -247,10 +255,10 @@ def _leads_to_api(path: str, urlconf: Any) -> bool:
 
 
 async def _read(receive: Receive) -> tuple[bytes, bool]:
-    """The body, or as much of it as shows that it is too large; and whether it is whole.
+    """The body, or the beginning of one that is too large; and whether it is whole.
 
-    The rest is discarded up to a limit, because a client that is cut off while it sends does not
-    see the answer.
+    The rest is discarded, up to a limit, because a client that is cut off while it sends does not
+    read the answer.
     """
     limit = get_settings().max_body_bytes
     kept, read = BytesIO(), 0
@@ -272,20 +280,20 @@ def _request(scope: Scope, content: bytes, is_whole: bool) -> ASGIRequest:
     Raises
     ------
     zndraw_joblib.exceptions.ProblemException
-        Django cannot read its headers or query, or it is for a host that is not allowed. Django
-        would answer these before any view, and not with a problem.
+        Django cannot read the headers or the query, or the host is not allowed. Raised here,
+        because Django would answer before any view, and without a problem document.
     """
     try:
         request = ASGIRequest(scope, Body(content, is_whole))
     except UnicodeDecodeError as error:
         raise ValidationError("The query must be UTF-8, percent-encoded.") from error
     except (ValueError, LookupError) as error:
-        # Of all headers Django reads the parameters of this one, and fails at an odd charset.
+        # Django reads the parameters of this header, and fails at an unknown charset.
         raise UnsupportedMediaType("The Content-Type is malformed.") from error
     try:
         request.get_host()
     except DisallowedHost as error:
-        # As Django does.
+        # Logged as Django does.
         logging.getLogger("django.security.DisallowedHost").error("%s", error)
         raise ValidationError("This site does not answer for that Host.") from error
     return request

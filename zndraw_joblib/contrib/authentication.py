@@ -1,4 +1,4 @@
-"""Token authentication that asks the database every few seconds instead of at every request.
+"""Token authentication that queries the database every few seconds, not at every request.
 
 A host names it in ``REST_FRAMEWORK["DEFAULT_AUTHENTICATION_CLASSES"]`` in place of DRF's own.
 """
@@ -18,7 +18,7 @@ from rest_framework.authtoken.models import Token
 
 from zndraw_joblib.settings import get_settings
 
-#: Tokens that a process caches.
+#: Most tokens that a process caches.
 MAX_TOKENS = 10_000
 
 #: By authenticator and `Authorization` header: when the entry expires, the user and the token.
@@ -29,14 +29,13 @@ _lock = Lock()
 class CachedTokenAuthentication(TokenAuthentication):
     """DRF's tokens, cached by each process for `token_cache_seconds`.
 
-    A token that is revoked, or whose user is changed or deactivated, is refused within
-    `token_cache_seconds`; at once in the process that did it by the model's `save` or `delete`.
-    Refused tokens are not cached, and a user's permissions are read by each request that needs
-    them.
+    A token that is revoked, or whose user is changed or deactivated, is refused after
+    `token_cache_seconds` at the latest, and at once in the process that called the model's `save`
+    or `delete`. Refused tokens and permissions of users are not cached.
     """
 
     def authenticate(self, request: Any) -> tuple[Any, Any] | None:
-        """The user and the token, from the cache where it has them."""
+        """The user and the token, from the cache if possible; None without a token."""
         header = request.META.get("HTTP_AUTHORIZATION")
         with _lock:
             cached = _cache.get((type(self), header))
@@ -44,8 +43,8 @@ class CachedTokenAuthentication(TokenAuthentication):
             return _copies(*cached[1:])
         found = super().authenticate(request)
         seconds = get_settings().token_cache_seconds
-        # DRF accepts other spellings of the header, which are not cached, because `forget` knows
-        # an entry by the token at its end.
+        # Other spellings of the header, which DRF accepts too, are not cached, because `forget`
+        # finds an entry by the token at the end of the header.
         if found and seconds and header == f"{self.keyword} {found[1].key}":
             with _lock:
                 _cache[type(self), header] = (monotonic() + seconds, *_copies(*found))

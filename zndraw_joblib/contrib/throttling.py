@@ -1,8 +1,8 @@
 """DRF's scoped throttles at a cost that does not grow with the rate.
 
-DRF keeps the time of every request of a window in the cache and reads and writes all of them at
-each: a rate such as ``1000/s`` costs more than the request. A host names this class in
-``REST_FRAMEWORK["DEFAULT_THROTTLE_CLASSES"]`` in place of `ScopedRateThrottle`.
+DRF keeps the times of all requests of a window in the cache and reads and writes them at each
+request, so that a rate such as ``1000/s`` costs more than the request itself. A host names this
+class in ``REST_FRAMEWORK["DEFAULT_THROTTLE_CLASSES"]`` in place of `ScopedRateThrottle`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from typing import Any
 from cachetools import LRUCache
 from rest_framework.throttling import ScopedRateThrottle
 
-#: A process reserves 1/SHARE of a rate at a time.
+#: A process reserves this fraction of a rate at a time: 1/SHARE.
 SHARE = 100
 
-#: Requests that this process has reserved and not yet used, by the cache's key of the window.
+#: Requests that this process has reserved and not used, by the window's key in the cache.
 _left: LRUCache[str, int] = LRUCache(10_000)
 _lock = Lock()
 
 
 class WindowRateThrottle(ScopedRateThrottle):
-    """Counts the requests of each second, minute, hour or day by the clock.
+    """Counts the requests of each window: a second, minute, hour or day by the clock.
 
-    A process reserves a hundredth of the rate, or one request, by one call to the cache, because a
-    call for each request would cost more than the view. No window passes more than its rate, and a
-    process may leave up to a hundredth of it unused. Around the end of a window twice the rate may
-    pass. While a cache that ignores its exceptions is unreachable, no request is refused.
+    A process reserves a hundredth of the rate, at least one request, by one call to the cache,
+    because a call for each request would cost more than the view. A window never admits more than
+    the rate; it may admit less, because a process may leave a part of its reservation unused. In a
+    period around the end of a window twice the rate may be admitted. While a cache that ignores its
+    exceptions is unreachable, no request is refused.
     """
 
     def allow_request(self, request: Any, view: Any) -> bool:

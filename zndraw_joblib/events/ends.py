@@ -1,4 +1,4 @@
-"""Waiting for tasks to end."""
+"""Waits for the ends of tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EndWaits:
 
     def __init__(self, groups: Groups, executor: Executor) -> None:
         self._groups = groups
-        #: By task the futures of its waiters.
+        #: The futures of the waiters of each task.
         self._waiters: dict[UUID, set[asyncio.Future[None]]] = {}
         self._repeated = RepeatedReads(executor, self._waiters.keys(), ended_tasks, self.end)
         # Two queues, because the reads of many lookups would delay the waits for single tasks.
@@ -27,7 +27,7 @@ class EndWaits:
         self._lookup_reads = BatchedReads(executor, read_tasks, rows=lambda key: len(key[0]))
 
     async def wait(self, rooms: Mapping[UUID, str], deadline: float) -> None:
-        """Return when the first of some tasks ended or is gone, or at `deadline`.
+        """Return when one of the tasks has ended or was deleted, or at `deadline`.
 
         `rooms` has the id of each task's room. The deadline is a time of the loop's clock.
         """
@@ -52,14 +52,14 @@ class EndWaits:
     async def read(
         self, ids: Sequence[UUID], visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
     ) -> list[TaskRow]:
-        """The tasks as they are now, those that exist and `visible` returns, in this order.
+        """The tasks as they are now, in the order of `ids`, without missing and invisible ones.
 
-        `visible` is called in a thread.
+        `visible` returns the tasks that the caller may read; it is called in a thread.
 
         Raises
         ------
         DatabaseError, InterfaceError
-            They could not be read.
+            The tasks could not be read.
         """
         reads = self._single_reads if len(ids) == 1 else self._lookup_reads
         return await reads.read((tuple(ids), visible))

@@ -12,7 +12,7 @@ from channels.layers import get_channel_layer
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a waiter waits for the layer when it joins; the re-read stands in for a slow layer.
+#: Most seconds that a waiter waits to join; it then relies on the repeated reads of the database.
 JOIN_TIMEOUT = 1.0
 #: Seconds between a failure of the layer and the next attempt to receive.
 RECONNECT_SECONDS = 1.0
@@ -31,7 +31,7 @@ class Groups:
         self._deliver = deliver
         self._layer: Any = get_channel_layer()
         self._channel: str | None = None
-        #: How many members each group has here.
+        #: The number of members of each group in this event loop.
         self._members: Counter[str] = Counter()
         #: The groups that the channel is in.
         self._joined: set[str] = set()
@@ -46,10 +46,9 @@ class Groups:
             ]
 
     async def join(self, groups: Collection[str]) -> None:
-        """Become a member of these groups; each call needs a call of `leave`.
+        """Add a member to each of these groups; each call needs a call of `leave`.
 
-        Failures of the layer are logged and tried again, and it is not waited for longer than
-        `JOIN_TIMEOUT`.
+        Returns after `JOIN_TIMEOUT` at the latest. After a failure of the layer it is tried again.
         """
         self._members.update(groups)
         changes = [change for group in groups if (change := self._reconcile(group))]
@@ -57,7 +56,7 @@ class Groups:
             await asyncio.wait(changes, timeout=JOIN_TIMEOUT)
 
     def leave(self, groups: Collection[str]) -> None:
-        """Take a membership of each of these groups back."""
+        """Remove a member from each of these groups."""
         for group in groups:
             self._members[group] -= 1
             if not self._members[group]:
@@ -65,7 +64,7 @@ class Groups:
                 self._reconcile(group)
 
     def _reconcile(self, group: str) -> asyncio.Task[None] | None:
-        """Start joining or leaving the group, as its members need; the task that does so.
+        """Start to join or leave the group if its members require it; returns the task of that.
 
         Each group has one such task at a time, so that a slow join cannot undo a later leave.
         """
@@ -98,7 +97,7 @@ class Groups:
             try:
                 if self._channel is None:
                     self._channel = await self._layer.new_channel()
-                    # A new set, because changes for the channel before may still be under way.
+                    # A new set, because changes for the earlier channel may be under way.
                     self._joined = set()
                     for group in list(self._members):
                         self._reconcile(group)

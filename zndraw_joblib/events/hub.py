@@ -1,4 +1,4 @@
-"""The hub: all waits of one event loop, woken by messages and by reads of the database."""
+"""The hub: the waits of one event loop, ended by messages and by reads of the database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zndraw_joblib.events.messages import TASKS_ENDED, split_entry
 from zndraw_joblib.events.publisher import publisher
 from zndraw_joblib.events.work import WorkWaits
 
-#: Requests with a wait whose views may run at a time.
+#: Most views of requests with a wait that run at once.
 MAX_VIEWS = 8
 
 
@@ -22,7 +22,7 @@ class Hub:
 
     def __init__(self) -> None:
         publisher.attach(asyncio.get_running_loop())
-        # One thread, and one connection only while it reads, serve all waiters.
+        # One thread for all waiters, which has a database connection only while it reads.
         executor = ThreadPoolExecutor(1, thread_name_prefix="joblib-reads")
         groups = Groups(self._deliver)
         self.ends = EndWaits(groups, executor)

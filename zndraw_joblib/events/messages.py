@@ -16,7 +16,7 @@ TASKS_ENDED = "tasks.ended"
 #: Tasks became pending.
 TASKS_PENDING = "tasks.pending"
 
-#: Groups over which the ends of all rooms are spread.
+#: Number of groups that all rooms share for the ends of their tasks.
 END_GROUPS = 256
 
 
@@ -24,23 +24,24 @@ END_GROUPS = 256
 def room_digest(room_id: str) -> str:
     """The name of a room in messages and groups.
 
-    Room ids may be longer than names of groups, and hold characters that those may not.
+    A digest, because a room id may be too long for the name of a group and have characters that
+    are not allowed there.
     """
     return hashlib.sha256(room_id.encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=4096)
 def end_group(room_id: str) -> str:
-    """The group that receives each end in a room, shared with about 1 in `END_GROUPS` other rooms.
+    """The group for the ends of tasks in a room, shared by about 1 in `END_GROUPS` of all rooms.
 
-    A group for each task would cost a waiter two round trips to the layer, and a sweep one message
-    for each task that it ends.
+    Not a group for each task, because each waiter would then send two requests to the layer, and a
+    sweep one message for each task that it ends.
     """
     return f"joblib.end.{int(room_digest(room_id), 16) % END_GROUPS}"
 
 
 def job_group(job_id: UUID) -> str:
-    """The group that receives the pending tasks of a job."""
+    """The group for the pending tasks of a job."""
     return f"joblib.job.{job_id.hex}"
 
 

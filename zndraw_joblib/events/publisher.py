@@ -13,51 +13,51 @@ from channels.layers import get_channel_layer
 
 logger = logging.getLogger(__name__)
 
-#: Unsent entries kept; further ones are dropped, because the re-read of each hub finds their tasks.
+#: Most unsent entries. Further ones are dropped, because the reads of each hub find their tasks.
 MAX_UNSENT = 10_000
-#: Seconds that the layer may take for one message.
+#: Most seconds that the layer may take for one message.
 SEND_TIMEOUT = 2.0
-#: Messages sent at a time.
+#: Most messages that are sent at once.
 MAX_CONCURRENT = 100
-#: Entries of one message.
+#: Most entries of one message.
 MAX_ENTRIES = 100
 
 
 class Publisher:
     """Sends messages from any thread, on an event loop.
 
-    That is the server's loop where there is one, because an in-memory layer works on one loop
-    only; else a loop in a daemon thread, made at the first message and again after a fork.
-    Entries for a group that come while earlier ones are being sent share a message.
+    The loop is the server's if there is one, because an in-memory layer works on one loop only;
+    else a loop in a daemon thread, made at the first message and again after a fork. Entries for a
+    group that arrive during a send share the next message.
     """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Start anew; after a fork, because the loops of the parent do not run in the child."""
+        """Forget all loops and messages, because the parent's loops do not run after a fork."""
         self._lock = threading.Lock()
         self._server_loop: asyncio.AbstractEventLoop | None = None
         self._own_loop: asyncio.AbstractEventLoop | None = None
-        #: By group: the type of its messages and their entries.
+        #: The type and the unsent entries of each group's messages.
         self._unsent: dict[str, tuple[str, list[str]]] = {}
         self._unsent_count = 0
         self._dropping = False
         #: The loop that sends now; None while nothing is sent.
         self._sending_on: asyncio.AbstractEventLoop | None = None
-        # Kept, because a loop holds its tasks weakly.
+        # Referenced here, because a loop keeps only weak references to its tasks.
         self._sender: asyncio.Task[None] | None = None
         self._all_sent = threading.Event()
         self._all_sent.set()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on send on this loop, while it runs."""
+        """Send on this loop from now on, while it runs."""
         self._server_loop = loop
 
     def publish(self, group: str, kind: str, entries: Sequence[str]) -> None:
-        """Send a group a message of this type; a failure is logged and never raised.
+        """Send entries to a group; a failure is logged and not raised.
 
-        A group has messages of one type only.
+        `kind` is the type of the message; all messages of a group have the same.
         """
         if get_channel_layer() is None:
             return
@@ -76,7 +76,7 @@ class Publisher:
         try:
             loop.call_soon_threadsafe(self._start_sending)
         except RuntimeError:
-            # The loop was closed in between; the next message finds another.
+            # The loop was closed meanwhile; the next message uses another one.
             logger.warning("no event loop to send %s to %s", kind, group)
             with self._lock:
                 self._sending_on = None

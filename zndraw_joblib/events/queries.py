@@ -1,4 +1,4 @@
-"""Queries of the waiters, called from a thread; each gives its database connection back."""
+"""Queries of the waiters, called from a thread; each releases its database connection."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from zndraw_joblib.storage.rows import TaskRow
 
 Item = TypeVar("Item")
 
-#: Ids in one query.
+#: Most ids of one query.
 CHUNK = 1000
 
-#: The ids of tasks, and the filter that leaves those that the caller may read.
+#: The ids of tasks, and a function that returns the tasks which the caller may read.
 TasksKey = tuple[tuple[UUID, ...], Callable[[Sequence[TaskRow]], list[TaskRow]]]
 
 
 def ended_tasks(ids: list[UUID]) -> set[UUID]:
-    """Those of these tasks that ended or are gone."""
+    """The tasks among these that have ended or were deleted."""
     try:
         tasks = Task.objects.using(router.db_for_write(Task))
         ended = set(ids)
@@ -37,7 +37,7 @@ def ended_tasks(ids: list[UUID]) -> set[UUID]:
 
 
 def jobs_with_pending_tasks(ids: list[UUID]) -> set[UUID]:
-    """Those of these jobs that have pending tasks."""
+    """The jobs among these that have pending tasks."""
     try:
         return _jobs_with_pending_tasks(ids)
     finally:
@@ -45,7 +45,7 @@ def jobs_with_pending_tasks(ids: list[UUID]) -> set[UUID]:
 
 
 def read_tasks(keys: list[TasksKey]) -> list[list[TaskRow]]:
-    """For each key its tasks in its order, those that exist and its caller may read."""
+    """For each key the tasks that exist and its caller may read, in the order of its ids."""
     try:
         found: dict[UUID, TaskRow] = {}
         for chunk in _chunks(list({task_id for ids, _ in keys for task_id in ids})):
@@ -59,7 +59,7 @@ def read_tasks(keys: list[TasksKey]) -> list[list[TaskRow]]:
 
 
 def workers_worth_claiming(ids: list[str]) -> list[bool]:
-    """Whether each of these workers is gone, or one of its jobs has pending tasks."""
+    """For each worker whether it was removed, or one of its jobs has pending tasks."""
     try:
         known = Worker.objects.using(router.db_for_write(Task)).filter(pk__in=set(ids))
         jobs: dict[str, set[UUID | None]] = {}

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -14,17 +15,17 @@ logger = logging.getLogger(__name__)
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-#: Seconds between two reads of everything that is waited for.
+#: Seconds between two reads for all waiters.
 REREAD_SECONDS = 5.0
-#: Rows that one batch of reads asks for, give or take those of its last request.
+#: Rows of one batch of reads; the last request of a batch may exceed it.
 BATCH = 1000
 
 
 class BatchedReads(Generic[Key, Value]):
-    """Answers all requests that come while a read is under way by one later read.
+    """Reads in batches: requests that arrive during a read share the next one.
 
-    `read` is called in the executor and returns a value for each key; `rows` says how many rows
-    a key asks for.
+    `read` is called in the executor and returns a value for each key; `rows` returns the number of
+    rows that a key asks for.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class BatchedReads(Generic[Key, Value]):
         Raises
         ------
         Exception
-            Whatever the read of the batch raised.
+            The error of the batch's read.
         """
         value: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
         self._requests.append((key, value))
@@ -82,8 +83,8 @@ class BatchedReads(Generic[Key, Value]):
 class RepeatedReads(Generic[Key]):
     """Reads the database for all waiters of one kind, because messages may be lost.
 
-    New keys are read at once, and all that are waited for every `REREAD_SECONDS`. `read` is called
-    in the executor and returns the keys whose waiters `wake` is then called for.
+    New keys are read at once, and all keys with waiters every `REREAD_SECONDS`. `read` is called in
+    the executor and returns the keys to wake; `wake` is then called for each of them.
     """
 
     def __init__(
@@ -110,11 +111,13 @@ class RepeatedReads(Generic[Key]):
         loop = asyncio.get_running_loop()
         everything_at = loop.time() + REREAD_SECONDS
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout_at(everything_at):
                     await self._has_unread.wait()
+            # The clock decides, because a timeout never fires while new keys keep coming.
+            if loop.time() < everything_at:
                 keys = [key for key in self._unread if key in self._waited_for]
-            except TimeoutError:
+            else:
                 everything_at = loop.time() + REREAD_SECONDS
                 keys = list(self._waited_for)
             self._has_unread.clear()

@@ -24,7 +24,7 @@ from zndraw_joblib.storage.rows import TaskRow
 def publish_changes(change: Signal, tasks: Sequence[TaskRow], **_: Any) -> None:
     """Publish ended tasks to their rooms' groups and pending tasks to their jobs' groups.
 
-    Nobody waits for a task to be claimed or started.
+    Claims and starts are not published, because no request waits for them.
     """
     entries: dict[str, list[str]] = defaultdict(list)
     if change is signals.task_finished:

@@ -1,4 +1,4 @@
-"""Waiting for pending tasks."""
+"""Waits for pending tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Claimer:
     """A claim request that waits for pending tasks of some jobs."""
 
     jobs: tuple[UUID, ...]
-    #: Wakeups that it has received and not yet acted on.
+    #: Wakeups that the claimer has received and not yet acted on.
     wakeups: set[Wakeup] = field(default_factory=set)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -32,14 +32,14 @@ class Claimer:
 class WorkWaits:
     """The waits of one event loop for pending tasks.
 
-    Each job has a line of idle claimers. A pending task wakes the first of the line only, because
-    a wakeup of all would cost a claim statement of each; a claimer that does not take the task
-    passes the wakeup on to the next.
+    Each job has a line of idle claimers. A pending task wakes only the first in the line, because
+    each claimer that is woken runs a claim statement. A claimer that does not claim the task passes
+    the wakeup on to the next.
     """
 
     def __init__(self, groups: Groups, executor: Executor) -> None:
         self._groups = groups
-        #: By job the claimers in line.
+        #: The idle claimers of each job.
         self._lines: dict[UUID, deque[Claimer]] = {}
         self._repeated = RepeatedReads(
             executor, self._lines.keys(), jobs_with_pending_tasks, lambda job: self.wake(job, None)
@@ -63,8 +63,8 @@ class WorkWaits:
         claimed: Collection[str] | None = None
         try:
             await self._groups.join(groups)
-            self._line_up(claimer)
-            # Tasks may have become pending before the claimer stood in line.
+            self._join_lines(claimer)
+            # Tasks may have become pending before the claimer joined the line.
             self._repeated.read_soon(claimer.jobs)
             while True:
                 try:
@@ -74,15 +74,15 @@ class WorkWaits:
                     return False
                 wakeups, claimer.wakeups = claimer.wakeups, set()
                 claimer.woken.clear()
-                # In line again before the attempt, because a wakeup meanwhile must find it there.
-                self._line_up(claimer)
+                # Before the attempt, because a wakeup during the attempt must not be lost.
+                self._join_lines(claimer)
                 claimed = await attempt()
                 if claimed is not None:
                     return True
-                # Nothing was pending, so other claimers have the tasks of these wakeups.
+                # Not passed on, because no task was pending: other claimers have claimed them.
                 wakeups.clear()
         finally:
-            self._step_out(claimer)
+            self._leave_lines(claimer)
             for job, task in wakeups | claimer.wakeups:
                 if task is None or task not in (claimed or ()):
                     self.wake(job, task)
@@ -102,18 +102,18 @@ class WorkWaits:
         """Wake the first claimer in the job's line."""
         if line := self._lines.get(job):
             claimer = line[0]
-            # It leaves all its lines, so that two tasks wake two claimers.
-            self._step_out(claimer)
+            # Out of all its lines, because the next task must wake another claimer.
+            self._leave_lines(claimer)
             claimer.wakeups.add((job, task))
             claimer.woken.set()
 
-    def _line_up(self, claimer: Claimer) -> None:
+    def _join_lines(self, claimer: Claimer) -> None:
         for job in claimer.jobs:
             line = self._lines.setdefault(job, deque())
             if claimer not in line:
                 line.append(claimer)
 
-    def _step_out(self, claimer: Claimer) -> None:
+    def _leave_lines(self, claimer: Claimer) -> None:
         for job in claimer.jobs:
             line = self._lines.get(job)
             if line and claimer in line:

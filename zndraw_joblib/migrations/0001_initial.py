@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
             name='RoomBacklog',
             fields=[
                 ('room_id', models.CharField(max_length=128, primary_key=True, serialize=False)),
-                ('limit', models.PositiveIntegerField(help_text='The limit that was counted for.')),
+                ('limit', models.PositiveIntegerField(help_text='Limit of the room at the last count.')),
                 ('places', models.PositiveIntegerField(default=0)),
                 ('full_at', models.DateTimeField(null=True)),
             ],
@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
             name='Worker',
             fields=[
                 ('id', models.CharField(default=zndraw_joblib.storage.ids.new_worker_id, editable=False, max_length=255, primary_key=True, serialize=False)),
-                ('identity', models.CharField(help_text='Who owns the worker, as the host names it.', max_length=255)),
+                ('identity', models.CharField(help_text='Identity of the owner, as the hook `identity` returns it.', max_length=255)),
                 ('created_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), editable=False)),
                 ('last_heartbeat', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), editable=False)),
             ],
@@ -44,7 +44,7 @@ class Migration(migrations.Migration):
                 ('schema', zndraw_joblib.storage.fields.OrderedJSONField(help_text='JSON Schema of a payload: draft 2020-12, or 2019-09 or 7 where `$schema` says so.')),
                 ('created_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), editable=False)),
                 ('retired_at', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('revision', models.PositiveIntegerField(db_default=0, editable=False, help_text='Goes up by one when another schema takes over.')),
+                ('revision', models.PositiveIntegerField(db_default=0, editable=False, help_text='Goes up by one with each new schema.')),
             ],
             options={
                 'ordering': ('room_id', 'category', 'name'),
@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                 ('error', models.TextField(blank=True, null=True)),
                 ('attempt', models.PositiveIntegerField(default=0, help_text='Goes up by one at each claim; fences off earlier claimers.')),
                 ('retries_left', models.PositiveIntegerField(default=0)),
-                ('worker_identity', models.CharField(blank=True, default='', help_text='Identity that was granted the latest attempt; kept when the worker goes.', max_length=255)),
+                ('worker_identity', models.CharField(blank=True, default='', help_text='Identity that was granted the latest attempt; kept when the worker is removed.', max_length=255)),
                 ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
                 ('created_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), editable=False)),
                 ('started_at', models.DateTimeField(blank=True, null=True)),

@@ -2,8 +2,8 @@
 
 from django.db import migrations
 
-# Each task's row is written about five times, and a claim probes the head of an index that only
-# vacuum keeps short. So vacuum after some thousand dead rows rather than after a fifth of the table.
+# Vacuums after some thousand dead rows rather than after a fifth of the table, because each task's
+# row is written about five times and a claim reads past the dead entries at the head of its index.
 STORAGE_PARAMETERS = {
     'zndraw_joblib_task': {
         'autovacuum_vacuum_scale_factor': 0.01,

@@ -1,0 +1,1 @@
+"""Migrations of the database schema; those for PostgreSQL alone do nothing elsewhere."""

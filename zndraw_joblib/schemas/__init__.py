@@ -1,4 +1,9 @@
-"""JSON Schema: accepting a job's schema, and checking payloads against it."""
+"""JSON Schema: accepts a job's schema and checks payloads against it, by `jsonschema_rs`.
+
+Schemas and payloads come from strangers, so the work of a check is bounded before it begins:
+`subschemas` reads a schema, `patterns` its regular expressions and `levels` a payload; `bound`
+computes the most work from these; `acceptance` and `payloads` refuse what is above the limits.
+"""
 
 from __future__ import annotations
 

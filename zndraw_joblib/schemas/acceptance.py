@@ -1,4 +1,4 @@
-"""Whether a job's schema is accepted, and what checks payloads against it."""
+"""Accepts or refuses a job's schema, and compiles it."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ from zndraw_joblib.schemas.bound import MAX_STEPS, MAX_WORK, Bound
 from zndraw_joblib.schemas.patterns import MAX_STATES, OPTIONS, measure
 from zndraw_joblib.schemas.subschemas import APPLICATORS, Document, Subschema
 
-#: The drafts that `$schema` may name; without `$schema` it is the first.
+#: The drafts that `$schema` may name. The first applies to a schema without `$schema`.
 DIALECTS = (
     "https://json-schema.org/draft/2020-12/schema",
     "https://json-schema.org/draft/2019-09/schema",
     "http://json-schema.org/draft-07/schema",
 )
-#: Steps of recursion to find what a subschema evaluates: compiling 110 of them fills 512 KiB of
-#: stack. And visits, because the engine compiles each of them anew.
+#: Most steps of recursion to find the children that a subschema evaluates, because the engine fills
+#: 512 KiB of stack when it compiles 110 of them.
 MAX_EVALUATED_STEPS = 60
+#: Most visits of subschemas on these ways, because the engine compiles a subschema at each visit.
 MAX_EVALUATED_VISITS = 20_000
-#: Characters of a message.
+#: Most characters of a message.
 MAX_MESSAGE = 180
 
-#: References are resolved against this, so that none of them can be an address to fetch.
+#: The base of all references, so that none of them is an address to fetch.
 _BASE_URI = "urn:zndraw-joblib:schema"
 _MASK = "the value"
 
 
 def schema_errors(schema: Any, *, max_bytes: int, max_depth: int) -> list[FieldError]:
-    """Tell why a job's schema is refused; pointers are relative to it. Empty when it is accepted.
+    """The reasons to refuse a job's schema, with pointers into it; empty for an accepted schema.
 
-    `max_bytes` bounds its compact JSON text, `max_depth` its nesting.
+    `max_bytes` limits its compact JSON text, `max_depth` its nesting.
     """
-    if detail := _excess(schema, max_bytes, max_depth):
+    if detail := _size_error(schema, max_bytes, max_depth):
         return [FieldError(detail)]
     try:
         compile_schema(schema)
-    except Refused as refusal:
+    except SchemaRefused as refusal:
         return refusal.errors
     return []
 
 
-class Refused(Exception):
+class SchemaRefused(Exception):
     """The schema is not accepted."""
 
     def __init__(self, *errors: FieldError) -> None:
@@ -54,33 +55,39 @@ class Refused(Exception):
 
 
 def compile_schema(schema: dict[str, Any]) -> tuple[jsonschema_rs.Validator, Bound, bool]:
-    """Compile a schema: the engine's validator, the bound on its work, whether it compares items.
+    """Compile a schema; returns the engine's validator, the bound on its work, and a flag.
+
+    The flag is whether a keyword `uniqueItems` is true, for which `read_levels` reads more.
 
     Raises
     ------
-    Refused
+    SchemaRefused
         The schema is not accepted.
     """
     dialect = schema.get("$schema", DIALECTS[0])
     if not isinstance(dialect, str) or dialect.rstrip("#") not in DIALECTS:
-        raise Refused(FieldError(f"$schema must be one of {', '.join(DIALECTS)}.", "/$schema"))
+        raise SchemaRefused(
+            FieldError(f"$schema must be one of {', '.join(DIALECTS)}.", "/$schema")
+        )
     document = Document(schema)
     if errors := [*document.errors, *_keyword_errors(document, dialect)]:
-        raise Refused(*errors)
+        raise SchemaRefused(*errors)
     bound = Bound(document)
     if bound.steps > MAX_STEPS:
         detail = f"Subschemas and references must not nest deeper than {MAX_STEPS}."
-        raise Refused(FieldError(detail))
+        raise SchemaRefused(FieldError(detail))
     if bound.visits > MAX_WORK:
-        raise Refused(FieldError("The schema grows too large when its references are followed."))
+        raise SchemaRefused(
+            FieldError("The schema grows too large when its references are followed.")
+        )
     if bound.evaluated_steps > MAX_EVALUATED_STEPS or bound.evaluated_visits > MAX_EVALUATED_VISITS:
-        raise Refused(FieldError("An unevaluated keyword has too many subschemas beside it."))
+        raise SchemaRefused(FieldError("An unevaluated keyword has too many subschemas beside it."))
     unique = any(subschema.schema.get("uniqueItems") is True for subschema in document.subschemas)
     return _engine(schema), bound, unique
 
 
 def _engine(schema: dict[str, Any]) -> jsonschema_rs.Validator:
-    # All references lead into the document, also where its `$id` is the address of another one.
+    # Without `$id`, because references must lead into this document and not to the address there.
     schema = {keyword: value for keyword, value in schema.items() if keyword != "$id"}
     try:
         return jsonschema_rs.validator_for(
@@ -93,15 +100,15 @@ def _engine(schema: dict[str, Any]) -> jsonschema_rs.Validator:
         )
     except jsonschema_rs.ValidationError as error:
         detail = error.message[:MAX_MESSAGE]
-        raise Refused(FieldError(detail, json_pointer(error.instance_path))) from None
+        raise SchemaRefused(FieldError(detail, json_pointer(error.instance_path))) from None
     except jsonschema_rs.ReferencingError as error:
-        raise Refused(FieldError(error.message[:MAX_MESSAGE])) from None
+        raise SchemaRefused(FieldError(error.message[:MAX_MESSAGE])) from None
 
 
 def _keyword_errors(document: Document, dialect: str) -> Iterator[FieldError]:
-    """What is wrong with keywords by themselves.
+    """The errors of keywords that do not apply subschemas, and of patterns.
 
-    The engine would tell only the first, and for some of them build a list of thousands to do so.
+    The engine itself reports only the first error, and may build a list of thousands for it.
     """
     states = 0
     for subschema in document.subschemas:
@@ -136,7 +143,7 @@ def _patterns(subschema: Subschema) -> Iterator[tuple[str, str]]:
             yield "patternProperties", text
 
 
-def _excess(schema: Any, max_bytes: int, max_depth: int) -> str | None:
+def _size_error(schema: Any, max_bytes: int, max_depth: int) -> str | None:
     if not isinstance(schema, dict):
         return "The schema must be an object."
     stack: list[tuple[Any, int]] = [(schema, 1)]

@@ -1,11 +1,12 @@
-"""An upper bound on the work that a check of a payload takes, known before the check begins.
+"""An upper bound on the work of checking a payload, computed before the check begins.
 
-The engine visits pairs of a subschema and a value of the payload. `Bound` computes from the schema
-alone how much work one value `d` levels below the root can cause: in place (``allOf``, ``$ref``)
-visits add up; below it, the greatest of the keywords that exclude each other counts (one child is
-held by one of ``properties``), and those that overlap (``patternProperties``, ``contains``) add up.
-The work of a payload is the sum of that over its levels, each times what the level holds.
-Work is counted in units of 20 ns, estimated high from measurements of each keyword.
+The engine visits pairs of a subschema and a value of the payload. From the schema alone `Bound`
+computes the most work that one value `d` levels below the root can cause. Keywords that apply
+subschemas to the same value (``allOf``, ``$ref``) add up. Of keywords that exclude each other for a
+child (``properties``) the greatest counts; keywords that overlap (``patternProperties``,
+``contains``) add up. The work of a payload is the sum over its levels of this work, times the
+values of the level. Work is counted in units of 20 ns, estimated high from measurements of each
+keyword.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from zndraw_joblib.schemas.levels import Level, number_weight, values_of
 from zndraw_joblib.schemas.patterns import measure
 from zndraw_joblib.schemas.subschemas import APPLICATORS, Document
 
-#: Work of one payload, 0.25 s.
+#: Most work of one payload, 0.25 s.
 MAX_WORK = 12_500_000
-#: Steps of recursion, of which 700 fill 512 KiB of stack where all errors are collected.
+#: Most steps of recursion; 700 fill 512 KiB of stack when all errors are collected.
 MAX_STEPS = 512
-#: Works that one bound may add up, 0.1 s.
-MAX_FOUND = 200_000
-#: One error as an object of Python, one of those that another one holds, and a value that is
-#: copied into it.
+#: Most additions of `Work` of one bound, which take 0.1 s.
+MAX_ADDITIONS = 200_000
+#: Work of an error as a Python object, of an error within another one, and of each value that is
+#: copied into an error.
 _ERROR, _BRANCH_ERROR, _COPY = 500, 300, 8
-#: The steps back of a match of a pattern with look-around.
+#: Work of the backtracking of one match of a pattern with look-around.
 _LOOK_AROUND = 5000
 
 _ASSERTIONS = {"type", "minLength", "maxLength", "minItems", "maxItems", "$ref", "$dynamicRef"} | {
@@ -37,23 +38,25 @@ _NUMERIC = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multi
 
 
 class Work(NamedTuple):
-    """What one value of the payload costs, by what of it is read."""
+    """Work for one value of a payload. Each part is multiplied by another property of its level."""
 
-    #: Visits, times values.
+    #: Visits of the value; multiplied by the number of values.
     visits: int = 0
-    #: Comparisons of numbers and matches of patterns, times the digits and characters of scalars.
+    #: Comparisons of numbers and matches of patterns; by the digits and characters of scalars.
     scalars: int = 0
-    #: Comparisons with arrays and objects, times the values in them.
+    #: Comparisons with arrays and objects; by the values in them.
     containers: int = 0
     #: Matches of patterns with look-around, which read a text once for each of its characters.
     look_arounds: int = 0
-    #: Errors that a list of all of them holds, and characters of constants that they show.
+    #: Errors in a list of all errors.
     errors: int = 0
+    #: Characters of constants that these errors show.
     shown: int = 0
-    #: The same within `anyOf` and `oneOf`, because the first error holds those too.
+    #: Errors within `anyOf` and `oneOf`, because even the first error contains them.
     branch_errors: int = 0
+    #: Characters of constants that these show.
     branch_shown: int = 0
-    #: Steps of recursion on the way.
+    #: Steps of recursion from the root.
     steps: int = 0
 
 
@@ -61,7 +64,7 @@ NOTHING = Work()
 
 
 def added(works: list[Work]) -> Work:
-    """The work of subschemas that are all applied to the value, one step further up."""
+    """The work of applying all of these subschemas to a value, and one step of recursion."""
     if len(works) == 1:
         return works[0]._replace(steps=works[0].steps + 1)
     columns = list(zip(*works, strict=True))
@@ -69,12 +72,12 @@ def added(works: list[Work]) -> Work:
 
 
 def greatest(works: list[Work]) -> Work:
-    """The work of subschemas of which one is applied to the value."""
+    """The most work of applying one of these subschemas to a value."""
     return works[0] if len(works) == 1 else Work._make(map(max, zip(*works, strict=True)))
 
 
 class _Node:
-    """A subschema, or the part of it that notes which children were evaluated."""
+    """A subschema, or the pass that finds which children the subschema evaluates."""
 
     __slots__ = ("branches", "exclusive", "in_place", "overlapping", "own")
 
@@ -90,47 +93,49 @@ class Bound:
     """The bound of one schema; threads may share it."""
 
     def __init__(self, document: Document) -> None:
-        #: Each after those that it applies to the same value.
+        #: All nodes; a node comes after the nodes that it applies to the same value.
         self._nodes: list[_Node] = []
-        #: Work of each node at a level, by the level's distance; nodes without work are left out.
+        #: By distance from the root: the work of each node by its id, nodes without work left out.
         self._levels: list[dict[int, Work]] = []
-        self._found = 0
+        self._additions = 0
         self._lock = Lock()
-        plain = {id(subschema): _Node(_own(subschema.schema)) for subschema in document.order}
-        self._root = plain[id(document.root)]
-        #: The most steps, and the most visits, of finding what one subschema evaluates.
+        nodes = {id(subschema): _Node(_own_work(subschema.schema)) for subschema in document.order}
+        self._root = nodes[id(document.root)]
+        #: For keywords such as `unevaluatedItems` the engine makes a second pass, which finds the
+        #: children that each subschema evaluates: the most steps and all visits of it.
         self.evaluated_steps = self.evaluated_visits = 0
-        #: For `unevaluated...` the engine finds in a second pass which children each subschema
-        #: evaluates; a twin of the subschema stands for that pass.
-        twins = {}
+        #: A node for each subschema in that pass.
+        evaluations = {}
         if any(subschema.has_unevaluated for subschema in document.order):
-            twins = {key: _Node(Work(visits=4)) for key in plain}
+            evaluations = {key: _Node(Work(visits=4)) for key in nodes}
         for subschema in document.order:
-            node, twin = plain[id(subschema)], twins.get(id(subschema))
-            node.in_place = [plain[id(child)] for child in subschema.in_place]
-            node.branches = [plain[id(child)] for child in subschema.branches]
-            node.exclusive = [plain[id(child)] for child in subschema.exclusive]
-            node.overlapping = [plain[id(child)] for child in subschema.overlapping]
-            if keys := [_pattern(text) for text in subschema.schema.get("patternProperties", ())]:
+            node, evaluation = nodes[id(subschema)], evaluations.get(id(subschema))
+            node.in_place = [nodes[id(child)] for child in subschema.in_place]
+            node.branches = [nodes[id(child)] for child in subschema.branches]
+            node.exclusive = [nodes[id(child)] for child in subschema.exclusive]
+            node.overlapping = [nodes[id(child)] for child in subschema.overlapping]
+            if keys := [
+                _pattern_work(text) for text in subschema.schema.get("patternProperties", ())
+            ]:
                 node.overlapping.append(self._append(_Node(added([Work(visits=len(keys)), *keys]))))
-            if twin is not None:
-                # The engine asks whether each of these is valid, then what it evaluates.
-                twin.in_place = [*node.in_place, *node.branches]
+            if evaluation is not None:
+                # The engine checks each of these first, and then finds the children it evaluates.
+                evaluation.in_place = [*node.in_place, *node.branches]
                 for child in (*subschema.in_place, *subschema.branches):
-                    twin.in_place.append(twins[id(child)])
+                    evaluation.in_place.append(evaluations[id(child)])
                 key = self._append(_Node(Work(visits=4)))
-                twin.overlapping = [key, *node.overlapping]
-                self._append(twin)
+                evaluation.overlapping = [key, *node.overlapping]
+                self._append(evaluation)
                 if subschema.has_unevaluated:
-                    node.in_place.append(twin)
+                    node.in_place.append(evaluation)
             self._append(node)
         self._alive = self._nodes
-        top = self.at(0)
+        top = self.work_at(0)
         #: Visits and steps of a payload without children.
         self.visits, self.steps = (top.visits, top.steps) if top else (0, 0)
         for subschema in document.order:
             if subschema.has_unevaluated:
-                work = self._levels[0][id(twins[id(subschema)])]
+                work = self._levels[0][id(evaluations[id(subschema)])]
                 self.evaluated_steps = max(self.evaluated_steps, work.steps)
                 self.evaluated_visits += work.visits
 
@@ -138,20 +143,20 @@ class Bound:
         self._nodes.append(node)
         return node
 
-    def at(self, distance: int) -> Work | None:
-        """The most work of one value that is so many levels below the root.
+    def work_at(self, distance: int) -> Work | None:
+        """The most work of one value that is `distance` levels below the root.
 
-        None where that would take too long to find: a large schema and a deep payload.
+        None if the computation would take too long, for a large schema and a deep payload.
         """
         with self._lock:
             while len(self._levels) <= distance:
-                if self._found > MAX_FOUND:
+                if self._additions > MAX_ADDITIONS:
                     return None
-                self._levels.append(self._next())
+                self._levels.append(self._next_level())
             return self._levels[distance].get(id(self._root), NOTHING)
 
-    def _next(self) -> dict[int, Work]:
-        """The works of all nodes one level further down."""
+    def _next_level(self) -> dict[int, Work]:
+        """The work of each node at the level below the last one computed."""
         above = self._levels[-1] if self._levels else None
         level: dict[int, Work] = {}
         alive = []
@@ -164,29 +169,29 @@ class Bound:
                 works.append(node.own)
             else:
                 works += [above[id(child)] for child in node.overlapping if id(child) in above]
-                if held := [above[id(child)] for child in node.exclusive if id(child) in above]:
-                    works.append(greatest(held))
-                    self._found += len(held)
+                if exclusive := [above[id(c)] for c in node.exclusive if id(c) in above]:
+                    works.append(greatest(exclusive))
+                    self._additions += len(exclusive)
             if works:
-                self._found += 1 + len(works)
+                self._additions += 1 + len(works)
                 alive.append(node)
                 level[id(node)] = added(works)
-        # A node without work at this level has none further down, so the next one skips it.
+        # Without the nodes that have no work here, because they have none further down.
         self._alive = alive
         return level
 
-    def check(self, levels: Iterable[Level]) -> Cost | None:
-        """What a payload with these levels costs at most; None if that takes too long to find."""
+    def cost(self, levels: Iterable[Level]) -> Cost | None:
+        """The most work of a payload with these levels; None if that takes too long to compute."""
         valid = errors = branch_errors = steps = 0
         for distance, level in enumerate(levels):
-            work = self.at(distance)
+            work = self.work_at(distance)
             if work is None:
                 return None
             number, reading = level.texts
             valid += work.visits * level.values + work.scalars * level.scalars
             valid += work.containers * (level.containers + level.collisions)
             valid += work.look_arounds * (number * _LOOK_AROUND + reading)
-            # Each error copies the value that it is about, whole.
+            # Each error contains a copy of the invalid value with all values below it.
             copy = level.size * _COPY
             errors += work.errors * (level.values * _ERROR + copy)
             errors += work.shown * level.values
@@ -197,7 +202,7 @@ class Bound:
 
 
 class Cost(NamedTuple):
-    """Work of one check, in units of 20 ns: of its verdict, of all errors, of the first one."""
+    """Work of one check: of the verdict, of a list of all errors, of the first error; and steps."""
 
     verdict: int
     errors: int
@@ -205,22 +210,22 @@ class Cost(NamedTuple):
     steps: int
 
 
-def _own(schema: dict[str, Any]) -> Work:
-    """What the keywords of a subschema cost, those aside that apply other subschemas."""
+def _own_work(schema: dict[str, Any]) -> Work:
+    """Work of the keywords of a subschema, without the work in the subschemas that they apply."""
     works = [Work(visits=2)]
     for keyword, value in schema.items():
-        works.append(_keyword(keyword, value))
+        works.append(_keyword_work(keyword, value))
     return added(works)
 
 
-def _keyword(keyword: str, value: Any) -> Work:
+def _keyword_work(keyword: str, value: Any) -> Work:
     if keyword in _NUMERIC:
         scalars = 3 if isinstance(value, float) else 1 + (keyword == "multipleOf")
         return Work(visits=2 + number_weight(value), scalars=scalars, errors=1)
     if keyword in ("const", "enum"):
-        return _constants(value if keyword == "enum" else [value])
+        return _constants_work(value if keyword == "enum" else [value])
     if keyword == "pattern":
-        return added([Work(visits=1, errors=1), _pattern(value)])
+        return added([Work(visits=1, errors=1), _pattern_work(value)])
     if keyword == "required":
         return Work(visits=1 + len(value), errors=len(value))
     if keyword in ("dependentRequired", "dependencies", "dependentSchemas"):
@@ -237,13 +242,13 @@ def _keyword(keyword: str, value: Any) -> Work:
     return NOTHING
 
 
-def _pattern(text: str) -> Work:
+def _pattern_work(text: str) -> Work:
     pattern = measure(text)
     return Work(scalars=1 + pattern.states // 50, look_arounds=pattern.look_arounds)
 
 
-def _constants(values: list[Any]) -> Work:
-    """`enum` looks up texts, or small integers, in a set; it compares anything else one by one."""
+def _constants_work(values: list[Any]) -> Work:
+    """Work of `const` and `enum`, which look texts and small integers up and compare the rest."""
     shown = len(str(values))
     kinds = set(map(type, values)) - {type(None)}
     if kinds <= {str} or (

@@ -1,4 +1,4 @@
-"""What each level of a payload holds, as far as the work of a check depends on it.
+"""Sums over each level of a payload, from which `bound` computes the work of a check.
 
 Levels are read as whole lists by `map`, `sum` and `Counter`, because a loop over every value would
 take longer than the check.
@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import orjson
 
-#: What a comparison of a float with an integer costs, unless it is very large or very small.
-#: With another float it is three times that, because the engine compares exact fractions.
-USUAL = 30
-#: Longer lists than this are compared by hashes, so that only equal hashes cost a comparison.
-_HASHED = 15
-#: Integers that floats may not tell apart, and the digits by which they do.
+#: Work of comparing a float of usual size with an integer, in units of 20 ns. A comparison with
+#: another float is three times that, because the engine compares exact fractions.
+FLOAT_WORK = 30
+#: Most items that the engine compares pair by pair. Of longer lists it compares only items with
+#: equal hashes.
+_MAX_PAIRWISE = 15
+#: Integers that may be equal as floats, and their digits that a float keeps.
 _LARGE = re.compile(rb"(?<![.0-9])[0-9]{16}")
 _DIGITS = re.compile(rb"([0-9]{15})[0-9]+")
 
@@ -27,25 +28,25 @@ _DIGITS = re.compile(rb"([0-9]{15})[0-9]+")
 class Level(NamedTuple):
     """Sums over the values at one distance from the root."""
 
-    #: The values, integers beyond 64 bits counting for more.
+    #: Number of values; an integer beyond 64 bits counts as several.
     values: int
-    #: Digits of numbers, and characters of texts and of the keys that lead here.
+    #: Digits of numbers, and characters of texts and of the keys of these values.
     scalars: int
-    #: Characters of texts and keys, with what a look-around adds for each of them.
+    #: Number of texts and keys, and the work of matching them with a look-around.
     texts: tuple[int, int]
     #: Arrays and objects, and the values below them.
     containers: int
-    #: Pairs of items of one list whose hashes are equal though the items may differ.
+    #: Work of comparing items of one list whose hashes are equal though the items may differ.
     collisions: int
-    #: Values from here on, as far as they are copied into an error.
+    #: Values of this level and below it, which an error copies.
     size: int
 
 
 def number_weight(number: Any) -> int:
-    """What a comparison with a number costs, in units of 20 ns."""
+    """Work of a comparison with a number, in units of 20 ns."""
     if isinstance(number, float):
         exponent = abs(math.frexp(number)[1])
-        return USUAL if exponent < 30 else USUAL + exponent * 7 // 5
+        return FLOAT_WORK if exponent < 30 else FLOAT_WORK + exponent * 7 // 5
     if isinstance(number, int) and not -(2**63) <= number < 2**63:
         return 35 + number.bit_length() ** 2 // 3600
     return 1
@@ -57,7 +58,7 @@ def values_of(container: Any) -> Any:
 
 
 def read_levels(payload: Any, *, unique: bool) -> list[Level]:
-    """Read a payload; `unique` asks for the collisions too, which takes longest."""
+    """Read a payload, root first. `unique` asks for the collisions too, which take longest."""
     rows: list[tuple[list[Any], list[str], Counter[type]]] = []
     values: list[Any] = [payload]
     keys: list[str] = []
@@ -97,7 +98,7 @@ def _of(kind: type, values: list[Any], kinds: Counter[type]) -> list[Any]:
 
 
 def _numbers(values: list[Any], kinds: Counter[type]) -> tuple[int, int]:
-    """What one comparison with each number costs, and what integers beyond 64 bits add to that."""
+    """Work of one comparison with each number, and the part of it for integers beyond 64 bits."""
     weight, extra = kinds[int], 0
     integers = _of(int, values, kinds)
     if integers and (max(integers) >= 2**63 or min(integers) < -(2**63)):
@@ -105,30 +106,30 @@ def _numbers(values: list[Any], kinds: Counter[type]) -> tuple[int, int]:
     if floats := _of(float, values, kinds):
         sizes = [*filter(None, map(abs, floats))] or [1.0]
         usual = min(sizes) > 1e-8 and max(sizes) < 1e8
-        weight += USUAL * len(floats) if usual else sum(map(number_weight, floats))
+        weight += FLOAT_WORK * len(floats) if usual else sum(map(number_weight, floats))
     return weight, extra
 
 
 def _collisions(arrays: list[Any]) -> int:
-    """Work of comparing items whose hashes are equal, if all these lists must be unique.
+    """Work of comparing items whose hashes are equal, if the items of all these lists must differ.
 
-    The engine hashes numbers as 64-bit floats and arrays without their brackets.
+    The engine hashes numbers as 64-bit floats, and arrays without their brackets.
     """
     work = 0
     for items in arrays:
-        if len(items) <= _HASHED:
+        if len(items) <= _MAX_PAIRWISE:
             continue
         text = _json(items)
         if text.count(b"[") == 1 and not _LARGE.search(text):
             continue
-        for key, times in Counter(map(_hashed, items)).items():
+        for key, times in Counter(map(_hash_text, items)).items():
             if times > 1:
                 work += times * (times - 1) * (10 + len(key)) // 2
     return work
 
 
-def _hashed(item: Any) -> bytes:
-    """A text that items of one hash have in common, nearly always."""
+def _hash_text(item: Any) -> bytes:
+    """A text that is equal for nearly all items with equal hashes."""
     return _DIGITS.sub(rb"\1", _json(item).translate(None, b"[]"))
 
 

@@ -1,7 +1,7 @@
-"""How much work a regular expression of a schema is, and which ones are accepted.
+"""The work of a schema's regular expressions, and the reasons to refuse one.
 
-The engine translates ECMA patterns and runs them in linear time, but for look-around: that part
-backtracks up to a limit, and each step of it may read the rest of the text.
+The engine translates ECMA patterns and runs them in linear time, except for look-around, which
+backtracks up to a limit; each step back may read the rest of the text.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from jsonschema_rs import FancyRegexOptions
 
 #: Steps back that one match of a pattern with look-around may take, 0.1 ms.
 BACKTRACK_LIMIT = 500
-#: What the engine compiles a pattern with; the sizes are bytes of one automaton.
+#: The engine's limits for a pattern; the sizes are bytes of one automaton.
 OPTIONS = FancyRegexOptions(
     backtrack_limit=BACKTRACK_LIMIT, size_limit=250_000, dfa_size_limit=1_000_000
 )
-#: States of all patterns of a schema, which take about 0.1 s to compile.
+#: Most states of all patterns of a schema, which take about 0.1 s to compile.
 MAX_STATES = 50_000
 
 _TOKEN = re.compile(
@@ -30,7 +30,7 @@ _LOOK_AROUND = ("(?=", "(?!", "(?<=", "(?<!")
 
 
 class Pattern(NamedTuple):
-    """The size of a pattern, or why it is refused."""
+    """The size of a pattern, or the reason to refuse it, which ends a sentence: "has a group"."""
 
     states: int = 0
     look_arounds: int = 0
@@ -40,10 +40,11 @@ class Pattern(NamedTuple):
 def measure(text: str) -> Pattern:
     """Estimate the states of a pattern from its text; groups within repeats multiply.
 
-    A look-around within another one is refused, and so is whatever keeps the engine from counting
-    its steps back: possessive repeats and back-references.
+    A look-around within another one is refused, and so are possessive repeats and back-references,
+    because the engine does not count their steps back.
     """
-    #: States of each open group and of what it holds last, and whether it is a look-around.
+    #: For each open group its states without its last token, the states of that, and 1 for a
+    #: look-around.
     groups: list[list[int]] = [[0, 0, 0]]
     look_arounds = 0
     previous = ""

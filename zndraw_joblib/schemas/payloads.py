@@ -1,4 +1,4 @@
-"""Checking payloads against a job's schema, within a bound on work that is known beforehand."""
+"""Checks payloads against a job's schema, unless the bound on the work is above the limit."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Any
 import jsonschema_rs
 
 from zndraw_joblib.exceptions import MAX_ERRORS, FieldError, json_pointer
-from zndraw_joblib.schemas.acceptance import MAX_MESSAGE, Refused, compile_schema
+from zndraw_joblib.schemas.acceptance import MAX_MESSAGE, SchemaRefused, compile_schema
 from zndraw_joblib.schemas.bound import MAX_STEPS, MAX_WORK, Bound, Cost
 from zndraw_joblib.schemas.levels import read_levels
 
-#: Characters of all errors of one answer.
+#: Most characters of all errors of one answer.
 MAX_CHARACTERS = 200_000
-#: Work that each payload of a batch adds to what a payload alone may take.
-SHARE = MAX_WORK // 75
+#: Work that each further payload of a batch adds to `MAX_WORK`, 1 ms.
+SHARE = MAX_WORK // 250
 
 logger = logging.getLogger(__name__)
 
-_TOO_MUCH = "The payload takes too much work to check against this schema."
+_TOO_MUCH_WORK = "The payload takes too much work to check against this schema."
 
 
 class Budget:
-    """Work that the payloads of one batch share, so that many of them take little more than one."""
+    """Work that the payloads of one batch share, because each alone could take `MAX_WORK`."""
 
     def __init__(self, payloads: int = 1) -> None:
         self.left = MAX_WORK + (payloads - 1) * SHARE
 
     def take(self, work: int) -> bool:
-        """Take work off, and return whether that much was left."""
+        """Subtract work, and return whether that much was left."""
         self.left -= work
         return self.left >= 0
 
@@ -53,13 +53,13 @@ class PayloadChecker:
     def errors(
         self, payload: Any, budget: Budget | None = None, job_id: object = None
     ) -> list[FieldError]:
-        """Tell where a payload breaks the schema; pointers are into the payload.
+        """The errors of a payload, with pointers into it; empty for a valid one.
 
         `budget` is shared by the payloads of a batch; `job_id` is for the log.
         """
         try:
             return self._errors(payload, budget or Budget())
-        except Refused as refusal:
+        except SchemaRefused as refusal:
             logger.warning("The schema of job %s is not accepted: %s", job_id, refusal)
             return [
                 FieldError("The payload cannot be checked, because the schema is not accepted.")
@@ -78,18 +78,18 @@ class PayloadChecker:
 
     def _errors(self, payload: Any, budget: Budget) -> list[FieldError]:
         validator, bound, unique = self._compiled
-        cost = bound.check(read_levels(payload, unique=unique))
+        cost = bound.cost(read_levels(payload, unique=unique))
         if cost is None or cost.steps > MAX_STEPS or not budget.take(cost.verdict):
-            return [FieldError(_TOO_MUCH)]
+            return [FieldError(_TOO_MUCH_WORK)]
         if validator.is_valid(payload):
             return []
-        return _invalid(validator, payload, budget, cost)
+        return _list_errors(validator, payload, budget, cost)
 
 
-def _invalid(
+def _list_errors(
     validator: jsonschema_rs.Validator, payload: Any, budget: Budget, cost: Cost
 ) -> list[FieldError]:
-    """List the errors of an invalid payload: all of them, or the first, or that there are some."""
+    """List all errors of an invalid payload, or one, or only a remark, as the budget allows."""
     if budget.left >= cost.errors:
         budget.take(cost.errors)
         errors = validator.iter_errors(payload)
@@ -118,7 +118,7 @@ def _field_errors(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
 
 
 def _within_limits(errors: Iterable[FieldError]) -> list[FieldError]:
-    """As many errors as one answer holds, in the order of their pointers."""
+    """The errors that fit into one answer, in the order of their pointers."""
     listed: list[FieldError] = []
     left = MAX_CHARACTERS
     for error in errors:

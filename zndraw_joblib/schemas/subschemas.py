@@ -11,17 +11,19 @@ from urllib.parse import unquote
 
 from zndraw_joblib.exceptions import FieldError, json_pointer
 
-#: Subschemas of one schema, and ways that references lead.
+#: Most subschemas of a schema, and most targets of its references.
 MAX_SUBSCHEMAS = 4000
 MAX_REFERENCES = 8000
 
-#: Keywords that hold a subschema, an array of them, or an object of them, by how they apply it:
-#: to the value itself (of `BRANCHES` the errors are collected), to a child that no other keyword of
-#: the group is applied to, or to a child besides others.
+#: Keywords whose value is a subschema, or an array or an object of them. The first set applies it
+#: to the value itself.
 _IN_PLACE = {"allOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"}
+#: So does this set; an error of these keywords contains the errors of each subschema.
 _BRANCHES = {"anyOf", "oneOf"}
+#: Applied to children of the value; no two of these apply to the same child.
 _EXCLUSIVE = {"properties", "additionalProperties", "items", "prefixItems", "additionalItems"}
 _UNEVALUATED = {"unevaluatedProperties", "unevaluatedItems"}
+#: Applied to children of the value, to which other keywords may apply as well.
 _OVERLAPPING = {"patternProperties", "propertyNames", "contains"} | _UNEVALUATED
 _NOT_APPLIED = {"$defs", "definitions", "contentSchema"}
 _OBJECTS = {"$defs", "definitions", "dependentSchemas", "dependencies"} | {
@@ -32,11 +34,11 @@ APPLICATORS = _IN_PLACE | _BRANCHES | _EXCLUSIVE | _OVERLAPPING | _NOT_APPLIED
 
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _ANCHORS = ("$anchor", "$dynamicAnchor")
-_AT_THE_TOP = ("$id", "$schema")
+_ROOT_ONLY = ("$id", "$schema")
 
 
 class Subschema:
-    """One object of the schema that is a schema itself."""
+    """An object within the schema that is a schema itself, with the subschemas that it applies."""
 
     __slots__ = ("branches", "exclusive", "in_place", "overlapping", "parent", "schema", "tokens")
 
@@ -51,25 +53,25 @@ class Subschema:
 
     @property
     def pointer(self) -> str:
-        """The JSON pointer to it, from the root of the schema."""
+        """The JSON pointer from the root of the schema to this subschema."""
         return (self.parent.pointer if self.parent else "") + json_pointer(self.tokens)
 
     @property
     def has_unevaluated(self) -> bool:
-        """Whether it asks which children were evaluated."""
+        """Whether it has a keyword for the children that no other keyword evaluates."""
         return not self.schema.keys().isdisjoint(_UNEVALUATED)
 
 
 class Document:
-    """Every subschema of a schema, with its references resolved; `errors` are empty if they are."""
+    """The subschemas of a schema with resolved references; `errors` is empty for a valid schema."""
 
     def __init__(self, schema: dict[str, Any]) -> None:
         self.root = Subschema(schema)
         self.subschemas = [self.root]
-        #: In place of `True` and of `False`.
+        #: Stands for the schemas `True` and `False`.
         self.boolean = Subschema({"not": {}})
         self.errors: list[FieldError] = []
-        #: Subschemas so that each comes after those that apply to the same value through it.
+        #: All subschemas; one comes after those that it applies to the same value.
         self.order: list[Subschema] = []
         self._known = {id(schema): self.root}
         self._anchors: dict[str, list[Subschema]] = {}
@@ -78,28 +80,28 @@ class Document:
         if not self.errors:
             self._sort()
 
-    def _error(self, detail: str, at: Subschema, keyword: str) -> None:
+    def _add_error(self, detail: str, at: Subschema, keyword: str) -> None:
         self.errors.append(FieldError(detail, f"{at.pointer}/{keyword}"))
 
     def _collect(self) -> None:
-        # Grows while it is read, so that no step recurses.
+        # The list grows while it is read, because recursion could fill the stack.
         for node in self.subschemas:
             if len(self.subschemas) > MAX_SUBSCHEMAS:
                 detail = f"The schema must not have more than {MAX_SUBSCHEMAS} subschemas."
                 self.errors.append(FieldError(detail))
                 return
             for keyword in filter(APPLICATORS.__contains__, node.schema):
-                self._children(node, keyword)
+                self._collect_children(node, keyword)
             for keyword in filter(node.schema.get, _ANCHORS):
                 self._anchors.setdefault(str(node.schema[keyword]), []).append(node)
             if node is not self.root:
-                for keyword in filter(node.schema.__contains__, _AT_THE_TOP):
-                    self._error(f"{keyword} is accepted at the top only.", node, keyword)
+                for keyword in filter(node.schema.__contains__, _ROOT_ONLY):
+                    self._add_error(f"{keyword} is accepted at the top only.", node, keyword)
 
-    def _children(self, node: Subschema, keyword: str) -> None:
-        pairs = _held(keyword, node.schema[keyword])
+    def _collect_children(self, node: Subschema, keyword: str) -> None:
+        pairs = _paths_and_schemas(keyword, node.schema[keyword])
         if pairs is None:
-            self._error(f"{keyword} does not hold schemas as it should.", node, keyword)
+            self._add_error(f"{keyword} must contain schemas.", node, keyword)
             return
         edges = _edges(node, keyword)
         for tokens, schema in pairs:
@@ -110,7 +112,7 @@ class Document:
                 continue
             if not isinstance(schema, dict):
                 detail = "A schema must be an object or a boolean."
-                self._error(detail, node, keyword + json_pointer(tokens))
+                self._add_error(detail, node, keyword + json_pointer(tokens))
                 continue
             child = self._known.get(id(schema))
             if child is None:
@@ -125,16 +127,16 @@ class Document:
             for keyword in filter(node.schema.__contains__, _REFERENCES):
                 reference = node.schema[keyword]
                 if not isinstance(reference, str):
-                    self._error(f"{keyword} must be text.", node, keyword)
+                    self._add_error(f"{keyword} must be text.", node, keyword)
                 elif reference[:1] not in ("", "#"):
-                    self._error(f"{keyword} must point into this schema (#...).", node, keyword)
+                    self._add_error(f"{keyword} must point into this schema (#...).", node, keyword)
                 elif (targets := self._targets(unquote(reference[1:]))) is None:
-                    self._error(f"{keyword} does not lead to a schema.", node, keyword)
+                    self._add_error(f"{keyword} does not lead to a schema.", node, keyword)
                 else:
                     node.in_place.extend(targets)
                     resolved += len(targets)
                     if resolved > MAX_REFERENCES:
-                        self._error("References lead to too many anchors.", node, keyword)
+                        self._add_error("References lead to too many anchors.", node, keyword)
                         return
 
     def _targets(self, fragment: str) -> list[Subschema] | None:
@@ -188,8 +190,10 @@ def _edges(node: Subschema, keyword: str) -> list[Subschema]:
     return node.overlapping if keyword in _OVERLAPPING else []
 
 
-def _held(keyword: str, value: Any) -> Iterable[tuple[tuple[str | int, ...], Any]] | None:
-    """The schemas of a keyword with their paths below it; None if it is of another form."""
+def _paths_and_schemas(
+    keyword: str, value: Any
+) -> Iterable[tuple[tuple[str | int, ...], Any]] | None:
+    """The schemas in a keyword's value with their paths in it; None for a value of a wrong type."""
     if keyword in _OBJECTS:
         return _paths(value.items()) if isinstance(value, dict) else None
     if keyword in _ARRAYS or (keyword == "items" and isinstance(value, list)):

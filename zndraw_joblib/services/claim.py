@@ -21,20 +21,20 @@ def claim(
 ) -> list[TaskRow]:
     """Grant a worker of the caller up to `limit` of the oldest pending tasks of its jobs.
 
-    `worker_id` None is the caller's default worker. With `start` the tasks run at once. It is
-    empty for a worker that does not exist too: `jobs_of_worker` tells the two apart.
+    `worker_id` None is the caller's default worker. With `start` the tasks are running at once. The
+    result is empty also for a worker that does not exist; `jobs_of_worker` raises for such an id.
 
     Raises
     ------
     WorkerNotFound
-        No worker can have such an id.
+        The id is too long or has control characters.
     """
     worker_id = checked_worker_id(worker_id or caller.identity)
     return Task.objects.grant(worker_id, caller.identity, get_settings().lease, limit, start=start)
 
 
 def jobs_of_worker(caller: Caller, worker_id: str | None) -> tuple[UUID, ...]:
-    """Ids of the jobs that a worker of the caller offers. The default worker need not exist.
+    """Ids of the jobs that a worker of the caller offers; none for a default worker not made yet.
 
     Raises
     ------
@@ -53,6 +53,6 @@ def jobs_of_worker(caller: Caller, worker_id: str | None) -> tuple[UUID, ...]:
     return job_ids
 
 
-def give_back(grants: Sequence[tuple[UUID, int]]) -> None:
-    """Return tasks that were granted to nobody: pairs of id and attempt."""
+def requeue_granted(grants: Sequence[tuple[UUID, int]]) -> None:
+    """Requeue tasks that were granted to a client that had left: pairs of id and attempt."""
     Task.objects.move([Report(task_id, TaskStatus.PENDING, attempt) for task_id, attempt in grants])

@@ -1,4 +1,4 @@
-"""The jobs of a room, as a caller may see them."""
+"""The jobs of a room that a caller may use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def offered_jobs(caller: Caller, room_id: str) -> JobQuerySet:
     Raises
     ------
     InvalidRoomId, JobNotFound
-        There is no such room for the caller. Everybody sees the global jobs.
+        The room id is not valid, or the caller may not read the room. Every caller may list the
+        global jobs.
     """
     if room_id != GLOBAL_ROOM:
         caller.require("read", room_id)
@@ -31,7 +32,7 @@ def offered_jobs(caller: Caller, room_id: str) -> JobQuerySet:
 
 
 def offered_job(caller: Caller, room_id: str, full_name: str) -> Job:
-    """One job of `offered_jobs`; errors as there."""
+    """One job of `offered_jobs`; raises the same errors, and JobNotFound without such a job."""
     offered = offered_jobs(caller, room_id)
     job: Job | None = offered.named(name_in_room(room_id, full_name)).first()
     if job is None:
@@ -40,8 +41,8 @@ def offered_job(caller: Caller, room_id: str, full_name: str) -> Job:
 
 
 def room_job(caller: Caller, room_id: str, full_name: str) -> Job:
-    """A live job whose tasks in a room the caller may read; errors as in `offered_job`."""
-    # Also for the global room: its jobs are everybody's, its tasks are not.
+    """A live job whose tasks in a room the caller may read; raises as `offered_job` does."""
+    # Checked also for `@global`, because every caller may use its jobs but not read its tasks.
     caller.require("read", room_id)
     job: Job | None = jobs().live().named(name_in_room(room_id, full_name)).first()
     if job is None:
@@ -55,7 +56,7 @@ def name_in_room(room_id: str, full_name: str) -> JobName:
     Raises
     ------
     JobNotFound
-        It is no name of a job, or the name of another room's job.
+        The text is not the name of a job, or the job is another room's.
     """
     try:
         name = JobName.parse(full_name)

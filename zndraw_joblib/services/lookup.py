@@ -1,4 +1,4 @@
-"""Looking tasks up: a task that its caller may not read does not exist for the caller."""
+"""Looks tasks up. A task that the caller may not read is treated as one that does not exist."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def find_task(caller: Caller, task_id: UUID) -> TaskRow:
     Raises
     ------
     TaskNotFound
-        It does not exist, or the caller may not read it.
+        The task does not exist, or the caller may not read it.
     """
     task = Task.objects.read([task_id]).get(task_id)
-    if task is None or not caller.sees(task):
+    if task is None or not caller.may_read(task):
         raise TaskNotFound
     return task
 

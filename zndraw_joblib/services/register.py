@@ -1,4 +1,4 @@
-"""Registering a job: a worker offers work of a name and a schema in a room."""
+"""Registers a job, which a worker then offers in a room."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from zndraw_joblib.exceptions import (
     WorkerNotFound,
 )
 from zndraw_joblib.models import Job, Worker, WorkerJobLink
-from zndraw_joblib.names import JobName, name_fault
+from zndraw_joblib.names import JobName, name_error
 from zndraw_joblib.schemas import schema_errors
 from zndraw_joblib.services.workers import own_worker
 from zndraw_joblib.settings import get_settings
@@ -32,9 +32,10 @@ def register(
     schema: dict[str, Any],
     worker_id: str | None,
 ) -> tuple[Job, Worker, bool]:
-    """Offer a job by one of the caller's workers; the job, the worker, and whether it is new.
+    """Register a job for one of the caller's workers.
 
-    `worker_id` None is the caller's default worker. The job comes with `worker_count`.
+    Returns the job with `worker_count`, the worker, and whether the job is new. `worker_id` None is
+    the caller's default worker.
 
     Raises
     ------
@@ -58,20 +59,20 @@ def register(
             settings.lease,
             settings.max_jobs_per_worker,
         )
-        # Read in the transaction, so that a reply that cannot be made leaves nothing behind.
+        # Read in the transaction, because a failed read must undo the registration.
         counted: Job = Job.objects.using(using).with_worker_count().get(pk=job.pk)
         return counted, worker, new
 
 
 def check_registration(category: str, name: str, schema: dict[str, Any]) -> None:
-    """Check what can be checked without the database; errors as in `register`."""
+    """Check the category, the name and the schema; raises as `register` does."""
     settings = get_settings()
     if category not in settings.allowed_categories:
         raise InvalidCategory(
             f"{category[:100]!r} is not one of {', '.join(settings.allowed_categories)}.",
             errors=[FieldError("Not an allowed category.", "/category")],
         )
-    if error := name_fault(name):
+    if error := name_error(name):
         detail = f"name {error}."
         raise ValidationError(detail, errors=[FieldError(detail, "/name")])
     errors = schema_errors(
@@ -91,26 +92,27 @@ def offer(
     lease: timedelta,
     max_jobs: int | None = None,
 ) -> tuple[Job, bool]:
-    """Link a worker to a job, which is made or revived; the job and whether it is new.
+    """Link a worker to a job; creates a job that is new, and revives one that was retired.
 
-    With no live worker left on another schema, this one takes over, and stale workers lose the
-    job. A worker lives while its last heartbeat is at most `lease` old.
+    Returns the job, and whether it was created or revived. If no live worker is registered with
+    another schema, this schema replaces it, and stale workers are unlinked. A worker is live while
+    its last heartbeat is at most `lease` old.
 
     Raises
     ------
     SchemaConflict
         A live worker, perhaps this one, has registered another schema.
     TooManyJobs
-        This worker would offer more than `max_jobs`.
+        The worker would offer more than `max_jobs`.
     WorkerNotFound
-        This worker has been removed meanwhile.
+        The worker was removed meanwhile.
     """
     using = router.db_for_write(Job, instance=worker)
     workers = Worker.objects.db_manager(using)
     links = WorkerJobLink.objects.using(using)
     with transaction.atomic(using=using):
-        # The heartbeat locks the row of the worker: the sweeper cannot remove it before its link
-        # is there, and it registers one job at a time.
+        # The heartbeat locks the worker's row, so that the sweeper cannot remove the worker before
+        # the link is made, and two registrations of a worker cannot both be its last allowed job.
         if workers.record_heartbeat(worker.pk, worker.identity) is None:
             raise WorkerNotFound
         wanted = Job(room_id=name.room_id, category=name.category, name=name.name)
@@ -119,7 +121,7 @@ def offer(
         jobs.bulk_create([wanted], ignore_conflicts=True)
         job: Job = jobs.named(name).select_for_update().get()
         if canonical_json(job.schema) != canonical_json(schema):
-            _take_over(job, schema, links.filter(job=job), workers.stale(lease))
+            _replace_schema(job, schema, links.filter(job=job), workers.stale(lease))
         new = job.pk == wanted.pk or job.retired_at is not None
         job.retired_at = None
         job.save(using=using, update_fields=["schema", "revision", "retired_at"])
@@ -130,8 +132,8 @@ def offer(
         return job, new
 
 
-def _take_over(job: Job, schema: dict[str, Any], links: Any, stale: Any) -> None:
-    """Give the job another schema, unless a live worker offers it with the present one."""
+def _replace_schema(job: Job, schema: dict[str, Any], links: Any, stale: Any) -> None:
+    """Set another schema, unless a live worker offers the job with the present one."""
     if links.exclude(worker__in=stale).exists():
         raise SchemaConflict(
             f"{job.full_name} is registered with another schema by a live worker; register the "

@@ -1,4 +1,4 @@
-"""Reports on tasks: by the worker that holds one, its submitter, or an administrator."""
+"""Carries out reports on tasks, by the worker that holds one, its submitter or an administrator."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from zndraw_joblib.text import truncate_utf8
 
 
 def report(caller: Caller, given: Report) -> TaskRow:
-    """Carry a report out, or answer a repeated one; the task as it is now.
+    """Carry out a report, or answer a repeated one; returns the task as it is now.
 
     Raises
     ------
     TaskNotFound
-        There is no such task for the caller.
+        The task does not exist, or the caller may not read it.
     Forbidden
-        The caller may not report this.
+        The caller may not make this report.
     LeaseLost
-        The report is of another attempt than the task's latest.
+        The report's attempt is not the task's latest one.
     InvalidTaskTransition
-        The state of the task does not allow it.
+        The status of the task does not allow it.
     """
     given = _with_short_error(given)
-    # Nearly every report is the worker's own and needs no look at the task first.
+    # Without a read of the task, because nearly every report is the worker's own.
     for task in Task.objects.move([given], caller.identity):
         return task
     return _report_without_lease(caller, given, _read(given.task_id))
 
 
 def report_each(caller: Caller, given: Sequence[Report]) -> list[TaskRow | ProblemException]:
-    """Carry several reports out, each on its own: the task, or the problem that `report` raises.
+    """Carry out several reports; the result of each is the task, or the problem of `report`.
 
-    Reports on one task are carried out in their order.
+    Reports on the same task are carried out in their order.
     """
     return [
         outcome
@@ -66,42 +66,42 @@ def _report_wave(caller: Caller, wave: Sequence[Report]) -> Iterator[TaskRow | P
 
 
 def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -> TaskRow:
-    """Carry out a report on a task that the caller's workers do not hold; errors as in `report`.
+    """Carry out a report on a task that the caller's workers do not hold; raises as `report` does.
 
-    `task` is as it was read after the caller's workers were found not to hold it.
+    `task` was read after the statement found that the caller's workers do not hold it.
     """
-    if task is None or not caller.sees(task):
+    if task is None or not caller.may_read(task):
         raise TaskNotFound
     if _may_move_without_lease(caller, given, task):
         for moved in Task.objects.move([given]):
             return moved
-        # Another report was first: what it left decides.
+        # Read again, because another report has changed the task meanwhile.
         task = _read(given.task_id)
         if task is None:
             raise TaskNotFound
-    _check_right(caller, given, task)
+    _check_permission(caller, given, task)
     if task.status == given.status:
-        # A retry whose first answer was lost.
+        # Accepted, because the report may be a retry whose first answer was lost.
         return task
     raise InvalidTaskTransition(f"A task that is {task.status} cannot become {given.status}.")
 
 
 def _may_move_without_lease(caller: Caller, given: Report, task: TaskRow) -> bool:
-    """Whether the caller may report on a task that another worker, or none, holds."""
+    """Whether the caller may report on a task that another caller's worker, or none, holds."""
     if caller.is_admin:
         return True
     return given.status == TaskStatus.CANCELLED and task.created_by == caller.identity
 
 
-def _check_right(caller: Caller, given: Report, task: TaskRow) -> None:
-    """See to it that a report was the caller's to make, whether it could be carried out or not.
+def _check_permission(caller: Caller, given: Report, task: TaskRow) -> None:
+    """Raise if the caller may not make this report on the task, whatever the task's status.
 
     Raises
     ------
     LeaseLost
-        It is of another attempt than the task's latest.
+        The report's attempt is not the task's latest one.
     Forbidden
-        The task is not the caller's to report on or to cancel.
+        The caller may not report on the task, or not cancel it.
     """
     may_override = _may_move_without_lease(caller, given, task)
     cancels = given.status == TaskStatus.CANCELLED
@@ -117,19 +117,19 @@ def _check_right(caller: Caller, given: Report, task: TaskRow) -> None:
             f"Attempt {given.attempt} is not the current one, {task.attempt}; drop the result."
         )
     if not may_override and cancels and task.status == TaskStatus.PENDING:
-        # The task was taken from the caller's worker.
+        # The task was requeued, so the caller's worker has no more right to cancel it.
         raise Forbidden(refusal)
 
 
 def _with_short_error(given: Report) -> Report:
-    """Cut the error text at the limit instead of refusing a report for its length."""
+    """Truncate a long error text, because a refusal would lose the report."""
     if not given.error:
         return given
     return given._replace(error=truncate_utf8(given.error, get_settings().max_error_bytes))
 
 
 def _waves(given: Sequence[Report]) -> Iterator[list[Report]]:
-    """Reports in order, cut where a task comes again, because a statement moves a task once."""
+    """Split reports where a task comes again, because one statement moves a task only once."""
     wave: list[Report] = []
     seen: set[UUID] = set()
     for report in given:

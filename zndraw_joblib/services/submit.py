@@ -1,4 +1,4 @@
-"""Submitting tasks: their payloads against the job's schema, a key, a limit, and one statement."""
+"""Submits tasks: checks payloads, Idempotency-Key and the room's limit, then inserts the tasks."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from zndraw_joblib.storage.fields import canonical_json, json_size
 from zndraw_joblib.storage.ids import consecutive_ids, new_ids
 from zndraw_joblib.storage.rows import TaskRow
 
-#: Jobs whose schemas a process remembers.
+#: Most jobs that a process caches.
 MAX_CACHED_JOBS = 1024
 
 
 class CachedJob:
-    """A live job as it was read, with what checks payloads against its schema."""
+    """A live job as it was read, with its compiled schema."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self._checker = PayloadChecker(job.schema)
 
     def check(self, payloads: Sequence[Any]) -> None:
-        """Check payloads against the schema and the limit of their size.
+        """Check payloads against the schema and `max_payload_bytes`.
 
         Raises
         ------
@@ -67,8 +67,8 @@ class CachedJob:
 class JobCache:
     """The jobs that a process submitted to lately.
 
-    An entry that is out of date does no harm: the statement that accepts a task looks at the job's
-    revision and retirement again, and a payload is refused by what the database holds only.
+    An entry may be out of date, because the statement that inserts tasks checks the job's revision
+    and retirement, and a payload that the cached schema refuses is checked against the database's.
     """
 
     def __init__(self) -> None:
@@ -76,12 +76,12 @@ class JobCache:
         self._lock = Lock()
 
     def get(self, using: str, name: JobName) -> CachedJob | None:
-        """The job as this process knows it."""
+        """The cached job; None if there is none."""
         with self._lock:
             return self._jobs.get((using, name))
 
     def read(self, using: str, name: JobName) -> CachedJob:
-        """The job as the database holds it.
+        """Read the job from the database, and cache it.
 
         Raises
         ------
@@ -104,13 +104,13 @@ job_cache = JobCache()
 
 @dataclass(frozen=True)
 class Submission:
-    """Tasks of a job that are submitted together in a room, accepted all or none."""
+    """Tasks of a job that are submitted together in a room; all are accepted or none."""
 
     caller: Caller
     room_id: str
     full_name: str
     payloads: Sequence[dict[str, Any]]
-    #: The `Idempotency-Key` of the request, and the request's body.
+    #: The `Idempotency-Key` of the request, and the part of its body that a repeat must equal.
     key: str | None = None
     body: Any = None
 
@@ -121,7 +121,7 @@ class Submission:
         Raises
         ------
         JobNotFound
-            The room can have no such job.
+            The text is not the name of a job, or the job is another room's.
         """
         return name_in_room(self.room_id, self.full_name)
 
@@ -132,7 +132,7 @@ class Submission:
 
 
 def submit(submission: Submission) -> Sequence[TaskRow]:
-    """Accept tasks, or find the tasks that the key made before; in the order of the payloads.
+    """Accept tasks, or return the earlier tasks of the key; in the order of the payloads.
 
     Raises
     ------
@@ -145,29 +145,29 @@ def submit(submission: Submission) -> Sequence[TaskRow]:
     IdempotencyKeyReused
         The key came with another request.
     TooManyPending
-        The room has too few places for the tasks.
+        The tasks would exceed the room's limit of pending tasks.
     """
     submission.caller.require("submit", submission.room_id)
     using = router.db_for_write(Task)
     while True:
         try:
-            # Before a transaction holds anything, because a check may take a quarter of a second.
+            # Outside a transaction, because a check may take a quarter of a second.
             job = _checked_job(using, submission)
         except (JobNotFound, InvalidPayload):
-            # A repeated request gets its tasks, whatever became of the job since.
+            # A repeated request gets its tasks, even if the job was retired or changed since.
             if earlier := _earlier_tasks(using, submission):
                 return earlier
             raise
         if tasks := _accept(using, submission, job):
             return tasks
-        # The job was retired, or offered with another schema, since it was read.
+        # The job was retired, or its schema replaced, since it was read.
         job_cache.read(using, submission.name)
 
 
 def _checked_job(using: str, submission: Submission) -> Job:
-    """The job, with a schema that the payloads satisfy; errors as in `submit`.
+    """The job, after a check of the payloads against its schema; raises as `submit` does.
 
-    A payload is refused only by the schema that the database holds.
+    Payloads that a cached schema refuses are checked again with the schema in the database.
     """
     cached = job_cache.get(using, submission.name) or job_cache.read(using, submission.name)
     try:
@@ -182,7 +182,7 @@ def _checked_job(using: str, submission: Submission) -> Job:
 
 
 def _accept(using: str, submission: Submission, job: Job) -> Sequence[TaskRow]:
-    """Insert the tasks, or find those of the key; none when the job is no longer as it was read."""
+    """Insert the tasks, or return those of the key; none if the job has changed since the read."""
     limit = get_settings().max_pending_per_room
     if submission.key is None and limit is None:
         return _enqueue(using, submission, job)
@@ -194,7 +194,7 @@ def _accept(using: str, submission: Submission, job: Job) -> Sequence[TaskRow]:
                     backlogs = RoomBacklog.objects.using(using)
                     backlogs.admit(submission.room_id, limit, len(submission.payloads))
                 tasks = _enqueue(using, submission, job)
-            # Nothing accepted leaves nothing behind.
+            # Without tasks, the key and the places must not stay reserved.
             transaction.set_rollback(not tasks, using=using)
             return tasks
     except TooManyPending:
@@ -214,7 +214,7 @@ def _enqueue(using: str, submission: Submission, job: Job) -> Sequence[TaskRow]:
 
 
 def _earlier_tasks(using: str, submission: Submission) -> Sequence[TaskRow]:
-    """The tasks that the key made before, without keeping it for new ones."""
+    """The earlier tasks of the key; rolls back, so that a new key is not reserved."""
     with transaction.atomic(using=using):
         tasks = _tasks_of_key(using, submission)
         transaction.set_rollback(True, using=using)
@@ -222,7 +222,7 @@ def _earlier_tasks(using: str, submission: Submission) -> Sequence[TaskRow]:
 
 
 def _tasks_of_key(using: str, submission: Submission) -> Sequence[TaskRow]:
-    """Keep the key for the new ids; the tasks that it made before, if it did.
+    """Reserve the key for the new ids, or return the earlier tasks of the key.
 
     Raises
     ------
@@ -240,13 +240,13 @@ def _tasks_of_key(using: str, submission: Submission) -> Sequence[TaskRow]:
     )
     if first == submission.ids[0]:
         return []
-    # The same request made as many tasks.
+    # As many as now, because the earlier request had the same body.
     ids = consecutive_ids(first, len(submission.ids))
     return sorted(Task.objects.db_manager(using).read(ids).values())
 
 
 def recount_rooms(change: Signal, tasks: Sequence[TaskRow], **_: Any) -> None:
-    """Receiver of `tasks_changed`: a task that came back to its queue takes a place in its room."""
+    """Receiver of `tasks_changed`: discards the counts of rooms in which tasks were requeued."""
     if change is signals.task_requeued and get_settings().max_pending_per_room is not None:
         backlogs = RoomBacklog.objects.using(router.db_for_write(RoomBacklog))
         backlogs.forget_places({task.room_id for task in tasks})

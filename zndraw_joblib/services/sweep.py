@@ -1,7 +1,7 @@
-"""One pass of housekeeping over what dead workers left behind.
+"""The sweep: recovers tasks of dead workers and removes rows that are no longer needed.
 
-A pass is a predicate over the database and not an event, so two sweepers at once, or one that died
-midway, do no harm.
+A sweep acts on the state of the database and not on events, so that two sweepers at once, or one
+that died midway, do no harm.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from zndraw_joblib.settings import get_settings
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """How many rows a pass changed.
+    """Numbers of rows that a sweep changed.
 
-    `requeued` tasks were claimed and never started; `retried` ones ran and had a retry left;
-    `failed` ones ran and had none; `workers` were removed, `jobs` retired, and `keys` of submits
+    `requeued` tasks were claimed and not started; `retried` tasks were running and had a retry
+    left; `failed` ones had none. `workers` were removed, `jobs` retired, and `keys` of submits
     deleted.
     """
 
@@ -37,10 +37,10 @@ class SweepReport:
 
 
 def sweep(using: str | None = None) -> SweepReport:
-    """Take tasks from workers whose lease is over, remove dead workers, retire idle jobs.
+    """Recover tasks whose lease is over, remove dead workers, retire jobs and delete keys.
 
-    Keys of submits that are older than `idempotency_key_ttl_seconds` are deleted. `using` is a
-    database alias; the one that the router writes tasks to, when left out.
+    Deleted keys are older than `idempotency_key_ttl_seconds`. `using` is a database alias; None is
+    the router's for writes of tasks.
     """
     using = using or router.db_for_write(Task)
     settings = get_settings()
@@ -51,14 +51,14 @@ def sweep(using: str | None = None) -> SweepReport:
         requeued,
         retried,
         failed,
-        workers=_until_none(lambda: len(stale_workers.remove())),
-        jobs=_until_none(Job.objects.using(using).retire),
-        keys=_until_none(expired_keys.remove),
+        workers=_repeat_until_none(lambda: len(stale_workers.remove())),
+        jobs=_repeat_until_none(Job.objects.using(using).retire),
+        keys=_repeat_until_none(expired_keys.remove),
     )
 
 
 def _recover_tasks(using: str) -> tuple[int, int, int]:
-    """Recover all tasks whose lease is over; how many were requeued, retried, and failed."""
+    """Recover all tasks whose lease is over; returns the numbers requeued, retried and failed."""
     requeued = retried = failed = 0
     tasks = Task.objects.db_manager(using)
     while any(batch := tasks.recover_expired("timed out")):
@@ -69,8 +69,8 @@ def _recover_tasks(using: str) -> tuple[int, int, int]:
     return requeued, retried, failed
 
 
-def _until_none(change_batch: Callable[[], int]) -> int:
-    """Change batches of rows until none is left; how many rows were changed."""
+def _repeat_until_none(change_batch: Callable[[], int]) -> int:
+    """Change batches of rows until none is left; returns the number of changed rows."""
     total = 0
     while changed := change_batch():
         total += changed

@@ -1,4 +1,4 @@
-"""Workers: made for a process, kept alive by heartbeats, removed with the tasks that they hold."""
+"""Creates workers, records their heartbeats and removes them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Grant = tuple[UUID, int]
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """A heartbeat as it was written, and the listed tasks that the worker is to let go."""
+    """A heartbeat as it was written, and the listed tasks that the worker should stop."""
 
     worker_id: str
     last_heartbeat: datetime
@@ -39,12 +39,12 @@ def workers() -> WorkerQuerySet:
 
 
 def checked_worker_id(worker_id: str | None) -> str:
-    """A worker's id that the database can look up.
+    """Return a worker's id that the database can look up.
 
     Raises
     ------
     WorkerNotFound
-        No worker has such an id.
+        The id is empty, too long or has control characters, so no worker has it.
     """
     if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or _has_controls(worker_id):
         raise WorkerNotFound
@@ -52,8 +52,8 @@ def checked_worker_id(worker_id: str | None) -> str:
 
 
 def _has_controls(text: str) -> bool:
-    """Whether a text holds control characters or surrogates; others may belong to an identity."""
-    # `isprintable` is quick and true of nearly every id.
+    """Whether a text has control characters or surrogates; an identity may have any others."""
+    # `isprintable` first, because it is fast and true for nearly every id.
     return not text.isprintable() and any(category(char) in {"Cc", "Cs"} for char in text)
 
 
@@ -68,7 +68,7 @@ def workers_of_room(caller: Caller, room_id: str) -> WorkerQuerySet:
     Raises
     ------
     InvalidRoomId, WorkerNotFound
-        There is no such room for the caller.
+        The room id is not valid, or the caller may not read the room.
     """
     caller.require("read", room_id, hidden=WorkerNotFound)
     using = router.db_for_write(Job)
@@ -82,8 +82,10 @@ def own_worker(caller: Caller, worker_id: str | None) -> Worker:
 
     Raises
     ------
-    WorkerNotFound, TooManyWorkers
-        The caller has no such worker, or as many as an identity may have.
+    WorkerNotFound
+        The caller has no such worker.
+    TooManyWorkers
+        The caller has no default worker, and `max_workers_per_identity` others.
     """
     worker_id = checked_worker_id(worker_id or caller.identity)
     worker: Worker | None = workers().filter(pk=worker_id).first()
@@ -96,22 +98,22 @@ def own_worker(caller: Caller, worker_id: str | None) -> Worker:
 
 
 def create_own_worker(caller: Caller) -> Worker:
-    """Make a worker of the caller for one process; it comes with `job_count`.
+    """Make a worker of the caller for one process; returns it with `job_count`.
 
     Raises
     ------
     TooManyWorkers
-        The caller has as many workers as an identity may have.
+        The caller has `max_workers_per_identity` workers.
     """
     with transaction.atomic(using=router.db_for_write(Worker)):
         made = create_worker(caller.identity, get_settings().max_workers_per_identity)
-        # Read in the transaction, so that a reply that cannot be made leaves nothing behind.
+        # Read in the transaction, because a failed read must undo the insert.
         counted: Worker = workers().with_job_count().get(pk=made.pk)
         return counted
 
 
 def create_worker(identity: str, limit: int, worker_id: str | None = None) -> Worker:
-    """Make a worker of this identity; with an id that is taken, return that worker.
+    """Make a worker of this identity; returns the existing worker if `worker_id` is taken.
 
     Raises
     ------
@@ -120,7 +122,7 @@ def create_worker(identity: str, limit: int, worker_id: str | None = None) -> Wo
     """
     using = router.db_for_write(Worker)
     with transaction.atomic(using=using):
-        _one_at_a_time(using, identity)
+        _lock_identity(using, identity)
         if worker_id is not None and (known := workers().filter(pk=worker_id).first()):
             found: Worker = known
             return found
@@ -131,10 +133,10 @@ def create_worker(identity: str, limit: int, worker_id: str | None = None) -> Wo
         return made
 
 
-def _one_at_a_time(using: str, identity: str) -> None:
-    """Keep two requests of an identity from both seeing its last free place.
+def _lock_identity(using: str, identity: str) -> None:
+    """Lock an identity until the commit, because two requests could both count `limit - 1` workers.
 
-    SQLite needs nothing, because it has one writer at a time.
+    SQLite needs no lock, because it has one writer at a time.
     """
     if connections[using].vendor == "postgresql":
         with connections[using].cursor() as cursor:
@@ -145,7 +147,7 @@ def _one_at_a_time(using: str, identity: str) -> None:
 
 
 def heartbeat(caller: Caller, worker_id: str, grants: Sequence[Grant] | None) -> HeartbeatReply:
-    """Note that a worker lives and renew the leases of its tasks.
+    """Record a heartbeat of a worker and renew the leases of its tasks.
 
     `grants` are the tasks to renew; None renews all that the worker holds.
 
@@ -171,11 +173,11 @@ def heartbeat(caller: Caller, worker_id: str, grants: Sequence[Grant] | None) ->
 
 
 def _cancelled(caller: Caller, grants: Sequence[Grant]) -> set[UUID]:
-    """The tasks among these that were cancelled while the caller held them by these attempts."""
+    """The tasks among these grants that were cancelled during this attempt of the caller."""
     by_attempt: dict[int, list[UUID]] = {}
     for task_id, attempt in grants:
         by_attempt.setdefault(attempt, []).append(task_id)
-    # One term for each attempt: SQLite takes no expression of a thousand terms.
+    # One term for each attempt, because SQLite refuses an expression of a thousand terms.
     granted = Q(pk__in=[])
     for attempt, ids in by_attempt.items():
         granted |= Q(pk__in=ids, attempt=attempt)
@@ -191,7 +193,7 @@ def remove_worker(caller: Caller, worker_id: str) -> None:
     Raises
     ------
     WorkerNotFound
-        There is no such worker for the caller.
+        The worker does not exist, or the caller neither owns it nor is an administrator.
     """
     worker: Worker | None = visible_workers(caller).filter(pk=checked_worker_id(worker_id)).first()
     if worker is None:
@@ -200,12 +202,12 @@ def remove_worker(caller: Caller, worker_id: str) -> None:
 
 
 def deregister(worker: Worker) -> None:
-    """Remove a worker: its claimed tasks are pending again, its running ones end as in a sweep."""
+    """Remove a worker. Its claimed tasks are pending again, its running ones end as in a sweep."""
     using = router.db_for_write(Worker, instance=worker)
     tasks = Task.objects.db_manager(using)
     with transaction.atomic(using=using):
         Worker.objects.using(using).filter(pk=worker.pk).delete()
-        # Until nothing is left: no sweep looks at a task that stays behind before its lease ends.
+        # Repeated, because a task that is left behind would wait for the end of its lease.
         while any(tasks.recover_from(worker.pk, "deregistered")):
             pass
 

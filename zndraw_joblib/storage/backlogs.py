@@ -13,24 +13,24 @@ from zndraw_joblib.exceptions import TooManyPending
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.storage.clock import Now
 
-#: Backlogs are counted exactly up to this limit.
+#: Largest limit with which a full room is counted again at each submit.
 EXACT_BACKLOG = 1000
-#: A longer backlog that was full is not counted again for this long.
-FULL_FOR = timedelta(seconds=1)
+#: Time between two counts of a full room with a larger limit.
+RECOUNT_INTERVAL = timedelta(seconds=1)
 
 
 class RoomBacklogQuerySet(models.QuerySet[Any]):
-    """Verbs over the limits of pending tasks of rooms."""
+    """Verbs over the free places of rooms."""
 
     def admit(self, room_id: str, limit: int, number: int = 1) -> None:
-        """Let `number` more pending tasks into a room, in the submit's own transaction.
+        """Take places for `number` pending tasks in a room, in the submit's own transaction.
 
-        A count of the backlog costs more the longer it is, so a count is used up: it leaves a
-        number of places, each submit takes its own, and only when too few are left is the backlog
-        counted again. Claims free places that the next count finds, so submits never exceed the
-        limit; tasks that come back to the queue void the count, see `forget_places`. Up to
-        `EXACT_BACKLOG` the next count comes at once; a longer backlog that was full is counted
-        again a second later.
+        A submit does not count the pending tasks, because a count takes the longer the more there
+        are. One count gives the number of free places, each submit takes its own, and only a submit
+        that finds too few counts again. Claims free places, which the next count finds, so the
+        limit is never exceeded; a requeued task takes a place, so `forget_places` discards the
+        count. With a limit up to `EXACT_BACKLOG` each submit to a full room counts; with a larger
+        one only the first submit after `RECOUNT_INTERVAL` does.
 
         Raises
         ------
@@ -42,9 +42,9 @@ class RoomBacklogQuerySet(models.QuerySet[Any]):
             return
         self.bulk_create([self.model(room_id=room_id, limit=limit)], ignore_conflicts=True)
         locked = room.select_for_update().get()
-        # Another submit may have counted while this one waited for the lock.
+        # Read under the lock, because another submit may have counted meanwhile.
         places = locked.places if locked.limit == limit else 0
-        just_full = room.filter(limit=limit, full_at__gt=Now() - FULL_FOR)
+        just_full = room.filter(limit=limit, full_at__gt=Now() - RECOUNT_INTERVAL)
         if places < number and not (limit > EXACT_BACKLOG and just_full.exists()):
             tasks = apps.get_model("zndraw_joblib", "Task")._base_manager.using(self.db)
             pending = tasks.filter(room_id=room_id, status=TaskStatus.PENDING)
@@ -57,12 +57,12 @@ class RoomBacklogQuerySet(models.QuerySet[Any]):
         room.update(limit=limit, places=places - number, full_at=None)
 
     def forget_places(self, rooms: set[str]) -> None:
-        """Have the backlogs of these rooms counted at their next submits: tasks came back."""
+        """Discard the counts of these rooms, because requeued tasks took places in them."""
         self.filter(room_id__in=rooms, places__gt=0).update(places=0)
 
     def note_full(self, room_id: str, limit: int) -> None:
-        """Remember that a room was just counted and found full."""
+        """Record that a count has just found the room full."""
         if limit > EXACT_BACKLOG:
             self.bulk_create([self.model(room_id=room_id, limit=limit)], ignore_conflicts=True)
-            room = self.filter(room_id=room_id).exclude(full_at__gt=Now() - FULL_FOR)
+            room = self.filter(room_id=room_id).exclude(full_at__gt=Now() - RECOUNT_INTERVAL)
             room.update(limit=limit, places=0, full_at=Now())

@@ -1,4 +1,4 @@
-"""The database's clock: no application server's time is ever written or compared."""
+"""The database's clock. No other time is written or compared, because servers' clocks differ."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from django.utils.deconstruct import deconstructible
 
 @deconstructible(path="zndraw_joblib.storage.clock.Now")
 class Now(DjangoNow):
-    """The time of the database.
+    """The present time of the database.
 
-    On SQLite, where times are text, it is written as Django writes a `datetime` parameter, so
-    that the two compare; Django's own `Now` has three decimals and parameters have six or none.
+    SQLite compares times as text, so this has the format of Django's `datetime` parameters: six
+    decimals or none. Django's own `Now` has three.
     """
 
     def as_sqlite(self, compiler: Any, connection: Any, **extra_context: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Cursors for the named statements; on PostgreSQL they prepare what they execute.
+"""Cursors for the named statements; on PostgreSQL they use prepared statements.
 
-To plan one of the statements takes PostgreSQL several times as long as to execute it. A host opts
-in with ``DATABASES[...]["OPTIONS"]["prepare_threshold"] = 1``; poolers in transaction mode may not
-bear prepared statements.
+PostgreSQL takes several times as long to plan one of the statements as to execute it. A host opts
+in with ``DATABASES[...]["OPTIONS"]["prepare_threshold"] = 1``, because poolers in transaction mode
+may not support prepared statements.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
-#: Seconds for which a connection keeps its prepared statements. A plan made while a table was
-#: empty scans the table however long it grows, and a statement whose result type was changed by
-#: ``ALTER TABLE`` fails for as long as it stays prepared.
+#: Seconds for which a connection keeps its prepared statements, because a plan that was made for an
+#: empty table scans the table when it has grown, and a statement whose result type was changed by
+#: ``ALTER TABLE`` fails until it is prepared again.
 PREPARED_SECONDS = 5.0
 
 #: When each connection began to prepare statements, by the monotonic clock.
@@ -35,7 +35,7 @@ def open_cursor(connection: Any) -> Any:
 
 
 def column_names(cursor: Any, vendor: str) -> tuple[str, ...]:
-    """The names of the columns of the result that a cursor holds."""
+    """The names of the columns of a cursor's result."""
     if vendor != "postgresql":
         return tuple(column[0] for column in cursor.description)
     # psycopg makes an object of each column of `description`, which takes longer than a short row.
@@ -45,12 +45,13 @@ def column_names(cursor: Any, vendor: str) -> tuple[str, ...]:
 
 @cache
 def _cursor_classes() -> tuple[Any, Any]:
-    """The classes of cursors, made here because psycopg is not installed where SQLite is used."""
+    """The cursor classes, made at the first use because a site on SQLite may not have psycopg."""
     import psycopg  # noqa: PLC0415
+    from psycopg import errors  # noqa: PLC0415
     from psycopg.types.json import JsonbLoader  # noqa: PLC0415
 
     class PreparingCursor(psycopg.Cursor[Any]):
-        """Prepares each statement at its first execution, and anew after `PREPARED_SECONDS`.
+        """Prepares each statement at its first execution, and again after `PREPARED_SECONDS`.
 
         Django's own cursor binds parameters on the client, which rules prepared statements out.
         """
@@ -59,13 +60,17 @@ def _cursor_classes() -> tuple[Any, Any]:
             connection = self.connection
             if connection.prepare_threshold is not None:
                 since = _prepared_since.setdefault(connection, monotonic())
-                if monotonic() - since > PREPARED_SECONDS:
-                    super().execute("DEALLOCATE ALL")
-                    _prepared_since[connection] = monotonic()
+                now = monotonic()
+                if now - since > PREPARED_SECONDS:
+                    # A new text each time, because psycopg forgets its prepared statements only
+                    # after a DEALLOCATE ALL whose text it has not seen before.
+                    super().execute(f"DEALLOCATE ALL -- at {now}", prepare=False)
+                    _prepared_since[connection] = now
             try:
                 return super().execute(query, params, prepare=True, binary=True)
-            except psycopg.errors.FeatureNotSupported as error:
-                # ALTER TABLE changed the result type of a prepared statement.
+            except (errors.FeatureNotSupported, errors.InvalidSqlStatementName) as error:
+                # ALTER TABLE changed the result type of a prepared statement, or somebody else
+                # on the connection deallocated it.
                 _prepared_since[connection] = float("-inf")
                 if connection.autocommit:
                     return super().execute(query, params, prepare=False, binary=True)

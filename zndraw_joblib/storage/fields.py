@@ -16,12 +16,12 @@ _LARGE = re.compile("[0-9]{19}")
 
 
 def canonical_json(value: Any) -> str:
-    """One text for equal JSON: keys sorted, ``1``, ``1.0`` and ``true`` told apart."""
+    """The same text for equal JSON: keys are sorted, and ``1``, ``1.0`` and ``true`` differ."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def json_loads(text: str) -> Any:
-    """Parse JSON of ours; integers beyond 64 bits stay integers."""
+    """Parse JSON that this app wrote; integers beyond 64 bits stay integers."""
     return json.loads(text) if _LARGE.search(text) else orjson.loads(text)
 
 
@@ -34,31 +34,31 @@ def json_bytes(value: Any) -> bytes:
 
 
 def json_dumps(value: Any) -> str:
-    """The same as text."""
+    """A value as compact JSON text, however large its integers are."""
     return json_bytes(value).decode()
 
 
 def json_size(value: Any) -> int:
-    """Bytes of a value as compact JSON with numbers written out, as ``jsonb`` does to ``1e300``."""
+    """Bytes of a value as compact JSON without exponents; ``jsonb`` writes 1e300 with its zeros."""
     text = json_bytes(value)
     return len(text) + sum(map(int, _EXPONENT.findall(text)))
 
 
 class OrderedJSONField(models.TextField):  # type: ignore[type-arg]
-    """JSON kept as text, because PostgreSQL's ``jsonb`` sorts keys and forms follow them."""
+    """JSON kept as text, because ``jsonb`` sorts keys and a form shows fields in their order."""
 
     description = "JSON in the order of its keys"
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
-        """Parse what the database holds."""
+        """Parse the text of the column."""
         return None if value is None else json.loads(value)
 
     def to_python(self, value: Any) -> Any:
-        """Parse the text of a fixture; anything else is a value already."""
+        """Parse the text of a fixture; other values are parsed already."""
         return json.loads(value) if isinstance(value, str) else value
 
     def get_prep_value(self, value: Any) -> str | None:
-        """Write the value as text."""
+        """The text of a value; None is NULL."""
         return None if value is None else json.dumps(value, ensure_ascii=False)
 
     def value_to_string(self, obj: models.Model) -> str:

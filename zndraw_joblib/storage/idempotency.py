@@ -24,7 +24,7 @@ class IdempotencyKeyQuerySet(models.QuerySet[Any]):
         return self.filter(created_at__lt=Now() - ttl)
 
     def remove(self) -> int:
-        """Delete up to `BATCH` of these keys; say how many."""
+        """Delete up to `BATCH` of these keys; returns how many."""
         with transaction.atomic(using=self.db):
             ids = lock_batch(self)
             # The condition is repeated, because a submit may have renewed a key before the lock.
@@ -35,16 +35,17 @@ class IdempotencyKeyManager(WriteManager.from_queryset(IdempotencyKeyQuerySet)):
     """Verbs over the table of keys."""
 
     def reserve(self, key: str, request: str, task_id: UUID, ttl: timedelta) -> UUID:
-        """Keep a key for a task, in the submit's own transaction; the id of the key's task.
+        """Reserve a key for a task, in the submit's own transaction; returns the key's task.
 
-        That is `task_id` for a new or expired key. A submit that comes while the first one is
-        under way waits for its commit, because the key is unique. `request` is the digest of the
-        body. Of several tasks the key keeps the first: the ids of the others follow it.
+        The result is `task_id` for a new or expired key, else the id of the task that the key was
+        reserved for. Of several tasks the key has the first, because the others' ids follow from
+        it. A submit with the same key waits for the commit of the first, because the key is
+        unique. `request` is the digest of the body.
 
         Raises
         ------
         IdempotencyKeyReused
-            The key was kept for another request.
+            The key was reserved for another request.
         """
         reserved = statements.run(
             self.write_db,
@@ -54,7 +55,7 @@ class IdempotencyKeyManager(WriteManager.from_queryset(IdempotencyKeyQuerySet)):
             task_id=task_id,
             ttl_seconds=ttl.total_seconds(),
         )
-        ((kept_request, kept_task_id),) = reserved.rows
-        if kept_request != request:
+        ((reserved_request, reserved_task_id),) = reserved.rows
+        if reserved_request != request:
             raise IdempotencyKeyReused
-        return parsed_id(kept_task_id)
+        return parsed_id(reserved_task_id)

@@ -19,7 +19,7 @@ class JobQuerySet(models.QuerySet[Any]):
     """Queries over jobs."""
 
     def live(self) -> Self:
-        """Jobs that are offered: registered and not retired."""
+        """Jobs that are not retired."""
         return self.filter(retired_at=None)
 
     def visible_from(self, room_id: str) -> Self:
@@ -27,7 +27,7 @@ class JobQuerySet(models.QuerySet[Any]):
         return self.live().filter(room_id__in={room_id, GLOBAL_ROOM})
 
     def named(self, name: JobName) -> Self:
-        """The job of that name, retired or not."""
+        """The job of this name, retired or not."""
         return self.filter(room_id=name.room_id, category=name.category, name=name.name)
 
     def with_worker_count(self) -> Self:
@@ -36,18 +36,18 @@ class JobQuerySet(models.QuerySet[Any]):
         return self.annotate(worker_count=Coalesce(Subquery(count), 0))
 
     def retire(self) -> int:
-        """Retire up to `BATCH` jobs that have no worker and no unfinished task; say how many."""
+        """Retire up to `BATCH` jobs without workers and unfinished tasks; returns how many."""
         tasks = apps.get_model("zndraw_joblib", "Task")._base_manager.filter(job=OuterRef("pk"))
         idle = self.live().filter(
             ~Exists(_links()),
-            # Two conditions, each by its own partial index: all tasks of a job may be many.
+            # Two conditions, because each has a partial index; one would scan all tasks of a job.
             ~Exists(tasks.filter(status=TaskStatus.PENDING)),
             ~Exists(tasks.filter(status__in=LEASED_STATUSES)),
         )
         with transaction.atomic(using=self.db):
             locked = lock_batch(idle)
-            # The condition is repeated, because a submit or a registration that held a row may
-            # have committed before the lock was taken.
+            # The condition is repeated, because a submit or a registration may have committed
+            # before the lock was taken.
             return idle.filter(pk__in=locked).update(retired_at=Now()) if locked else 0
 
 

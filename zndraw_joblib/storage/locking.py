@@ -1,4 +1,4 @@
-"""Batches of rows that one statement of a sweep changes."""
+"""Locks a batch of rows for a statement of a sweep."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from django.db import connections, models
 
 M = TypeVar("M", bound=models.Model)
 
-#: Rows that one statement of a sweep changes at most.
+#: Most rows that one statement of a sweep changes.
 BATCH = 500
 
 
 def lock_batch(queryset: models.QuerySet[M]) -> list[Any]:
-    """Lock up to `BATCH` of these rows, passing over rows that others hold; their primary keys.
+    """Lock up to `BATCH` of these rows, skipping locked ones; returns their primary keys.
 
-    Call it in a transaction, and repeat the condition in the statement that changes the rows: it
-    may have ceased to hold before the lock was taken.
+    Call it in a transaction, and repeat the condition in the statement that changes the rows,
+    because another transaction may have changed a row before the lock was taken.
     """
     features = connections[queryset.db].features
     locked = queryset.order_by().select_for_update(

@@ -15,5 +15,5 @@ class WriteManager(models.Manager[Any]):
 
     @property
     def write_db(self) -> str:
-        """The alias that the verbs run on: that of `db_manager`, else where the router writes."""
+        """The alias that the verbs use: that of `db_manager`, else the router's for writes."""
         return self._db or router.db_for_write(self.model)

@@ -19,8 +19,8 @@ from zndraw_joblib.storage.statements import Result
 class TaskRow(NamedTuple):
     """A task as a statement read or wrote it; the fields are those of the model `Task`.
 
-    `job_name` is the full name of its job. `queue_position` is the place in the queue of the job,
-    from 1, where the statement brought it and the task is pending.
+    `job_name` is the full name of its job. `queue_position` is the place of a pending task in the
+    queue of its job, from 1; None if the statement does not compute it.
     """
 
     id: UUID
@@ -48,7 +48,7 @@ class TaskRow(NamedTuple):
 
 
 class Report(NamedTuple):
-    """A move of a task that a worker, its submitter or an operator asks for.
+    """A change of a task's status that its worker, its submitter or an operator requests.
 
     With `attempt` None the worker's identity alone is the fence.
     """
@@ -60,7 +60,7 @@ class Report(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """A heartbeat as it was written, and whether the worker holds tasks."""
+    """A heartbeat as it was written, and whether the worker has claimed or running tasks."""
 
     worker_id: str
     last_heartbeat: datetime
@@ -68,26 +68,31 @@ class Heartbeat(NamedTuple):
 
 
 def task_rows(using: str, result: Result) -> list[TaskRow]:
-    """The rows of a result that holds every column of the task table and `job_name`."""
-    make = _row_maker(result.columns, connections[using].vendor)
-    return [make(using, row) for row in result.rows]
+    """The rows of a result with every column of the task table and `job_name`."""
+    make_row = _row_maker(result.columns, connections[using].vendor)
+    return [make_row(using, row) for row in result.rows]
 
 
 @cache
 def _row_maker(columns: tuple[str, ...], vendor: str) -> Callable[[str, Sequence[Any]], TaskRow]:
-    """Builds rows from results of these columns; unknown columns are those of a newer server."""
-    places = [columns.index(name) for name in TaskRow._fields if name in columns]
+    """A function that makes a row. Unknown columns, of a newer server's migration, are ignored.
+
+    Fields that a statement leaves out have their defaults.
+    """
+    names = [name for name in TaskRow._fields if name in columns]
+    places = [columns.index(name) for name in names]
     if vendor != "sqlite":
-        return lambda using, row: TaskRow(*[row[place] for place in places])
-    converters = [_SQLITE.get(name) for name in TaskRow._fields if name in columns]
-    pairs = list(zip(places, converters, strict=True))
+        return lambda using, row: TaskRow(**{n: row[p] for n, p in zip(names, places, strict=True)})
+    pairs = list(zip(names, places, map(_SQLITE.get, names), strict=True))
 
     def from_sqlite(using: str, row: Sequence[Any]) -> TaskRow:
         return TaskRow(
-            *[
-                row[place] if convert is None or row[place] is None else convert(row[place], using)
-                for place, convert in pairs
-            ]
+            **{
+                name: row[place]
+                if convert is None or row[place] is None
+                else convert(row[place], using)
+                for name, place, convert in pairs
+            }
         )
 
     return from_sqlite

@@ -1,7 +1,7 @@
 """Runs the named statements of ``sql/postgresql.sql`` and ``sql/sqlite.sql``.
 
-They are written by hand because the ORM compiles a query anew for each request, which costs more
-than the database does, and because it cannot express "heads, then lock one".
+The statements are written by hand, because the ORM compiles a query at each request, which takes
+longer than the database needs for it, and because it cannot express "heads, then lock one".
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zndraw_joblib.storage.cursors import column_names, open_cursor
 from zndraw_joblib.storage.fields import json_dumps
 
 _NAME = re.compile(r"^-- name: (.+)$", re.MULTILINE)
-#: A percent sign that begins no parameter; Django's cursors take two of them for one.
+#: A percent sign outside a parameter. It is doubled, because cursors read `%%` as a percent sign.
 _PERCENT = re.compile(r"%(?!\(\w+\)s)")
 
 
@@ -35,15 +35,15 @@ class Result(NamedTuple):
 
 @cache
 def load(vendor: str) -> dict[str, str]:
-    """The statements for a database by their names.
+    """The statements of a database, by their names.
 
-    `vendor` is ``"postgresql"`` or ``"sqlite"``; others are refused by a system check.
+    `vendor` is ``"postgresql"`` or ``"sqlite"``; a system check refuses others.
     """
     text = files(__package__).joinpath("sql", f"{vendor}.sql").read_text("utf-8")
     _, *parts = _NAME.split(text)
     statements: dict[str, str] = {}
     for names, body in zip(parts[::2], parts[1::2], strict=True):
-        # The comments stay in the file: a database would parse them at each execution.
+        # Without the comments, because a database would parse them at each execution.
         lines = [line for line in body.splitlines() if line and not line.startswith("--")]
         statement = "\n".join(lines).rstrip().removesuffix(";")
         for name in names.split(", "):
@@ -76,16 +76,15 @@ def records(using: str, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def document(using: str, value: Any) -> str:
-    """JSON as the payload of a record.
+    """A JSON value as a field of a record.
 
-    SQLite keeps it as text, and a lookup by value compares that text, so it is written there as
-    Django writes it.
+    On SQLite it has the format of Django's `JSONField`, because a filter by value compares text.
     """
     return json.dumps(value) if connections[using].vendor == "sqlite" else json_dumps(value)
 
 
 def _for_sqlite(value: Any, using: str) -> Any:
-    """A parameter as SQLite stores it: Django's backend adapts values of model fields alone."""
+    """A parameter as SQLite stores it, because Django's backend adapts values of fields only."""
     match value:
         case UUID():
             return value.hex

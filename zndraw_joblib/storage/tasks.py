@@ -1,8 +1,8 @@
 """Verbs over tasks.
 
-Every change of a task's status is one of the named statements in ``sql/``, and every one of them
-runs here. The rows that a statement returns decide who won. Each verb ends by announcing the rows
-that it changed, once the transaction committed.
+Each change of a status is one of the named statements in ``sql/``, and all of those run here. Of
+two concurrent changes the one whose statement returns the row has won. After the commit each verb
+sends signals about the rows that it changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from zndraw_joblib.storage import locking, statements
 from zndraw_joblib.storage.managers import WriteManager
 from zndraw_joblib.storage.rows import Report, TaskRow, parsed_id, task_rows
 
-#: `queue_position` is counted up to here and no further.
+#: Largest `queue_position`; places beyond it are not counted, because a count takes time.
 MAX_QUEUE_POSITION = 1000
 _MOST_AHEAD = MAX_QUEUE_POSITION - 1
 
@@ -29,12 +29,12 @@ _MOST_AHEAD = MAX_QUEUE_POSITION - 1
 class TaskQuerySet(models.QuerySet[Any]):
     """Queries over tasks, and moves of all tasks of a query.
 
-    A move reads the attempts of the tasks and moves those that still have them and are in a state
-    that allows it; it returns the tasks that it moved, as they are now.
+    A move first reads the attempts of the tasks. It then changes the tasks whose attempt is still
+    the same and whose status allows the move, and returns these tasks as they are now.
     """
 
     def leased(self) -> models.QuerySet[Any]:
-        """Tasks that a worker holds."""
+        """Claimed and running tasks."""
         return self.filter(status__in=LEASED_STATUSES)
 
     def start(self) -> list[TaskRow]:
@@ -58,7 +58,7 @@ class TaskQuerySet(models.QuerySet[Any]):
         return self._move(TaskStatus.PENDING)
 
     def _move(self, status: TaskStatus, error: str | None = None) -> list[TaskRow]:
-        # A query for update goes to the database that is written to.
+        # The router's database for writes, because a replica may lag behind.
         using = self.select_for_update().db
         attempts = self.using(using).order_by().values_list("pk", "attempt")
         reports = [Report(pk, status, attempt, error) for pk, attempt in attempts]
@@ -77,9 +77,10 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         retries: int,
         payloads: Mapping[UUID, Any],
     ) -> list[TaskRow]:
-        """Accept tasks of a job, by their ids; all of them, or none when the job is gone.
+        """Insert tasks of a job; returns them as pending tasks, in the order of their ids.
 
-        It is gone when it was retired, or has another revision than `job` as it was read.
+        Inserts none, and returns an empty list, if the job was retired or its schema changed since
+        `job` was read.
         """
         using = self.write_db
         tasks = [
@@ -119,8 +120,9 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
     ) -> list[TaskRow]:
         """Grant the worker up to `limit` of the oldest pending tasks of its jobs, oldest first.
 
-        The attempt goes up by one and the lease ends `lease` from now. With `start` the
-        tasks run at once. It is empty only when nobody could be granted anything.
+        The attempt goes up by one and the lease ends `lease` from now. With `start` the tasks are
+        running at once. The result is empty only if the jobs have no pending task, or other claims
+        have locked all of them.
         """
         using = self.write_db
         parameters = {
@@ -141,10 +143,10 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         return self._announce(granted, signals.task_claimed, *started)
 
     def move(self, reports: Sequence[Report], identity: str | None = None) -> list[TaskRow]:
-        """Move tasks as their reports say, one report a task; returns those that moved.
+        """Carry out reports, at most one for each task; returns the tasks that moved.
 
-        With an `identity` only its workers' tasks move, and only those that they hold. A task that
-        is in no state for the move, or has another attempt than the report, does not move.
+        A task moves if its status allows it and its attempt is that of the report. With an
+        `identity` only claimed and running tasks of its workers move.
         """
         moved: list[TaskRow] = []
         for statement, statuses, signal in _MOVES:
@@ -174,11 +176,11 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         return task_rows(using, moved)
 
     def recover_expired(self, reason: str) -> tuple[list[TaskRow], list[TaskRow]]:
-        """Take up to `BATCH` claimed and `BATCH` running tasks from workers whose lease is over.
+        """Recover up to `BATCH` claimed and `BATCH` running tasks whose lease is over.
 
-        Returns the tasks that were claimed and those that ran. Claimed ones are pending again;
-        running ones too while retries are left, else failed with ``Worker '<id>' <reason>``. Rows
-        that others are about to change are passed over.
+        Returns the tasks that were claimed and the tasks that ran. Claimed tasks are pending again.
+        Running ones are, too, while retries are left, else failed with ``Worker '<id>' <reason>``.
+        Rows that other transactions have locked are skipped.
         """
         limit = {"limit": locking.BATCH}
         return (
@@ -187,9 +189,9 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         )
 
     def recover_from(self, worker_id: str, reason: str) -> tuple[list[TaskRow], list[TaskRow]]:
-        """Take up to `BATCH` claimed and `BATCH` running tasks from a worker that leaves.
+        """Recover up to `BATCH` claimed and `BATCH` running tasks of a worker that leaves.
 
-        As `recover_expired`, but rows that others are about to change are waited for.
+        As `recover_expired`, but it waits for rows that other transactions have locked.
         """
         limit = {"limit": locking.BATCH, "worker_id": worker_id}
         return (
@@ -210,9 +212,9 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         lease: timedelta,
         grants: Iterable[tuple[UUID, int]] | None = None,
     ) -> set[tuple[UUID, int]]:
-        """Make leases of a worker's tasks end `lease` from now; returns those renewed.
+        """Make leases of a worker's tasks end `lease` from now; returns the renewed grants.
 
-        `grants` are pairs of id and attempt, as are the results; None renews all that it holds.
+        `grants` are pairs of id and attempt, as in the result; None renews all of the worker's.
         """
         using = self.write_db
         parameters: dict[str, Any] = {
@@ -228,7 +230,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         return {(parsed_id(task_id), attempt) for task_id, attempt in renewed.rows}
 
     def read(self, ids: Iterable[UUID]) -> dict[UUID, TaskRow]:
-        """Tasks by their ids with their places in queues, as far as they exist."""
+        """The tasks with these ids that exist, by id, with their queue positions."""
         using = self.write_db
         match list(ids):
             case []:
@@ -243,14 +245,14 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         return {task.id: task for task in task_rows(using, found)}
 
     def listed(self, ids: Sequence[UUID]) -> list[TaskRow]:
-        """These tasks in this order, as far as they exist."""
+        """The tasks with these ids that exist, in the order of the ids."""
         tasks = self.read(ids)
         return [tasks[task_id] for task_id in ids if task_id in tasks]
 
     def newest(
         self, room_id: str, limit: int, before: tuple[datetime, UUID] | None = None
     ) -> list[UUID]:
-        """Ids of up to `limit` tasks of a room, newest first; those `before` a time and id."""
+        """Ids of up to `limit` tasks of a room, newest first; `before` is a time and id."""
         before_time, before_id = before or (None, None)
         found = statements.run(
             self.write_db,
@@ -263,12 +265,12 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         )
         return [parsed_id(task_id) for (task_id,) in found.rows]
 
-    def _announce(self, tasks: list[TaskRow], *sent: Signal) -> list[TaskRow]:
-        """Send these signals about the tasks once the transaction committed; returns the tasks."""
+    def _announce(self, tasks: list[TaskRow], *changes: Signal) -> list[TaskRow]:
+        """Send these signals about the tasks after the commit; returns the tasks."""
         using = self.write_db
 
         def send() -> None:
-            for signal in sent:
+            for signal in changes:
                 if signal.has_listeners(self.model):
                     for task in tasks:
                         signal.send_robust(self.model, task=self._instance(task, using))
@@ -279,10 +281,10 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         return tasks
 
     def _instance(self, task: TaskRow, using: str) -> Any:
-        """A model instance of a row, for receivers of the signals that hosts listen to."""
+        """The model instance of a row, because the host's receivers expect one."""
         names = [field.attname for field in self.model._meta.concrete_fields]
         instance = self.model.from_db(using, names, [getattr(task, name) for name in names])
-        # The property would read the job again.
+        # Set here, because the cached property would read the job from the database.
         instance.job_name = task.job_name
         return instance
 
@@ -296,6 +298,6 @@ _MOVES = (
 
 
 def _legal_from(status: TaskStatus, *, held_only: bool) -> list[str]:
-    """The states from which a task may move; a worker moves tasks that it holds alone."""
+    """The statuses from which a task may move; `held_only` leaves out pending."""
     legal = sources(status) & LEASED_STATUSES if held_only else sources(status)
     return sorted(legal)

@@ -46,7 +46,7 @@ class WorkerManager(WriteManager.from_queryset(WorkerQuerySet)):  # type: ignore
     """Verbs over the table of workers."""
 
     def record_heartbeat(self, worker_id: str, identity: str) -> Heartbeat | None:
-        """Note that this identity's worker lives; None when there is no such worker."""
+        """Write the time of a heartbeat; None if the identity has no such worker."""
         using = self.write_db
         found = statements.run(using, "record_heartbeat", worker_id=worker_id, identity=identity)
         for worker_id, last_heartbeat, has_tasks in found.rows:

@@ -1,0 +1,1 @@
+"""Commands of ``manage.py``, each a thin call of a service."""

@@ -20,8 +20,8 @@ from zndraw_joblib.settings import get_settings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks for a signal. Python runs handlers between bytecodes of the main
-#: thread, so a signal does not wake it if it comes just before the wait or to another thread.
+#: Seconds between two checks for a signal. A signal does not end a wait of the main thread if it
+#: comes just before the wait or to another thread, because Python runs handlers between bytecodes.
 SIGNAL_LATENCY = 0.5
 
 
@@ -36,7 +36,7 @@ def _seconds(text: str) -> float:
 
 
 def _is_stopped_within(seconds: float, signals: queue.SimpleQueue[int]) -> bool:
-    """Wait for a signal to stop; whether one came."""
+    """Wait up to `seconds` for a signal; returns whether one came."""
     end = time.monotonic() + seconds
     while True:
         left = end - time.monotonic()
@@ -64,7 +64,7 @@ class Command(BaseCommand):
     def handle(self, *, once: bool, interval: float | None, **options: Any) -> None:
         """Sweep once, or until a signal stops the command."""
         if not (logger.isEnabledFor(logging.INFO) and logger.hasHandlers()):
-            # The host's logging would drop the lines of each sweep.
+            # Otherwise the host's logging would drop the line of each sweep.
             logger.addHandler(logging.StreamHandler(self.stderr))
             logger.setLevel(logging.INFO)
         try:
@@ -82,7 +82,7 @@ class Command(BaseCommand):
             raise CommandError(f"The sweep failed: {error}") from error
 
     def _sweep_until_stopped(self, interval: float | None) -> None:
-        # A signal handler may interrupt any code; unlike an Event's lock, this queue is reentrant.
+        # A reentrant queue, because a signal handler may interrupt a thread that holds a lock.
         signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: signals.put(number))

@@ -1,4 +1,4 @@
--- The statements of the hot paths for PostgreSQL, one round trip each. sqlite.sql has the same names.
+-- Statements of the hot paths for PostgreSQL, one round trip each. sqlite.sql has the same names.
 --
 -- `statements.py` reads this file: a statement begins at its `-- name:` line. `%(name)s` is a
 -- parameter; replace it by a literal to run a statement in psql. A parameter of records is a JSON
@@ -22,9 +22,9 @@
 
 -- name: insert_tasks
 -- Accepts tasks of a job, unless the job was retired or its schema changed since it was read.
--- FOR SHARE keeps the job from being retired without making submits wait for each other; a foreign
--- key's own lock would not. `tasks_ahead` counts the pending tasks of the job up to %(most_ahead)s;
--- the snapshot of the statement does not hold the rows that it inserts.
+-- FOR SHARE keeps the job from being retired, which a foreign key's own lock would not, and lets
+-- submits go on beside each other. `tasks_ahead` counts the pending tasks of the job up to
+-- %(most_ahead)s; the snapshot of the statement does not contain the rows that it inserts.
 -- tasks: [{id, payload}], the payload as the text of its JSON.
 INSERT INTO zndraw_joblib_task AS task
     (id, job_id, room_id, created_by, payload, status, attempt, retries_left, worker_identity)
@@ -47,12 +47,11 @@ RETURNING task.*,
 
 
 -- name: grant_task
--- Grants a worker the oldest pending task of its jobs: "heads, then lock one". `heads` probes the
--- index joblib_task_claim once for each job, so a backlog of any length costs the same. `picked`
--- goes through the jobs by the age of their heads and locks the first row that nobody else holds;
--- locking in the first probe would lock a row of every job. MATERIALIZED, because a plan may
--- otherwise run a LIMIT twice.
--- With %(start)s the task runs at once.
+-- The claim: grants a worker the oldest pending task of its jobs by "heads, then lock one". `heads`
+-- probes the index joblib_task_claim once for each job, so a backlog of any length costs the same.
+-- `picked` goes through the jobs by the age of their heads and locks the first row that is not
+-- locked yet; locking in the first probe would lock a row of every job. MATERIALIZED, because a
+-- plan may otherwise run a LIMIT twice. With %(start)s the task is running at once.
 WITH heads AS MATERIALIZED (
     SELECT head.job_id, head.created_at, head.id
     FROM zndraw_joblib_workerjoblink link
@@ -88,9 +87,9 @@ RETURNING task.*,
 
 -- name: grant_tasks
 -- Grants a worker up to %(limit)s of the oldest pending tasks of its jobs. `shares` looks at the
--- oldest of each job without locks and counts how many of them each job has; each job then gives
--- that many rows that nobody else holds, so that claims beside each other get different tasks. It
--- may come back empty while others hold the rows that it chose; `grant_task` does not.
+-- oldest of each job without locks and counts how many of them each job has; `picked` then takes
+-- that many unlocked rows of each job, so that concurrent claims get different tasks. It may come
+-- back empty while other claims have locked the rows; then `grant_task` finds a task that is left.
 WITH shares AS MATERIALIZED (
     SELECT job_id, COUNT(*) AS share
     FROM (
@@ -206,9 +205,9 @@ RETURNING task.*,
 
 
 -- name: requeue_expired_claims
--- Sweep: tasks that were claimed and never started within their lease are pending again. SKIP LOCKED
--- passes over a row that another sweeper or a report is about to change. The first condition on the
--- status is the one of the index joblib_task_lease.
+-- Sweep: tasks that were claimed and not started within their lease are pending again. SKIP LOCKED,
+-- because another sweeper or a report is about to change a locked row. The first condition on the
+-- status is that of the index joblib_task_lease.
 UPDATE zndraw_joblib_task AS task
 SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
 WHERE task.id = ANY(ARRAY(
@@ -246,8 +245,8 @@ RETURNING task.*,
 
 
 -- name: requeue_claims_of_worker
--- A worker leaves: the tasks that it claimed and did not start are pending again. It waits for rows
--- that others hold, because no sweep would look at such a task before its lease ends.
+-- A worker leaves: the tasks that it claimed and did not start are pending again. No SKIP LOCKED,
+-- because a task that is left behind would wait for the end of its lease.
 UPDATE zndraw_joblib_task AS task
 SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
 WHERE task.id = ANY(ARRAY(
@@ -284,7 +283,7 @@ RETURNING task.*,
 
 
 -- name: record_heartbeat
--- Notes that a worker of this identity lives, and says whether it holds tasks.
+-- Writes the time of a heartbeat, and returns whether the worker has claimed or running tasks.
 UPDATE zndraw_joblib_worker AS worker
 SET last_heartbeat = STATEMENT_TIMESTAMP()
 WHERE worker.id = %(worker_id)s AND worker.identity = %(identity)s
@@ -327,8 +326,8 @@ RETURNING task.id, task.attempt;
 
 
 -- name: read_task
--- A task by its id, a pending one with its place in the queue of its job, counted from 1 and up to
--- %(most_ahead)s + 1.
+-- A task by its id. `queue_position` is the place of a pending task in the queue of its job, from 1
+-- up to %(most_ahead)s + 1.
 SELECT task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name,
@@ -345,8 +344,8 @@ WHERE task.id = %(id)s::uuid;
 
 
 -- name: read_tasks
--- Tasks by their ids. Tasks of a list are mostly of few jobs, so the head of each queue is numbered
--- once, where `read_task` counts for its task.
+-- Tasks by their ids. The head of each queue is numbered once, because the tasks of a list are
+-- mostly of few jobs; `read_task` counts for its one task.
 WITH listed AS MATERIALIZED (
     SELECT task.* FROM zndraw_joblib_task task
     WHERE task.id = ANY(ARRAY(SELECT unnest(%(ids)s::uuid[])))
@@ -370,9 +369,9 @@ FROM listed LEFT JOIN queued ON queued.id = listed.id;
 
 
 -- name: newest_tasks
--- Ids of the newest tasks of a room, those before a time and id when these are given. The newest of
--- each status come from the index joblib_task_room_status, and of those the newest are taken, so
--- that no index on all tasks of a room is needed.
+-- Ids of the newest tasks of a room, or of those older than a time and id. It reads the newest of
+-- each status from the index joblib_task_room_status and takes the newest of these, because no
+-- index lists all tasks of a room by time.
 SELECT newest.id
 FROM unnest(%(statuses)s::text[]) AS of_status(status)
 CROSS JOIN LATERAL (
@@ -388,9 +387,9 @@ ORDER BY newest.created_at DESC, newest.id DESC LIMIT %(limit)s::integer;
 
 
 -- name: reserve_key
--- Keeps an Idempotency-Key for a task unless it is kept already; returns for which request and task
--- it is kept. An expired key is renewed under the lock of its row, because another submit may be
--- about to renew it too. A submit that comes while the first is under way waits for its commit.
+-- Reserves an Idempotency-Key for a task unless it is reserved; returns the request and the task
+-- that it is reserved for. An expired key is renewed under the lock of its row, because another
+-- submit may be about to renew it too. A submit with the same key waits for the first's commit.
 INSERT INTO zndraw_joblib_idempotencykey AS kept (id, request, task_id, created_at)
 VALUES (%(key)s, %(request)s, %(task_id)s::uuid, STATEMENT_TIMESTAMP())
 ON CONFLICT (id) DO UPDATE SET

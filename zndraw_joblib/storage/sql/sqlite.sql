@@ -34,7 +34,7 @@ RETURNING *,
 
 
 -- name: grant_task, grant_tasks
--- One statement for one task and for several: nobody else can hold a row.
+-- One statement for one task and for several, because no row can be locked.
 UPDATE zndraw_joblib_task
 SET status = CASE WHEN %(start)s THEN 'running' ELSE 'claimed' END,
     attempt = attempt + 1,
