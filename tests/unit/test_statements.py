@@ -68,13 +68,13 @@ def test_moves_are_those_of_the_lifecycle(vendor, name):
 def test_reports_take_their_legal_states_from_the_lifecycle(vendor, name):
     statement = load(vendor)[name]
     assert assigned(statement) == REPORTS[name]
-    assert statuses(statement) == REPORTS[name], "a report names no state that it moves from"
+    assert statuses(statement) == REPORTS[name], "the states to move from must be a parameter"
     assert "legal_from" in statement
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_lists_of_statuses_are_the_leased_ones(vendor):
-    """They stand in the text because a partial index is used for an equal condition only."""
+    """The lists are literals, because only an equal condition makes use of a partial index."""
     found = [
         (name, statuses(listed))
         for name, statement in load(vendor).items()
