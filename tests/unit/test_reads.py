@@ -1,4 +1,4 @@
-"""Reads that waiters share, without a database."""
+"""`RepeatedReads`, which the waiters of a process share, with a stand-in for its query."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from zndraw_joblib.events import reads
 from zndraw_joblib.events.reads import RepeatedReads
 
 
-async def test_everything_is_read_again_while_new_keys_keep_coming(monkeypatch):
+async def test_all_keys_are_read_again_while_new_keys_keep_coming(monkeypatch):
     """A new key wakes the reader each time, so its timeout alone would never fire."""
     monkeypatch.setattr(reads, "REREAD_SECONDS", 0.1)
     read: list[list[int]] = []
     waited_for = {0}
 
-    def note(keys):
+    def record(keys):
         read.append(sorted(keys))
-        # New keys come while it reads, so the reader never waits.
+        # New keys arrive during the read, so the reader never waits.
         time.sleep(0.02)
         return []
 
     with ThreadPoolExecutor(1) as executor:
-        repeated = RepeatedReads(executor, waited_for, note, lambda key: None)
+        repeated = RepeatedReads(executor, waited_for, record, lambda key: None)
         try:
             for key in range(1, 400):
                 waited_for.add(key)
