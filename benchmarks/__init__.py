@@ -1,1 +1,1 @@
-"""What this job server does in a second, beside the FastAPI original: ``make bench``."""
+"""Throughput and latency of this job server beside the FastAPI original's: ``make bench``."""

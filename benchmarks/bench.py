@@ -1,4 +1,4 @@
-"""What the parts of a run share: the servers, the databases and the driver."""
+"""The servers, the databases and the driver that all parts of a run share."""
 
 from __future__ import annotations
 
@@ -21,83 +21,85 @@ from benchmarks.stack.ours import Site
 from benchmarks.stack.postgres import Postgres
 from benchmarks.stack.processes import Server, clean_environment, output_of
 
-#: Jobs that exist in each database.
+#: Number of jobs in each database.
 JOBS = 100
-#: Users that exist; one may have 50 workers.
+#: Number of users in each database; a user may have 50 workers at most.
 USERS = 4
 
 
 @dataclass
 class Bench:
-    """One run."""
+    """A run: its sizes, its database server and the processes to stop at its end."""
 
     scale: Scale
     postgres: Postgres
     folder: Path
     stack: ExitStack
-    #: Share of a core that the driver took, in each measurement of the present part.
-    shares: list[float] = field(default_factory=list)
+    #: CPU of the driver as a share of one core, for each measurement of the current part.
+    cpu_shares: list[float] = field(default_factory=list)
     _tokens: tuple[str, ...] = ()
-    _made: dict[str, str] = field(default_factory=dict)
+    _templates: dict[str, str] = field(default_factory=dict)
 
     def redis(self) -> str:
-        """The address of a Redis that nobody else uses; it ends with the run."""
+        """The URL of a new Valkey server for one site; the run stops it at its end."""
         server = ValkeyServer()
         server.start()
         self.stack.callback(server.stop)
         return str(server.connection_url)
 
     def site(self, template: str, name: str) -> Site:
-        """Our project on a copy of a template; see `template`."""
+        """The example site on a copy of a template; see `template`."""
         database = self.postgres.clone(self.template(template), name)
         return self._site(name, self.postgres.url(database), self.redis())
 
     def original_site(self, template: str, name: str) -> OriginalSite:
-        """The original on a copy of a template of its own."""
+        """The original on a copy of a template made with the original's tables."""
         database = self.postgres.clone(self.original_template(template), name)
         return OriginalSite(name, self.postgres.url(database, "postgresql+asyncpg"))
 
     def sqlite_site(self, name: str) -> Site:
-        """Our project embedded: a fresh SQLite file and no Redis."""
+        """The example site embedded: a new SQLite file and no Redis."""
         site = self._site(name, "", "")
         site.migrate()
-        return self._with_tokens(site, tuple(site.ask("seed", str(USERS), str(JOBS))["tokens"]))
+        return self._with_tokens(
+            site, tuple(site.run_child("seed", str(USERS), str(JOBS))["tokens"])
+        )
 
     def original_sqlite_site(self, name: str, lock: bool) -> OriginalSite:
-        """The original on a fresh SQLite file."""
+        """The original on a new SQLite file; `lock` serializes its sessions."""
         site = OriginalSite(name, f"sqlite+aiosqlite:///{self.folder / name}.sqlite3", lock)
         site.prepare(JOBS)
         return site
 
     def template(self, kind: str) -> str:
-        """The database that copies of this kind are made from.
+        """The name of the template database of a kind, created at the first call.
 
-        `history`: finished tasks only. `backlog-N`: N pending ones besides. `big`: a room of all
-        statuses with dead workers.
+        `history`: finished tasks only. `backlog-N`: N pending tasks in addition. `big`: a room with
+        tasks of all statuses and with dead workers.
         """
-        if "empty" not in self._made:
+        if "empty" not in self._templates:
             site = self._site("ours-empty", self.postgres.url(self.postgres.create("ours-empty")))
             site.migrate()
-            self._tokens = tuple(site.ask("seed", str(USERS), str(JOBS))["tokens"])
-            self._made["empty"] = "ours-empty"
+            self._tokens = tuple(site.run_child("seed", str(USERS), str(JOBS))["tokens"])
+            self._templates["empty"] = "ours-empty"
         return self._filled("ours", fill.OURS, kind)
 
     def original_template(self, kind: str) -> str:
-        """The original's `template`."""
-        if "original-empty" not in self._made:
+        """The name of the original's template database of a kind; see `template`."""
+        if "original-empty" not in self._templates:
             name = self.postgres.create("original-empty")
             url = self.postgres.url(name, "postgresql+asyncpg")
             OriginalSite(name, url).prepare(JOBS)
-            self._made["original-empty"] = name
+            self._templates["original-empty"] = name
         return self._filled("original", fill.ORIGINAL, kind)
 
-    def _filled(self, whose: str, table: fill.Table, kind: str) -> str:
-        name = f"{whose}-{kind}"
-        if name not in self._made:
+    def _filled(self, project: str, table: fill.Table, kind: str) -> str:
+        name = f"{project}-{kind}"
+        if name not in self._templates:
             base = (
-                f"{whose}-empty"
+                f"{project}-empty"
                 if kind in {"history", "big"}
-                else self._filled(whose, table, "history")
+                else self._filled(project, table, "history")
             )
             self.postgres.clone(base, name)
             with self.postgres.connect(name) as connection:
@@ -108,7 +110,7 @@ class Bench:
                 else:
                     fill.backlog(connection, table, int(kind.removeprefix("backlog-")))
             self.postgres.settle(name)
-            self._made[name] = name
+            self._templates[name] = name
         return name
 
     def _site(self, name: str, database_url: str, redis_url: str = "") -> Site:
@@ -117,33 +119,36 @@ class Bench:
     def _with_tokens(self, site: Site, tokens: tuple[str, ...]) -> Site:
         return Site(site.name, site.database_url, site.redis_url, site.data_dir, tokens)
 
-    def drive(self, what: str, timeout: float = 300, **arguments: Any) -> Any:
-        """Let a driver process do something; returns its result.
+    def drive(self, operation: str, timeout: float = 300, **arguments: Any) -> Any:
+        """Run an operation of `benchmarks.driver` in a process of its own; returns its result.
 
         Raises
         ------
         BenchError
-            It failed, or took longer than `timeout` seconds.
+            The process failed, or took longer than `timeout` seconds.
         """
-        wish = json.dumps({"what": what, **arguments})
+        request = json.dumps({"operation": operation, **arguments})
         command = [sys.executable, "-m", "benchmarks.driver"]
         env = clean_environment()
-        result = json.loads(output_of(f"driver: {what}", command, timeout, env, input=wish))
-        if isinstance(result, dict) and "share" in result:
-            self.shares.append(result["share"])
+        result = json.loads(output_of(f"driver: {operation}", command, timeout, env, input=request))
+        if isinstance(result, dict) and "cpu_share" in result:
+            self.cpu_shares.append(result["cpu_share"])
         return result
 
 
-def target(server: Server, site: Site | OriginalSite, user: int = 0) -> dict[str, Any]:
-    """What the driver is to know of a server."""
+def target_of(server: Server, site: Site | OriginalSite, user: int = 0) -> dict[str, Any]:
+    """The arguments of `benchmarks.driver.wire.Target` for a server and one of its users."""
     return {"port": server.port, "headers": site.headers(user), "ours": isinstance(site, Site)}
 
 
 def rounds(bench: Bench, contenders: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
-    """Let each contender go once in each round, so that a slow moment of the machine is shared."""
+    """Run each contender once a round, so that a slow moment of the machine affects all of them.
+
+    Returns the results of each contender, in the order of the rounds.
+    """
     results: dict[str, list[Any]] = {name: [] for name in contenders}
     for number in range(bench.scale.rounds):
-        # Not always in the same order.
+        # The order alternates, because a contender may slow down its successor.
         names = list(contenders)
         for name in names if number % 2 == 0 else reversed(names):
             results[name].append(contenders[name]())
@@ -151,6 +156,6 @@ def rounds(bench: Bench, contenders: dict[str, Callable[[], Any]]) -> dict[str, 
     return results
 
 
-def middle(results: list[Any], key: str) -> float:
+def median_figure(results: list[Any], key: str) -> float:
     """The median of one figure over the rounds."""
     return median(float(result[key]) for result in results)

@@ -1,9 +1,9 @@
-"""The example site under ASGI, counting the claims that each process tries in its database.
+"""The example site under ASGI, with counters of the claim statements that a process executes.
 
-A claim is one statement, which `TaskManager.grant` executes: that verb is wrapped. A claimer that
-waits tries one claim each time that it was woken, in the coroutine that it hands to
-`WorkWaits.wait`, which is wrapped too. Nothing else of the project is changed.
-``GET /bench/claims`` answers both counts of the process that is asked: ``{"claims", "woken"}``.
+`TaskManager.grant` executes one claim statement, so a wrapper around it counts the claims. A
+waiting claim executes one statement each time that it is woken, in the coroutine that it passes to
+`WorkWaits.wait`, so a wrapper around that method counts the woken claims. Nothing else is changed.
+``GET /bench/claims`` returns both counts of the process that answers: ``{"claims", "woken"}``.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ from zndraw_joblib.storage.tasks import TaskManager
 
 
 class Counter:
-    """Counts from many threads."""
+    """A counter that many threads may increase at once."""
 
     def __init__(self) -> None:
-        # `next` is atomic.
+        # `next` on an `itertools.count` is atomic, so no lock is needed.
         self._steps, self._reads = count(), count()
 
     def step(self) -> None:
-        """One more."""
+        """Count one event."""
         next(self._steps)
 
     def value(self) -> int:
-        """How many by now; called from one thread."""
-        # Reading a `count` takes a step; how often it was read is taken off.
+        """The number of events so far; must be called from one thread only."""
+        # Reading a `count` advances it, so the number of reads is subtracted.
         return next(self._steps) - next(self._reads)
 
 
 _claims, _woken = Counter(), Counter()
-_claim, _wait_for_work = TaskManager.grant, WorkWaits.wait
+_grant, _wait_for_work = TaskManager.grant, WorkWaits.wait
 
 
-def _counted(*args: Any, **kwargs: Any) -> Any:
+def _counted_grant(*args: Any, **kwargs: Any) -> Any:
     _claims.step()
-    return _claim(*args, **kwargs)
+    return _grant(*args, **kwargs)
 
 
-async def _wait(self: WorkWaits, jobs: Any, deadline: float, attempt: Any) -> bool:
-    async def woken() -> Any:
+async def _counted_wait(self: WorkWaits, jobs: Any, deadline: float, attempt: Any) -> bool:
+    async def counted_attempt() -> Any:
         _woken.step()
         return await attempt()
 
-    return await _wait_for_work(self, jobs, deadline, woken)
+    return await _wait_for_work(self, jobs, deadline, counted_attempt)
 
 
-TaskManager.grant = _counted
-WorkWaits.wait = _wait  # type: ignore[method-assign]
+TaskManager.grant = _counted_grant
+WorkWaits.wait = _counted_wait  # type: ignore[method-assign]
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Answer the counts, or let the site answer."""
+    """Answer ``/bench/claims`` with the counts, and pass every other request to the site."""
     if scope["type"] == "http" and scope["path"] == "/bench/claims":
         body = json.dumps({"claims": _claims.value(), "woken": _woken.value()}).encode()
         headers = [(b"content-length", str(len(body)).encode())]

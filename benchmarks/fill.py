@@ -1,6 +1,6 @@
-"""Rows by the hundred thousand, in SQL: one task that exists is multiplied.
+"""Fills tables with up to a million tasks in SQL, by copying one existing task.
 
-Columns that are not named here are copied from that task, so that new ones need no change.
+Columns that are not named here are copied from that task, so that a new column needs no change.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import psycopg
 
 @dataclass(frozen=True)
 class Table:
-    """How one of the two projects keeps tasks."""
+    """Names and SQL expressions of one project's tables."""
 
     tasks: str
     jobs: str
-    #: What makes an id.
+    #: SQL expression of a new id.
     new_id: str
-    #: How a status is written, from its name in lower case.
+    #: Format of a status: the SQL expression of its name in lower case is inserted.
     status: str
 
-    def write(self, status: str) -> str:
-        """The SQL of a status that is given as SQL."""
+    def status_sql(self, status: str) -> str:
+        """The SQL expression of a status, from the expression of its name in lower case."""
         return self.status.format(status)
 
 
 OURS = Table("zndraw_joblib_task", "zndraw_joblib_job", "uuidv7()", "{}")
 ORIGINAL = Table("task", "job", "gen_random_uuid()", "upper({})::taskstatus")
 
-#: 90 % of the tasks are the first job's; the rest is spread over 47 others, the early ones more,
-#: and of the first ten jobs, too, two have none.
+#: The first job has 90 % of the tasks. The rest is spread over 47 others, unevenly: earlier jobs
+#: have more, and every fifth has none, so that workers with ten jobs meet empty ones too.
 UNEVEN = """
     (known.jobs)[1 + CASE WHEN random() < 0.9 THEN 0
                      WHEN die.r % 5 = 4 THEN die.r - 1 ELSE die.r END]"""
@@ -40,7 +40,7 @@ UNEVEN = """
 def multiply(
     connection: psycopg.Connection[Any], table: Table, count: int, values: dict[str, str]
 ) -> None:
-    """Insert `count` copies of a task with these columns set; `g` counts them from 1."""
+    """Insert `count` copies of a task with these values, SQL that may use the copy's number `g`."""
     rows = connection.execute(
         "SELECT column_name FROM information_schema.columns"
         " WHERE table_name = %s AND table_schema = 'public' ORDER BY ordinal_position",
@@ -63,7 +63,7 @@ def multiply(
 
 
 def history(connection: psycopg.Connection[Any], table: Table, count: int) -> None:
-    """Leave nothing but `count` completed tasks of two days ago."""
+    """Replace the only task by `count` completed tasks of two days ago."""
     seed = connection.execute(f"SELECT id FROM {table.tasks} LIMIT 1".encode()).fetchone()
     made = "now() - interval '2 days' + g * interval '50 ms'"
     multiply(
@@ -71,7 +71,7 @@ def history(connection: psycopg.Connection[Any], table: Table, count: int) -> No
         table,
         count,
         {
-            "status": table.write("'completed'"),
+            "status": table.status_sql("'completed'"),
             "created_at": made,
             "started_at": f"{made} + interval '10 ms'",
             "completed_at": f"{made} + interval '20 ms'",
@@ -88,7 +88,7 @@ def backlog(connection: psycopg.Connection[Any], table: Table, count: int) -> No
             table,
             count,
             {
-                "status": table.write("'pending'"),
+                "status": table.status_sql("'pending'"),
                 "created_at": f"now() - interval '1 day' + g * interval '86000 s' / {count}",
                 "started_at": "NULL",
                 "completed_at": "NULL",
@@ -97,7 +97,7 @@ def backlog(connection: psycopg.Connection[Any], table: Table, count: int) -> No
 
 
 def big(connection: psycopg.Connection[Any], count: int, dead: int) -> None:
-    """Fill a room of ours with `count` tasks, a tenth of them held by `dead` dead workers."""
+    """Fill a room with `count` tasks of all statuses; `dead` dead workers hold a tenth of them."""
     execute(
         connection,
         f"""
@@ -141,5 +141,5 @@ def big(connection: psycopg.Connection[Any], count: int, dead: int) -> None:
 
 
 def execute(connection: psycopg.Connection[Any], sql: str) -> None:
-    """Run SQL that is put together from this package's own text."""
+    """Execute SQL that is composed of this module's own text only."""
     connection.execute(cast("LiteralString", sql))

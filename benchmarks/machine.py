@@ -1,4 +1,4 @@
-"""What the figures were measured on and with."""
+"""The machine and the versions that the figures were measured with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OURS = ("Django", "djangorestframework", "channels", "psycopg", "orjson", "uvico
 
 
 def facts(postgres: Postgres) -> dict[str, str]:
-    """The state of the machine, by what it is called in the report."""
+    """Facts of the machine and the software, by their names in the report."""
     settings = postgres.settings()
     server = settings.pop("server_version")
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())

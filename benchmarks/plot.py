@@ -21,8 +21,8 @@ LINES = (
 
 
 def draw(found: Found, backlogs: tuple[int, ...], path: Path) -> None:
-    """Write an SVG; a logarithm has no zero, so no backlog is drawn a decade left of the first."""
-    # The same figures give the same file.
+    """Write an SVG; the axis is logarithmic, so a backlog of 0 is drawn a decade to the left."""
+    # A fixed salt, so that the same figures give the same file.
     mpl.rcParams["svg.hashsalt"] = "zndraw_joblib"
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()

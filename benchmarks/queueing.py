@@ -1,11 +1,13 @@
-"""How long tasks wait for a worker, and requests for a process, by load: a simulation.
+"""Simulates how long tasks wait for a worker, and requests for a process, by load.
 
-``python -m benchmarks.queueing`` writes the tables between the marks in docs/scaling.md and the
-plot docs/scaling.svg, in a few minutes on one core. ``--quick`` takes a fiftieth of the tasks.
+``python -m benchmarks.queueing`` writes the tables between the marks in docs/explanation/growth.md
+and the plot docs/explanation/growth.svg, in a few minutes on one core. ``--quick`` simulates a
+fiftieth of the tasks.
 
-Arrivals are a Poisson process, the queue is first in, first out, and all servers are alike:
-M/G/k. With exponential service times the mean is known exactly (Erlang C), with one server for
-any service times (Pollaczek and Khinchine); `tests/unit/test_queueing.py` compares.
+The model is M/G/k: arrivals are a Poisson process, the queue is first in, first out, and all
+servers are alike. The mean wait has an exact formula for exponential service times (Erlang C), and
+with one server for all service times (Pollaczek and Khinchine); `tests/unit/test_queueing.py`
+compares the simulation with both.
 """
 
 from __future__ import annotations
@@ -24,36 +26,36 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "explanation"
 BEGIN, END = "<!-- queueing: begin -->", "<!-- queueing: end -->"
 SERVERS = (1, 4, 16, 64)
 UTILISATIONS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
-#: Of the polling table, where the plot shows all.
+#: Utilisations in the table of polling workers; the plot shows all of `UTILISATIONS`.
 POLLED_UTILISATIONS = (0.5, 0.8, 0.95)
 #: Mean lengths of a task in the polling table, in seconds.
 LENGTHS = (0.1, 1.0, 10.0)
 #: Seconds between two polls of the original's idle worker.
 POLL = 2.0
-#: Standard deviation of the lognormal service times, in means.
+#: Standard deviation of the lognormal service times over their mean.
 SPREAD = 2.0
-#: Shortest wait in the plot, in service times.
+#: Shortest wait in the plot, in mean service times.
 LEAST = 0.01
-#: Tasks that are simulated at once; memory stays flat.
+#: Tasks that are simulated at once, so that memory stays flat.
 CHUNK = 500_000
 
 
 def deterministic(random: np.random.Generator, number: int) -> Floats:
-    """All alike."""
+    """Service times that are all 1."""
     return np.ones(number)
 
 
 def exponential(random: np.random.Generator, number: int) -> Floats:
-    """Without memory."""
+    """Exponential service times with mean 1."""
     return random.exponential(1.0, number)
 
 
 def lognormal(random: np.random.Generator, number: int) -> Floats:
-    """Most short, a few very long: a standard deviation of `SPREAD` means."""
+    """Lognormal service times with mean 1 and standard deviation `SPREAD`: a few are very long."""
     variance = math.log(1 + SPREAD**2)
     return random.lognormal(-variance / 2, math.sqrt(variance), number)
 
@@ -77,7 +79,7 @@ EXPONENTIAL = SHAPES[1]
 
 @dataclass(frozen=True)
 class Waits:
-    """Waiting times in the unit of the service times; `polls` is how many a task took."""
+    """Waiting times in the unit of the service times; `polls` is the number of polls a task."""
 
     mean: float
     p50: float
@@ -89,7 +91,7 @@ class Waits:
 
 
 class Woken:
-    """Servers that begin a task the moment it is there and they are free."""
+    """Servers that begin a task as soon as it has arrived and a server is free."""
 
     polls = 0
 
@@ -97,7 +99,7 @@ class Woken:
         self._free = [0.0] * servers
 
     def serve(self, arrivals: Iterable[float], services: Iterable[float]) -> Iterator[float]:
-        """How long each of these waits, in the order of their arrival."""
+        """The waiting time of each task, in the order of arrival."""
         free = self._free
         for arrival, service in zip(arrivals, services, strict=True):
             begin = free[0]
@@ -108,27 +110,27 @@ class Woken:
 
 
 class Polling:
-    """Servers that ask for a task when they are done, and then, while there is none, by a clock."""
+    """Servers that poll when they have finished a task, and at an interval while there is none."""
 
     def __init__(self, servers: int, interval: float) -> None:
         self._interval = interval
-        #: When each asks next; idle ones are not in step.
-        self._asks = [interval * number / servers for number in range(servers)]
-        heapify(self._asks)
+        #: Time of each server's next poll; idle servers do not poll at the same time.
+        self._next_polls = [interval * number / servers for number in range(servers)]
+        heapify(self._next_polls)
         self.polls = 0
 
     def serve(self, arrivals: Iterable[float], services: Iterable[float]) -> Iterator[float]:
-        """How long each of these waits, in the order of their arrival."""
-        asks, interval = self._asks, self._interval
+        """The waiting time of each task, in the order of arrival."""
+        next_polls, interval = self._next_polls, self._interval
         for arrival, service in zip(arrivals, services, strict=True):
-            while asks[0] < arrival:
-                # Whoever asked before the task was there got nothing: all earlier ones are taken.
-                in_vain = math.ceil((arrival - asks[0]) / interval)
+            while next_polls[0] < arrival:
+                # Polls before the arrival find no task, because all earlier tasks are taken.
+                in_vain = math.ceil((arrival - next_polls[0]) / interval)
                 self.polls += in_vain
-                heapreplace(asks, asks[0] + in_vain * interval)
-            begin = asks[0]
+                heapreplace(next_polls, next_polls[0] + in_vain * interval)
+            begin = next_polls[0]
             self.polls += 1
-            heapreplace(asks, begin + service)
+            heapreplace(next_polls, begin + service)
             yield begin - arrival
 
 
@@ -142,14 +144,14 @@ def simulate(
     poll: float | None = None,
     seed: int = 1,
 ) -> Waits:
-    """Waiting times of so many tasks, after a tenth as many that are not looked at.
+    """Waiting times of `tasks` tasks, after a warm-up of a tenth as many.
 
     Parameters
     ----------
     utilisation
         Share of the time that a server is busy, below 1.
     length
-        Mean service time; the unit of what is returned is that of `length`.
+        Mean service time; the waiting times returned have the same unit.
     poll
         Time between two polls of an idle server; None wakes it at once.
     """
@@ -187,7 +189,7 @@ def simulate(
 def erlang_c(servers: int, utilisation: float) -> float:
     """The probability that a task waits, with exponential service times."""
     load = servers * utilisation
-    # By Erlang B, which has a recursion without large numbers.
+    # By Erlang B, because its recursion has no large numbers.
     blocked = 1.0
     for number in range(1, servers + 1):
         blocked = load * blocked / (number + load * blocked)
@@ -195,7 +197,7 @@ def erlang_c(servers: int, utilisation: float) -> float:
 
 
 def mean_wait(servers: int, utilisation: float, variation: float = 1.0) -> float:
-    """The mean wait in service times: exact for M/M/k and M/G/1, else a good guess.
+    """The mean wait in service times: exact for M/M/k and M/G/1, else an approximation.
 
     `variation` is the squared coefficient of variation of the service times.
     """
@@ -204,13 +206,13 @@ def mean_wait(servers: int, utilisation: float, variation: float = 1.0) -> float
 
 
 def effort(utilisation: float, quick: bool) -> int:
-    """How many tasks are simulated: near saturation a queue forgets slowly."""
+    """The number of tasks to simulate: more near saturation, where waits correlate for longer."""
     tasks = {0.95: 4_000_000, 0.98: 16_000_000}.get(utilisation, 1_000_000)
     return tasks // 50 if quick else tasks
 
 
 def figure(value: float) -> str:
-    """Two digits that mean something; "0" for what is below a thousandth."""
+    """The value with two significant digits; "0" below 0.0005."""
     if value < 0.0005:
         return "0"
     digits = max(0, 1 - math.floor(math.log10(value)))
@@ -218,13 +220,13 @@ def figure(value: float) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def exact_rows() -> list[list[str]]:
-    """What needs no simulation: by servers, the mean waits with exponential service times."""
+    """Rows of exact mean waits with exponential service times, one for each number of servers."""
     return [
         [str(servers), *(figure(mean_wait(servers, at)) for at in UTILISATIONS)]
         for servers in SERVERS
@@ -297,16 +299,16 @@ def report(quick: bool) -> tuple[str, Figure]:
 
 def draw(woken: dict[tuple[str, int, float], Waits]) -> Figure:
     """The 95th percentile of the wait by utilisation, a panel for each shape."""
-    # The same figures give the same file.
+    # A fixed salt, so that the same figures give the same file.
     mpl.rcParams["svg.hashsalt"] = "zndraw_joblib"
-    # Text stays text, and the file small.
+    # Text is not drawn as paths, so that the file stays small.
     mpl.rcParams["svg.fonttype"] = "none"
     plot = Figure(figsize=(9, 3.6), layout="constrained")
     panels = plot.subplots(1, len(SHAPES), sharey=True)
     for shape, axes in zip(SHAPES, panels, strict=True):
         for servers in SERVERS:
             found = [(100 * at, woken[shape.name, servers, at].p95) for at in UTILISATIONS]
-            # A logarithm has no place for who does not wait.
+            # A logarithmic axis cannot show a wait of 0.
             seen = [point for point in found if point[1] >= LEAST]
             axes.plot(*zip(*seen, strict=True), marker="o", label=f"k = {servers}")
         axes.set_title(shape.name)
@@ -329,11 +331,11 @@ def main() -> None:
     if quick:
         print(text)
         return
-    page = DOCS / "scaling.md"
+    page = DOCS / "growth.md"
     before, _, rest = page.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
-    plot.savefig(DOCS / "scaling.svg", metadata={"Date": None})
+    plot.savefig(DOCS / "growth.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

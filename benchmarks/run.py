@@ -22,7 +22,7 @@ from typing import NoReturn
 from benchmarks import machine, plot
 from benchmarks.bench import Bench
 from benchmarks.parts import backlog, batches, big, cycles, sql, statements, waiters, waits
-from benchmarks.report import Goal, Section, render
+from benchmarks.report import Goal, Section, render, written_by_hand
 from benchmarks.scale import FULL, QUICK
 from benchmarks.stack import original
 from benchmarks.stack.postgres import postgres
@@ -31,8 +31,8 @@ from benchmarks.stack.processes import ROOT, SCRATCH
 PLOT = "performance.svg"
 
 
-def with_plot(bench: Bench) -> Section:
-    """The part of the backlog, and its plot beside the report."""
+def backlog_with_plot(bench: Bench) -> Section:
+    """Measure latency against the backlog, and draw its plot into the scratch folder."""
     section, found = backlog.measure(bench)
     plot.draw(found, bench.scale.backlogs, SCRATCH / PLOT)
     return section
@@ -42,7 +42,7 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "cycles": cycles.on_postgres,
     "sqlite": cycles.on_sqlite,
     "batches": batches.on_postgres,
-    "backlog": with_plot,
+    "backlog": backlog_with_plot,
     "waits": waits.measure,
     "waiters": waiters.measure,
     "statements": statements.measure,
@@ -54,24 +54,24 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
 
 
 def end(*_: object) -> NoReturn:
-    """End as by Ctrl-C, so that the servers end too."""
+    """Handle SIGTERM like Ctrl-C, so that the servers are stopped too."""
     raise KeyboardInterrupt
 
 
 def measure(bench: Bench, name: str) -> Section:
-    """Run one part; what fails is a line of the report, not the end of the run."""
+    """Run one part; a failure becomes a line of the report, so that the run goes on."""
     begun = time.monotonic()
-    bench.shares.clear()
+    bench.cpu_shares.clear()
     try:
         section = PARTS[name](bench)
     except Exception as error:
         traceback.print_exc()
         section = Section(f"{name} (failed)", [Goal(name, "", f"failed: {type(error).__name__}")])
         section.body.append(f"```\n{error}\n```")
-    section.shares = list(bench.shares)
+    section.cpu_shares = list(bench.cpu_shares)
     section.seconds = time.monotonic() - begun
     for goal in section.goals:
-        print(f"  {goal.what}: {goal.ours} | {goal.original} | {goal.ratio} | {goal.verdict}")
+        print(f"  {goal.label}: {goal.ours} | {goal.original} | {goal.ratio} | {goal.verdict}")
     print(f"  {name} took {section.seconds:.0f} s", flush=True)
     return section
 
@@ -85,8 +85,8 @@ def main() -> int:
     if unknown := set(chosen) - PARTS.keys():
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     scale = QUICK if options.quick else FULL
-    whole = scale is FULL and chosen == list(PARTS)
-    output = ROOT / "docs" / "performance.md" if whole else SCRATCH / "report.md"
+    is_full_run = scale is FULL and chosen == list(PARTS)
+    output = ROOT / "docs" / "performance.md" if is_full_run else SCRATCH / "report.md"
     SCRATCH.mkdir(exist_ok=True)
     original.ensure()
     signal.signal(signal.SIGTERM, end)
@@ -100,11 +100,12 @@ def main() -> int:
             print(f"{name} ...", flush=True)
             sections.append(measure(bench, name))
     command = "make bench QUICK=1" if scale is QUICK else "make bench"
-    if whole:
+    if is_full_run:
         shutil.copy(SCRATCH / PLOT, output.parent)
     if chosen != list(PARTS):
         command = f"python -m benchmarks.run {'--quick ' * options.quick}--only {options.only}"
-    output.write_text(render(sections, facts, [command], scale is QUICK))
+    kept = written_by_hand(output.read_text()) if is_full_run else ""
+    output.write_text(render(sections, facts, [command], scale is QUICK, kept))
     print(f"written to {output.relative_to(ROOT)}")
     return int(any("failed" in section.title for section in sections))
 

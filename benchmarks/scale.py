@@ -1,4 +1,4 @@
-"""How much is measured: the full run and the quick one differ in these numbers alone."""
+"""Sizes and durations of the full run and of the quick run, which differ in nothing else."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes and lengths of one run; times are in seconds."""
+    """Sizes and durations of one run; times are in seconds."""
 
     name: str
-    #: Each figure is the median of so many rounds.
+    #: Number of rounds; each figure is their median.
     rounds: int
-    #: Connections that run cycles at once, on PostgreSQL.
+    #: Numbers of connections that run cycles at once, on PostgreSQL.
     connections: tuple[int, ...]
-    #: Length of one round of requests at full speed.
+    #: Duration of one round of requests at full speed.
     seconds: float
-    #: Rows of finished tasks that a database has before anything is measured.
+    #: Finished tasks in a database before the measurement.
     history: int
-    #: Pending tasks.
+    #: Numbers of pending tasks.
     backlogs: tuple[int, ...]
     #: Requests of each kind in a round at one backlog.
     samples: int
-    #: Requests of each kind in a round to the original, which takes 0.4 s for one at 1M.
+    #: Requests of each kind in a round to the original, fewer because one takes 0.4 s at 1M.
     slow_samples: int
-    #: Tasks whose start, or whose end, is waited for in a round.
+    #: Tasks in a round whose start, or whose end, a request waits for.
     wakes: int
     #: Workers that wait at once for one job.
     idle_workers: int
-    #: Tasks that each of the original's workers runs; there are eight.
+    #: Tasks that each of the original's eight workers runs.
     original_wakes: int
-    #: Requests that wait at once, and for how long heartbeats are watched meanwhile.
+    #: Requests that wait at once.
     waiters: int
+    #: Time for which heartbeats are measured while they wait.
     watch_seconds: float
-    #: All tasks of the big table; a tenth of them is held by dead workers.
+    #: Tasks of the big table; dead workers hold a tenth of them.
     big: int
     dead_workers: int
     #: Requests to each kind of page.

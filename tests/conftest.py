@@ -1,4 +1,4 @@
-"""A fixed cast of users, and short ways to do what every test does."""
+"""Fixtures that all tests share: a fixed cast of users, and settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from hypothesis import settings as hypothesis_settings
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
@@ -16,7 +17,7 @@ from tests.servers import LOGS
 
 UNIT = Path(__file__).parent / "unit"
 
-# The short profile takes the same cases each time, the long one new ones.
+# The short profile runs the same cases each time, the long one random cases.
 _COMMON = hypothesis_settings(deadline=None, database=None, print_blob=True)
 hypothesis_settings.register_profile(
     "ci", _COMMON, max_examples=50, stateful_step_count=30, derandomize=True
@@ -30,9 +31,9 @@ _DATABASE = {"db", "transactional_db", "django_db_setup"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that uses no database, because one pass is enough for it.
+    """Mark each test that uses no database, because it need not run on both databases.
 
-    In tests/unit that is every test; another one there is an error.
+    A test in tests/unit that uses a database is an error.
     """
     for item in items:
         fixtures: set[str] = set(getattr(item, "fixturenames", ()))
@@ -46,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: Any, call: Any) -> Any:
-    """Show what the processes that still run printed, when a test fails."""
+    """Add the output of processes that still run to the report of a failed test."""
     report = yield
     if report.failed:
         for pid, log in LOGS.items():
@@ -54,9 +55,24 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
     return report
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: Any, django_db_blocker: Any):
+    """Ends sessions that are left before the test database is dropped.
+
+    A thread of a request that a test cancelled may end after its test and keep its connection.
+    """
+    yield
+    if connection.vendor == "postgresql":
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+
+
 @pytest.fixture
 def people(db: Any):
-    """Makes a person by name; the same name is the same person."""
+    """A function that returns the person of a name, created at the first call."""
     known: dict[str, Person] = {}
 
     def make(name: str, **flags: Any) -> Person:
@@ -73,31 +89,31 @@ def people(db: Any):
 
 @pytest.fixture
 def alice(people) -> Person:
-    """Submits."""
+    """A user who submits tasks."""
     return people("alice")
 
 
 @pytest.fixture
 def bob(people) -> Person:
-    """Owns workers."""
+    """A user who owns workers."""
     return people("bob")
 
 
 @pytest.fixture
 def carol(people) -> Person:
-    """Owns other workers."""
+    """Another user who owns workers."""
     return people("carol")
 
 
 @pytest.fixture
 def root(people) -> Person:
-    """Administers."""
+    """A superuser."""
     return people("root", is_superuser=True, is_staff=True)
 
 
 @pytest.fixture
 def settings_of(settings):
-    """Sets keys of ZNDRAW_JOBLIB."""
+    """A function that sets keys of the setting ZNDRAW_JOBLIB."""
 
     def change(**values: Any) -> None:
         settings.ZNDRAW_JOBLIB = {**settings.ZNDRAW_JOBLIB, **values}

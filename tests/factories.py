@@ -1,4 +1,4 @@
-"""People who use the API, and the hook that keeps them apart by room."""
+"""Users with a client of the API, a hook for room access, and checks of responses."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ROTATE = "modifiers:Rotate"
 
 
 def by_room(request: Any, room_id: str, action: str) -> bool:
-    """A room belongs to the user whose name it begins with, and to all when it is open."""
+    """Allow a room whose id begins with the user's name, `open` or `@global`."""
     return room_id.startswith(("open", "@global", request.user.username))
 
 
 @dataclass(frozen=True)
 class Person:
-    """A user with a client of the API."""
+    """A user with an API client; `token` is empty for an anonymous one."""
 
     user: User
     token: str
@@ -62,7 +62,7 @@ class Person:
         return self.send("post", "/tasks/claim", body).json()["task"]
 
     def report_many(self, reports: list[Any]) -> Any:
-        """The result of each, or the answer when there are none."""
+        """The results of the reports, or the response when the batch was refused."""
         answer = self.send("patch", "/tasks", reports)
         return answer.json() if answer.status_code == 200 else answer
 
@@ -71,7 +71,7 @@ class Person:
 
 
 def problem(response: Any, slug: str, status: int) -> dict[str, Any]:
-    """Assert that an answer is this problem; returns its document."""
+    """Assert that a response is this problem; returns its document."""
     assert response.status_code == status, response.content
     assert response["Content-Type"] == "application/problem+json"
     document = response.json()
@@ -83,5 +83,5 @@ def problem(response: Any, slug: str, status: int) -> dict[str, Any]:
 
 
 def grant_one(worker_id: str, identity: str) -> Any:
-    """The task that a claim of one grants for a minute, or None."""
+    """Claim one task with a lease of a minute; returns it, or None."""
     return next(iter(Task.objects.grant(worker_id, identity, timedelta(seconds=60))), None)

@@ -1,4 +1,4 @@
-"""Middleware as hosts have it, for the tests of `ApiLane`."""
+"""Typical and hostile middleware of a site, for the tests of `ApiLane`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ORIGIN = "https://app.example"
 
 @sync_only_middleware
 def cors(get_response: Any) -> Any:
-    """Allow scripts of another site, and answer their preflight requests."""
+    """Add CORS headers and answer preflight requests."""
 
     def middleware(request: Any) -> Any:
         preflight = request.method == "OPTIONS"
@@ -28,7 +28,7 @@ def cors(get_response: Any) -> Any:
 
 @async_only_middleware
 def async_cors(get_response: Any) -> Any:
-    """The same for ASGI alone."""
+    """Add CORS headers, in an async middleware."""
 
     async def middleware(request: Any) -> Any:
         response = await get_response(request)
@@ -38,12 +38,12 @@ def async_cors(get_response: Any) -> Any:
     return middleware
 
 
-#: A line for each response: method, path, user, status, whether the wait was honoured.
+#: For each response: method, path, user, status, whether it has `Preference-Applied`.
 audit_log: list[tuple[str, str, str, int, bool]] = []
 
 
 class Audit(MiddlewareMixin):
-    """Logs each response, and the user that it is for."""
+    """Logs each response with its user."""
 
     def process_response(self, request: Any, response: Any) -> Any:
         user, applied = str(request.user), "Preference-Applied" in response
@@ -56,7 +56,7 @@ of_thread = threading.local()
 
 
 class ContextTenant(MiddlewareMixin):
-    """Keeps the request's tenant in a context variable, and does not take it away."""
+    """Stores the request's tenant in a context variable, and does not reset it."""
 
     def process_request(self, request: Any) -> None:
         if name := request.headers.get("X-Tenant"):
@@ -64,18 +64,18 @@ class ContextTenant(MiddlewareMixin):
 
 
 class ThreadTenant(MiddlewareMixin):
-    """Keeps the request's tenant for the thread, and does not take it away."""
+    """Stores the request's tenant in a thread-local variable, and does not reset it."""
 
     def process_request(self, request: Any) -> None:
         of_thread.tenant = request.headers.get("X-Tenant")
 
 
-#: The tenants that the router found, in the lane's threads.
+#: (context's tenant, thread's tenant) at each choice of a database in the lane's threads.
 routed: list[tuple[str | None, str | None]] = []
 
 
 class TenantRouter:
-    """Notes the tenant of each choice of a database."""
+    """Records the tenants whenever Django chooses a database."""
 
     def db_for_write(self, model: Any, **hints: Any) -> None:
         if threading.current_thread().name.startswith("joblib-api"):
@@ -85,7 +85,7 @@ class TenantRouter:
 
 
 def maintenance(get_response: Any) -> Any:
-    """Answers by itself."""
+    """Answer without calling the view."""
 
     def middleware(request: Any) -> Any:
         return HttpResponse("closed for today", status=503)
@@ -94,7 +94,7 @@ def maintenance(get_response: Any) -> Any:
 
 
 def moved(get_response: Any) -> Any:
-    """Has other URLs for this request than ROOT_URLCONF."""
+    """Set another URLconf for the request."""
 
     def middleware(request: Any) -> Any:
         request.urlconf = "tests.middleware_urls"
@@ -104,7 +104,7 @@ def moved(get_response: Any) -> Any:
 
 
 def streaming(get_response: Any) -> Any:
-    """Makes a stream of each response."""
+    """Replace each response by a streaming one."""
 
     def middleware(request: Any) -> Any:
         content = get_response(request).content
@@ -114,7 +114,7 @@ def streaming(get_response: Any) -> Any:
 
 
 def async_streaming(get_response: Any) -> Any:
-    """Makes an async stream of each response."""
+    """Replace each response by an async streaming one."""
 
     def middleware(request: Any) -> Any:
         content = get_response(request).content
@@ -129,7 +129,7 @@ def async_streaming(get_response: Any) -> Any:
 
 
 def replacing(get_response: Any) -> Any:
-    """Makes another response object of each response."""
+    """Replace each response by a new object with the same content."""
 
     def middleware(request: Any) -> Any:
         response = get_response(request)
@@ -139,7 +139,7 @@ def replacing(get_response: Any) -> Any:
 
 
 def body_reading(get_response: Any) -> Any:
-    """Reads the body before the view does."""
+    """Read the body before the view does."""
 
     def middleware(request: Any) -> Any:
         request.seen = len(request.body)
@@ -149,7 +149,7 @@ def body_reading(get_response: Any) -> Any:
 
 
 def failing(get_response: Any) -> Any:
-    """Has a bug."""
+    """Raise an error after the view has answered."""
 
     def middleware(request: Any) -> Any:
         get_response(request)
@@ -159,7 +159,7 @@ def failing(get_response: Any) -> Any:
 
 
 def catching_all(get_response: Any) -> Any:
-    """Answers by itself whatever ends the request."""
+    """Turn every exception, `BaseException` included, into a response."""
 
     def middleware(request: Any) -> Any:
         try:

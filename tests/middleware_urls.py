@@ -1,4 +1,4 @@
-"""URLs that middleware gives a request in place of ROOT_URLCONF."""
+"""The URLconf that `tests.middleware.moved` sets in place of ROOT_URLCONF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real server processes on the test database, for what one process cannot show."""
+"""Server processes on the test database, for tests that need more than one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Address(str):
-    """The address of a server, its process id and the file of its output."""
+    """The URL of a server, with its process id and the file of its output."""
 
     pid: int
     log: Path
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """The environment of a process that shares the test database and the layer."""
+    """Environment variables of a process that uses the test database and the channel layer."""
     values = connection.settings_dict
     if connection.vendor == "sqlite":
         url = f"sqlite:///{values['NAME']}"
@@ -49,13 +49,13 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "DATABASE_URL": url, "PYTHONPATH": str(ROOT), **extra}
 
 
-#: Files of the output of processes that run now.
+#: Output files of the running processes, by process id.
 LOGS: dict[int, Path] = {}
 
 
 @contextmanager
 def process(*command: str, **extra: str) -> Iterator[Any]:
-    """A process that is ended at the end; `.log` is the file of its output."""
+    """Run a Python process and end it at the end; `.log` is the file of its output."""
     with tempfile.NamedTemporaryFile("w+", suffix=".log") as log:
         child: Any = subprocess.Popen(
             [sys.executable, *command],
@@ -76,13 +76,13 @@ def process(*command: str, **extra: str) -> Iterator[Any]:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-            # Seen when the test fails.
+            # pytest shows it when the test fails.
             print(f"Output of process {child.pid}:\n{child.log.read_text()[-10_000:]}")
 
 
 @contextmanager
 def server(**extra: str) -> Iterator[Address]:
-    """A uvicorn process of the example project; gives its address."""
+    """Run the example project under uvicorn; yields its address when it answers."""
     port = free_port()
     with process(
         "-m",
@@ -109,9 +109,9 @@ def server(**extra: str) -> Iterator[Address]:
 
 
 def until(condition: Any, seconds: float = 20) -> Any:
-    """Wait until the condition holds; fails otherwise."""
+    """Wait until `condition()` is true; returns its value. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.02)
     return value

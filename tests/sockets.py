@@ -1,4 +1,4 @@
-"""WebSockets to the example project, without a server."""
+"""WebSocket connections to the example project in this process, without a server."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from example_project.asgi import application
 
 
 class Socket:
-    """A path is one of the job server's, or with a slash in front one as it is.
+    """A connection to `path`, which is under the job server's prefix unless it begins with `/`.
 
-    `more` is added to the scope.
+    `more` is added to the ASGI scope.
     """
 
     def __init__(self, path, headers=(), subprotocols=(), application=application, **more):
@@ -26,29 +26,29 @@ class Socket:
             "subprotocols": list(subprotocols),
             **more,
         }
-        self.it = ApplicationCommunicator(application, scope)
+        self.communicator = ApplicationCommunicator(application, scope)
 
     async def __aenter__(self):
-        await self.it.send_input({"type": "websocket.connect"})
-        accepted = await self.it.receive_output(timeout=10)
+        await self.communicator.send_input({"type": "websocket.connect"})
+        accepted = await self.communicator.receive_output(timeout=10)
         assert accepted["type"] == "websocket.accept"
         self.subprotocol = accepted.get("subprotocol")
         return self
 
     async def __aexit__(self, *exc):
-        await self.it.send_input({"type": "websocket.disconnect", "code": 1000})
-        await self.it.wait(timeout=10)
+        await self.communicator.send_input({"type": "websocket.disconnect", "code": 1000})
+        await self.communicator.wait(timeout=10)
 
     async def send(self, **message):
-        await self.it.send_input({"type": "websocket.receive", **message})
+        await self.communicator.send_input({"type": "websocket.receive", **message})
 
     async def json(self):
-        message = await self.it.receive_output(timeout=10)
+        message = await self.communicator.receive_output(timeout=10)
         assert message["type"] == "websocket.send", message
         return json.loads(message["text"])
 
     async def code(self):
-        message = await self.it.receive_output(timeout=10)
+        message = await self.communicator.receive_output(timeout=10)
         assert message["type"] == "websocket.close", message
         return message.get("code", 1000)
 

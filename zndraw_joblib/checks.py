@@ -21,7 +21,7 @@ from rest_framework.throttling import ScopedRateThrottle, SimpleRateThrottle
 from zndraw_joblib.models import Task
 from zndraw_joblib.settings import ENV_PREFIX, JobLibSettings, get_settings
 
-_DOCS = "See docs/settings.md."
+_DOCS = "See docs/reference/settings.md."
 #: The first version with `UPDATE ... RETURNING`.
 MIN_SQLITE = (3, 35, 0)
 #: Names of databases for messages, by Django's vendor.
@@ -220,7 +220,7 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
                 "No throttle has a rate, so a single caller can use the server's whole capacity.",
                 hint='Set REST_FRAMEWORK["DEFAULT_THROTTLE_CLASSES"] = '
                 '["rest_framework.throttling.ScopedRateThrottle"] and rates for the scopes in '
-                "docs/settings.md.",
+                "docs/reference/settings.md.",
                 id="zndraw_joblib.W005",
             )
         )

@@ -1,4 +1,4 @@
-"""The admin's list of tasks, by Django's test client: ``admin_list TIMES``."""
+"""Times the admin's list of tasks through Django's test client: ``admin_list TIMES``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> None:
     client = Client(headers={"host": "localhost"})
     client.force_login(get_user_model().objects.get(username="admin"))
     spans, size = [], 0
-    # The first request compiles the templates.
+    # The first request is not timed, because it compiles the templates.
     for number in range(int(sys.argv[1]) + 1):
         begun = time.perf_counter()
         response = client.get("/admin/zndraw_joblib/task/")

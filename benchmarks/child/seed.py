@@ -1,4 +1,4 @@
-"""Users with tokens, jobs and one task that `benchmarks.fill` multiplies: ``seed USERS JOBS``."""
+"""Creates users with tokens, jobs, and one task for `benchmarks.fill`: ``seed USERS JOBS``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def main() -> None:
     users, jobs = int(sys.argv[1]), int(sys.argv[2])
     tokens = []
     for number in range(users):
-        # Ordinary users: what most requests are made by.
+        # Ordinary users, because most requests of a real site come from such users.
         user = get_user_model().objects.create(username=f"bench{number}")
         tokens.append(Token.objects.create(user=user).key)
     get_user_model().objects.create_superuser("admin")
-    made = [
+    created = [
         Job.objects.create(room_id="bench", category="analysis", name=f"Job{number:03}", schema={})
         for number in range(jobs)
     ]
-    made[0].submit("bench", {}, "template", 0)
+    created[0].enqueue("bench", {}, "template", 0)
     print(json.dumps({"tokens": tokens}))
 
 

@@ -1,4 +1,4 @@
-"""One sweep: how long it takes and how much memory it takes on."""
+"""Measures one sweep: its duration and the growth of the process's memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from zndraw_joblib.events.publisher import flush  # noqa: E402
 from zndraw_joblib.models import Task  # noqa: E402
 from zndraw_joblib.services.sweep import sweep  # noqa: E402
 
-#: Seconds between two looks at the memory.
-LOOK_EVERY = 0.02
+#: Seconds between two samples of the memory.
+SAMPLE_EVERY = 0.02
 
 
 class Memory(threading.Thread):
-    """Looks at the resident set of this process, in bytes, until told to stop."""
+    """Samples the resident set size of this process, in bytes, until `stop` is called."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -30,12 +30,12 @@ class Memory(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        """Look, again and again."""
-        while not self.over.wait(LOOK_EVERY):
+        """Append a sample to `sizes` every `SAMPLE_EVERY` seconds."""
+        while not self.over.wait(SAMPLE_EVERY):
             self.sizes.append(psutil.Process().memory_info().rss)
 
     def stop(self) -> tuple[int, int, int]:
-        """The size at first and the largest in the first and in the second half of the time."""
+        """The first size, and the largest sizes of the first and of the second half of the time."""
         self.over.set()
         self.join()
         half = (len(self.sizes) + 1) // 2
@@ -43,7 +43,7 @@ class Memory(threading.Thread):
 
 
 def main() -> None:
-    # What the first query loads is not the sweep's.
+    # A query before the measurement, because it imports modules that the sweep does not load.
     Task.objects.first()
     connection.cursor().close()
     memory = Memory()

@@ -1,4 +1,4 @@
-"""A sweeper that sweeps when told: each line of its input is a running task whose lease ends now.
+"""A sweeper on demand: for each task id on its standard input it ends the task's lease and sweeps.
 
 It prints a line when it is ready and one after each sweep.
 """
@@ -19,7 +19,7 @@ from zndraw_joblib.storage.clock import Now  # noqa: E402
 
 
 def main() -> None:
-    # The first sweep opens the connection.
+    # A sweep before the measurement, because the first one opens the database connection.
     print(sweep(), flush=True)
     for line in sys.stdin:
         ended = Now() - timedelta(seconds=1)

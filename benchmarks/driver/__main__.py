@@ -1,4 +1,4 @@
-"""Do what standard input asks for and print the result."""
+"""Runs the operation that standard input names and prints its result as JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import uvloop
 
 from benchmarks.driver import backlog, batches, cycles, ends, pages, starts, waiters
 
-KINDS = {
+OPERATIONS = {
     "backlog": backlog.run,
     "batches": batches.run,
     "cycles": cycles.run,
     "ends": ends.run,
     "ends_swept": ends.run_swept,
-    "enlist": backlog.enlist,
+    "register": backlog.register,
     "link": pages.link,
     "pages": pages.run,
     "starts": starts.run,
@@ -25,11 +25,11 @@ KINDS = {
 
 
 def main() -> None:
-    # Ten thousand connections are ten thousand open files.
+    # Raises the limit of open files, because the waiters need ten thousand connections.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    wish = orjson.loads(sys.stdin.buffer.read())
-    result = uvloop.run(KINDS[wish.pop("what")](**wish))
+    request = orjson.loads(sys.stdin.buffer.read())
+    result = uvloop.run(OPERATIONS[request.pop("operation")](**request))
     sys.stdout.buffer.write(orjson.dumps(result))
 
 

@@ -1,4 +1,4 @@
-"""How long single requests take on tables as they are; samples leave the backlogs as long."""
+"""Latency of single requests at a constant backlog: each sample finishes the task it submits."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from benchmarks.driver.wire import Failed, Target
 T = TypeVar("T")
 
 
-async def enlist(target: dict[str, Any], jobs: list[int]) -> list[str]:
-    """Register a worker for each number of jobs; returns their ids."""
+async def register(target: dict[str, Any], jobs: list[int]) -> list[str]:
+    """Create one worker for each number of jobs and register it; returns the workers' ids."""
     ids = []
     for number in jobs:
-        client = await Client(Target(**target)).enlist(number)
+        client = await Client(Target(**target)).register(number)
         client.connection.close()
         ids.append(client.worker_id)
     return ids
 
 
 class Place:
-    """A server on a database with its backlog, and a worker that offers so many jobs."""
+    """A server whose database has a certain backlog, and a worker that registered `jobs` jobs."""
 
     def __init__(self, target: dict[str, Any], worker: str, jobs: int) -> None:
         self._client = Client(Target(**target), worker_id=worker)
@@ -33,7 +33,7 @@ class Place:
         self.spans: dict[str, list[float]] = {}
 
     async def sample(self) -> None:
-        """One submit to a job in turn, one claim, GETs, a heartbeat; then the task is finished."""
+        """Time a submit, a claim, GETs and a heartbeat; then finish the claimed task."""
         client = self._client
         submitted = await self._timed("submit", client.submit(self._turn % self._jobs))
         self._turn += 1
@@ -41,10 +41,10 @@ class Place:
             await self._timed("GET pending task", client.get(submitted["id"]))
         claimed = await self._timed("claim", client.claim())
         if claimed is None:
-            raise Failed("a task is pending and the claim found none")
+            raise Failed("the claim returned no task although one is pending")
         if client.target.ours:
             await self._timed("GET claimed task", client.get(claimed["id"]))
-            await self._timed("heartbeat", client.beat())
+            await self._timed("heartbeat", client.heartbeat())
         await client.finish(claimed)
 
     async def _timed(self, verb: str, request: Awaitable[T]) -> T:
@@ -57,10 +57,10 @@ class Place:
 async def run(
     places: list[dict[str, Any]], samples: int, warm_up: int, seconds: float
 ) -> dict[str, Any]:
-    """Times of single requests at each place, in their order.
+    """Times of single requests at each place, in the order of `places`.
 
-    Samples go round the places, so that a slow moment of the machine is everybody's. It ends
-    early after `seconds`.
+    Each sample visits all places, so that a slow moment of the machine affects all of them. The
+    measurement ends early after `seconds`.
     """
     visited = [Place(**place) for place in places]
     for _ in range(warm_up):
@@ -74,4 +74,4 @@ async def run(
                 await place.sample()
             if time.perf_counter() > end:
                 break
-    return {"spans": [place.spans for place in visited], "share": meter.share}
+    return {"spans": [place.spans for place in visited], "cpu_share": meter.cpu_share}

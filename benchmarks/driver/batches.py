@@ -1,4 +1,4 @@
-"""Tasks by the hundred: submit 100, claim 100, report 100, one request each."""
+"""Batches of a hundred tasks: one request submits, one claims and one reports all of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = 100
 
 @dataclass
 class Tally:
-    """What came about within the time."""
+    """Counts and times of the batches that were finished within the time."""
 
     tasks: int = 0
     #: Seconds of each submit, claim and report.
@@ -27,10 +27,10 @@ class Tally:
 
 
 async def run(target: dict[str, Any], connections: int, seconds: float) -> dict[str, Any]:
-    """Tasks a second from submit to completed, over so many connections."""
+    """Tasks a second from submit to completed, over `connections` connections at once."""
     clients = [Client(Target(**target)) for _ in range(connections)]
     for client in clients:
-        await client.enlist(jobs=1)
+        await client.register(jobs=1)
     if missing := await _missing(clients[0]):
         return {"available": False, "missing": missing}
     await _all(clients, WARM_UP_SECONDS)
@@ -44,14 +44,13 @@ async def run(target: dict[str, Any], connections: int, seconds: float) -> dict[
         "rate": tally.tasks / seconds,
         "means": means,
         "failures": tally.failures,
-        "share": meter.share,
+        "cpu_share": meter.cpu_share,
     }
 
 
 async def _missing(client: Client) -> str:
-    """What of the batches the server does not know; empty when it knows all."""
-    wish = [{"payload": {}}]
-    submitted = await client.connection.send("POST", _path(), wish)
+    """The batch request that the server does not support; empty when it supports all three."""
+    submitted = await client.connection.send("POST", _path(), [{"payload": {}}])
     if submitted.status != 202 or not isinstance(submitted.json(), list):
         return f"a submit of an array is answered {submitted.status}"
     if not await supports(client, {"limit": SIZE, "start": True}):
@@ -76,19 +75,19 @@ async def _all(clients: list[Client], seconds: float) -> Tally:
 async def _loop(client: Client, end: float, tally: Tally) -> None:
     ask = client.connection.ask
     payloads = [{"payload": {}} for _ in range(SIZE)]
-    wish = {"worker_id": client.worker_id, "limit": SIZE, "start": True}
+    claim = {"worker_id": client.worker_id, "limit": SIZE, "start": True}
     while time.perf_counter() < end:
         try:
             begun = time.perf_counter()
             await ask("POST", _path(), payloads)
             submitted = time.perf_counter()
-            claimed = (await ask("POST", f"{PREFIX}/tasks/claim", wish))["tasks"]
+            claimed = (await ask("POST", f"{PREFIX}/tasks/claim", claim))["tasks"]
             granted = time.perf_counter()
-            results = [
+            reports = [
                 {"id": task["id"], "status": "completed", "attempt": task["attempt"]}
                 for task in claimed
             ]
-            lines = await ask("PATCH", f"{PREFIX}/tasks", results) if results else []
+            lines = await ask("PATCH", f"{PREFIX}/tasks", reports) if reports else []
             done = time.perf_counter()
         except Failed as failure:
             tally.failures[str(failure)[:160]] += 1
@@ -96,7 +95,7 @@ async def _loop(client: Client, end: float, tally: Tally) -> None:
             continue
         refused = [line for line in lines if line["status"] >= 400]
         if refused:
-            tally.failures[f"a report's line was answered {refused[0]['status']}"] += len(refused)
+            tally.failures[f"report in a batch: {refused[0]['status']}"] += len(refused)
         if done <= end:
             tally.tasks += len(lines) - len(refused)
             tally.spans["submit"].append(submitted - begun)

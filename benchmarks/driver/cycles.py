@@ -1,4 +1,4 @@
-"""Full cycles: submit, claim, running, completed, each connection by itself."""
+"""Full cycles of submit, claim, running, completed, on several connections at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WARM_UP_SECONDS = 0.4
 
 @dataclass
 class Tally:
-    """What came about within the time."""
+    """Durations of the cycles finished within the time, empty claims and failed requests."""
 
     spans: list[float] = field(default_factory=list)
     empty: int = 0
@@ -27,19 +27,19 @@ class Tally:
 async def run(
     target: dict[str, Any], connections: int, seconds: float, start: bool = False
 ) -> dict[str, Any]:
-    """Cycles a second; with `start` the claim starts the task and a cycle has three requests.
+    """Cycles a second; with `start` the claim starts the task, so a cycle has three requests.
 
-    All workers serve one job, so a claim may get another connection's task.
+    All workers serve one job, so a claim may return a task that another connection submitted.
     """
     clients = [Client(Target(**target)) for _ in range(connections)]
     for client in clients:
-        await client.enlist(jobs=1)
-    wishes = {"start": True} if start else {}
-    if start and not await supports(clients[0], wishes):
+        await client.register(jobs=1)
+    options = {"start": True} if start else {}
+    if start and not await supports(clients[0], options):
         return {"available": False}
-    await _all(clients, WARM_UP_SECONDS, wishes)
+    await _all(clients, WARM_UP_SECONDS, options)
     with Meter() as meter:
-        tally = await _all(clients, seconds, wishes)
+        tally = await _all(clients, seconds, options)
     for client in clients:
         await client.leave()
     return {
@@ -49,29 +49,29 @@ async def run(
         "p99": percentile(tally.spans, 0.99) if tally.spans else 0.0,
         "empty": tally.empty,
         "failures": tally.failures,
-        "share": meter.share,
+        "cpu_share": meter.cpu_share,
     }
 
 
-async def _all(clients: list[Client], seconds: float, wishes: dict[str, Any]) -> Tally:
+async def _all(clients: list[Client], seconds: float, options: dict[str, Any]) -> Tally:
     tally = Tally()
     end = time.perf_counter() + seconds
-    await asyncio.gather(*(_loop(client, end, wishes, tally) for client in clients))
+    await asyncio.gather(*(_loop(client, end, options, tally) for client in clients))
     return tally
 
 
-async def _loop(client: Client, end: float, wishes: dict[str, Any], tally: Tally) -> None:
+async def _loop(client: Client, end: float, options: dict[str, Any], tally: Tally) -> None:
     while (begun := time.perf_counter()) < end:
         try:
             await client.submit()
-            task = await client.claim(**wishes)
+            task = await client.claim(**options)
             if task is None:
                 tally.empty += 1
                 continue
             await client.finish(task)
         except Failed as failure:
             tally.failures[str(failure)[:160]] += 1
-            # A server that fails at once must not be asked without a pause.
+            # A pause, because a server that fails at once would be flooded with requests.
             await asyncio.sleep(0.05)
             continue
         done = time.perf_counter()

@@ -1,4 +1,4 @@
-"""From just before the report of an end to the answer that its waiter gets."""
+"""Time from just before the report of a task's end to the response that its waiter gets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from benchmarks.driver.meter import Meter, percentile
 from benchmarks.driver.wire import Failed, Target
 
 WAIT = 30
-#: Seconds in which a waiter surely waits.
+#: Seconds after which a request that was sent is surely waiting in the server.
 PAUSE = 0.05
 
 
 async def run(worker_at: dict[str, Any], waiter_at: dict[str, Any], samples: int) -> dict[str, Any]:
-    """Times of `samples` tasks that their worker completes."""
-    worker = await Client(Target(**worker_at)).enlist(jobs=1)
+    """Times in seconds for `samples` tasks that their worker completes."""
+    worker = await Client(Target(**worker_at)).register(jobs=1)
     waiter = Client(Target(**waiter_at))
     spans = []
     with Meter() as meter:
@@ -39,16 +39,16 @@ async def run_swept(
     sweeper: list[str],
     env: dict[str, str],
 ) -> dict[str, Any]:
-    """Times of `samples` tasks that a sweeper in a process of its own ends.
+    """Times in seconds for `samples` tasks that a sweeper in a process of its own ends.
 
-    They count from the `completed_at` that the database wrote, which is before the commit.
+    They start at `completed_at`, which the database writes before the commit.
     """
     child = await asyncio.create_subprocess_exec(
         *sweeper, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=env
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    worker = await Client(Target(**worker_at)).enlist(jobs=1)
+    worker = await Client(Target(**worker_at)).register(jobs=1)
     waiter = Client(Target(**waiter_at))
     spans = []
     try:
@@ -71,7 +71,7 @@ async def run_swept(
 
 
 async def _begin(worker: Client, waiter: Client, wall: bool = False) -> tuple[Any, Any]:
-    """A task that runs, and when its waiter will be answered."""
+    """A running task, and a future of the time at which its waiter gets the response."""
     await worker.submit()
     claimed = await worker.claim()
     task = await worker.report(claimed, "running")
@@ -90,4 +90,4 @@ async def _begin(worker: Client, waiter: Client, wall: bool = False) -> tuple[An
 
 def _result(spans: list[float], meter: Meter) -> dict[str, Any]:
     p50, p99 = percentile(spans, 0.5), percentile(spans, 0.99)
-    return {"spans": spans, "p50": p50, "p99": p99, "share": meter.share}
+    return {"spans": spans, "p50": p50, "p99": p99, "cpu_share": meter.cpu_share}

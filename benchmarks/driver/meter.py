@@ -1,4 +1,4 @@
-"""How busy the driver itself was, and statistics of what it measured."""
+"""CPU time of the driver itself, and statistics of its measurements."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Meter:
-    """Seconds of CPU and of wall time of this process within a ``with``."""
+    """Measures the wall time and the CPU time of this process within a ``with``, in seconds."""
 
     def __enter__(self) -> Self:
         self._wall, self._cpu = time.perf_counter(), self._used()
@@ -17,8 +17,8 @@ class Meter:
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self._wall
-        #: CPU of this process as a share of one core.
-        self.share = (self._used() - self._cpu) / self.seconds
+        #: CPU time of this process over wall time: its share of one core.
+        self.cpu_share = (self._used() - self._cpu) / self.seconds
 
     @staticmethod
     def _used() -> float:
@@ -27,6 +27,6 @@ class Meter:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that this share (0 to 1) of the values do not exceed."""
+    """The percentile of `values` at `share` (0 to 1)."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,4 +1,4 @@
-"""How long pages take."""
+"""Latency of pages of a list, and the link to a list's next page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.driver.wire import Connection, Failed, Target
 
 
 async def run(target: dict[str, Any], paths: dict[str, list[str]]) -> dict[str, Any]:
-    """Times of each path and the lengths of the arrays answered, by the names of their groups."""
+    """Times in seconds and lengths of the returned arrays, by the names of the groups of paths."""
     connection = await Connection(Target(**target)).open()
     spans: dict[str, list[float]] = {name: [] for name in paths}
     lengths: dict[str, list[int]] = {name: [] for name in paths}
@@ -27,11 +27,11 @@ async def run(target: dict[str, Any], paths: dict[str, list[str]]) -> dict[str, 
                         raise Failed(f"{group[turn]}: {reply.status} {reply.body[:200]!r}")
                     lengths[name].append(len(reply.json()))
     connection.close()
-    return {"spans": spans, "lengths": lengths, "share": meter.share}
+    return {"spans": spans, "lengths": lengths, "cpu_share": meter.cpu_share}
 
 
 async def link(target: dict[str, Any], path: str) -> str:
-    """The path and query that the answer's `Link` header calls next; empty without one."""
+    """Path and query of the next page, from the response's `Link` header; empty without one."""
     connection = await Connection(Target(**target)).open()
     reply = await connection.send("GET", path)
     connection.close()

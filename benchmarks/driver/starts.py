@@ -1,4 +1,4 @@
-"""From just before the submit to the moment an idle worker holds the task."""
+"""Time from just before a submit to the response by which an idle worker gets the task."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from benchmarks.driver.api import Client
 from benchmarks.driver.meter import Meter, percentile
 from benchmarks.driver.wire import Failed, Target
 
-#: Seconds that an idle worker waits in one request.
+#: Seconds for which the claim of an idle worker waits.
 WAIT = 60
 #: Seconds between two submits: long enough for the last winner to be idle again.
 PAUSE = 0.04
-#: Seconds after which a task counts as never started.
+#: Seconds after which a task counts as lost.
 PATIENCE = 10.0
 
 
 async def run(
     submit_to: dict[str, Any], claim_from: list[dict[str, Any]], idle: int, samples: int
 ) -> dict[str, Any]:
-    """Times of `samples` tasks of one job, `idle` workers waiting, spread over `claim_from`."""
+    """Times in seconds for `samples` tasks of one job.
+
+    `idle` workers wait for it, evenly spread over the servers `claim_from`.
+    """
     workers = []
     for number in range(idle):
         client = Client(Target(**claim_from[number % len(claim_from)]))
-        workers.append(await client.enlist(jobs=1))
+        workers.append(await client.register(jobs=1))
     submitter = Client(Target(**submit_to))
     counters = [Client(Target(**server)) for server in _servers(claim_from)]
     arrived: dict[int, asyncio.Future[float]] = {}
     waiting = [asyncio.create_task(_work(worker, arrived)) for worker in workers]
-    # All are in line, and their first looks at the database are over.
+    # By then all claims wait: their first queries of the database are over.
     await asyncio.sleep(1.0 + 0.02 * idle)
     before = [await _claims(counter) for counter in counters]
     spans: list[float] = []
@@ -52,8 +55,7 @@ async def run(
     for worker in workers:
         worker.connection.close()
         await worker.leave()
-    # For each task and process.
-    each = {
+    per_task = {
         kind: sum(last[kind] - first[kind] for last, first in zip(after, before, strict=True))
         / (samples * len(counters))
         for kind in ("woken", "claims")
@@ -63,10 +65,10 @@ async def run(
         "p50": percentile(spans, 0.5),
         "p99": percentile(spans, 0.99),
         "lost": lost,
-        # Claims of those who waited and were woken, and all: a request looks once before it waits.
-        **each,
+        # Per task and process; "claims" includes the first claim of each request, before its wait.
+        **per_task,
         "failures": [repr(f) for f in failures if not isinstance(f, asyncio.CancelledError)],
-        "share": meter.share,
+        "cpu_share": meter.cpu_share,
     }
 
 

@@ -1,4 +1,4 @@
-"""Thousands of requests that wait in one server process, and heartbeats meanwhile."""
+"""Thousands of requests that wait in one server process, and the latency of heartbeats."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from benchmarks.driver.api import PREFIX, Client
 from benchmarks.driver.meter import Meter, percentile
 from benchmarks.driver.wire import Connection, Target
 
-#: Seconds that they ask to wait; the project's longest.
+#: Seconds in `Prefer: wait=`; the longest wait that the project honours.
 WAIT = 120
-#: Waiters whose memory does not count: what is made once is made by them.
+#: Waiters whose memory does not count, because they cause the allocations that happen only once.
 WARM_UP = 300
-#: Requests under way at once while they come.
-ARRIVING = 64
-#: Waiters with one loopback address, which has some 28,000 ports.
+#: Connections that are opened at once.
+OPENED_AT_ONCE = 64
+#: Waiters that share a loopback address, which has some 28,000 ports.
 PER_ADDRESS = 5_000
-#: Seconds between two heartbeats, and between two looks at the database's connections.
-BEAT_EVERY, LOOK_EVERY = 0.05, 0.25
+#: Seconds between two heartbeats, and between two counts of the database's connections.
+HEARTBEAT_EVERY, COUNT_EVERY = 0.05, 0.25
 
 
 async def run(
@@ -34,20 +34,20 @@ async def run(
     database: str,
     application: str,
 ) -> dict[str, Any]:
-    """Let one request wait for each of these tasks; `pid` is the server's process.
+    """Let one request wait for each of these tasks; `pid` is the id of the server's process.
 
-    `application` is the name that the server's connections to `database` carry.
+    `application` is the `application_name` of the server's connections to `database`.
     """
-    whom = Target(**target)
+    endpoint = Target(**target)
     server = psutil.Process(pid)
-    worker = await Client(whom).enlist(jobs=1)
-    first = await _arrive(whom, tasks[:WARM_UP], 0)
+    worker = await Client(endpoint).register(jobs=1)
+    first = await _arrive(endpoint, tasks[:WARM_UP], 0)
     base = server.memory_info().rss
     before = await asyncio.to_thread(_connections, database, application)
     begun = time.perf_counter()
-    rest = await _arrive(whom, tasks[WARM_UP:], WARM_UP)
+    rest = await _arrive(endpoint, tasks[WARM_UP:], WARM_UP)
     arrived = time.perf_counter() - begun
-    # The last ones have joined their groups and been looked at again.
+    # By then the last waiters have joined their groups and queried the database again.
     await asyncio.sleep(2)
     with Meter() as meter:
         spans, seen, most_rss = await _watch(worker, server, seconds, database, application)
@@ -68,7 +68,7 @@ async def run(
         "heartbeats": len(spans),
         "p50": percentile(spans, 0.5),
         "p99": percentile(spans, 0.99),
-        "share": meter.share,
+        "cpu_share": meter.cpu_share,
     }
 
 
@@ -79,42 +79,42 @@ async def _watch(
     seen: list[dict[str, int]] = []
     end = time.perf_counter() + seconds
 
-    async def look() -> None:
+    async def count_connections() -> None:
         while time.perf_counter() < end:
             seen.append(await asyncio.to_thread(_connections, database, application))
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(COUNT_EVERY)
 
-    looking = asyncio.create_task(look())
+    counting = asyncio.create_task(count_connections())
     most = server.memory_info().rss
     while (begun := time.perf_counter()) < end:
-        await worker.beat()
+        await worker.heartbeat()
         spans.append(time.perf_counter() - begun)
         most = max(most, server.memory_info().rss)
-        await asyncio.sleep(max(0.0, BEAT_EVERY - spans[-1]))
-    await looking
+        await asyncio.sleep(max(0.0, HEARTBEAT_EVERY - spans[-1]))
+    await counting
     return spans, seen, most
 
 
-async def _arrive(whom: Target, tasks: list[str], offset: int) -> list[asyncio.Task[Any]]:
-    """Requests that wait, sent some at a time; a server would refuse all at once."""
-    gate = asyncio.Semaphore(ARRIVING)
+async def _arrive(endpoint: Target, tasks: list[str], offset: int) -> list[asyncio.Task[Any]]:
+    """Send requests that wait, some at a time because a server would refuse all at once."""
+    gate = asyncio.Semaphore(OPENED_AT_ONCE)
     answers = []
     for number, task in enumerate(tasks, offset):
         async with gate:
-            connection = Connection(whom, f"127.0.0.{1 + number // PER_ADDRESS}")
+            connection = Connection(endpoint, f"127.0.0.{1 + number // PER_ADDRESS}")
             await connection.open()
             request = connection.send("GET", f"{PREFIX}/tasks/{task}", wait=WAIT)
             answers.append(asyncio.create_task(request))
-        if number % ARRIVING == 0:
-            # A request on a connection of its own returns when those before it were looked at.
-            probe = Connection(whom)
+        if number % OPENED_AT_ONCE == 0:
+            # The response to this request shows that the server has accepted the ones before it.
+            probe = Connection(endpoint)
             await probe.send("GET", "/v1/problems/not-found")
             probe.close()
     return answers
 
 
 def _connections(database: str, application: str) -> dict[str, int]:
-    """The server's connections to the database by state, but those that rest in a pool."""
+    """Numbers of the server's database connections: `all`, and `busy` without the idle ones."""
     with psycopg.connect(database, autocommit=True) as connection:
         rows = connection.execute(
             "SELECT coalesce(state, '') FROM pg_stat_activity WHERE application_name = %s",

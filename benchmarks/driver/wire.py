@@ -1,7 +1,7 @@
-"""HTTP/1.1 on keep-alive connections with as little work as can be, so that servers are the limit.
+"""A minimal HTTP/1.1 client on keep-alive connections, so that the servers are the bottleneck.
 
-Requests are made by hand and of an answer only the status, the headers' bytes and the body are
-taken; the servers measured all send `Content-Length`.
+It formats requests by hand and parses only the status and the `Content-Length` of a response; all
+the measured servers send that header.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 import orjson
 
-#: Seconds after which an answer is given up.
+#: Seconds after which a request without a response fails.
 TIMEOUT = 150.0
 
 
 class Failed(Exception):
-    """An answer that was not asked for: the request, its status and the start of its body."""
+    """A request failed: its method and path, the status and the start of the response's body."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A server, and as whom to talk to it."""
+    """A server's port, and the headers that authenticate requests to it."""
 
     port: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer."""
+    """A response; `head` is the status line and the headers."""
 
     status: int
     head: bytes
@@ -44,7 +44,7 @@ class Reply:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, one request at a time; opened again when the server closed it."""
+    """A connection for one request at a time; opened again after the server closed it."""
 
     def __init__(self, target: Target, local: str = "127.0.0.1") -> None:
         self._target = target
@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._lines = "".join(f"{name}: {value}\r\n" for name, value in target.headers.items())
 
     async def open(self) -> Connection:
-        """Connect, unless it is connected."""
+        """Connect, unless the connection is open."""
         if self._transport is None or self._transport.is_closing():
             loop = asyncio.get_running_loop()
             await loop.create_connection(
@@ -66,21 +66,21 @@ class Connection(asyncio.Protocol):
         return self
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection without waiting for a response."""
         if self._transport is not None:
             self._transport.abort()
 
     async def send(
         self, method: str, path: str, body: Any = None, wait: int | None = None
     ) -> Reply:
-        """Send a request and return its answer, whatever its status.
+        """Send a request and return its response, of any status.
 
         `body` is sent as JSON; `wait` is the `Prefer: wait=` in seconds.
 
         Raises
         ------
         Failed
-            The connection ended, or the answer took longer than `TIMEOUT`.
+            The connection ended, or the response took longer than `TIMEOUT`.
         """
         await self.open()
         content = b"" if body is None else orjson.dumps(body)
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         )
         loop = asyncio.get_running_loop()
         answer = self._answer = loop.create_future()
-        late = loop.call_later(TIMEOUT, self._give_up, Failed(f"{method} {path}: no answer"))
+        late = loop.call_later(TIMEOUT, self._give_up, Failed(f"{method} {path}: no response"))
         self._transport.write(head.encode() + content)
         try:
             return await answer
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
             self._answer = None
 
     async def ask(self, method: str, path: str, body: Any = None, wait: int | None = None) -> Any:
-        """Like `send`, but returns the JSON of a successful answer.
+        """Like `send`, but returns the JSON of a successful response.
 
         Raises
         ------
@@ -115,12 +115,12 @@ class Connection(asyncio.Protocol):
         return reply.json() if reply.body else None
 
     def connection_made(self, transport: Any) -> None:
-        """Called by the loop."""
+        """Start with an empty buffer (`asyncio.Protocol`)."""
         self._transport = transport
         self._buffer, self._head_end = b"", -1
 
     def data_received(self, data: bytes) -> None:
-        """Called by the loop."""
+        """Buffer the bytes, and deliver the response when it is complete (`asyncio.Protocol`)."""
         self._buffer = self._buffer + data if self._buffer else data
         if self._head_end < 0:
             end = self._buffer.find(b"\r\n\r\n")
@@ -141,13 +141,13 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop."""
-        self._give_up(Failed(f"the server hung up: {exc!r}"))
+        """Fail the request that waits for a response (`asyncio.Protocol`)."""
+        self._give_up(Failed(f"the server closed the connection: {exc!r}"))
 
-    def _give_up(self, why: Exception) -> None:
+    def _give_up(self, error: Exception) -> None:
         self._transport.abort()
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(why)
+            self._answer.set_exception(error)
 
 
 def _content_length(head: bytes) -> int:

@@ -1,8 +1,8 @@
-"""The FastAPI original as a site of its own, without authentication.
+"""The FastAPI original as a site without authentication.
 
-Run inside its own environment, where `zndraw_joblib` is the original: ``uvicorn original_app:app``
-serves, ``python original_app.py N`` makes the tables, the one user, N jobs and a task.
-DATABASE_URL is SQLAlchemy's.
+Runs in an environment of its own, in which `zndraw_joblib` is the original's package:
+``uvicorn original_app:app`` serves, ``python original_app.py N`` creates the tables, the only user,
+N jobs and a task. DATABASE_URL is in SQLAlchemy's form.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from zndraw_joblib import (
 URL = os.environ["DATABASE_URL"]
 USER_ID = uuid.UUID(int=1)
 
-# The engine as zndraw_auth makes it, the sessions as the original's README does.
+# The engine that zndraw_auth creates, with sessions as in the original's README.
 engine = create_engine_for_url(URL)
 plain_sessions = async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
 
 
 def user() -> User:
-    """The one superuser, without a look at the database."""
+    """The only user, a superuser; no query is made for it."""
     return User(
         id=USER_ID,
         email="bench@example.com",
@@ -56,7 +56,7 @@ def user() -> User:
 
 
 def session_maker():
-    """What makes sessions; with SESSION_LOCK one at a time, as its README asks for SQLite."""
+    """The session factory; SESSION_LOCK serializes sessions, which its README asks for SQLite."""
     if not os.environ.get("SESSION_LOCK"):
         return plain_sessions
     lock = asyncio.Lock()
@@ -87,20 +87,20 @@ for dependency in (current_active_user, current_superuser, current_user_scoped_s
 
 
 async def prepare(jobs: int) -> None:
-    """Make the tables, the user, the jobs and one task."""
+    """Create the tables, the user, the jobs and one task."""
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     async with plain_sessions() as session:
         session.add(user())
         await session.flush()
-        made = [
+        created = [
             Job(room_id="bench", category="analysis", name=f"Job{number:03}", schema_={})
             for number in range(jobs)
         ]
-        session.add_all(made)
+        session.add_all(created)
         await session.flush()
-        # One task that `benchmarks.fill` multiplies.
-        session.add(Task(job_id=made[0].id, room_id="bench", created_by_id=USER_ID, payload={}))
+        # The task that `benchmarks.fill` copies.
+        session.add(Task(job_id=created[0].id, room_id="bench", created_by_id=USER_ID, payload={}))
         await session.commit()
     await engine.dispose()
 

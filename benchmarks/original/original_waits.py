@@ -1,7 +1,7 @@
-"""How long the original's workers and waiters take to learn: ``original_waits.py URL TASKS``.
+"""Times submit to start and end to waiter in the original: ``original_waits.py URL TASKS``.
 
-Run inside its own environment. Eight of its own `JobManager`s, each with a job of its own, run
-tasks of up to four seconds one by one; a waiter long-polls each, again and again. Prints JSON.
+Runs in the original's environment. Eight of its `JobManager`s, each with a job of its own, run
+tasks of up to four seconds one by one; for each task a waiter repeats long polls. Prints JSON.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ LONGEST = 4.0
 
 
 class Api:
-    """What a `JobManager` wants of its host."""
+    """The interface that a `JobManager` expects of its host."""
 
     def __init__(self, url: str) -> None:
         self.base_url = url
         self.http = httpx.Client(timeout=90)
 
     def get_headers(self) -> dict[str, str]:
-        """Nobody asks who it is."""
+        """No headers, because authentication is off."""
         return {}
 
     def raise_for_status(self, response: httpx.Response) -> None:
-        """Raise whatever the status calls for."""
+        """Raise httpx's error for a status of 400 or more."""
         response.raise_for_status()
 
 
 class Timed(JobManager):
-    """Notes when it is about to send an end."""
+    """Records the time just before the last task's end is reported."""
 
     completing = 0.0
 
     def complete(self, task: ClaimedTask) -> None:
-        """Report the end."""
+        """Record the time, then report the task as completed."""
         self.completing = time.monotonic()
         super().complete(task)
 
 
-def work(url: str, tasks: int, number: int, found: dict[str, list[float]]) -> None:
+def run_tasks(url: str, tasks: int, number: int, found: dict[str, list[float]]) -> None:
     kind: Any = type(
         f"Wait{number}",
         (Extension,),
@@ -77,11 +77,11 @@ def work(url: str, tasks: int, number: int, found: dict[str, list[float]]) -> No
         task_id = reply.json()["id"]
         while True:
             reply = http.get(f"/tasks/{task_id}", headers={"Prefer": "wait=60"})
-            learnt = time.monotonic()
+            answered = time.monotonic()
             if reply.json()["status"] == "completed":
                 break
         found["starts"].append(started[-1] - submitted)
-        found["ends"].append(learnt - manager.completing)
+        found["ends"].append(answered - manager.completing)
     manager.disconnect()
 
 
@@ -89,7 +89,7 @@ def main() -> None:
     url, tasks = sys.argv[1], int(sys.argv[2])
     found: dict[str, list[float]] = {"starts": [], "ends": []}
     threads = [
-        threading.Thread(target=work, args=(url, tasks, number, found))
+        threading.Thread(target=run_tasks, args=(url, tasks, number, found))
         for number in range(MANAGERS)
     ]
     for thread in threads:

@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.bench import Bench, rounds, target
+from benchmarks.bench import Bench, rounds, target_of
 from benchmarks.driver.meter import percentile
 from benchmarks.parts.cycles import RECOMMENDED
 from benchmarks.report import Goal, Section, median_of, ms, table, times
@@ -24,7 +24,7 @@ GOALS = {
     "heartbeat": ("heartbeat",),
 }
 LIMIT = 1.2
-#: Seconds that a round takes at most, each of ours and of the original.
+#: Seconds that a round takes at most, for this project and for the original each.
 PATIENCE = 60.0
 
 ORIGINAL = "original"
@@ -32,19 +32,19 @@ ORIGINAL = "original"
 
 @dataclass(frozen=True)
 class Latency:
-    """The median of the rounds' medians and the 99th percentile of all, in seconds."""
+    """Seconds: `p50` is the median of the rounds' medians, `p99` that of all samples together."""
 
     p50: float
     p99: float
     samples: int
 
 
-#: By backlog, number of jobs (or `ORIGINAL`) and verb.
+#: Latencies by backlog, number of jobs (or `ORIGINAL`) and kind of request.
 Found = dict[tuple[int, int | str, str], Latency]
 
 
 def measure(bench: Bench) -> tuple[Section, Found]:
-    """One server for each backlog, all up at once, so that each round visits them all."""
+    """Start one server for each backlog; all run at once, so that each round visits all of them."""
     sites = {n: bench.site(f"backlog-{n}", f"backlog-{n}") for n in bench.scale.backlogs}
     others = {n: bench.original_site(f"backlog-{n}", f"original-{n}") for n in bench.scale.backlogs}
     with ExitStack() as stack:
@@ -52,15 +52,15 @@ def measure(bench: Bench) -> tuple[Section, Found]:
         slow = stack.enter_context(started(*(site.uvicorn() for site in others.values())))
         ours = {}
         for (backlog, site), server in zip(sites.items(), servers, strict=True):
-            whom = target(server, site)
-            workers = bench.drive("enlist", target=whom, jobs=JOBS)
+            target = target_of(server, site)
+            workers = bench.drive("register", target=target, jobs=JOBS)
             for jobs, worker in zip(JOBS, workers, strict=True):
-                ours[backlog, jobs] = {"target": whom, "worker": worker, "jobs": jobs}
-        theirs = {}
+                ours[backlog, jobs] = {"target": target, "worker": worker, "jobs": jobs}
+        originals = {}
         for (backlog, other), server in zip(others.items(), slow, strict=True):
-            whom = target(server, other)
-            (worker,) = bench.drive("enlist", target=whom, jobs=JOBS[:1])
-            theirs[backlog, ORIGINAL] = {"target": whom, "worker": worker, "jobs": 1}
+            target = target_of(server, other)
+            (worker,) = bench.drive("register", target=target, jobs=JOBS[:1])
+            originals[backlog, ORIGINAL] = {"target": target, "worker": worker, "jobs": 1}
         visit = partial(bench.drive, "backlog", seconds=PATIENCE)
         samples, slow_samples = bench.scale.samples, bench.scale.slow_samples
         results = rounds(
@@ -68,21 +68,21 @@ def measure(bench: Bench) -> tuple[Section, Found]:
             {
                 "ours": partial(visit, places=[*ours.values()], samples=samples, warm_up=5),
                 ORIGINAL: partial(
-                    visit, places=[*theirs.values()], samples=slow_samples, warm_up=1
+                    visit, places=[*originals.values()], samples=slow_samples, warm_up=1
                 ),
             },
         )
-    found = {**_latencies([*ours], results["ours"]), **_latencies([*theirs], results[ORIGINAL])}
+    found = {**_latencies([*ours], results["ours"]), **_latencies([*originals], results[ORIGINAL])}
     return _section(bench.scale, found), found
 
 
 def _latencies(places: list[tuple[int, int | str]], results: list[Any]) -> Found:
     found: Found = {}
     for number, (backlog, jobs) in enumerate(places):
-        gone = [result["spans"][number] for result in results]
-        for verb in gone[0]:
-            every = [span for spans in gone for span in spans[verb]]
-            p50 = median(percentile(spans[verb], 0.5) for spans in gone)
+        per_round = [result["spans"][number] for result in results]
+        for verb in per_round[0]:
+            every = [span for spans in per_round for span in spans[verb]]
+            p50 = median(percentile(spans[verb], 0.5) for spans in per_round)
             found[backlog, jobs, verb] = Latency(p50, percentile(every, 0.99), len(every))
     return found
 
@@ -98,21 +98,21 @@ def _section(scale: Scale, found: Found) -> Section:
             for jobs in JOBS
         }
         (verb, jobs), worst = max(ratios.items(), key=lambda item: item[1])
-        theirs, ratio = "", times(worst)
+        originals, ratio = "", times(worst)
         if (most, ORIGINAL, verb) in found:
             first, last = (found[n, ORIGINAL, verb].p50 for n in (none, most))
-            theirs = f"{ms(first)} → {ms(last)} ms, {times(last / first)}"
+            originals = f"{ms(first)} → {ms(last)} ms, {times(last / first)}"
         first, last = found[none, jobs, verb].p50, found[most, jobs, verb].p50
         section.goals.append(
             Goal(
-                f"{name} at {most:,} pending over at {none:,}, p50; the worst of "
+                f"{name}: p50 at {most:,} pending over p50 at {none:,}; the worst of "
                 f"{' and '.join(verbs)} with {', '.join(map(str, JOBS))} jobs ({verb}, {jobs})",
                 f"{LIMIT} or less",
                 f"{ms(first)} → {ms(last)} ms",
-                theirs,
+                originals,
                 ratio,
                 worst <= LIMIT,
-                f"{median_of(rounds)}, of each its p50",
+                f"{median_of(rounds)}, the p50 of each",
             )
         )
     rows = []
@@ -132,10 +132,10 @@ def _section(scale: Scale, found: Found) -> Section:
     section.body += [
         f"Over HTTP on one connection, {RECOMMENDED}; p50 / p99 in ms: the {median_of(rounds)} "
         "and the percentile of all their samples. The worker registered 1, 10 or 100 jobs; one "
-        "job holds 90 % of the backlog, 47 share the rest unevenly, the others have none. At no "
-        "backlog the table holds finished tasks. Each sample submits one task, claims one and "
-        "finishes it, so that the backlog stays as long. A pending task's answer says its place in "
-        "the queue.",
+        "job has 90 % of the backlog, 47 share the rest unevenly, the others have none. Without a "
+        "backlog the table has finished tasks. Each sample submits one task, claims one and "
+        "finishes it, so that the length of the backlog stays the same. The answer about a pending "
+        "task includes its queue position.",
         "![Latency against backlog](performance.svg)",
         table(["request", "jobs", *(f"{n:,} pending" for n in backlogs), "last over first"], rows),
     ]

@@ -6,7 +6,7 @@ from collections import Counter
 from functools import partial
 from statistics import median
 
-from benchmarks.bench import Bench, middle, rounds, target
+from benchmarks.bench import Bench, median_figure, rounds, target_of
 from benchmarks.parts.cycles import RECOMMENDED
 from benchmarks.report import Goal, Section, figures_are, median_of, ms, per_second, table
 from benchmarks.stack.ours import started
@@ -16,14 +16,14 @@ WANTED = 10_000
 
 
 def on_postgres(bench: Bench) -> Section:
-    """Tasks a second on the recommended deployment."""
+    """Tasks a second on the recommended deployment, by number of connections."""
     site = bench.site("history", "batches")
     with started(site.granian()) as (server,):
         contenders = {
             connections: partial(
                 bench.drive,
                 "batches",
-                target=target(server, site),
+                target=target_of(server, site),
                 connections=connections,
                 seconds=bench.scale.seconds,
             )
@@ -32,17 +32,17 @@ def on_postgres(bench: Bench) -> Section:
         first = contenders[1]()
         found = rounds(bench, contenders) if first["available"] else {}
     section = Section("Batches of 100 over HTTP, PostgreSQL")
-    what = f"batched: submit 100, claim 100, report 100 ({RECOMMENDED})"
+    label = f"batched: submit 100, claim 100, report 100 ({RECOMMENDED})"
     goal = f"{WANTED:,} tasks/s or more"
     if not found:
-        section.goals.append(Goal(what, goal, "not available"))
-        section.body.append(f"The server does not take batches: {first['missing']}.")
+        section.goals.append(Goal(label, goal, "not available"))
+        section.body.append(f"The server does not support batches: {first['missing']}.")
         return section
-    rates = {connections: middle(results, "rate") for connections, results in found.items()}
+    rates = {connections: median_figure(results, "rate") for connections, results in found.items()}
     best = max(rates, key=lambda connections: rates[connections])
     section.goals.append(
         Goal(
-            f"{what}, {best} connections, the best number of them",
+            f"{label}, {best} connections, the best number of them",
             goal,
             f"{per_second(rates[best])} tasks/s",
             met=rates[best] >= WANTED,
@@ -68,5 +68,5 @@ def on_postgres(bench: Bench) -> Section:
     for results in found.values():
         for result in results:
             failures.update(result["failures"])
-    section.body += [f"- {number} times `{what}`" for what, number in failures.most_common(3)]
+    section.body += [f"- {number} times `{failure}`" for failure, number in failures.most_common(3)]
     return section

@@ -1,4 +1,4 @@
-"""What is done to a table of a million tasks: a sweep, pages of a room, the admin's list."""
+"""A table of a million tasks: a sweep, pages of a room's list, the admin's list."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from statistics import median
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from benchmarks.bench import Bench, target
+from benchmarks.bench import Bench, target_of
 from benchmarks.driver.meter import percentile
 from benchmarks.report import Goal, Section, figures_are, median_of, ms, table
 from benchmarks.stack.ours import started
 from benchmarks.stack.processes import BenchError
 
 SWEEP_SECONDS = 10.0
-#: The largest size in the second half of a sweep over that in the first.
+#: Largest memory in the second half of a sweep over that in the first half, at most.
 FLAT = 1.1
 PAGE_P95 = 0.050
 LONG = "500 long"
@@ -25,28 +25,30 @@ STATUSES = (None, "pending", "running", "completed", "failed")
 
 
 def sweep(bench: Bench) -> Section:
-    """One sweep of all dead workers, each time on a fresh copy."""
+    """Sweep all dead workers once a round, each time on a new copy of the database."""
     scale, found = bench.scale, []
     for number in range(scale.rounds):
         site = bench.site("big", f"sweep-{number}")
-        found.append(site.ask("sweep_once", timeout=600))
+        found.append(site.run_child("sweep_once", timeout=600))
         bench.postgres.drop(site.name)
     seconds = median(once["seconds"] for once in found)
     slope = median(once["slope"] for once in found)
     held = scale.big // 10
-    whole = all(once["changed"] == held and once["workers"] == scale.dead_workers for once in found)
+    complete = all(
+        once["changed"] == held and once["workers"] == scale.dead_workers for once in found
+    )
     section = Section("Sweep")
-    what = f"sweep of {scale.dead_workers:,} dead workers with {held:,} tasks among {scale.big:,}"
+    label = f"sweep of {scale.dead_workers:,} dead workers with {held:,} tasks among {scale.big:,}"
     section.goals += [
         Goal(
-            what,
+            label,
             f"under {SWEEP_SECONDS:.0f} s",
-            f"{seconds:.1f} s" if whole else f"{seconds:.1f} s, and not all was swept",
-            met=whole and seconds < SWEEP_SECONDS,
+            f"{seconds:.1f} s" if complete else f"{seconds:.1f} s, but tasks were left",
+            met=complete and seconds < SWEEP_SECONDS,
             basis=median_of(scale.rounds),
         ),
         Goal(
-            f"{what}: memory in the second half of the time over that in the first",
+            f"{label}: memory in the second half of the time over that in the first",
             f"flat ({FLAT} or less)",
             f"{slope:.2f}",
             met=slope <= FLAT,
@@ -64,22 +66,24 @@ def sweep(bench: Bench) -> Section:
         for once in found
     ]
     section.body += [
-        "A line for each round, on a copy of the table of its own.",
-        table(["s", "s until all news was sent", "growth MiB", "second half", "report"], rows),
+        "Each line is a round on its own copy of the table.",
+        table(["s", "s until all messages were sent", "growth MiB", "second half", "report"], rows),
     ]
     return section
 
 
 def pages(bench: Bench) -> Section:
-    """Pages of a room at the start, in the middle and far down, of all and of one status."""
+    """Pages at the start, in the middle and near the end of the list, of all and of one status."""
     site = bench.site("big", "pages")
     with started(site.granian()) as (server,):
-        whom = target(server, site)
+        target = target_of(server, site)
         paths = {}
         for status in STATUSES:
-            for where, group in _paths(bench, whom, status).items():
+            for where, group in _paths(bench, target, status).items():
                 paths[f"{status or 'all'}, {where}"] = group
-        found = [bench.drive("pages", target=whom, paths=paths) for _ in range(bench.scale.rounds)]
+        found = [
+            bench.drive("pages", target=target, paths=paths) for _ in range(bench.scale.rounds)
+        ]
     p50, p95 = (
         {name: median(percentile(once["spans"][name], share) for once in found) for name in paths}
         for share in (0.5, 0.95)
@@ -107,16 +111,16 @@ def pages(bench: Bench) -> Section:
     ]
     section.body += [
         "`GET rooms/{room}/tasks` with and without `?status=`, pages of the default length and, "
-        "for the first one, of 500. Later pages are those that a cursor names which points into "
-        "the middle, or nearly to the end, of the list. "
+        "for the first one, of 500. The cursors of later pages point to the middle of the list, or "
+        "nearly to its end. "
         f"{figures_are(bench.scale.rounds)}, each of {bench.scale.pages} requests.",
         table(["page", "tasks on it", "p50 ms", "p95 ms"], rows),
     ]
     return section
 
 
-def _paths(bench: Bench, whom: dict[str, Any], status: str | None) -> dict[str, list[str]]:
-    """Paths of first, middle and far pages."""
+def _paths(bench: Bench, target: dict[str, Any], status: str | None) -> dict[str, list[str]]:
+    """Paths of pages at the start, in the middle and near the end, by these names."""
     query = {} if status is None else {"status": status}
     first = f"/v1/joblib/rooms/bench/tasks?{urlencode(query)}"
     condition = "room_id = 'bench'" + (f" AND status = '{status}'" if status else "")
@@ -131,19 +135,19 @@ def _paths(bench: Bench, whom: dict[str, Any], status: str | None) -> dict[str, 
                 " ORDER BY created_at DESC, id DESC OFFSET %s LIMIT 20".encode(),
                 [int(share * count)],
             ).fetchall()
-            move = partial(_moved, bench.drive("link", target=whom, path=first))
-            groups[where] = [move(created.isoformat(), pk) for created, pk in anchors]
+            path_after = partial(_path_after, bench.drive("link", target=target, path=first))
+            groups[where] = [path_after(created.isoformat(), pk) for created, pk in anchors]
     times = bench.scale.pages
     return {where: (group * times)[:times] for where, group in groups.items() if group}
 
 
-def _moved(link: str, created: str, pk: str) -> str:
-    """The path of the page after this task, made from the link to the second page.
+def _path_after(link: str, created: str, pk: str) -> str:
+    """The path of the page after a task, derived from the link to the second page.
 
     Raises
     ------
     BenchError
-        The cursor is no longer two texts in JSON in base64.
+        The cursor is not an array of two strings in JSON in base64.
     """
     split = urlsplit(link)
     query = {name: values[0] for name, values in parse_qs(split.query).items()}
@@ -153,15 +157,15 @@ def _moved(link: str, created: str, pk: str) -> str:
         if len(texts) != 2 or len(texts[1]) != len(pk):
             raise ValueError(texts)
     except (KeyError, ValueError) as error:
-        raise BenchError(f"no cursor that could be moved in {link!r}") from error
+        raise BenchError(f"no cursor of the known form in {link!r}") from error
     moved = base64.urlsafe_b64encode(json.dumps([created, pk]).encode()).decode().rstrip("=")
     return f"{split.path}?{urlencode({**query, 'cursor': moved})}"
 
 
 def admin(bench: Bench) -> Section:
-    """The list of tasks as a superuser sees it."""
+    """The admin's list of tasks, requested by a superuser."""
     site = bench.site("big", "admin")
-    found = site.ask("admin_list", str(bench.scale.rounds))
+    found = site.run_child("admin_list", str(bench.scale.rounds))
     seconds = median(found["spans"])
     section = Section("Admin")
     section.goals.append(

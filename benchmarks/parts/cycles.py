@@ -6,19 +6,19 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
-from benchmarks.bench import Bench, middle, rounds, target
+from benchmarks.bench import Bench, median_figure, rounds, target_of
 from benchmarks.report import Goal, Section, figures_are, median_of, ms, per_second, table, times
 from benchmarks.stack.front import behind_nginx
 from benchmarks.stack.ours import THREADS, started
 
 SQLITE_CONNECTIONS = (1, 8)
 RECOMMENDED = f"granian WSGI, 2 workers of {THREADS} threads"
-#: The deployment as it is recommended, see docs/deployment.md.
-WHOLE = f"nginx, {RECOMMENDED}"
+#: The deployment that docs/how-to/deploy.md recommends.
+RECOMMENDED_WITH_NGINX = f"nginx, {RECOMMENDED}"
 
 
 def on_postgres(bench: Bench) -> Section:
-    """Ours on the simple and the recommended deployment, the original with 1 and 2 processes."""
+    """Both deployments of this project, and the original with 1 and with 2 processes."""
     names = ("cycles-uvicorn-1", "cycles-uvicorn-2", "cycles-granian")
     one, two, many = (bench.site("history", name) for name in names)
     first, second = (bench.original_site("history", f"cycles-original-{n}") for n in (1, 2))
@@ -29,21 +29,21 @@ def on_postgres(bench: Bench) -> Section:
         behind_nginx(servers[2]) as front,
     ):
         ours = {
-            "uvicorn ASGI, 1 worker": target(servers[0], one),
-            "uvicorn ASGI, 2 workers": target(servers[1], two),
-            RECOMMENDED: target(servers[2], many),
+            "uvicorn ASGI, 1 worker": target_of(servers[0], one),
+            "uvicorn ASGI, 2 workers": target_of(servers[1], two),
+            RECOMMENDED: target_of(servers[2], many),
         }
         if front:
-            ours[WHOLE] = target(front, many)
+            ours[RECOMMENDED_WITH_NGINX] = target_of(front, many)
         originals = {
-            "original, 1 process": target(servers[3], first),
-            "original, 2 processes": target(servers[4], second),
+            "original, 1 process": target_of(servers[3], first),
+            "original, 2 processes": target_of(servers[4], second),
         }
         found = _measure(bench, ours, originals, bench.scale.connections)
     section = Section("Full cycles over HTTP, PostgreSQL")
     for connections in bench.scale.connections:
         best = max(found[name, connections, False]["rate"] for name in originals)
-        server = WHOLE if front else RECOMMENDED
+        server = RECOMMENDED_WITH_NGINX if front else RECOMMENDED
         rate = found[server, connections, False]["rate"]
         section.goals.append(
             Goal(
@@ -58,8 +58,9 @@ def on_postgres(bench: Bench) -> Section:
         )
     section.body += [
         "A cycle is submit, claim, running, completed: four requests, or three when the claim "
-        f"says `start`. All workers serve one job; {bench.scale.history:,} finished tasks are "
-        "there before. The goal is held against the better of the original's two figures. "
+        "has `start`. All workers serve one job, and the table begins with "
+        f"{bench.scale.history:,} finished tasks. The goal is compared with the better of the "
+        "original's two figures. "
         f"{figures_are(bench.scale.rounds)}.",
         *_tables(found, ours, originals, bench.scale.connections),
     ]
@@ -67,18 +68,18 @@ def on_postgres(bench: Bench) -> Section:
 
 
 def on_sqlite(bench: Bench) -> Section:
-    """One process on a SQLite file, with the settings that each project ships."""
+    """One process of each project on a SQLite file, with the settings that the project ships."""
     asgi, wsgi = bench.sqlite_site("sqlite-uvicorn"), bench.sqlite_site("sqlite-granian")
     bare = bench.original_sqlite_site("sqlite-original", lock=False)
     locked = bench.original_sqlite_site("sqlite-original-lock", lock=True)
     with started(asgi.uvicorn(1), wsgi.granian(1), bare.uvicorn(1), locked.uvicorn(1)) as servers:
         ours = {
-            "uvicorn ASGI, 1 worker": target(servers[0], asgi),
-            f"granian WSGI, 1 worker of {THREADS} threads": target(servers[1], wsgi),
+            "uvicorn ASGI, 1 worker": target_of(servers[0], asgi),
+            f"granian WSGI, 1 worker of {THREADS} threads": target_of(servers[1], wsgi),
         }
         originals = {
-            "original, 1 process": target(servers[2], bare),
-            "original, 1 process, sessions take turns": target(servers[3], locked),
+            "original, 1 process": target_of(servers[2], bare),
+            "original, 1 process, sessions serialized": target_of(servers[3], locked),
         }
         found = _measure(bench, ours, originals, SQLITE_CONNECTIONS)
     section = Section("Full cycles over HTTP, SQLite")
@@ -97,8 +98,8 @@ def on_sqlite(bench: Bench) -> Section:
             )
         )
     section.body += [
-        "The original runs with the engine that it ships and, as its README asks of a host with "
-        "SQLite, with sessions that take turns by a lock; the goal is held against the better. "
+        "The original runs with its own engine and, as its README asks of a site on SQLite, with "
+        "sessions that take turns by a lock; the goal is compared with the better figure. "
         f"{figures_are(bench.scale.rounds)}.",
         *_tables(found, ours, originals, SQLITE_CONNECTIONS),
     ]
@@ -112,13 +113,13 @@ def _measure(
     counts: tuple[int, ...],
 ) -> dict[tuple[str, int, bool], dict[str, Any]]:
     contenders = {}
-    for name, whom in {**ours, **originals}.items():
+    for name, target in {**ours, **originals}.items():
         for connections in counts:
             for start in (False, True) if name in ours else (False,):
                 contenders[name, connections, start] = partial(
                     bench.drive,
                     "cycles",
-                    target=whom,
+                    target=target,
                     connections=connections,
                     seconds=bench.scale.seconds,
                     start=start,
@@ -134,7 +135,7 @@ def _measure(
         found[key] = {
             "available": True,
             "failures": failures,
-            **{name: middle(results, name) for name in ("rate", "p50", "p99", "empty")},
+            **{name: median_figure(results, name) for name in ("rate", "p50", "p99", "empty")},
         }
     return found
 
@@ -145,7 +146,7 @@ def _tables(
     originals: dict[str, Any],
     counts: tuple[int, ...],
 ) -> list[str]:
-    rows, troubles = [], []
+    rows, remarks = [], []
     for connections in counts:
         best = max(found[name, connections, False]["rate"] for name in originals)
         for start in (False, True):
@@ -169,13 +170,13 @@ def _tables(
                     ]
                 )
                 if cell["empty"]:
-                    troubles.append(
+                    remarks.append(
                         f"{label}, {connections} connections: {cell['empty']:.0f} claims in a "
-                        "round were answered with no task although some were pending."
+                        "round returned no task although some were pending."
                     )
-                troubles += [
+                remarks += [
                     f"{label}, {connections} connections: {number} times `{failure}`"
                     for failure, number in cell["failures"].most_common(3)
                 ]
     head = ["connections", "server", "cycles/s", "over the original", "p50 ms", "p99 ms"]
-    return [table(head, rows), *(["\n".join(f"- {line}" for line in troubles)] if troubles else [])]
+    return [table(head, rows), *(["\n".join(f"- {line}" for line in remarks)] if remarks else [])]

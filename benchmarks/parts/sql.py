@@ -1,4 +1,4 @@
-"""Plain SQL by psycopg on the same table: what no server in front of it can pass."""
+"""Plain SQL by psycopg on the same table: the upper bound of what a server can reach."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FINISH: LiteralString = """
 
 
 def measure(bench: Bench) -> Section:
-    """Cycles a second of four statements each, one task or a hundred at a time."""
+    """Cycles of four statements a second, with one task or a hundred in a statement."""
     bench.postgres.clone(bench.template("history"), "sql")
     url = bench.postgres.url("sql")
     rows = []

@@ -18,20 +18,20 @@ NAMES = {"submit with a key": "submit with an `Idempotency-Key`"}
 
 
 def measure(bench: Bench) -> Section:
-    """Each request once in a process of the site, after one that fills what it remembers."""
+    """Count the statements of each request in one process, once its caches are filled."""
     sites = {
         "PostgreSQL": bench.site("history", "statements"),
         "SQLite": bench.sqlite_site("statements-sqlite"),
     }
     found: dict[str, dict[str, list[int]]] = {
-        database: site.ask("statements", site.tokens[0]) for database, site in sites.items()
+        database: site.run_child("statements", site.tokens[0]) for database, site in sites.items()
     }
     section = Section("SQL statements")
-    for what, most in MOST.items():
-        counts = {database: counted[what][0] for database, counted in found.items()}
+    for label, most in MOST.items():
+        counts = {database: counted[label][0] for database, counted in found.items()}
         section.goals.append(
             Goal(
-                f"SQL statements: {NAMES.get(what, what)}, authentication apart",
+                f"SQL statements: {NAMES.get(label, label)}, without authentication",
                 f"{most}" if most == 1 else f"{most} or fewer",
                 ", ".join(f"{number} ({database})" for database, number in counts.items()),
                 met=all(0 < number <= most for number in counts.values()),
@@ -39,12 +39,11 @@ def measure(bench: Bench) -> Section:
             )
         )
     section.body += [
-        "Counted in one process by `CaptureQueriesContext`, requests through the WSGI application "
-        "of the example project. The process has seen the token and the job before: who "
-        "calls is remembered (`token_cache_seconds`), and so is a job's schema. `BEGIN`, "
-        "`COMMIT` and savepoints are counted apart: they are round trips too, where a request is "
-        "a transaction of several statements. A claim that finds nothing asks which jobs the "
-        "worker has.",
+        "Counted in one process by `CaptureQueriesContext`, for requests through the WSGI "
+        "application of the example project. The process has the token (`token_cache_seconds`) "
+        "and the job's schema in its caches. `BEGIN`, `COMMIT` and savepoints have a column of "
+        "their own, because they are round trips too where a request is a transaction of several "
+        "statements. A claim that finds nothing also reads the worker's jobs.",
         table(
             [
                 "request",
@@ -55,8 +54,8 @@ def measure(bench: Bench) -> Section:
                 ),
             ],
             [
-                [NAMES.get(what, what), *(n for counted in found.values() for n in counted[what])]
-                for what in found["PostgreSQL"]
+                [NAMES.get(label, label), *(n for counts in found.values() for n in counts[label])]
+                for label in found["PostgreSQL"]
             ],
         ),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.bench import Bench, target
+from benchmarks.bench import Bench, target_of
 from benchmarks.report import Goal, Section, ms, table
 from benchmarks.stack.ours import started
 
@@ -10,7 +10,7 @@ BYTES, P99 = 60 * 1024, 0.100
 
 
 def measure(bench: Bench) -> Section:
-    """One uvicorn process, a task and a request that waits for each."""
+    """Let one request wait for each of many pending tasks in one uvicorn process."""
     count = bench.scale.waiters
     kind = f"backlog-{count}"
     site = bench.site(kind, "waiters")
@@ -22,7 +22,7 @@ def measure(bench: Bench) -> Section:
     with started(site.uvicorn()) as (server,):
         found = bench.drive(
             "waiters",
-            target=target(server, site),
+            target=target_of(server, site),
             pid=server.process.pid,
             tasks=[row[0] for row in rows],
             seconds=bench.scale.watch_seconds,
@@ -33,24 +33,24 @@ def measure(bench: Bench) -> Section:
     all_wait = found["waiting"] == found["wanted"] == count
     busy = sorted(sight["busy"] for sight in found["connections"])
     held = busy[len(busy) // 2]
-    what = f"{count:,} idle waiters in one process"
+    label = f"{count:,} idle waiters in one process"
     section.goals += [
         Goal(
-            f"{what}: memory each",
+            f"{label}: memory each",
             f"{BYTES // 1024} KB or less",
             f"{found['bytes_each'] / 1024:.1f} KB",
             met=all_wait and found["bytes_each"] <= BYTES,
             basis="1 run",
         ),
         Goal(
-            f"{what}: database connections in use (median over time)",
+            f"{label}: database connections in use (median over time)",
             "0",
             str(held),
             met=all_wait and held == 0,
             basis="1 run",
         ),
         Goal(
-            f"{what}: heartbeat p99 meanwhile",
+            f"{label}: heartbeat p99 meanwhile",
             f"under {ms(P99)} ms",
             f"{ms(found['p99'])} ms",
             met=all_wait and found["p99"] < P99,
@@ -59,16 +59,16 @@ def measure(bench: Bench) -> Section:
     ]
     pooled = [sight["all"] for sight in found["connections"]]
     section.body += [
-        "Measured once. Each waits for a task of its own (`GET` with `Prefer: wait=120`) on a "
-        "connection of its own. Memory is the growth of the server's resident set from the 300th "
-        "waiter to the largest size seen, by the number of further ones. Connections rest in the "
-        "pool when nobody uses them.",
+        "Measured once. Each waiter waits for its own task (`GET` with `Prefer: wait=120`) on its "
+        "own connection. Memory is the growth of the server's resident set from the 300th waiter "
+        "to its largest size, divided by the number of further waiters. Unused database "
+        "connections rest in the pool.",
         table(
             ["", ""],
             [
                 ["waiters that still waited at the end", f"{found['waiting']:,} of {count:,}"],
-                ["those that were answered before", found["answered"] or "none"],
-                ["time to take them all, s", f"{found['arrival_seconds']:.1f}"],
+                ["waiters that were answered before the end", found["answered"] or "none"],
+                ["time until all waited, s", f"{found['arrival_seconds']:.1f}"],
                 ["memory each, KB", f"{found['bytes_each'] / 1024:.1f}"],
                 ["threads of the server", found["threads"]],
                 ["database connections before", found["connections_before"]["all"]],

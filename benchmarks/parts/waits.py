@@ -1,4 +1,4 @@
-"""How soon a worker has a task that was submitted, and a waiter learns that it ended."""
+"""Time from a submit to an idle worker, and from a task's end to its waiter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from typing import Any
 
-from benchmarks.bench import Bench, middle, rounds, target
+from benchmarks.bench import Bench, median_figure, rounds, target_of
 from benchmarks.driver.meter import percentile
 from benchmarks.report import Goal, Section, median_of, ms, table, times
 from benchmarks.stack.ours import Site, started
@@ -18,31 +18,31 @@ SWEEPER = [sys.executable, "-m", "benchmarks.child.sweeper"]
 
 
 def measure(bench: Bench) -> Section:
-    """Ours in two server processes; the original's own worker and its long poll."""
+    """Measure this project in two server processes, and the original's own worker and long poll."""
     site = bench.site("history", "waits")
     other = bench.original_site("history", "waits-original")
     with started(site.uvicorn(1, COUNTING), site.uvicorn(1, COUNTING), other.uvicorn()) as servers:
         first, second, original = servers
         address = f"http://127.0.0.1:{original.port}"
-        theirs = other.run("original_waits.py", address, str(bench.scale.original_wakes))
-        here, there = target(first, site), target(second, site)
-        # A user may have 50 workers: a hundred are several users'.
-        everybody = [
-            target(server, site, user)
+        originals = other.run("original_waits.py", address, str(bench.scale.original_wakes))
+        here, there = target_of(first, site), target_of(second, site)
+        # Several users, because one may have 50 workers and a hundred are needed.
+        all_targets = [
+            target_of(server, site, user)
             for user in range(len(site.tokens))
             for server in (first, second)
         ]
-        found = rounds(bench, _contenders(bench, site, here, there, everybody))
+        found = rounds(bench, _contenders(bench, site, here, there, all_targets))
     section = Section("Submit to start, end to waiter")
-    _goals(section, found, theirs)
-    _body(section, found, theirs)
+    _goals(section, found, originals)
+    _body(section, found, originals)
     return section
 
 
 def _contenders(
-    bench: Bench, site: Site, here: Any, there: Any, everybody: list[Any]
+    bench: Bench, site: Site, here: Any, there: Any, all_targets: list[Any]
 ) -> dict[str, Any]:
-    idle = bench.scale.idle_workers
+    idle, first_port = bench.scale.idle_workers, here["port"]
     starts = partial(bench.drive, "starts", samples=bench.scale.wakes, submit_to=here)
     ends = partial(bench.drive, "ends", samples=bench.scale.wakes, worker_at=here)
     swept = partial(ends.func, "ends_swept", *ends.args[1:], **ends.keywords)
@@ -50,10 +50,10 @@ def _contenders(
         "start, one idle worker, same process": partial(starts, claim_from=[here], idle=1),
         "start, one idle worker, other process": partial(starts, claim_from=[there], idle=1),
         f"start, {idle} idle workers, same process": partial(
-            starts, claim_from=[one for one in everybody if one["port"] == here["port"]], idle=idle
+            starts, claim_from=[one for one in all_targets if one["port"] == first_port], idle=idle
         ),
         f"start, {idle} idle workers, 2 processes": partial(
-            starts, claim_from=everybody, idle=idle
+            starts, claim_from=all_targets, idle=idle
         ),
         "end, same process": partial(ends, waiter_at=here),
         "end, other process": partial(ends, waiter_at=there),
@@ -61,12 +61,14 @@ def _contenders(
     }
 
 
-def _goals(section: Section, found: dict[str, list[Any]], theirs: dict[str, list[float]]) -> None:
-    tasks = len(theirs["starts"])
+def _goals(
+    section: Section, found: dict[str, list[Any]], originals: dict[str, list[float]]
+) -> None:
+    tasks = len(originals["starts"])
     for name, results in found.items():
         basis = median_of(len(results))
-        p50 = middle(results, "p50")
-        original = percentile(theirs["starts" if name.startswith("start") else "ends"], 0.5)
+        p50 = median_figure(results, "p50")
+        original = percentile(originals["starts" if name.startswith("start") else "ends"], 0.5)
         section.goals.append(
             Goal(
                 f"{name}, p50",
@@ -79,50 +81,52 @@ def _goals(section: Section, found: dict[str, list[Any]], theirs: dict[str, list
             )
         )
         if "woken" in results[0]:
-            woken, claims = middle(results, "woken"), middle(results, "claims")
+            woken, claims = median_figure(results, "woken"), median_figure(results, "claims")
             section.goals.append(
                 Goal(
                     f"{name}: woken claims tried per task and process",
                     f"{TRIED} or fewer",
-                    f"{woken:.2f} ({claims:.2f} with first looks)" if woken else "not counted",
+                    f"{woken:.2f} ({claims:.2f} with first claims)" if woken else "not counted",
                     met=woken <= TRIED if woken else None,
                     basis=basis,
                 )
             )
 
 
-def _body(section: Section, found: dict[str, list[Any]], theirs: dict[str, list[float]]) -> None:
+def _body(section: Section, found: dict[str, list[Any]], originals: dict[str, list[float]]) -> None:
     rows = []
     for name, results in found.items():
         every = [span for result in results for span in result["spans"]]
         counts = (
-            [f"{middle(results, kind):.2f}" for kind in ("woken", "claims")]
+            [f"{median_figure(results, kind):.2f}" for kind in ("woken", "claims")]
             if "woken" in results[0]
             else ["", ""]
         )
-        rows.append([name, ms(middle(results, "p50")), ms(percentile(every, 0.99)), *counts])
+        rows.append([name, ms(median_figure(results, "p50")), ms(percentile(every, 0.99)), *counts])
     for name, key in (("original, start", "starts"), ("original, end", "ends")):
-        rows.append([name, *(ms(percentile(theirs[key], share)) for share in (0.5, 0.99)), "", ""])
+        rows.append(
+            [name, *(ms(percentile(originals[key], share)) for share in (0.5, 0.99)), "", ""]
+        )
     section.body += [
-        "On uvicorn, two processes with a Valkey between them. A start is the time from just "
-        "before the submit is sent to the answer of a claim that waits (`Prefer: wait`); an end "
-        "that from just before `completed` is sent to the answer of a waiting `GET`. Ends by the "
-        "sweeper count from `completed_at`, which the database writes before the commit.",
-        "Claims are statements in the database, counted in each server process that has idle "
-        "workers. A *woken claim* is that of a worker that waited and was woken because there may "
-        "be work; waking all who wait would cost one for each of them. The goal is about these. A "
-        "request that waits looks at the database once when it comes, before it waits: here each "
-        "worker that has finished a task sends a new one, so there is one such first look for "
-        "each task more, in one of the processes. It wakes nobody, and a claim that does not wait "
-        "costs as much; the last column has it in it, with no goal.",
-        "The original's workers are its own `JobManager` with its polling every 2 s; without "
+        "On uvicorn, in two processes with a Valkey between them. A start is the time from just "
+        "before the submit is sent until the answer of a claim that waits (`Prefer: wait`). An end "
+        "is the time from just before `completed` is sent until the answer of a waiting `GET`. "
+        "Ends by the sweeper count from `completed_at`, which the database writes before the "
+        "commit.",
+        "Claims are counted as statements, in each server process that has idle workers. A *woken "
+        "claim* is tried because a waiting worker was woken; waking all waiting workers would cost "
+        "one claim for each of them. The goal is about woken claims. A request that waits also "
+        "tries one claim when it arrives: each worker that has finished a task sends a new "
+        "request, so the last column has one such first claim more for each task, in one of the "
+        "processes. It has no goal, because a claim that does not wait costs as much.",
+        "The original's workers are its own `JobManager`, which polls every 2 s, without "
         "Socket.IO, which its host would have to add. Its waiters use its long poll. They were "
-        f"measured on {len(theirs['starts'])} tasks in 1 run. Of this project each p50 and count "
-        f"is the {median_of(len(next(iter(found.values()))))}, each p99 of all tasks of all.",
+        f"measured on {len(originals['starts'])} tasks in 1 run. Each p50 and count of this "
+        f"project is the {median_of(len(next(iter(found.values()))))}, each p99 is over all tasks.",
         table(
             [
                 *("", "p50 ms", "p99 ms", "woken claims tried per task and process"),
-                "claims looked at all, first looks included",
+                "all claims tried per task and process",
             ],
             rows,
         ),

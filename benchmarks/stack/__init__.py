@@ -1,1 +1,1 @@
-"""What is measured: databases, servers of this project, servers of the original."""
+"""The measured software: databases, servers of this project, servers of the original."""

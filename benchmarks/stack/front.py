@@ -1,4 +1,4 @@
-"""nginx in front, from the files of docs/deploy, as the tests of the deployment start it."""
+"""nginx in front of a server, configured by docs/deploy as in the tests of the deployment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.deploy.site import nginx
 
 @contextmanager
 def behind_nginx(server: Server) -> Iterator[Server | None]:
-    """The same server through nginx; None where nginx is missing and cannot be installed."""
+    """The same server behind nginx; None where nginx is missing and cannot be installed."""
     with ExitStack() as stack:
         try:
             front = stack.enter_context(nginx(server.port, server.port))

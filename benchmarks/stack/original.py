@@ -1,4 +1,4 @@
-"""The FastAPI original, in an environment of its own because its package has our name."""
+"""The FastAPI original, in an environment of its own because its package has the same name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.stack.processes import (
 ENVIRONMENT = SCRATCH / "original"
 PYTHON = ENVIRONMENT / "bin" / "python"
 SOURCES = ROOT / "benchmarks" / "original"
-#: Newer SQLAlchemy does not go with it; uvicorn with the extras that ours has too.
+#: The original fails with newer SQLAlchemy. uvicorn has the extras that this project's has too.
 REQUIREMENTS = (
     "zndraw-joblib==0.1.7",
     "sqlalchemy<2.1",
@@ -33,7 +33,7 @@ REQUIREMENTS = (
 
 
 def ensure() -> None:
-    """Make the environment if it is not there; takes a minute."""
+    """Create the environment unless it exists; takes a minute."""
     done = ENVIRONMENT / "installed.json"
     if done.exists() and json.loads(done.read_text()) == list(REQUIREMENTS):
         return
@@ -44,7 +44,7 @@ def ensure() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the environment holds, by distribution."""
+    """Versions of the installed distributions, by name."""
     names = ["zndraw-joblib", "fastapi", "uvicorn", "sqlalchemy", "asyncpg", "aiosqlite"]
     code = (
         "import json, sys; from importlib.metadata import version;"
@@ -56,9 +56,9 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class OriginalSite:
-    """The original on a database of its own; `database_url` is SQLAlchemy's.
+    """The original on a database of its own; `database_url` is in SQLAlchemy's form.
 
-    With `lock` its sessions take turns, as its README asks of a host with SQLite.
+    `lock` serializes its sessions, which its README asks of a host with SQLite.
     """
 
     name: str
@@ -67,32 +67,32 @@ class OriginalSite:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of its processes; this project is not on their path."""
+        """Environment variables of its processes; `PYTHONPATH` does not lead to this project."""
         lock = {"SESSION_LOCK": "1"} if self.lock else {}
         return clean_environment(DATABASE_URL=self.database_url, **lock)
 
     def headers(self, user: int = 0) -> dict[str, str]:
-        """Nothing: everybody is its one user."""
+        """No headers, because every caller is its only user."""
         return {}
 
     def prepare(self, jobs: int) -> None:
-        """Make the tables, the user and so many jobs."""
+        """Create the tables, the user and `jobs` jobs."""
         self.run("original_app.py", str(jobs))
 
     def run(self, script: str, *arguments: str, timeout: float = 300) -> Any:
-        """Run one of `benchmarks/original` here; returns the JSON that it prints, if any.
+        """Run a script of `benchmarks/original` for this site; returns the JSON that it prints.
 
         Raises
         ------
         BenchError
-            It failed, or took longer than `timeout` seconds.
+            The script failed, or took longer than `timeout` seconds.
         """
         command = [str(PYTHON), str(SOURCES / script), *arguments]
         lines = output_of(script, command, timeout, self.env, SCRATCH).strip().splitlines()
         return json.loads(lines[-1]) if lines else None
 
     def uvicorn(self, workers: int = 1) -> AbstractContextManager[Server]:
-        """Serve it."""
+        """Serve the site with uvicorn."""
         port = free_port()
         command = [
             *(str(PYTHON), "-m", "uvicorn", "original_app:app", "--app-dir", str(SOURCES)),

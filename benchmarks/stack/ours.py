@@ -1,4 +1,4 @@
-"""Our project: the example site on a database of its own, under several servers."""
+"""The example site of this project on a database of its own, under several servers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ WSGI = "joblib-wsgi"
 
 
 def _option(name: str, flag: str) -> str:
-    """What a unit file of docs/deploy gives a flag."""
+    """The value of a command-line flag in a unit file of docs/deploy."""
     words = service(name)
     return words[words.index(flag) + 1]
 
 
-#: Of one of granian's workers.
+#: Threads of one granian worker.
 THREADS = int(_option(WSGI, "--blocking-threads"))
 
 
 @dataclass(frozen=True)
 class Site:
-    """A configured example site: its database, its Redis and who may log in."""
+    """A configured example site: its database, its Redis and the tokens of its users."""
 
     name: str
     database_url: str
@@ -45,7 +45,7 @@ class Site:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of a process of this site."""
+        """Environment variables of this site's processes."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         return clean_environment(
             DATABASE_URL=self.database_url,
@@ -59,7 +59,7 @@ class Site:
         )
 
     def headers(self, user: int = 0) -> dict[str, str]:
-        """What makes a request that user's."""
+        """The headers that authenticate a request as one of the users, by number."""
         return {"Authorization": f"Token {self.tokens[user % len(self.tokens)]}"}
 
     def run(self, *arguments: str, timeout: float = 300) -> str:
@@ -68,18 +68,18 @@ class Site:
         Raises
         ------
         BenchError
-            It failed, or took longer than `timeout` seconds.
+            The program failed, or took longer than `timeout` seconds.
         """
         command = [sys.executable, *arguments]
         return output_of(str(arguments), command, timeout, self.env)
 
-    def ask(self, module: str, *arguments: str, timeout: float = 300) -> Any:
-        """Run one of `benchmarks.child` in this site; returns the JSON that it prints last."""
+    def run_child(self, module: str, *arguments: str, timeout: float = 300) -> Any:
+        """Run a module of `benchmarks.child` in this site; returns the JSON that it prints last."""
         output = self.run("-m", f"benchmarks.child.{module}", *arguments, timeout=timeout)
         return json.loads(output.strip().splitlines()[-1])
 
     def migrate(self) -> None:
-        """Make the tables."""
+        """Create the tables."""
         self.run("manage.py", "migrate", "-v0")
 
     def uvicorn(
@@ -89,7 +89,7 @@ class Site:
         port = free_port()
         instead = {
             "8002": str(port),
-            # What still waits when a measurement is over is nobody's.
+            # A short graceful shutdown, because no client needs the waits left after a measurement.
             "125": "2",
             "example_project.asgi:application": application,
         }
@@ -106,7 +106,7 @@ class Site:
 
 @contextmanager
 def started(*servers: AbstractContextManager[Server]) -> Any:
-    """Start servers side by side; gives them when all answer."""
+    """Start servers at the same time; yields them when all of them answer."""
     with ExitStack() as stack:
         running = [stack.enter_context(server) for server in servers]
         yield [server.wait_ready() for server in running]

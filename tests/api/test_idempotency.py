@@ -32,23 +32,23 @@ def test_the_same_key_and_body_give_the_same_task(bob):
     assert again["Location"] == first["Location"]
     assert again["Retry-After"] == "1"
     assert Task.objects.count() == 1
-    # Bare is the same key.
+    # A key without quotes is the same key as with quotes.
     assert submit(bob, "one", angle=1).json() == first.json()
 
 
-def test_the_order_of_the_bodys_keys_does_not_matter(bob):
+def test_the_order_of_the_payloads_fields_does_not_matter(bob):
     bob.register(schema={})
     assert submit(bob, "k", a=1, b=2).json()["id"] == submit(bob, "k", b=2, a=1).json()["id"]
 
 
-def test_another_body_is_refused_and_changes_nothing(bob):
+def test_a_used_key_with_another_body_is_refused(bob):
     bob.register()
     submit(bob, "one", angle=1)
     problem(submit(bob, "one", angle=2), "idempotency-key-reused", 422)
     assert Task.objects.count() == IdempotencyKey.objects.count() == 1
 
 
-def test_a_key_belongs_to_one_identity_and_one_route(bob, alice):
+def test_a_key_applies_to_one_identity_and_one_job(bob, alice):
     bob.register()
     bob.register(name="Other")
     bob.register("opener")
@@ -69,7 +69,7 @@ def test_a_refused_submit_leaves_no_key_behind(bob):
     assert submit(bob, "one", angle=1).status_code == 202
 
 
-def test_the_task_is_found_when_its_job_is_gone(bob):
+def test_a_repeated_submit_gets_its_task_although_the_job_is_retired(bob):
     worker = bob.worker()
     bob.register(worker_id=worker)
     task = submit(bob, "one", angle=1).json()
@@ -81,7 +81,7 @@ def test_the_task_is_found_when_its_job_is_gone(bob):
     problem(submit(bob, "two", angle=1), "job-not-found", 404)
 
 
-def test_a_key_is_forgotten_after_a_day(bob):
+def test_a_key_expires_after_a_day(bob):
     bob.register()
     first = submit(bob, "one", angle=1).json()["id"]
     IdempotencyKey.objects.update(created_at=timezone.now() - timedelta(hours=23))
@@ -98,7 +98,7 @@ def test_a_key_is_forgotten_after_a_day(bob):
 
 
 @pytest.mark.parametrize("key", ["", '""', "a b", '"a', "ä", "x" * 256, '"a"b"', "a,b", '"\x7f"'])
-def test_bad_keys_are_refused(bob, key):
+def test_invalid_keys_are_refused(bob, key):
     bob.register()
     document = problem(submit(bob, key, angle=1), "validation-error", 400)
     assert "Idempotency-Key" in document["detail"]
@@ -106,14 +106,14 @@ def test_bad_keys_are_refused(bob, key):
 
 
 @pytest.mark.parametrize("key", ["x" * 255, r'"a \"quoted\" \\ one"', "8e03978e-40d5-43dd-bc93"])
-def test_good_keys_are_accepted(bob, key):
+def test_valid_keys_are_accepted(bob, key):
     bob.register()
     assert submit(bob, key).json()["id"] == submit(bob, key).json()["id"]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_submit_waits_for_a_concurrent_one_with_its_key(bob):
-    """The first has reserved the key and not committed; the second gets its task."""
+    """The first submit has reserved the key but not committed; the second gets the same task."""
     bob.register(schema=SCHEMA)
     key = IdempotencyKey.digest(bob.identity, "open", "open:modifiers:Rotate", "one")
     request = IdempotencyKey.digest('{"angle":1}')
@@ -133,7 +133,7 @@ def test_a_submit_waits_for_a_concurrent_one_with_its_key(bob):
         IdempotencyKey.objects.reserve(key, request, task_id, timedelta(days=1))
         thread.start()
         thread.join(0.5)
-        assert thread.is_alive(), "it did not wait"
+        assert thread.is_alive(), "the second submit did not wait"
         Job.objects.get().enqueue("open", {"angle": 1}, bob.identity, 0, task_id)
     thread.join(20)
     assert [answer.json()["id"] for answer in answers] == [str(task_id)]
@@ -141,8 +141,8 @@ def test_a_submit_waits_for_a_concurrent_one_with_its_key(bob):
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.skipif(connection.vendor == "sqlite", reason="one writer at a time anyway")
-def test_a_submit_makes_the_task_when_an_earlier_one_with_its_key_fails(bob):
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer at a time")
+def test_a_submit_creates_the_task_when_a_concurrent_one_with_its_key_rolls_back(bob):
     bob.register(schema=SCHEMA)
     key = IdempotencyKey.digest(bob.identity, "open", "open:modifiers:Rotate", "one")
     answers = []

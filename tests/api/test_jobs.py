@@ -39,12 +39,12 @@ def test_a_schema_keeps_the_order_of_its_keys(bob):
     assert list(job["schema"]["properties"]) == ["z", "a", "m"]
 
 
-def test_another_schema_conflicts_while_a_worker_lives_even_the_callers_own(bob, carol):
+def test_another_schema_conflicts_while_any_worker_is_live_the_callers_included(bob, carol):
     bob.register()
     for person in (bob, carol):
         problem(person.register(schema={"type": "object"}), "schema-conflict", 409)
     assert Job.objects.get().schema == SCHEMA
-    # Nothing is left behind: carol's default worker was made for this registration alone.
+    # The refused registration has not created Carol's default worker.
     assert not Worker.objects.filter(identity=carol.identity).exists()
 
 
@@ -101,7 +101,7 @@ def test_list_shows_the_rooms_own_and_global_jobs(bob, root):
 @pytest.mark.parametrize(
     "name", ["open2:modifiers:Rotate", "open:modifiers:Nope", "open:modifiers", "x", "a:b:c:d"]
 )
-def test_jobs_of_other_rooms_and_bad_names_are_not_found(bob, name):
+def test_jobs_of_other_rooms_and_invalid_names_are_not_found(bob, name):
     bob.register("open")
     bob.register("open2")
     problem(bob.get(f"/rooms/open/jobs/{name}"), "job-not-found", 404)
@@ -114,7 +114,7 @@ def test_percent_encoded_names_work(bob, root):
 
 
 @pytest.mark.parametrize("room", ["a@b", "a:b", "x" * 129, "@internal", "a%00b", "a%0Ab"])
-def test_bad_room_ids_are_refused_by_name(bob, room):
+def test_invalid_room_ids_are_refused_on_every_route(bob, room):
     for answer in (
         bob.register(room),
         bob.get(f"/rooms/{room}/jobs"),
@@ -139,24 +139,24 @@ def test_an_unknown_category_is_refused(bob, settings_of):
     assert bob.register(**body).status_code == 201
 
 
-def test_a_worker_of_its_own_registers_and_is_the_callers(bob, carol):
+def test_only_a_workers_owner_registers_a_job_with_it(bob, carol):
     worker = bob.worker()
     assert bob.register(worker_id=worker).json()["worker_id"] == worker
     problem(carol.register("open3", worker_id=worker), "worker-not-found", 404)
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a/b", "@x", "x" * 129, "a\nb", 0, None])
-def test_bad_job_names_are_refused(bob, name):
+def test_invalid_job_names_are_refused(bob, name):
     document = problem(bob.register(name=name), "validation-error", 400)
     assert document["errors"][0]["pointer"] == "/name"
     assert not Job.objects.exists()
 
 
-def test_a_refused_schema_is_named_by_its_pointer_and_never_fetched(bob, monkeypatch):
+def test_a_remote_reference_in_a_schema_is_refused_and_not_fetched(bob, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a socket was opened")
 
-    # The throttle of this scope asks the cache, which is another socket.
+    # Without a rate the throttle does not use the cache, which would open a socket too.
     monkeypatch.delitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_register")
     monkeypatch.setattr(socket, "socket", refuse)
     answer = bob.register(schema={"properties": {"a": {"$ref": "http://127.0.0.1:1/"}}})
@@ -164,7 +164,7 @@ def test_a_refused_schema_is_named_by_its_pointer_and_never_fetched(bob, monkeyp
     assert answer.json()["errors"][0]["pointer"] == "/schema/properties/a/$ref"
 
 
-def test_a_refused_schema_is_pointed_into(bob):
+def test_a_pointer_leads_to_the_refused_part_of_a_schema(bob):
     answer = bob.register(schema={"properties": {"a": {"$ref": "http://127.0.0.1:1/"}}})
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["pointer"] == "/schema/properties/a/$ref"

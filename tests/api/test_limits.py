@@ -1,4 +1,4 @@
-"""Limits that count rows, and throttles."""
+"""Limits on the number of jobs, workers and pending tasks, and the host's throttles."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from zndraw_joblib.storage import backlogs
 pytestmark = pytest.mark.django_db
 
 
-def at_once(count, work):
-    """Answers of `work(number)` from so many threads at once."""
+def statuses_at_once(count, send):
+    """Sorted statuses of `send(number)`, called from `count` threads at once."""
     answers, ready = [], threading.Barrier(count)
 
     def run(number):
         try:
             ready.wait(10)
-            answers.append(work(number))
+            answers.append(send(number))
         finally:
             connections.close_all()
 
@@ -61,7 +61,7 @@ def test_workers_per_identity_are_limited(bob, carol, settings_of):
     assert bob.send("post", "/workers").status_code == 201
 
 
-def test_the_default_worker_is_made_once(bob, settings_of):
+def test_the_default_worker_is_created_once(bob, settings_of):
     settings_of(max_workers_per_identity=1)
     assert bob.register(name="A").status_code == 201
     assert bob.register(name="B").status_code == 201
@@ -71,7 +71,7 @@ def test_the_default_worker_is_made_once(bob, settings_of):
 @pytest.mark.django_db(transaction=True)
 def test_concurrent_requests_do_not_exceed_the_limit_of_workers(bob, settings_of):
     settings_of(max_workers_per_identity=3)
-    codes = at_once(8, lambda number: bob.send("post", "/workers"))
+    codes = statuses_at_once(8, lambda number: bob.send("post", "/workers"))
     assert codes == [201] * 3 + [409] * 5
     assert Worker.objects.count() == 3
 
@@ -80,7 +80,7 @@ def test_concurrent_requests_do_not_exceed_the_limit_of_workers(bob, settings_of
 def test_concurrent_requests_do_not_exceed_the_limit_of_jobs(bob, settings_of):
     settings_of(max_jobs_per_worker=3)
     worker = bob.worker()
-    codes = at_once(8, lambda number: bob.register(name=f"J{number}", worker_id=worker))
+    codes = statuses_at_once(8, lambda number: bob.register(name=f"J{number}", worker_id=worker))
     assert codes == [201] * 3 + [409] * 5
     assert WorkerJobLink.objects.count() == 3
 
@@ -89,7 +89,7 @@ def test_concurrent_requests_do_not_exceed_the_limit_of_jobs(bob, settings_of):
 def test_concurrent_submits_do_not_exceed_the_limit_of_a_room(bob, settings_of):
     settings_of(max_pending_per_room=3)
     bob.register()
-    assert at_once(8, lambda number: bob.submit()) == [202] * 3 + [429] * 5
+    assert statuses_at_once(8, lambda number: bob.submit()) == [202] * 3 + [429] * 5
     assert Task.objects.count() == 3
 
 
@@ -106,10 +106,10 @@ def test_pending_tasks_of_a_room_are_limited(bob, settings_of):
     task = bob.claim()
     assert bob.submit().status_code == 202
     problem(bob.submit(), "too-many-pending", 429)
-    # A claimed one is not pending, and another room has places of its own.
+    # The limit applies to each room, and claimed tasks do not count.
     bob.register("opener")
     assert bob.submit("opener", "opener:modifiers:Rotate").status_code == 202
-    # What goes back to the queue is never refused.
+    # A requeue may exceed the limit, because it is never refused.
     Task.objects.filter(pk=task["id"]).requeue()
     problem(bob.submit(), "too-many-pending", 429)
     settings_of(max_pending_per_room=8)
@@ -124,7 +124,7 @@ def test_a_requeued_task_counts_as_pending_again(bob, settings_of):
     bob.register()
     assert [bob.submit().status_code for _ in range(2)] == [202, 202]
     claimed = [bob.claim() for _ in range(2)]
-    # Counted: one place is left.
+    # One of the two places is taken, because claimed tasks do not count.
     assert bob.submit().status_code == 202
     Task.objects.filter(pk__in=[task["id"] for task in claimed]).requeue()
     problem(bob.submit(), "too-many-pending", 429)
@@ -141,8 +141,8 @@ def test_a_repeated_submit_does_not_count_twice(bob, settings_of):
     assert answers == [202] * 3
 
 
-def counts(queries, limit):
-    """Statements that count a room's backlog up to the limit; a submit's own counts its queue."""
+def backlog_counts(queries, limit):
+    """The statements that count a room's backlog, not those that count a job's queue."""
     texts = [query["sql"] for query in queries]
     return [
         sql
@@ -151,9 +151,9 @@ def counts(queries, limit):
     ]
 
 
-def test_a_long_backlog_is_counted_once_for_many_submits(bob, settings_of, monkeypatch):
+def test_a_long_backlog_is_not_counted_at_each_submit(bob, settings_of, monkeypatch):
     monkeypatch.setattr(backlogs, "EXACT_BACKLOG", 3)
-    # A job of this name that is gone costs another attempt.
+    # An empty cache, because a stale job of the same name would repeat the submit.
     monkeypatch.setattr(submissions, "job_cache", submissions.JobCache())
     settings_of(max_pending_per_room=10)
     bob.register()
@@ -161,19 +161,19 @@ def test_a_long_backlog_is_counted_once_for_many_submits(bob, settings_of, monke
         for _ in range(10):
             assert bob.submit().status_code == 202
         problem(bob.submit(), "too-many-pending", 429)
-    assert len(counts(queries, 10)) == 2
-    # Full is remembered for a second, also after a claim ...
+    assert len(backlog_counts(queries, 10)) == 2
+    # A full room stays full for a second, also after a claim ...
     bob.claim()
     with CaptureQueriesContext(connections["default"]) as queries:
         for _ in range(3):
             problem(bob.submit(), "too-many-pending", 429)
-    assert not counts(queries, 10)
-    # ... and no longer.
+    assert not backlog_counts(queries, 10)
+    # ... and is counted again after that second.
     RoomBacklog.objects.update(full_at="2020-01-01T00:00:00Z")
     assert bob.submit().status_code == 202
 
 
-def test_scoped_throttles_of_the_host_are_in_force(bob, monkeypatch):
+def test_scoped_throttles_of_the_host_apply(bob, monkeypatch):
     monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_submit", "2/min")
     bob.register()
     assert [bob.submit().status_code for _ in range(2)] == [202, 202]
@@ -181,13 +181,13 @@ def test_scoped_throttles_of_the_host_are_in_force(bob, monkeypatch):
     problem(answer, "throttled", 429)
     assert 0 < int(answer["Retry-After"]) <= 60
     assert Task.objects.count() == 2
-    # Other scopes, and scopes without a rate, go on.
+    # Other scopes, and scopes without a rate, are not throttled.
     assert bob.get("/rooms/open/tasks").status_code == 200
     assert bob.claim() is not None
 
 
 @pytest.fixture(autouse=True)
-def forget_throttles():
+def clear_throttles():
     from django.core.cache import cache
 
     cache.clear()

@@ -1,4 +1,4 @@
-"""`POST tasks/lookup`: several tasks in one request. Its waits are in `tests/waiting`."""
+"""`POST tasks/lookup`, which reads several tasks. `tests/waiting` tests its waits."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def look_up(person, ids):
     return person.send("post", "/tasks/lookup", {"ids": ids})
 
 
-def submit_some(person, count=3, room="open"):
+def submit_tasks(person, count=3, room="open"):
     person.register(room)
     job = f"{room}:modifiers:Rotate"
     return [person.submit(room, job, angle=number).json()["id"] for number in range(count)]
 
 
-def test_documents_are_those_of_single_tasks_in_the_order_of_the_ids(bob):
-    ids = submit_some(bob)
+def test_a_lookup_returns_the_documents_of_single_reads_in_the_order_of_the_ids(bob):
+    ids = submit_tasks(bob)
     claimed = bob.claim()["id"]
     bob.report(claimed, "running", attempt=1)
     bob.report(claimed, "completed", attempt=1)
@@ -40,15 +40,15 @@ def test_documents_are_those_of_single_tasks_in_the_order_of_the_ids(bob):
     assert "Preference-Applied" not in answer
 
 
-def test_a_repeated_id_is_answered_once_at_its_first_place(bob):
-    first, second, _ = submit_some(bob)
+def test_a_repeated_id_is_returned_once_at_its_first_position(bob):
+    first, second, _ = submit_tasks(bob)
     upper = first.upper()
     answer = look_up(bob, [second, first, second, upper, first.replace("-", "")])
     assert [task["id"] for task in answer.json()] == [second, first]
 
 
 def test_unknown_ids_are_left_out(bob):
-    (known,) = submit_some(bob, 1)
+    (known,) = submit_tasks(bob, 1)
     answer = look_up(bob, [str(uuid4()), known, str(uuid4())])
     assert [task["id"] for task in answer.json()] == [known]
     assert look_up(bob, [str(uuid4())]).json() == []
@@ -56,7 +56,7 @@ def test_unknown_ids_are_left_out(bob):
 
 def test_tasks_that_the_caller_may_not_read_are_left_out(alice, bob, carol, root, settings_of):
     settings_of(room_access="tests.factories.by_room")
-    hidden, (shared,) = submit_some(alice, 2, "alices"), submit_some(alice, 1)
+    hidden, (shared,) = submit_tasks(alice, 2, "alices"), submit_tasks(alice, 1)
     ids = [hidden[0], shared, hidden[1]]
     for person, expected in ((alice, ids), (root, ids), (bob, [shared]), (carol, [shared])):
         assert [task["id"] for task in look_up(person, ids).json()] == expected
@@ -70,20 +70,20 @@ def test_tasks_that_the_caller_may_not_read_are_left_out(alice, bob, carol, root
 rooms_asked = []
 
 
-def note_room(request, room_id, action):
+def record_room(request, room_id, action):
     rooms_asked.append((room_id, action))
     return room_id != "closed"
 
 
 def test_the_hook_is_asked_once_for_each_room(alice, bob, settings_of):
-    ids = [*submit_some(bob, 3, "open"), *submit_some(bob, 3, "closed")]
-    settings_of(room_access="tests.api.test_lookup.note_room")
+    ids = [*submit_tasks(bob, 3, "open"), *submit_tasks(bob, 3, "closed")]
+    settings_of(room_access="tests.api.test_lookup.record_room")
     rooms_asked.clear()
     assert [task["id"] for task in look_up(alice, ids).json()] == ids[:3]
     assert sorted(rooms_asked) == [("closed", "read"), ("open", "read")]
 
 
-def test_as_many_ids_as_allowed_take_as_many_queries_as_one(bob):
+def test_the_number_of_queries_does_not_grow_with_the_number_of_ids(bob):
     bob.register()
     path = "/rooms/open/tasks/open:modifiers:Rotate"
     tasks = bob.send("post", path, [{"payload": {}}] * MAX_LOOKUP).json()
@@ -114,7 +114,7 @@ INVALID = {
 
 
 @pytest.mark.parametrize(("body", "pointers"), INVALID.values(), ids=INVALID)
-def test_invalid_bodies_are_refused_with_a_pointer_to_each_fault(bob, body, pointers):
+def test_invalid_bodies_are_refused_with_a_pointer_to_each_error(bob, body, pointers):
     document = problem(bob.send("post", "/tasks/lookup", body), "validation-error", 400)
     assert [error["pointer"] for error in document["errors"]] == pointers
 
@@ -137,8 +137,8 @@ def test_hostile_bodies_are_refused(bob, body):
     problem(answer, "validation-error", 400)
 
 
-def test_a_list_far_too_long_is_refused_before_its_entries_are_checked(bob):
-    """The control: with DRF's own `ListField` this took 14 s."""
+def test_a_list_that_is_too_long_is_refused_before_its_entries_are_checked(bob):
+    """Control: with DRF's `ListField` the request took 14 s."""
     body = b'{"ids":[' + b"0," * 400_000 + b"0]}"
     began = time.perf_counter()
     answer = bob.client.post("/v1/joblib/tasks/lookup", body, content_type="application/json")

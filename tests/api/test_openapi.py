@@ -1,4 +1,4 @@
-"""The OpenAPI document agrees with the checked-in file and with the settings in force."""
+"""The OpenAPI document agrees with the checked-in file and with the current settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def validated(path):
-    """The text of the document, valid and made without a warning."""
+    """Generate the document, validate it and fail on a warning; returns its text."""
     call_command("spectacular", file=str(path), validate=True, fail_on_warn=True)
     return path.read_text()
 
@@ -25,9 +25,9 @@ def document():
 
 
 def test_the_openapi_document_is_the_checked_in_one(tmp_path):
-    kept = ROOT / "docs" / "openapi.yml"
-    made = validated(tmp_path / "openapi.yml")
-    assert made == kept.read_text(), "accept the change with `make openapi`"
+    checked_in = ROOT / "docs" / "openapi.yml"
+    generated = validated(tmp_path / "openapi.yml")
+    assert generated == checked_in.read_text(), "accept the change with `make openapi`"
 
 
 def test_the_document_is_valid_in_openapi_3_1_too(tmp_path):
@@ -87,13 +87,13 @@ LIMITS = {
 }
 
 
-def test_the_document_shows_the_limits_in_force(settings_of):
-    """Red once with the defaults written into `AtMost` and `Described` in place of settings."""
+def test_the_document_shows_the_limits_of_the_settings(settings_of):
+    """Control: failed with the defaults instead of settings in `AtMost` and `Described`."""
     changed = {setting: 50 + index for index, setting in enumerate(LIMITS)}
     settings_of(**changed)
-    made = document()
+    generated = document()
     for setting, value in changed.items():
-        shown = LIMITS[setting](made)
+        shown = LIMITS[setting](generated)
         words = [str(each).replace(".", " ").split() for each in shown]
         assert shown, setting
         assert all(str(value) in each for each in words), (setting, value, shown)

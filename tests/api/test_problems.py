@@ -80,7 +80,7 @@ NOWHERE = [
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "options"])
 @pytest.mark.parametrize("path", NOWHERE)
-def test_an_unknown_address_is_a_problem(client, method, path):
+def test_an_unknown_url_is_answered_with_a_problem(client, method, path):
     problem(getattr(client, method)(f"{V1}{path}"), "not-found", 404)
 
 
@@ -100,7 +100,7 @@ def by_session(person):
 
 
 def without_csrf(person):
-    """What another site makes a browser send."""
+    """A forged request: a session without the CSRF token, as another site may cause it."""
     client = by_session(person)
     client.credentials()
     return client
@@ -111,7 +111,7 @@ CLIENTS = {"token": lambda person: person.client, "session": by_session, "no csr
 
 @pytest.fixture(params=CLIENTS)
 def client_of(request):
-    """A client of a person, and what refuses it before its body is looked at."""
+    """A client's factory, and whether its requests are refused before the body is read."""
     return CLIENTS[request.param], request.param == "no csrf"
 
 
@@ -129,7 +129,7 @@ def test_a_body_that_is_not_json_is_415(bob, client_of, media_type):
     assert not Worker.objects.exists()
 
 
-def test_a_session_with_its_token_may_write(bob):
+def test_a_session_with_a_csrf_token_may_write(bob):
     answer = by_session(bob).put(
         f"{V1}/rooms/open/jobs",
         {"category": "modifiers", "name": "Rotate", "schema": {}},
@@ -141,7 +141,7 @@ def test_a_session_with_its_token_may_write(bob):
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_session_may_wait_for_work(bob):
-    """The body was read already when the view looks again."""
+    """The view runs twice, so the second run must not read the body again."""
     client = AsyncClient(enforce_csrf_checks=True)
     await client.aforce_login(bob.user)
     client.cookies["csrftoken"] = token = _get_new_csrf_string()
@@ -156,20 +156,20 @@ def cursor(*texts):
     return base64.urlsafe_b64encode(json.dumps(texts).encode()).decode()
 
 
-SOME = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
+TASK_ID = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
 CURSORS = {
     "lone surrogate": ("/rooms/open/jobs", ("open", "modifiers", "\ud800")),
     "nul": ("/rooms/open/jobs", ("open", "modifiers", "\0")),
-    "before all times": ("/rooms/open/tasks", ("0001-01-01T00:00:00+23:59", SOME)),
-    "after all times": ("/rooms/open/tasks", ("9999-12-31T23:59:59-23:59", SOME)),
-    "no zone": ("/rooms/open/tasks", ("2026-01-01T00:00:00", SOME)),
-    "a date": ("/workers", ("2026-01-01", SOME)),
+    "before all times": ("/rooms/open/tasks", ("0001-01-01T00:00:00+23:59", TASK_ID)),
+    "after all times": ("/rooms/open/tasks", ("9999-12-31T23:59:59-23:59", TASK_ID)),
+    "no zone": ("/rooms/open/tasks", ("2026-01-01T00:00:00", TASK_ID)),
+    "a date": ("/workers", ("2026-01-01", TASK_ID)),
 }
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("path", "texts"), CURSORS.values(), ids=CURSORS)
-def test_invented_cursors_are_refused(bob, path, texts):
+def test_malformed_cursors_are_refused(bob, path, texts):
     answer = bob.get(path, data={"cursor": cursor(*texts)})
     document = problem(answer, "validation-error", 400)
     assert [error["pointer"] for error in document["errors"]] == ["/cursor"]
@@ -180,7 +180,7 @@ def test_too_many_query_fields_are_refused(bob):
 
 
 def test_a_foreign_host_is_refused(bob, settings):
-    """Without a lane CommonMiddleware refuses it earlier; a host may do without."""
+    """Without CommonMiddleware, which refuses the host first, as a site may leave it out."""
     settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "Common" not in name]
     for _ in range(2):
         bob.worker()
@@ -189,7 +189,7 @@ def test_a_foreign_host_is_refused(bob, settings):
     assert bob.get("/workers?limit=1").status_code == 200
 
 
-def test_answers_are_json_whatever_accept_asks_for(bob):
+def test_responses_are_json_for_every_accept_header(bob):
     answer = bob.get("/workers", headers={"accept": "text/html, image/png;q=0.5"})
     assert answer["Content-Type"] == "application/json"
 
@@ -211,7 +211,7 @@ def test_429_has_the_seconds_of_the_throttle_in_retry_after(bob, settings, monke
 
 @pytest.mark.parametrize(("wait", "seconds"), [(None, "1"), (0, "1"), (-3.5, "1"), (1.2, "2")])
 def test_429_has_a_retry_after_of_at_least_a_second(bob, monkeypatch, wait, seconds):
-    """DRF's throttles say None when they cannot tell."""
+    """A throttle of DRF's returns None when it does not know the time."""
     from rest_framework.throttling import BaseThrottle
 
     from zndraw_joblib.api.base import JobLibView
@@ -238,27 +238,27 @@ def test_500_hides_the_error_and_sends_the_signal(bob, settings_of, caplog):
     settings_of(room_access="tests.api.test_problems.broken")
     seen = []
 
-    def note(sender, request, **kwargs):
+    def record(sender, request, **kwargs):
         seen.append(request.path)
 
     bob.client.raise_request_exception = False
-    got_request_exception.connect(note)
+    got_request_exception.connect(record)
     try:
         answer = bob.get("/rooms/open/tasks")
     finally:
-        got_request_exception.disconnect(note)
+        got_request_exception.disconnect(record)
     document = problem(answer, "server-error", 500)
     assert "secret" not in json.dumps(document)
     assert seen == [f"{V1}/rooms/open/tasks"]
     assert "secret" in caplog.text
 
 
-def away(request, room_id, action):
+def unreachable(request, room_id, action):
     raise OperationalError("the connection is closed: secret")
 
 
 def test_an_unreachable_database_is_503(bob, settings_of, caplog):
-    settings_of(room_access="tests.api.test_problems.away")
+    settings_of(room_access="tests.api.test_problems.unreachable")
     bob.client.raise_request_exception = False
     answer = bob.get("/rooms/open/tasks")
     document = problem(answer, "service-unavailable", 503)
@@ -268,14 +268,14 @@ def test_an_unreachable_database_is_503(bob, settings_of, caplog):
 
 
 def idle_too_long(request, room_id, action):
-    """What a connection says that the server ended while its transaction was open."""
+    """Raise Django's error for a connection that the server ended in an idle transaction."""
     try:
         raise errors.IdleInTransactionSessionTimeout("terminating connection: secret")
     except errors.InternalError as error:
         raise InternalError("terminating connection: secret") from error
 
 
-def in_vain(request, room_id, action):
+def internal_error(request, room_id, action):
     raise InternalError("something else") from errors.InternalError("XX000")
 
 
@@ -285,7 +285,7 @@ def test_an_idle_transaction_that_the_database_ended_is_503(bob, settings_of):
     answer = bob.get("/rooms/open/tasks")
     assert "secret" not in json.dumps(problem(answer, "service-unavailable", 503))
     assert answer["Retry-After"] == "1"
-    settings_of(room_access="tests.api.test_problems.in_vain")
+    settings_of(room_access="tests.api.test_problems.internal_error")
     problem(bob.get("/rooms/open/tasks"), "server-error", 500)
 
 
@@ -305,7 +305,7 @@ def test_an_idle_transaction_that_postgresql_ended_is_503(bob, settings_of):
     connection.close()
 
 
-def test_the_hosts_own_views_keep_their_own_errors(client):
+def test_errors_of_the_hosts_views_keep_their_form(client):
     answer = client.get("/v1/rooms/open/documents")
     assert answer.status_code == 401
     assert answer["Content-Type"] == "application/json"
@@ -338,7 +338,7 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-def test_bad_bodies_are_refused_and_change_nothing(bob, client_of, body):
+def test_invalid_bodies_are_refused_and_change_nothing(bob, client_of, body):
     client, forged = client_of
     client = client(bob)
     bob.register(schema={})
@@ -360,8 +360,8 @@ def test_bad_bodies_are_refused_and_change_nothing(bob, client_of, body):
     assert not Task.objects.exists()
 
 
-class Untouched:
-    """A body that must not be read."""
+class UnreadableBody:
+    """A request body whose `read` fails the test."""
 
     def read(self, *args):
         raise AssertionError("the body was read")
@@ -369,14 +369,20 @@ class Untouched:
     readline = read
 
 
-def test_large_bodies_are_refused_unread(bob, client_of, settings_of, monkeypatch):
+def test_too_large_bodies_are_refused_without_reading_them(
+    bob, client_of, settings_of, monkeypatch
+):
     client, forged = client_of
-    # What is passed over, so that the client sees the answer, is passed over after the refusal.
+    # Not under test: after the refusal the body is discarded, so that the client gets the answer.
     monkeypatch.setattr("zndraw_joblib.api.base.discard_body", lambda request: None)
     bob.register(schema={})
     settings_of(max_body_bytes=100)
     problem(bob.submit(x="y" * 100), "content-too-large", 413)
-    sent = {"wsgi.input": Untouched(), "CONTENT_LENGTH": "101", "CONTENT_TYPE": "application/json"}
+    sent = {
+        "wsgi.input": UnreadableBody(),
+        "CONTENT_LENGTH": "101",
+        "CONTENT_TYPE": "application/json",
+    }
     answer = client(bob).generic("POST", f"{V1}/workers", **sent)
     if forged:
         problem(answer, "forbidden", 403)
@@ -409,7 +415,7 @@ def test_too_deep_json_is_refused_before_it_is_parsed(bob, client_of, monkeypatc
         bob.client.generic("POST", f"{V1}/workers", b"[[]]", content_type="application/json")
 
 
-WRONG: dict[str, dict[str, Any]] = {
+INVALID_FIELDS: dict[str, dict[str, Any]] = {
     "/category": {"category": 0},
     "/schema": {"schema": []},
     "/worker_id": {"worker_id": 0},
@@ -417,41 +423,46 @@ WRONG: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("pointer", WRONG)
-def test_errors_point_to_the_wrong_field(bob, pointer):
-    document = problem(bob.register(**WRONG[pointer]), "validation-error", 400)
+@pytest.mark.parametrize("pointer", INVALID_FIELDS)
+def test_errors_point_to_the_invalid_field(bob, pointer):
+    document = problem(bob.register(**INVALID_FIELDS[pointer]), "validation-error", 400)
     assert pointer in [error["pointer"] for error in document["errors"]]
     assert pointer in document["detail"]
 
 
-def unknown(number):
+def unknown_fields(number):
     return {f"field {index}": 1 for index in range(number)}
 
 
 TOO_MANY = {
-    "fields": ("post", "/workers", unknown(60_000), "59000 more"),
-    "1001 fields": ("post", "/workers", unknown(1001), None),
-    "1002 fields": ("post", "/workers", unknown(1002), "2 more"),
-    "fields beside a wrong one": ("post", "/tasks/claim", {**unknown(2000), "limit": 0}, "more"),
-    "items": ("patch", "/tasks", [unknown(3)] * 500, "1500 more"),
-    "fields of items": ("patch", "/tasks", [unknown(300)] * 100, "more"),
+    "fields": ("post", "/workers", unknown_fields(60_000), "59000 more"),
+    "1001 fields": ("post", "/workers", unknown_fields(1001), None),
+    "1002 fields": ("post", "/workers", unknown_fields(1002), "2 more"),
+    "fields beside a wrong one": (
+        "post",
+        "/tasks/claim",
+        {**unknown_fields(2000), "limit": 0},
+        "more",
+    ),
+    "items": ("patch", "/tasks", [unknown_fields(3)] * 500, "1500 more"),
+    "fields of items": ("patch", "/tasks", [unknown_fields(300)] * 100, "more"),
     "grants": (
         "patch",
         "/workers/w",
-        {"tasks": [{"id": SOME, "attempt": 1, **unknown(200)}] * 300},
+        {"tasks": [{"id": TASK_ID, "attempt": 1, **unknown_fields(200)}] * 300},
         "more",
     ),
 }
 
 
-@pytest.mark.parametrize(("method", "path", "body", "said"), TOO_MANY.values(), ids=TOO_MANY)
-def test_at_most_1000_errors_are_listed(bob, method, path, body, said):
+@pytest.mark.parametrize(("method", "path", "body", "message"), TOO_MANY.values(), ids=TOO_MANY)
+def test_at_most_1000_errors_are_listed(bob, method, path, body, message):
     answer = bob.send(method, path, body)
     document = problem(answer, "validation-error", 400)
     assert len(answer.content) < 200_000
     assert len(document["errors"]) == 1001
-    if said:
-        assert said in document["errors"][-1]["detail"]
+    if message:
+        assert message in document["errors"][-1]["detail"]
     else:
         assert document["errors"][-1]["pointer"] == "/field 1000"
 
@@ -478,7 +489,7 @@ def test_at_most_1000_errors_of_many_payloads_are_listed(bob):
         ({"status": "failed", "error": 5}, "/error"),
     ],
 )
-def test_errors_of_reports_point_to_the_wrong_field(bob, body, pointer):
+def test_errors_of_reports_point_to_the_invalid_field(bob, body, pointer):
     bob.register()
     task = bob.submit().json()
     document = problem(bob.send("patch", f"/tasks/{task['id']}", body), "validation-error", 400)
@@ -494,13 +505,13 @@ def test_errors_of_reports_point_to_the_wrong_field(bob, body, pointer):
         ([{"id": "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"}], "/tasks/0/attempt"),
     ],
 )
-def test_errors_of_heartbeats_point_to_the_wrong_field(bob, tasks, pointer):
+def test_errors_of_heartbeats_point_to_the_invalid_field(bob, tasks, pointer):
     worker = bob.worker()
     answer = bob.send("patch", f"/workers/{worker}", {"tasks": tasks})
     document = problem(answer, "validation-error", 400)
     assert [error["pointer"] for error in document["errors"]] == [pointer]
 
 
-def test_vary_prefer_is_on_every_answer(bob):
+def test_every_response_has_vary_prefer(bob):
     for answer in (bob.get("/workers"), bob.get("/nope"), bob.send("post", "/tasks/claim")):
         assert "Prefer" in answer["Vary"]

@@ -13,7 +13,7 @@ REPORTS = {"running", "completed", "failed", "cancelled"}
 
 
 def in_state(bob, status: str) -> dict:
-    """A task in that state, brought there by reports."""
+    """Submit a task and report it until it has this status; returns its document."""
     bob.register()
     task = bob.submit().json()
     if status == "pending":
@@ -30,11 +30,13 @@ def in_state(bob, status: str) -> dict:
 
 
 @pytest.mark.parametrize(("before", "target"), list(itertools.product(TaskStatus, TaskStatus)))
-def test_each_pair_of_states_is_answered_by_the_state_machine(bob, root, before, target):
+def test_a_report_is_accepted_for_the_transitions_of_the_state_machine_only(
+    bob, root, before, target
+):
     task = in_state(bob, before)
-    # A task that was never granted is nobody's to report on but an admin's.
-    who = bob if task["attempt"] else root
-    answer = who.report(task["id"], target, attempt=task["attempt"])
+    # Only an admin may report a task that was never granted.
+    reporter = bob if task["attempt"] else root
+    answer = reporter.report(task["id"], target, attempt=task["attempt"])
     stored = Task.objects.get(pk=task["id"])
     if target not in REPORTS:
         document = problem(answer, "validation-error", 400)
@@ -70,7 +72,7 @@ def test_times_and_worker_follow_the_states(bob):
     assert task["completed_at"] is None
     assert task["worker_id"] == bob.identity
     done = bob.report(task["id"], "completed").json()
-    # As text ``00Z`` would come after ``00.001Z``.
+    # Parsed, because as text ``00Z`` sorts after ``00.001Z``.
     names = ("created_at", "started_at", "completed_at")
     times = [datetime.fromisoformat(done[name]) for name in names]
     assert times == sorted(times)
@@ -125,7 +127,7 @@ def test_an_error_text_needs_a_report_of_a_failure(bob, status):
     assert bob.report(task["id"], status, error=None).status_code == 200
 
 
-def test_the_submitter_cancels_and_the_worker_learns_of_it(bob, alice):
+def test_a_heartbeat_lists_a_task_that_its_submitter_cancelled(bob, alice):
     bob.register()
     worker = bob.worker()
     bob.register(worker_id=worker)
@@ -140,7 +142,7 @@ def test_the_submitter_cancels_and_the_worker_learns_of_it(bob, alice):
     problem(bob.report(task["id"], "running", attempt=1), "invalid-task-transition", 409)
 
 
-def test_a_worker_cancels_its_own_task_and_may_repeat_it(bob, alice):
+def test_a_worker_may_cancel_its_task_and_repeat_the_report(bob, alice):
     bob.register()
     alice.submit()
     task = bob.claim()

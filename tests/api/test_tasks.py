@@ -109,7 +109,7 @@ def test_unknown_and_malformed_ids_are_not_found(bob, task_id):
 
 
 @pytest.mark.parametrize("path", ["/rooms/open/tasks", "/workers", "/rooms/open/jobs"])
-def test_pages_follow_link_headers_without_holes(bob, path):
+def test_pages_by_link_headers_have_every_row_once(bob, path):
     for number in range(7):
         bob.register(name=f"Job{number}")
         bob.submit(job=f"open:modifiers:Job{number}")
@@ -127,7 +127,7 @@ def test_pages_follow_link_headers_without_holes(bob, path):
 
 
 @pytest.mark.parametrize("room", ["a?b", "a#b", "a%41", "ä b"])
-def test_links_quote_odd_names_of_rooms(root, room):
+def test_links_quote_special_characters_of_room_ids(root, room):
     path = f"/rooms/{quote(room)}"
     root.send("put", f"{path}/jobs", {"category": "modifiers", "name": "Rotate", "schema": {}})
     for _ in range(3):
@@ -147,14 +147,16 @@ def test_links_quote_odd_names_of_rooms(root, room):
 def test_a_list_of_all_statuses_is_in_order_across_pages(bob):
     bob.register()
     tasks = [bob.submit().json()["id"] for _ in range(24)]
-    alone = Job.objects.get()
-    other = Task.objects.create(job=alone, room_id="other", created_by="x", payload={})
+    job = Job.objects.get()
+    other = Task.objects.create(job=job, room_id="other", created_by="x", payload={})
     for number, task_id in enumerate(tasks):
         status = list(TaskStatus)[number % 6]
-        # Four at a time were made at the same moment: their ids say which is newer.
-        made = timezone.now() - timedelta(seconds=number // 4)
-        ended = made if status in TERMINAL_STATUSES else None
-        Task.objects.filter(pk=task_id).update(status=status, created_at=made, completed_at=ended)
+        # Four tasks each have the same time of creation, so that their ids decide the order.
+        created = timezone.now() - timedelta(seconds=number // 4)
+        ended = created if status in TERMINAL_STATUSES else None
+        Task.objects.filter(pk=task_id).update(
+            status=status, created_at=created, completed_at=ended
+        )
     for chunk in range(0, 24, 4):
         same = Task.objects.get(pk=tasks[chunk]).created_at
         Task.objects.filter(pk__in=tasks[chunk : chunk + 4]).update(created_at=same)
@@ -180,11 +182,11 @@ def test_a_list_of_all_statuses_is_in_order_across_pages(bob):
         *("cursor=x", "cursor=%00", "cursor=WyJ4Il0", "cursor=WzFd", "cursor=W10"),
     ],
 )
-def test_bad_pages_are_refused(bob, path, query):
+def test_invalid_limits_and_cursors_are_refused(bob, path, query):
     problem(bob.get(f"{path}?{query}"), "validation-error", 400)
 
 
-def test_large_payloads_are_refused(bob, settings_of):
+def test_too_large_payloads_are_refused(bob, settings_of):
     bob.register(schema={})
     settings_of(max_payload_bytes=20)
     assert bob.submit(a="é").status_code == 202

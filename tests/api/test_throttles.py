@@ -1,4 +1,4 @@
-"""`WindowRateThrottle`."""
+"""`WindowRateThrottle`: its rate over processes and threads, and its calls to the cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(autouse=True)
-def forget():
+def clear_counts():
     cache.clear()
     throttling._left.clear()
     yield
@@ -28,7 +28,7 @@ def forget():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that is set by hand, in seconds."""
+    """Sets the throttle's clock to a number of seconds after a fixed time."""
     now = [1_000_000.0]
     monkeypatch.setattr(WindowRateThrottle, "timer", lambda self: now[0])
 
@@ -42,17 +42,17 @@ def rate(monkeypatch, value):
     monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "joblib_submit", value)
 
 
-def test_each_window_passes_the_rate_and_no_more(bob, alice, clock, monkeypatch):
+def test_each_window_allows_the_rate_and_no_more(bob, alice, clock, monkeypatch):
     rate(monkeypatch, "2/min")
     bob.register()
     clock(20)
     assert [bob.submit().status_code for _ in range(4)] == [202, 202, 429, 429]
-    # 1,000,020 s is a whole number of minutes.
+    # The window began at 1,000,020 s, a whole number of minutes, and ends in 21 s.
     clock(59)
     answer = bob.submit()
     problem(answer, "throttled", 429)
     assert answer["Retry-After"] == "21"
-    # Each caller has a count of its own.
+    # The rate applies to each caller.
     assert alice.submit().status_code == 202
     clock(80)
     assert [bob.submit().status_code for _ in range(3)] == [202, 202, 429]
@@ -92,8 +92,8 @@ def test_requests_of_a_high_rate_share_a_call_to_the_cache(bob, clock, monkeypat
     assert calls == ["incr", "add", "incr"]
 
 
-class Caller(WindowRateThrottle):
-    """One caller of a scope, without a request."""
+class OneCaller(WindowRateThrottle):
+    """A throttle whose requests all come from one caller."""
 
     def get_cache_key(self, request, view):
         return "caller"
@@ -103,38 +103,38 @@ class View:
     throttle_scope = "joblib_submit"
 
 
-def passes():
-    return Caller().allow_request(None, View())
+def allowed():
+    return OneCaller().allow_request(None, View())
 
 
-def test_processes_together_pass_no_more_than_the_rate_and_nearly_all_of_it(clock, monkeypatch):
+def test_all_processes_together_allow_the_rate_and_no_more(clock, monkeypatch):
     rate(monkeypatch, "1050/min")
-    kept = [LRUCache(100), LRUCache(100), LRUCache(100)]
-    passed = 0
+    processes = [LRUCache(100), LRUCache(100), LRUCache(100)]
+    count = 0
     for number in range(2000):
-        monkeypatch.setattr(throttling, "_left", kept[number % 7 % 3])
-        passed += passes()
-    # 104 reservations of ten, one of the ten that are left, and none after them.
-    assert passed == 1050
+        monkeypatch.setattr(throttling, "_left", processes[number % 7 % 3])
+        count += allowed()
+    # 104 reservations of ten requests, and one of the last ten.
+    assert count == 1050
     clock(60)
-    assert passes()
+    assert allowed()
 
 
 def test_a_process_leaves_at_most_a_hundredth_of_the_rate_unused(clock, monkeypatch):
     rate(monkeypatch, "1000/min")
     monkeypatch.setattr(throttling, "_left", LRUCache(100))
-    assert passes()
+    assert allowed()
     monkeypatch.setattr(throttling, "_left", LRUCache(100))
-    assert sum(passes() for _ in range(1500)) == 990
+    assert sum(allowed() for _ in range(1500)) == 990
 
 
-def test_threads_pass_no_more_than_the_rate(clock, monkeypatch):
+def test_all_threads_together_allow_the_rate_and_no_more(clock, monkeypatch):
     rate(monkeypatch, "500/min")
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(lambda _: passes(), range(1000))) == 500
+        assert sum(pool.map(lambda _: allowed(), range(1000))) == 500
 
 
-def test_an_unreachable_cache_refuses_nobody(bob, monkeypatch):
+def test_every_request_is_allowed_while_the_cache_is_unreachable(bob, monkeypatch):
     rate(monkeypatch, "1/min")
     bob.register()
     monkeypatch.setattr(WindowRateThrottle, "_add", lambda self, name, share: None)

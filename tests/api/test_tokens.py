@@ -1,4 +1,4 @@
-"""`CachedTokenAuthentication`."""
+"""`CachedTokenAuthentication`: its queries, and how soon a revoked token is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def status(person):
 
 @pytest.fixture
 def queries(bob):
-    """Counts the queries of a request of Bob's whose view makes none."""
+    """A function that counts the queries of authentication, by a view without queries."""
     from django.db import connection
 
     def count():
@@ -65,7 +65,7 @@ def test_a_user_who_is_no_longer_active_is_refused_at_once(bob):
 
 def test_a_token_that_another_process_revoked_is_refused_when_its_entry_expires(bob, monkeypatch):
     assert status(bob) == 200
-    # Without the signals, as if by another process.
+    # No signal is sent in this process, as if another process had deleted the token.
     Token.objects.filter(user=bob.user).update(user_id=bob.user.pk)
     Token.objects.filter(user=bob.user)._raw_delete("default")
     assert status(bob) == 200
@@ -75,12 +75,12 @@ def test_a_token_that_another_process_revoked_is_refused_when_its_entry_expires(
 
 
 def test_refused_tokens_are_not_cached(bob):
-    made = "0" * 40
-    bob.client.credentials(HTTP_AUTHORIZATION=f"Token {made}")
+    key = "0" * 40
+    bob.client.credentials(HTTP_AUTHORIZATION=f"Token {key}")
     problem(bob.client.get("/v1/me"), "not-authenticated", 401)
     Token.objects.filter(user=bob.user).delete()
-    # Without the signals.
-    Token.objects.bulk_create([Token(key=made, user=bob.user)])
+    # Sends no signal, which would clear the cache.
+    Token.objects.bulk_create([Token(key=key, user=bob.user)])
     assert status(bob) == 200
 
 

@@ -12,7 +12,7 @@ from zndraw_joblib.storage.jobs import JobQuerySet
 from zndraw_joblib.storage.workers import WorkerQuerySet
 
 
-def test_each_post_makes_a_worker_and_the_default_one_has_the_callers_id(bob):
+def test_each_post_creates_a_worker_and_the_default_worker_has_the_callers_identity(bob):
     one, two = bob.worker(), bob.worker()
     assert len({one, two, bob.identity}) == 3
     bob.register()
@@ -22,13 +22,13 @@ def test_each_post_makes_a_worker_and_the_default_one_has_the_callers_id(bob):
     assert listed[one]["job_count"] == 0
 
 
-def test_lists_show_the_callers_own_and_all_to_admins(bob, carol, root):
-    mine, others = bob.worker(), carol.worker()
-    assert [worker["id"] for worker in bob.get("/workers").json()] == [mine]
-    assert {worker["id"] for worker in root.get("/workers").json()} == {mine, others}
+def test_the_list_of_workers_has_the_callers_own_and_for_admins_all(bob, carol, root):
+    bobs, carols = bob.worker(), carol.worker()
+    assert [worker["id"] for worker in bob.get("/workers").json()] == [bobs]
+    assert {worker["id"] for worker in root.get("/workers").json()} == {bobs, carols}
 
 
-def test_a_room_lists_workers_that_offer_its_jobs_or_global_ones(bob, carol, root):
+def test_a_room_lists_workers_registered_for_its_jobs_or_global_jobs(bob, carol, root):
     bob.register("open")
     carol.register("open2")
     root.register("@global")
@@ -44,16 +44,16 @@ def test_claims_are_granted_oldest_first_over_all_jobs(bob):
     bob.register(name="C")
     order = ["B", "A", "C", "A", "B"]
     ids = [bob.submit(job=f"open:modifiers:{name}").json()["id"] for name in order]
-    mine = [task_id for task_id, name in zip(ids, order, strict=True) if name != "C"]
-    claimed = [bob.claim(worker) for _ in mine]
-    assert [task["id"] for task in claimed] == mine
+    expected = [task_id for task_id, name in zip(ids, order, strict=True) if name != "C"]
+    claimed = [bob.claim(worker) for _ in expected]
+    assert [task["id"] for task in claimed] == expected
     assert all(task["worker_id"] == worker and task["attempt"] == 1 for task in claimed)
     assert all(task["status"] == "claimed" for task in claimed)
     assert bob.claim(worker) is None
     assert bob.claim()["id"] == ids[2]
 
 
-def test_claims_for_a_strangers_worker_or_without_one_are_not_found(bob, carol):
+def test_a_claim_for_somebody_elses_worker_is_not_found(bob, carol):
     worker = bob.worker()
     bob.register(worker_id=worker)
     bob.submit()
@@ -67,8 +67,8 @@ def test_a_claim_sets_the_lease_and_a_heartbeat_renews_it(bob, settings_of):
     bob.register()
     bob.submit()
     claimed = Task.objects.get(pk=bob.claim()["id"])
-    held = claimed.lease_expires_at - Worker.objects.get().last_heartbeat
-    assert timedelta(seconds=99) < held < timedelta(seconds=120)
+    lease = claimed.lease_expires_at - Worker.objects.get().last_heartbeat
+    assert timedelta(seconds=99) < lease < timedelta(seconds=120)
     settings_of(worker_timeout_seconds=1000)
     reply = bob.send("patch", f"/workers/{bob.identity}")
     assert set(reply.json()) == {"id", "last_heartbeat"}
@@ -96,7 +96,7 @@ def test_a_heartbeat_renews_the_listed_tasks_and_lists_the_lost_ones(bob, settin
     assert bob.send("patch", f"/workers/{bob.identity}", other).json()["lost"] == [ids[0]]
 
 
-def test_a_listed_heartbeat_leaves_other_tasks_alone(bob, settings_of):
+def test_a_heartbeat_with_a_list_does_not_renew_other_tasks(bob, settings_of):
     bob.register()
     bob.submit()
     task = bob.claim()
@@ -127,11 +127,11 @@ def test_deleting_a_worker_requeues_claimed_tasks_and_ends_running_ones(bob, set
     assert states[failed].worker_id == worker
     problem(bob.send("delete", f"/workers/{worker}"), "worker-not-found", 404)
     problem(bob.send("patch", f"/workers/{worker}"), "worker-not-found", 404)
-    # The jobs are still there until a sweep: pending tasks wait for the next worker.
+    # The job is retired by a sweep only, so that pending tasks wait for the next worker.
     assert bob.get("/rooms/open/jobs/open:modifiers:Rotate").json()["worker_count"] == 0
 
 
-def test_the_owner_reports_what_it_ran_after_its_worker_was_removed(bob, settings_of):
+def test_an_owner_may_report_a_task_after_its_worker_was_deleted(bob, settings_of):
     worker = bob.worker()
     bob.register(worker_id=worker)
     bob.submit()
@@ -142,13 +142,13 @@ def test_the_owner_reports_what_it_ran_after_its_worker_was_removed(bob, setting
 
 
 @pytest.mark.parametrize("verbs", [WorkerQuerySet, JobQuerySet])
-def test_a_failed_read_of_the_answer_rolls_the_change_back(bob, monkeypatch, verbs):
-    def away(self):
+def test_a_change_is_rolled_back_when_reading_the_response_fails(bob, monkeypatch, verbs):
+    def unreachable(self):
         raise OperationalError("the connection is closed")
 
     bob.client.raise_request_exception = False
     method = "with_job_count" if verbs is WorkerQuerySet else "with_worker_count"
-    monkeypatch.setattr(verbs, method, away)
+    monkeypatch.setattr(verbs, method, unreachable)
     answer = bob.register() if verbs is JobQuerySet else bob.send("post", "/workers")
     problem(answer, "service-unavailable", 503)
     assert not Worker.objects.exists()

@@ -1,4 +1,4 @@
-"""Requests as a WSGI server gives them to Django's own handler."""
+"""Requests through Django's WSGI handler: chunked bodies, and bodies that are not read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from django.core.handlers.wsgi import WSGIHandler
 
 from tests.factories import V1
 
-# Each request ends by closing its connection, which must not hold the transaction of a test.
+# Not in a test's transaction, because the end of each request closes the database connection.
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SUBMIT = f"{V1}/rooms/open/tasks/open:modifiers:Rotate"
 
 
-def ask(path, **more):
-    """The answer's status, headers and body."""
+def get_response(path, **more):
+    """Send a request; returns the response's status, headers and body."""
     environ = {
         "REQUEST_METHOD": "GET",
         "PATH_INFO": path,
@@ -35,8 +35,8 @@ def ask(path, **more):
     return int(begun[0].split()[0]), dict(begun[1]), body
 
 
-class Parts(BytesIO):
-    """A stream that gives little at a time."""
+class SlowStream(BytesIO):
+    """A stream that returns at most 7 bytes at a time."""
 
     def read(self, size=-1):
         return super().read(min(size, 7) if size >= 0 else 7)
@@ -48,18 +48,20 @@ def chunked(person, body, **more):
         "CONTENT_TYPE": "application/json",
         "HTTP_TRANSFER_ENCODING": "chunked",
         "HTTP_AUTHORIZATION": f"Token {person.token}",
-        "wsgi.input": Parts(body),
+        "wsgi.input": SlowStream(body),
         **more,
     }
 
 
-#: Says that the server ends chunked bodies.
-ENDS = {"wsgi.input_terminated": True}
+#: A server sets this key when its stream ends with the chunked body.
+TERMINATED = {"wsgi.input_terminated": True}
 
 
 def test_a_chunked_body_is_read(bob):
     bob.register()
-    status, _, answer = ask(SUBMIT, **chunked(bob, b'{"payload": {"angle": 1}}', **ENDS))
+    status, _, answer = get_response(
+        SUBMIT, **chunked(bob, b'{"payload": {"angle": 1}}', **TERMINATED)
+    )
     assert status == 202, answer
     assert json.loads(answer)["payload"] == {"angle": 1}
 
@@ -67,29 +69,29 @@ def test_a_chunked_body_is_read(bob):
 def test_a_chunked_body_that_is_too_large_is_refused(bob, settings_of):
     bob.register()
     settings_of(max_body_bytes=100)
-    status, _, answer = ask(SUBMIT, **chunked(bob, b" " * 101, **ENDS))
+    status, _, answer = get_response(SUBMIT, **chunked(bob, b" " * 101, **TERMINATED))
     assert (status, json.loads(answer)["type"]) == (413, "/v1/problems/content-too-large")
 
 
-def test_a_body_that_the_answer_does_not_need_is_discarded(bob):
-    """A server that has not read it closes the connection, and a proxy sees that only."""
-    request = chunked(bob, b" " * 200, **ENDS, HTTP_AUTHORIZATION="Token x")
-    status, headers, _ = ask(SUBMIT, **request)
+def test_the_body_of_a_refused_request_is_discarded(bob):
+    """A server closes the connection over an unread body, so a proxy would lose the response."""
+    request = chunked(bob, b" " * 200, **TERMINATED, HTTP_AUTHORIZATION="Token x")
+    status, headers, _ = get_response(SUBMIT, **request)
     assert (status, headers["WWW-Authenticate"]) == (401, "Token")
     assert not request["wsgi.input"].read()
 
 
-def test_a_chunked_body_that_the_server_does_not_end_is_refused(bob):
+def test_a_chunked_body_without_a_terminated_stream_is_refused(bob):
     bob.register()
-    status, headers, answer = ask(SUBMIT, **chunked(bob, b'{"payload": {}}'))
+    status, headers, answer = get_response(SUBMIT, **chunked(bob, b'{"payload": {}}'))
     assert status == 411, answer
     assert headers["Content-Type"] == "application/problem+json"
     assert json.loads(answer)["type"] == "/v1/problems/length-required"
 
 
-def test_answers_are_json_with_their_length(bob):
-    status, headers, body = ask(f"{V1}/workers", HTTP_AUTHORIZATION=f"Token {bob.token}")
+def test_responses_have_their_content_length(bob):
+    status, headers, body = get_response(f"{V1}/workers", HTTP_AUTHORIZATION=f"Token {bob.token}")
     assert (status, json.loads(body)) == (200, [])
     assert headers["Content-Length"] == "2"
-    status, headers, _ = ask(f"{V1}/workers", HTTP_AUTHORIZATION="Token x")
+    status, headers, _ = get_response(f"{V1}/workers", HTTP_AUTHORIZATION="Token x")
     assert (status, headers["Content-Type"]) == (401, "application/problem+json")

@@ -25,7 +25,7 @@ def manager(server):
 
 @pytest.fixture
 def running(server, manager):
-    """Serves in a thread; stopped at the end."""
+    """A function that runs `manager.serve` in a thread, which is stopped at the end."""
     threads = []
 
     def begin(execute=None, **options):

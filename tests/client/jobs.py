@@ -1,4 +1,4 @@
-"""A job and a worker for the tests: ``python -m tests.client.jobs``."""
+"""A job class, and a worker process that serves it: ``python -m tests.client.jobs``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in for the server, which keeps the requests and gives planned answers."""
+"""An in-process stand-in for the server, which records requests and returns planned answers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ NOW = "2026-01-01T00:00:00Z"
 
 
 class Lost(Exception):
-    """Planned for a request: it is done, but the answer never arrives."""
+    """A planned failure: the request takes effect, but its response is lost."""
 
 
 class Server:
-    """Answers like the server; `queue` holds tasks to grant, `fail` what to raise or answer."""
+    """Answers like the server.
+
+    `queue` has the tasks to grant. `fail` has, by method and path, errors to raise and responses to
+    return before the usual answer. `calls` has the requests, `tasks` the reported statuses by id.
+    """
 
     def __init__(self):
         self.calls, self.queue, self.fail, self.tasks = [], [], {}, {}
@@ -55,8 +59,8 @@ class Server:
     def post(self, path, body, request):
         if path == "/workers":
             self.workers += 1
-            made = {"id": f"w{self.workers}", "heartbeat_interval_seconds": self.interval}
-            return httpx.Response(201, json=made)
+            worker = {"id": f"w{self.workers}", "heartbeat_interval_seconds": self.interval}
+            return httpx.Response(201, json=worker)
         if path == "/tasks/claim":
             if not self.queue and self.honours_waits and "prefer" in request.headers:
                 self.released.wait(20)
@@ -78,12 +82,12 @@ class Server:
         return {"task": granted[0] if granted else None, "tasks": granted}
 
     def accept(self, request, body):
-        """The tasks that a key makes, once."""
+        """The tasks of a submit; a repeated key returns the tasks of its first submit."""
         key = request.headers["idempotency-key"]
         with self.lock:
             first = sum(map(len, self.submitted.values()))
-            made = [task(f"t{first + i}", **entry) for i, entry in enumerate(body)]
-            return self.submitted.setdefault(key, made)
+            tasks = [task(f"t{first + i}", **entry) for i, entry in enumerate(body)]
+            return self.submitted.setdefault(key, tasks)
 
     def put(self, path, body, request):
         return httpx.Response(201, json={"worker_id": body["worker_id"]})
@@ -114,7 +118,7 @@ class Server:
         return task(task_id, status=self.tasks.get(task_id, "pending"))
 
     def look_up(self, ids, request):
-        """The tasks that are not hidden; a wait ends with the first end among them."""
+        """The tasks that are not hidden; a wait ends when the first of them has ended."""
         assert 1 <= len(ids) == len(set(ids)) <= 500
         shown = [task_id for task_id in ids if task_id not in self.hidden]
         headers = {}
@@ -132,13 +136,13 @@ class Server:
         return httpx.Response(200, json=[self.document(x) for x in shown], headers=headers)
 
     def end(self, task_id, status):
-        """End a task and wake the waits for it."""
+        """End a task and wake the requests that wait for it."""
         with self.changed:
             self.tasks[task_id] = status
             self.changed.notify_all()
 
     def release(self):
-        """End all waits."""
+        """End all waiting requests."""
         self.released.set()
         with self.changed:
             self.changed.notify_all()
@@ -182,9 +186,9 @@ class Rotate(BaseModel):
 
 
 def bodies(server, task_id):
-    """The reports on a task; those that came alone first."""
-    alone = [c[2] for c in server.sent("PATCH", f"/tasks/{task_id}")]
-    return alone + [
+    """The reports of a task, first those sent in a request each, then those in batches."""
+    single = [c[2] for c in server.sent("PATCH", f"/tasks/{task_id}")]
+    return single + [
         one
         for c in server.sent("PATCH", "/tasks")
         if isinstance(c[2], list)
@@ -194,7 +198,7 @@ def bodies(server, task_id):
 
 
 def serve(server, manager, count, execute=None, **options):
-    """Serve until so many tasks were reported terminal or dropped, then stop."""
+    """Serve until `count` tasks have a status and none is running, then stop."""
     manager.register(Rotate)
 
     def stop():

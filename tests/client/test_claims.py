@@ -1,4 +1,4 @@
-"""Claims against the stand-in: how many at once, how often again, and how a stream ends."""
+"""Claims against the stand-in: their limits, their retries, and the end of a task stream."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_busy_thread_does_not_keep_others_from_claiming(server, manager, runni
 
 
 def test_a_claim_whose_answer_is_lost_is_not_repeated(server, manager):
-    """Control: t is claimed twice when `Claims.send` repeats like any other request."""
+    """Control: t is claimed twice when `Claims.send` retries like other requests."""
     manager.register(Rotate)
     for error in (httpx.ReadTimeout("late"), httpx.Response(502)):
         server.fail[CLAIM] = [error]
@@ -60,7 +60,7 @@ def test_a_claim_whose_answer_is_lost_is_not_repeated(server, manager):
 
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_a_stop_ends_the_pause_before_the_next_claim(server, manager, running, prefetch):
-    """Control: the worker does not end when `Claimer._send` repeats a claim by itself."""
+    """Control: the worker does not end when `Claimer._send` retries a claim by itself."""
     server.fail[CLAIM] = [refusal("throttled", 429, **{"Retry-After": "3600"})]
     thread = running(prefetch=prefetch)
     until(lambda: claims(server))
@@ -70,7 +70,7 @@ def test_a_stop_ends_the_pause_before_the_next_claim(server, manager, running, p
     assert len(claims(server)) == 1
 
 
-def test_an_error_of_a_task_stream_is_raised_and_the_stream_goes_on(server, manager):
+def test_a_task_stream_raises_an_error_and_can_be_used_further(server, manager):
     manager.register(Rotate)
     server.fail[CLAIM] = [refusal("not-authenticated", 401)]
     with manager.listen() as stream:
@@ -81,7 +81,7 @@ def test_an_error_of_a_task_stream_is_raised_and_the_stream_goes_on(server, mana
     assert stream.stopped
 
 
-def test_a_task_stream_gives_an_outage_up_after_six_claims(server, manager, monkeypatch):
+def test_a_task_stream_raises_after_six_failed_claims(server, manager, monkeypatch):
     monkeypatch.setattr("zndraw_joblib.client.retry.backoff", lambda attempt: 0.001)
     manager.register(Rotate)
     server.fail[CLAIM] = [refusal("throttled", 429) for _ in range(7)]

@@ -1,4 +1,4 @@
-"""Many tasks at once against the stand-in: in which requests they go, and what comes back."""
+"""`submit_many`, `map` and `as_completed` against the stand-in: their requests and results."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_submit_many_sends_one_request(server, manager):
     assert len(server.keys) == 1
 
 
-def test_no_instances_need_no_request(server, manager):
+def test_an_empty_batch_sends_no_request(server, manager):
     assert manager.submit_many([], room="r") == []
     assert list(manager.map([], room="r")) == []
     assert list(manager.map([], room="r", ordered=False)) == []
@@ -67,7 +67,7 @@ def test_each_class_goes_to_its_own_job_and_the_ids_keep_the_order(server, manag
     assert server.sent("POST", "/rooms")[-1][1] == "/rooms/r/tasks/@global:modifiers:Scale"
 
 
-def test_chunks_by_number_have_a_key_each(server, manager):
+def test_a_long_batch_is_split_into_requests_with_a_key_each(server, manager):
     manager.batch_size = 2
     assert manager.submit_many([Rotate(angle=a) for a in range(5)], room="r") == [
         f"t{i}" for i in range(5)
@@ -77,7 +77,7 @@ def test_chunks_by_number_have_a_key_each(server, manager):
     assert len(set(server.keys)) == 3
 
 
-def test_chunks_by_size_stay_below_the_limit_of_a_body(server, manager):
+def test_a_large_batch_is_split_below_the_limit_of_a_body(server, manager):
     sizes = []
 
     def transport(request):
@@ -91,7 +91,7 @@ def test_chunks_by_size_stay_below_the_limit_of_a_body(server, manager):
     assert max(sizes) <= batches.BATCH_BYTES
 
 
-def test_an_entry_that_is_too_large_goes_alone():
+def test_a_too_large_entry_is_sent_alone():
     entries = [b"x" * 10, b"x" * 100, b"x" * 10]
     assert list(batches.batch_slices(entries, 5, 50)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
     assert list(batches.batch_slices([], 5, 50)) == []
@@ -100,7 +100,7 @@ def test_an_entry_that_is_too_large_goes_alone():
     assert len(batches.array([b"x" * 11] * 4)) == 49
 
 
-def test_a_lost_answer_submits_nothing_twice(server, manager):
+def test_a_lost_response_submits_no_task_twice(server, manager):
     server.fail[f"POST {ROTATE}"] = [Lost(), httpx.ReadTimeout("late"), httpx.Response(503)]
     assert manager.submit_many([Rotate(), Rotate()], room="r") == ["t0", "t1"]
     assert len(server.sent("POST", ROTATE)) == 4
@@ -108,18 +108,18 @@ def test_a_lost_answer_submits_nothing_twice(server, manager):
     assert len(server.submitted) == 1
 
 
-def test_an_instance_without_json_raises_before_any_request(server, manager):
+def test_an_instance_that_is_not_json_raises_before_any_request(server, manager):
     manager.batch_size = 1
     with pytest.raises(ValueError, match="JSON"):
         manager.submit_many([Scale(by=1), Scale(by=float("nan"))], room="r")
     assert server.calls == []
 
 
-def test_a_refusal_of_the_first_request_is_raised_as_it_is(server, manager):
+def test_a_refusal_of_the_first_request_raises_the_servers_error(server, manager):
     server.fail["POST /rooms/r/tasks/@global:modifiers:Scale"] = [invalid("/1/payload/by")]
     with pytest.raises(InvalidPayloadError) as caught:
         manager.submit_many([Scale(), Rotate(), Scale()], room="r")
-    # The number of the instance, not of the entry in its request.
+    # The index is that of the instance, not that of the entry in its request.
     assert caught.value.errors == [{"detail": "no", "pointer": "/2/payload/by"}]
     assert len(server.calls) == 1
 
@@ -135,17 +135,17 @@ def test_a_later_refusal_lists_the_accepted_tasks(server, manager):
 
 
 @pytest.fixture
-def pairs(monkeypatch):
-    """At most two ids in a lookup."""
+def two_ids_a_lookup(monkeypatch):
+    """Limits a lookup to two ids."""
     monkeypatch.setattr(waiting, "MAX_LOOKUP", 2)
 
 
 def lookups(server):
-    """The ids of each lookup."""
+    """The ids in each lookup request."""
     return [call[2]["ids"] for call in server.sent("POST", "/tasks/lookup")]
 
 
-def test_map_in_order_keeps_tasks_that_end_before_their_turn(server, manager):
+def test_ordered_map_keeps_results_that_arrive_before_their_turn(server, manager):
     server.tasks.update({"t1": "failed", "t2": "completed"})
     threading.Timer(0.3, server.end, ("t0", "completed")).start()
     ends = list(manager.map([Rotate()] * 3, room="r"))
@@ -157,7 +157,7 @@ def test_map_in_order_keeps_tasks_that_end_before_their_turn(server, manager):
     assert lookups(server) == [["t0", "t1", "t2"], ["t0"]]
 
 
-def test_map_submits_before_it_is_iterated_over(server, manager):
+def test_map_submits_when_it_is_called(server, manager):
     ends = manager.map([Rotate(), Rotate()], room="r")
     assert len(server.submitted) == 1
     assert lookups(server) == []
@@ -165,9 +165,9 @@ def test_map_submits_before_it_is_iterated_over(server, manager):
     assert next(ends).id == "t0"
 
 
-def test_map_unordered_hands_out_as_they_end(server, manager, pairs):
+def test_unordered_map_yields_tasks_as_they_end(server, manager, two_ids_a_lookup):
     ends = manager.map([Rotate()] * 6, room="r", ordered=False)
-    # The two oldest are waited for, the others are asked for in rounds.
+    # Lookups wait for the two oldest tasks, and in turn read the others.
     for task_id in ("t1", "t5", "t0", "t3", "t2", "t4"):
         threading.Timer(0.1, server.end, (task_id, "completed")).start()
         assert next(ends).id == task_id
@@ -175,7 +175,9 @@ def test_map_unordered_hands_out_as_they_end(server, manager, pairs):
         next(ends)
 
 
-def test_oldest_tasks_that_never_end_do_not_hide_the_ends_of_others(server, manager, pairs):
+def test_the_ends_of_other_tasks_are_seen_while_the_oldest_never_end(
+    server, manager, two_ids_a_lookup
+):
     """Control: the first `next` waits for ever when `_choose` never takes others."""
     server.tasks.update(dict.fromkeys(("t2", "t3", "t4"), "completed"))
     ends = manager.as_completed(["t0", "t1", "t2", "t3", "t4", "t4"], timeout=10)
@@ -185,7 +187,7 @@ def test_oldest_tasks_that_never_end_do_not_hide_the_ends_of_others(server, mana
     assert {task.id for task in ends} == {"t0", "t1"}
 
 
-def test_a_wait_for_many_is_one_request_at_a_time_in_the_callers_thread(server, manager):
+def test_a_wait_for_many_tasks_uses_only_the_callers_thread(server, manager):
     ids = [f"t{i}" for i in range(40)]
     threads, ends = set(), manager.as_completed(ids, timeout=10)
     inner = server.look_up
@@ -200,8 +202,8 @@ def test_a_wait_for_many_is_one_request_at_a_time_in_the_callers_thread(server, 
     assert threads == {threading.current_thread()}
 
 
-def test_lookups_ask_for_as_many_tasks_as_their_payloads_allow(server, manager, monkeypatch):
-    """Control: the second lookup asks for 99 tasks when `_adapt` ignores the answer's size."""
+def test_the_size_of_a_lookup_adapts_to_the_size_of_the_payloads(server, manager, monkeypatch):
+    """Control: the second lookup has 99 ids when `_adapt` ignores the response's size."""
     size = len(httpx.Response(200, json=server.document("t1")).content)
     monkeypatch.setattr(waiting, "LOOKUP_BYTES", 50 * size)
     server.tasks["t0"] = "completed"
@@ -214,30 +216,32 @@ def test_lookups_ask_for_as_many_tasks_as_their_payloads_allow(server, manager, 
     assert 45 <= len(second) <= 51
 
 
-def test_waits_are_polls_where_the_server_does_not_wait(server, manager):
+def test_lookups_poll_where_the_server_does_not_wait(server, manager):
     server.honours_waits = False
     threading.Timer(0.5, server.end, ("t1", "completed")).start()
     assert next(manager.as_completed(["t0", "t1"], timeout=10)).id == "t1"
     assert 3 <= len(lookups(server)) <= 8
 
 
-@pytest.mark.parametrize("left_out", ["t1", "t9"])
-def test_a_hidden_task_is_an_error_although_the_others_never_end(server, manager, left_out):
-    """Control: it takes a minute when the first wait is not short."""
-    server.hidden.add(left_out)
+@pytest.mark.parametrize("hidden", ["t1", "t9"])
+def test_a_wait_for_an_unreadable_task_raises_at_once(server, manager, hidden):
+    """Control: the error takes a minute when the first wait is not short."""
+    server.hidden.add(hidden)
     started = time.monotonic()
     with pytest.raises(TaskNotFoundError):
-        list(manager.as_completed(["t0", left_out], timeout=30))
+        list(manager.as_completed(["t0", hidden], timeout=30))
     assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_a_timeout_lists_the_tasks_that_were_not_handed_out(server, manager, pairs, ordered):
+def test_a_timeout_lists_the_tasks_that_were_not_yielded(
+    server, manager, two_ids_a_lookup, ordered
+):
     server.tasks.update({"t0": "completed", "t2": "completed"} if not ordered else {"t0": "failed"})
     started = time.monotonic()
     ends, seen = manager.map([Rotate()] * 4, room="r", timeout=0.7, ordered=ordered), []
     with pytest.raises(TaskWaitTimeout, match=r"task t1 has not ended within 0\.7 s") as caught:
-        seen.extend(task.id for task in ends)  # What came before stays.
+        seen.extend(task.id for task in ends)  # Keeps the tasks yielded before the error.
     assert 0.6 < time.monotonic() - started < 5
     if ordered:
         assert (seen, caught.value.task_ids) == (["t0"], ["t1", "t2", "t3"])
@@ -250,7 +254,7 @@ def test_a_timeout_lists_the_tasks_that_were_not_handed_out(server, manager, pai
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_an_error_ends_the_wait_for_all(server, manager, pairs, ordered):
+def test_an_error_ends_the_wait_for_all(server, manager, two_ids_a_lookup, ordered):
     server.hidden.add("t1")
     server.tasks["t0"] = "completed"
     with pytest.raises(TaskNotFoundError):
@@ -260,7 +264,7 @@ def test_an_error_ends_the_wait_for_all(server, manager, pairs, ordered):
         manager.map([Rotate()], room="r", ordered=ordered)
 
 
-def test_a_wait_that_is_throttled_is_tried_again(server, manager):
+def test_a_failed_lookup_is_retried(server, manager):
     throttled = refusal("throttled", 429, **{"Retry-After": "0"})
     server.fail["POST /tasks/lookup"] = [throttled, httpx.ReadError("cut"), httpx.Response(502)]
     server.tasks["t0"] = "completed"

@@ -1,4 +1,4 @@
-"""A server that is away for long, against the stand-in: nothing that was done is lost."""
+"""Long outages of the server, simulated by the stand-in: no result of a worker is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zndraw_joblib.client import (
 
 
 def failures():
-    """How a server that is away or starts answers, over and over."""
+    """An endless cycle of failures, as of a server that is down or starts."""
     return itertools.cycle(
         [
             lambda: httpx.ConnectError("refused"),
@@ -39,7 +39,7 @@ def failures():
 
 
 class Outage:
-    """While it lasts no report gets through; `tried` holds those that were tried."""
+    """While `lasts` is set every report fails; `tried` has their times, paths and bodies."""
 
     def __init__(self, server, manager):
         self.lasts, self.tried, self.answers = threading.Event(), [], failures()
@@ -58,15 +58,13 @@ class Outage:
 
 @pytest.fixture
 def outage(server, manager, monkeypatch):
-    """An outage of which 5 s pass in 10 ms."""
+    """An outage during which the SDK's pauses are a five-hundredth as long."""
     real = retry.backoff
     monkeypatch.setattr(retry, "backoff", lambda attempt: real(attempt) / 500)
     return Outage(server, manager)
 
 
-def test_a_heartbeat_that_failed_is_tried_again_before_the_next_is_due(
-    server, manager, monkeypatch
-):
+def test_a_failed_heartbeat_is_retried_before_the_next_is_due(server, manager, monkeypatch):
     monkeypatch.setattr(heartbeats, "LONGEST_PAUSE", 0.05)
     pauses = itertools.chain([0.01], itertools.repeat(30.0))
     monkeypatch.setattr(heartbeats.Heartbeats, "_pause", lambda self: next(pauses))
@@ -77,23 +75,23 @@ def test_a_heartbeat_that_failed_is_tried_again_before_the_next_is_due(
 
 
 def renewed(server):
-    """Ids of the tasks of the latest heartbeat."""
-    beats = server.sent("PATCH", "/workers")
-    return [one["id"] for one in beats[-1][2]["tasks"]] if beats else None
+    """Ids of the tasks in the latest heartbeat."""
+    heartbeats = server.sent("PATCH", "/workers")
+    return [one["id"] for one in heartbeats[-1][2]["tasks"]] if heartbeats else None
 
 
 @pytest.mark.parametrize("prefetch", [0, 1])
-def test_a_result_is_reported_however_long_the_server_was_away(
+def test_a_result_is_reported_after_an_outage_of_any_length(
     server, manager, outage, running, prefetch, caplog
 ):
     """Control: a is given up after six attempts when `_deliver` reports without `lasting`."""
     server.queue += [task("a"), task("b")]
     running(lambda claimed: outage.lasts.set() if claimed.id == "a" else None, prefetch=prefetch)
     until(lambda: len(outage.tried) > 40)
-    # Its lease is kept meanwhile, and that of the task whose start goes with it.
+    # Heartbeats renew the lease of the task, and of the prefetched one.
     held = ["a", "b"] if prefetch else ["a"]
-    beats = len(server.sent("PATCH", "/workers"))
-    until(lambda: len(server.sent("PATCH", "/workers")) > beats + 1)
+    heartbeats = len(server.sent("PATCH", "/workers"))
+    until(lambda: len(server.sent("PATCH", "/workers")) > heartbeats + 1)
     assert renewed(server) == held
     assert "a" not in server.tasks or server.tasks["a"] == "running"
     outage.lasts.clear()
@@ -102,8 +100,8 @@ def test_a_result_is_reported_however_long_the_server_was_away(
     assert "could not report" not in caplog.text
 
 
-def test_reports_of_several_threads_wait_together_and_all_arrive(server, manager, outage, running):
-    """Control: b, c and d never come along when `_send_until_settled` takes what waits once."""
+def test_reports_of_several_threads_join_one_batch_and_all_arrive(server, manager, outage, running):
+    """Control: b, c and d never join when `_send_until_settled` takes the waiting reports once."""
     server.queue += [task(x) for x in "abcd"]
     go = {x: threading.Event() for x in "abcd"}
     running(lambda claimed: go[claimed.id].wait(10), concurrency=4)
@@ -119,7 +117,7 @@ def test_reports_of_several_threads_wait_together_and_all_arrive(server, manager
     assert [len(bodies(server, x)) for x in "abcd"] == [1] * 4
 
 
-def test_a_report_outside_serve_is_bounded_also_beside_lasting_ones(
+def test_a_report_outside_serve_has_six_attempts_also_in_a_batch_with_lasting_ones(
     server, manager, outage, running
 ):
     server.queue += [task("a")]
@@ -134,7 +132,7 @@ def test_a_report_outside_serve_is_bounded_also_beside_lasting_ones(
     assert manager.complete(other).status == "completed"
 
 
-def test_a_report_outside_serve_is_tried_six_times(server, manager, outage):
+def test_a_report_outside_serve_has_six_attempts(server, manager, outage):
     outage.answers = itertools.repeat(lambda: httpx.ConnectError("refused"))
     outage.lasts.set()
     for report in (manager.start, manager.complete):
@@ -159,7 +157,7 @@ def test_a_report_outside_serve_is_tried_six_times(server, manager, outage):
         ("validation-error", 422),
     ],
 )
-def test_a_refusal_ends_the_repeating(server, manager, outage, running, slug, status):
+def test_a_refused_report_is_not_retried(server, manager, outage, running, slug, status):
     server.queue += [task("a"), task("b")]
     server.fail["PATCH /tasks/a"] = [refusal(slug, status)]
     running(lambda claimed: outage.lasts.set() if claimed.id == "a" else None)
@@ -170,14 +168,16 @@ def test_a_refusal_ends_the_repeating(server, manager, outage, running, slug, st
     until(lambda: renewed(server) == [])
 
 
-def test_a_report_that_makes_the_server_fail_holds_up_no_others(server, manager, outage, running):
+def test_a_report_that_makes_the_server_fail_does_not_block_others(
+    server, manager, outage, running
+):
     """Control: b is never reported when 500 is not in `_SEND_ALONE`."""
     server.queue += [task("a"), task("b")]
     go, bad = threading.Event(), threading.Event()
 
     def broken(request):
-        about = request.url.path.encode() + request.content
-        if b"/tasks/a" in about or (b"/tasks[" in about and b'"id":"a"' in about):
+        sent = request.url.path.encode() + request.content
+        if b"/tasks/a" in sent or (b"/tasks[" in sent and b'"id":"a"' in sent):
             bad.set()
             return httpx.Response(500)
         return server(request)
@@ -191,10 +191,10 @@ def test_a_report_that_makes_the_server_fail_holds_up_no_others(server, manager,
     until(lambda: server.tasks.get("a") == "completed")
 
 
-def test_a_stop_lets_a_report_arrive_that_the_server_takes_in_time(
+def test_a_stopped_worker_delivers_a_report_when_the_outage_ends_in_time(
     server, manager, outage, running
 ):
-    """Control: a is given up when `_ends` knows no time to give up but that of the stop."""
+    """Control: a is given up when `_ends` does not add `GIVE_UP_SECONDS` to the stop's time."""
     server.queue += [task("a")]
     thread = running(lambda claimed: outage.lasts.set())
     until(lambda: len(outage.tried) > 10)
@@ -209,12 +209,12 @@ def test_a_stop_lets_a_report_arrive_that_the_server_takes_in_time(
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_a_stopped_worker_ends_although_the_server_stays_away(
+def test_a_stopped_worker_ends_although_the_outage_lasts(
     server, manager, outage, running, monkeypatch, caplog, concurrency
 ):
-    """Control: it never ends when `_settle` does not look at the time."""
+    """Control: the worker never ends when `_settle` does not check the time."""
     monkeypatch.setattr(reports, "GIVE_UP_SECONDS", 0.4)
-    # It may ask for more patience than a stopped worker has.
+    # A Retry-After beyond the patience of a stopped worker.
     later = {"Retry-After": "3600"}
     outage.answers = itertools.repeat(lambda: refusal("throttled", 429, **later))
     server.queue += [task(x) for x in "abc"[:concurrency]]
@@ -230,10 +230,10 @@ def test_a_stopped_worker_ends_although_the_server_stays_away(
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
 
 
-def test_work_that_ends_after_the_stop_is_reported_for_as_long(
+def test_a_task_that_ends_after_the_stop_has_the_same_time_for_its_report(
     server, manager, outage, running, monkeypatch
 ):
-    """Control: it is tried once when `_ends` counts from the stop alone."""
+    """Control: the report is tried once when `_ends` counts from the stop alone."""
     monkeypatch.setattr(reports, "GIVE_UP_SECONDS", 0.3)
     server.queue += [task("a")]
     began, go = threading.Event(), threading.Event()
@@ -254,7 +254,7 @@ def test_work_that_ends_after_the_stop_is_reported_for_as_long(
     assert server.tasks == {"a": "completed"}
 
 
-def test_reports_are_repeated_after_retry_after(server, manager, outage, running):
+def test_a_report_is_retried_after_the_seconds_of_retry_after(server, manager, outage, running):
     server.queue += [task("a")]
     outage.answers = itertools.repeat(
         lambda: refusal("service-unavailable", 503, **{"Retry-After": "1"})
@@ -267,38 +267,38 @@ def test_reports_are_repeated_after_retry_after(server, manager, outage, running
     until(lambda: server.tasks == {"a": "completed"})
 
 
-@pytest.mark.parametrize("how", ["claim", "heartbeat"])
-def test_a_new_registration_is_made_whole_although_the_server_goes_away(server, manager, how):
-    """Control: w2 is kept without its job when `replace_worker` does not take it back."""
+@pytest.mark.parametrize("method", ["claim", "heartbeat"])
+def test_a_failed_replacement_of_the_worker_is_retried_as_a_whole(server, manager, method):
+    """Control: w2 stays without its job when `replace_worker` does not undo a failed attempt."""
     manager.register(Rotate)
-    ask = "POST /tasks/claim" if how == "claim" else "PATCH /workers/w1"
-    server.fail[ask] = [refusal("worker-not-found", 404) for _ in range(2)]
+    request = "POST /tasks/claim" if method == "claim" else "PATCH /workers/w1"
+    server.fail[request] = [refusal("worker-not-found", 404) for _ in range(2)]
     server.fail["PUT /rooms/@global/jobs"] = [httpx.Response(500)]
     with pytest.raises(ServerError):
-        getattr(manager, how)()
+        getattr(manager, method)()
     assert manager.worker_id == "w1"
-    getattr(manager, how)()
+    getattr(manager, method)()
     assert manager.worker_id == "w3"
     assert [call[2]["worker_id"] for call in server.sent("PUT")] == ["w1", "w2", "w3"]
 
 
-def test_an_error_text_without_json_does_not_block_other_reports(server, manager):
+def test_an_error_text_that_is_not_json_does_not_block_other_reports(server, manager):
     with pytest.raises(ValueError, match="surrogate"):
         manager.fail(granted("a")[0], "\ud800")
     assert isinstance(manager.complete(granted("b")[0]), TaskInfo)
 
 
 @pytest.fixture
-def pairs(monkeypatch):
-    """At most two ids in a lookup."""
+def two_ids_a_lookup(monkeypatch):
+    """Limits a lookup to two ids."""
     monkeypatch.setattr(waiting, "MAX_LOOKUP", 2)
 
 
 LOOKUP = "POST /tasks/lookup"
 
 
-def test_ends_are_found_after_an_outage(server, manager, outage, pairs):
-    """Control: ConnectError comes out when `_Lookups._send` raises every error."""
+def test_a_wait_continues_after_an_outage(server, manager, outage, two_ids_a_lookup):
+    """Control: ConnectError is raised when `_Lookups._send` raises every error."""
     ids = [f"t{i}" for i in range(5)]
     server.fail[LOOKUP] = [one() for one in itertools.islice(failures(), 12)]
     server.tasks.update(dict.fromkeys(["t2", "t3", "t4"], "completed"))
@@ -315,13 +315,15 @@ def test_ends_are_found_after_an_outage(server, manager, outage, pairs):
     ("slug", "status", "error"),
     [("not-authenticated", 401, NotAuthenticatedError), ("forbidden", 403, ForbiddenError)],
 )
-def test_a_refusal_ends_a_wait(server, manager, outage, slug, status, error):
+def test_a_refused_lookup_ends_a_wait(server, manager, outage, slug, status, error):
     server.fail[LOOKUP] = [httpx.ConnectError("refused"), refusal(slug, status)]
     with pytest.raises(error):
         list(manager.as_completed([f"t{i}" for i in range(4)], timeout=10))
 
 
-def test_a_task_that_is_not_found_ends_a_wait_after_an_outage(server, manager, outage, pairs):
+def test_a_task_that_is_not_found_ends_a_wait_after_an_outage(
+    server, manager, outage, two_ids_a_lookup
+):
     server.hidden.add("t3")
     server.fail[LOOKUP] = [httpx.ConnectError("refused")]
     server.fail["GET /tasks/t3"] = [httpx.ConnectError("refused")]
@@ -329,11 +331,11 @@ def test_a_task_that_is_not_found_ends_a_wait_after_an_outage(server, manager, o
         list(manager.as_completed([f"t{i}" for i in range(4)], timeout=10))
 
 
-def test_an_outage_does_not_outlast_the_timeout(server, manager):
+def test_a_wait_ends_at_its_timeout_during_an_outage(server, manager):
     server.fail[LOOKUP] = [httpx.Response(503, headers={"Retry-After": "3600"})]
     started = time.monotonic()
     with pytest.raises(TimeoutError):
         list(manager.as_completed(["t0", "t1", "t2"], timeout=0.3))
     assert time.monotonic() - started < 5
-    # Nor is the server asked before the time that it names.
+    # No lookup is sent before the time in Retry-After.
     assert len(server.sent("POST", "/tasks/lookup")) == 1

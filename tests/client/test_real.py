@@ -1,4 +1,4 @@
-"""The SDK against a real server, over real HTTP."""
+"""The SDK against a server process, over HTTP."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class Rotate(BaseModel):
         pass
 
 
-class Wire(httpx.HTTPTransport):
-    """Counts requests; drops the answer to the next one of those named in `lose`."""
+class CountingTransport(httpx.HTTPTransport):
+    """Counts requests, and loses one response for each request listed in `lose`."""
 
     def __init__(self):
         super().__init__()
         self.counts, self.lose = Counter(), []
 
     def handle_request(self, request):
-        what = f"{request.method} {request.url.path.removeprefix('/v1/joblib')}"
-        self.counts[what] += 1
+        key = f"{request.method} {request.url.path.removeprefix('/v1/joblib')}"
+        self.counts[key] += 1
         answer = super().handle_request(request)
-        if what in self.lose:
-            self.lose.remove(what)
+        if key in self.lose:
+            self.lose.remove(key)
             answer.read()
             raise httpx.ReadError("the answer was lost")
         return answer
@@ -71,22 +71,22 @@ def url():
 
 @pytest.fixture
 def client(url, bob):
-    """Makes managers, each with a wire of its own."""
+    """A factory of managers, each with a transport of its own."""
     with ExitStack() as apis:
 
         def make(**options):
-            wire = Wire()
-            api = apis.enter_context(Api(url, bob.token, transport=wire))
+            transport = CountingTransport()
+            api = apis.enter_context(Api(url, bob.token, transport=transport))
             manager = JobManager(api, **options)
-            cast("Any", manager).wire = wire
+            cast("Any", manager).transport = transport
             return manager
 
         yield make
 
 
 @pytest.fixture
-def offered(client):
-    """A manager that offers the job in the room `open`, and works when it is told to."""
+def worker(client):
+    """A manager whose worker is registered for the job in the room `open`."""
     manager = client(heartbeat_interval=0.2)
     manager.register(room="open")(Rotate)
     return manager
@@ -95,18 +95,18 @@ def offered(client):
 URL = "POST /rooms/open/tasks/open:modifiers:Rotate"
 
 
-def test_submit_many_in_order_and_once_each_although_answers_are_lost(client, offered):
+def test_submit_many_submits_each_task_once_in_order_although_responses_are_lost(client, worker):
     manager = client()
-    manager.wire.lose += [URL, URL]
+    manager.transport.lose += [URL, URL]
     angles = list(range(1100))
     ids = manager.submit_many([Rotate(angle=a) for a in angles], room="open", job_room="open")
-    assert manager.wire.counts[URL] == 5
+    assert manager.transport.counts[URL] == 5
     stored = {str(t.pk): t.payload["angle"] for t in Task.objects.order_by("created_at", "pk")}
     assert [stored[task_id] for task_id in ids] == angles
     assert list(stored) == ids
 
 
-def test_a_later_request_that_is_refused_takes_nothing_back(client, offered):
+def test_a_refused_later_request_does_not_undo_the_accepted_ones(client, worker):
     loose = create_model("Rotate", angle=(object, 0))
     instances = [loose(angle="wrong" if i == 700 else i) for i in range(1200)]
     with pytest.raises(PartlySubmittedError) as caught:
@@ -115,20 +115,20 @@ def test_a_later_request_that_is_refused_takes_nothing_back(client, offered):
     assert [task_id is not None for task_id in ids] == [i < 500 for i in range(1200)]
     cause = caught.value.__cause__
     assert isinstance(cause, InvalidPayloadError)
-    assert [fault["pointer"] for fault in cause.errors] == ["/700/payload/angle"]
+    assert [error["pointer"] for error in cause.errors] == ["/700/payload/angle"]
     assert {str(pk) for pk in Task.objects.values_list("pk", flat=True)} == set(ids[:500])
 
 
-def test_map_with_a_worker_that_needs_two_requests_a_task(client, offered):
+def test_a_worker_without_prefetch_sends_two_requests_a_task(client, worker):
     instances = [Rotate(angle=a) for a in range(40)]
     ids = client().submit_many(instances, room="open", job_room="open")
-    thread = threading.Thread(target=offered.serve, daemon=True)
+    thread = threading.Thread(target=worker.serve, daemon=True)
     thread.start()
     try:
         assert {task.status for task in client().as_completed(ids, timeout=30)} == {"completed"}
-        counts = offered.wire.counts
-        reports = sum(n for what, n in counts.items() if what.startswith("PATCH /tasks"))
-        # One short claim found nothing, and a long poll waits.
+        counts = worker.transport.counts
+        reports = sum(n for key, n in counts.items() if key.startswith("PATCH /tasks"))
+        # Besides the 40: one short claim without a task, and the long poll after it.
         assert reports == 40
         assert counts["POST /tasks/claim"] <= 42
         for ordered in (True, False):
@@ -138,12 +138,12 @@ def test_map_with_a_worker_that_needs_two_requests_a_task(client, offered):
             angles = [task.payload["angle"] for task in ends]
             assert (angles if ordered else sorted(angles)) == [one.angle for one in instances]
     finally:
-        offered.stop()
+        worker.stop()
         thread.join(20)
     assert not Worker.objects.exists()
 
 
-def test_waits_raise_for_unknown_tasks_and_for_ids_that_are_none(client, offered):
+def test_waits_raise_for_unknown_tasks_and_malformed_ids(client, worker):
     manager = client()
     known = manager.submit(Rotate(angle=1), room="open", job_room="open")
     unknown = "00000000-0000-7000-8000-000000000000"
@@ -155,8 +155,8 @@ def test_waits_raise_for_unknown_tasks_and_for_ids_that_are_none(client, offered
         list(manager.as_completed([known, "t1"], timeout=20))
 
 
-def test_waits_for_more_tasks_than_a_lookup_takes(client, offered):
-    """The newest end first, which only the requests beyond the oldest 500 tasks notice."""
+def test_waits_see_the_ends_of_tasks_beyond_the_first_lookup(client, worker):
+    """The newest of 1,100 tasks end first, and a lookup has 500 ids at most."""
     manager = client()
     ids = manager.submit_many([Rotate(angle=a) for a in range(1100)], room="open", job_room="open")
     newest = ids[-3:]
@@ -166,22 +166,22 @@ def test_waits_for_more_tasks_than_a_lookup_takes(client, offered):
     assert {next(ends).id for _ in range(3)} == set(newest)
 
 
-def test_prefetch_needs_little_more_than_a_request_a_task(client, offered):
+def test_a_worker_with_prefetch_sends_little_more_than_a_request_a_task(client, worker):
     ids = client().submit_many([Rotate(angle=a) for a in range(40)], room="open", job_room="open")
-    thread = threading.Thread(target=offered.serve, kwargs={"prefetch": 20}, daemon=True)
+    thread = threading.Thread(target=worker.serve, kwargs={"prefetch": 20}, daemon=True)
     thread.start()
     try:
         assert {task.status for task in client().as_completed(ids, timeout=30)} == {"completed"}
     finally:
-        offered.stop()
+        worker.stop()
         thread.join(20)
-    counts = offered.wire.counts
-    reports = sum(n for what, n in counts.items() if what.startswith("PATCH /tasks"))
+    counts = worker.transport.counts
+    reports = sum(n for key, n in counts.items() if key.startswith("PATCH /tasks"))
     assert reports + counts["POST /tasks/claim"] <= 50
     assert set(Task.objects.values_list("attempt", flat=True)) == {1}
 
 
-def test_prefetched_tasks_are_renewed_cancelled_and_given_back(client, offered):
+def test_prefetched_tasks_have_renewed_leases_and_are_requeued_at_the_end(client, worker):
     manager = client()
     ids = manager.submit_many([Rotate(angle=a) for a in range(4)], room="open", job_room="open")
     go, ran = threading.Event(), []
@@ -191,10 +191,10 @@ def test_prefetched_tasks_are_renewed_cancelled_and_given_back(client, offered):
         if len(ran) == 1:
             assert go.wait(20)
         else:
-            offered.stop()
+            worker.stop()
 
     thread = threading.Thread(
-        target=offered.serve, args=(execute,), kwargs={"prefetch": 3}, daemon=True
+        target=worker.serve, args=(execute,), kwargs={"prefetch": 3}, daemon=True
     )
     thread.start()
     until(lambda: ran)
@@ -203,8 +203,8 @@ def test_prefetched_tasks_are_renewed_cancelled_and_given_back(client, offered):
     before = held.get(pk=ids[3]).lease_expires_at
     until(lambda: held.get(pk=ids[3]).lease_expires_at > before)
     manager.cancel(ids[1])
-    # Long enough for a heartbeat to tell.
-    until(lambda: offered._grants._stopped)
+    # Until a heartbeat has listed the cancelled task.
+    until(lambda: worker._grants._stopped)
     go.set()
     thread.join(20)
     assert not thread.is_alive()
@@ -214,18 +214,18 @@ def test_prefetched_tasks_are_renewed_cancelled_and_given_back(client, offered):
     assert not Worker.objects.exists()
 
 
-def test_reports_in_one_request_have_an_end_each(client, offered):
+def test_each_report_in_a_batch_has_its_own_outcome(client, worker):
     manager = client()
     manager.submit_many([Rotate(angle=a) for a in range(4)], room="open", job_room="open")
-    tasks = offered.claim_many(4, start=True)
+    tasks = worker.claim_many(4, start=True)
     assert [task.payload["angle"] for task in tasks] == [0, 1, 2, 3]
     manager.cancel(tasks[1].id)
-    said = [Report.on(task, TaskStatus.COMPLETED) for task in tasks]
-    said[2] = Report(tasks[2].id, TaskStatus.COMPLETED, attempt=7)
-    said.append(Report("00000000-0000-7000-8000-000000000000", TaskStatus.COMPLETED))
-    offered.wire.lose.append("PATCH /tasks")
-    outcomes = offered.report(said)
-    assert offered.wire.counts["PATCH /tasks"] == 2
+    batch = [Report.on(task, TaskStatus.COMPLETED) for task in tasks]
+    batch[2] = Report(tasks[2].id, TaskStatus.COMPLETED, attempt=7)
+    batch.append(Report("00000000-0000-7000-8000-000000000000", TaskStatus.COMPLETED))
+    worker.transport.lose.append("PATCH /tasks")
+    outcomes = worker.report(batch)
+    assert worker.transport.counts["PATCH /tasks"] == 2
     assert [type(outcome) for outcome in outcomes] == [
         *(TaskInfo, InvalidTaskTransitionError, LeaseLostError, TaskInfo),
         TaskNotFoundError,
@@ -235,54 +235,56 @@ def test_reports_in_one_request_have_an_end_each(client, offered):
         *(409, 409),
         404,
     ]
-    held = {task.id for task in offered._grants.held()}
-    # The report with a wrong attempt lets go of nothing.
+    held = {task.id for task in worker._grants.held()}
+    # The task whose report had a wrong attempt stays held.
     assert held == {tasks[2].id}
 
 
-def test_a_worker_process_finishes_what_runs_on_sigterm(url, root, client):
+def test_a_worker_process_finishes_its_running_tasks_on_sigterm(url, root, client):
     environment = {"JOBLIB_URL": url, "JOBLIB_TOKEN": root.token, "JOBLIB_PREFETCH": "4"}
-    with process("-m", "tests.client.jobs", **environment) as worker:
+    with process("-m", "tests.client.jobs", **environment) as child:
         until(lambda: Worker.objects.exists() and Worker.objects.get().links.exists())
         ids = client().submit_many([Double(number=n, seconds=1) for n in range(8)], room="open")
         until(lambda: Task.objects.filter(status="running").count() == 2)
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0, worker.log.read_text()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(20) == 0, child.log.read_text()
     statuses = Counter(Task.objects.values_list("status", flat=True))
     assert statuses == {"completed": 2, "pending": 6}
     assert len(ids) == 8
 
 
-def test_a_worker_ends_although_the_signal_does_not_wake_its_main_thread(url, root):
+def test_a_worker_process_ends_although_sigterm_does_not_wake_its_main_thread(url, root):
     environment = {"JOBLIB_URL": url, "JOBLIB_TOKEN": root.token}
-    with process("-m", "tests.deaf", "tests.client.jobs", **environment) as worker:
+    with process("-m", "tests.unwoken", "tests.client.jobs", **environment) as child:
         until(lambda: Worker.objects.exists() and Worker.objects.get().links.exists())
         time.sleep(0.5)
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(10) == 0, worker.log.read_text()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 0, child.log.read_text()
     assert not Worker.objects.exists()
 
 
-def test_a_result_outlives_the_server(url, bob, offered, client, monkeypatch):
-    """Killed and started again while a task runs; away for longer than six attempts take."""
+def test_a_result_is_reported_after_the_server_was_killed_and_restarted(
+    url, bob, worker, client, monkeypatch
+):
+    """The server is down for longer than six attempts take."""
     monkeypatch.setattr(retry, "backoff", lambda attempt: 0.05)
     task_id = client().submit(Rotate(angle=1), room="open", job_room="open")
 
     def kill(task):
         os.kill(url.pid, signal.SIGKILL)
 
-    thread = threading.Thread(target=offered.serve, args=(kill,), daemon=True)
+    thread = threading.Thread(target=worker.serve, args=(kill,), daemon=True)
     thread.start()
     try:
         report = f"PATCH /tasks/{task_id}"
-        until(lambda: offered.wire.counts[report] > 10)
+        until(lambda: worker.transport.counts[report] > 10)
         monkeypatch.setattr(servers, "free_port", lambda: httpx.URL(url).port)
         with server():
             assert client().wait(task_id, timeout=20).status == "completed"
-            offered.stop()
+            worker.stop()
             thread.join(20)
     finally:
-        offered.stop()
+        worker.stop()
         thread.join(20)
     assert not thread.is_alive()
     assert Task.objects.get().attempt == 1

@@ -1,4 +1,4 @@
-"""The SDK against a stand-in for the server: what is sent, retried, dropped."""
+"""The SDK against the stand-in for the server: its requests, retries and errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_problems_become_typed_errors(server, manager, cls):
     assert "why" in str(caught.value)
 
 
-def test_answers_that_are_no_problems_are_errors_too(server, manager):
+def test_error_responses_without_a_problem_document_raise_too(server, manager):
     server.fail["GET /tasks/t"] = [httpx.Response(500, text="oops")]
     with pytest.raises(ServerError):
         manager.task("t")
@@ -61,7 +61,7 @@ def test_every_slug_of_the_contract_has_a_class():
     assert exceptions.LeaseLostError.slug == "lease-lost"
 
 
-def test_register_and_the_mapping(server, manager):
+def test_a_manager_is_a_mapping_of_the_registered_classes(server, manager):
     assert manager.register(Rotate) is Rotate
 
     @manager.register(room="room 1/?%")
@@ -85,8 +85,8 @@ def test_register_and_the_mapping(server, manager):
     assert manager.worker_id == "w1"
 
 
-def test_a_worker_is_not_made_twice(server, manager):
-    """A lost reply may have left one, which counts; what was turned away left none."""
+def test_creating_a_worker_is_retried_only_when_the_server_created_none(server, manager):
+    """After a lost response there may be a worker, which counts towards the limit of workers."""
     server.fail["POST /workers"] = [httpx.ReadTimeout("late"), httpx.Response(502)]
     for error in (httpx.ReadTimeout, ServerError):
         with pytest.raises(error):
@@ -101,7 +101,7 @@ def test_a_worker_is_not_made_twice(server, manager):
     assert len(server.sent("POST", "/workers")) == 6
 
 
-def test_submit_prefers_the_rooms_own_job_to_the_global_one(server, manager):
+def test_submit_prefers_the_rooms_job_to_the_global_one(server, manager):
     assert manager.submit(Rotate(angle=3), room="r") == "t1"
     manager.register(room="r")(Rotate)
     manager.submit(Rotate(angle=3), room="r")
@@ -114,7 +114,7 @@ def test_submit_prefers_the_rooms_own_job_to_the_global_one(server, manager):
     assert server.sent("POST", "/rooms")[0][2] == {"payload": {"angle": 3}}
 
 
-def test_a_submit_is_repeated_under_its_own_key(server, manager):
+def test_a_submit_is_retried_with_its_idempotency_key(server, manager):
     url = "POST /rooms/r/tasks/@global:modifiers:Rotate"
     server.fail[url] = [httpx.ConnectError("no"), httpx.ReadTimeout("late"), httpx.Response(502)]
     assert manager.submit(Rotate(), room="r") == "t1"
@@ -126,7 +126,7 @@ def test_a_submit_is_repeated_under_its_own_key(server, manager):
     assert all(key.startswith('"') and key.endswith('"') for key in server.keys)
 
 
-def test_a_submit_into_a_full_room_is_repeated(server, manager):
+def test_a_submit_into_a_full_room_is_retried(server, manager):
     url = "POST /rooms/r/tasks/@global:modifiers:Rotate"
     document = {"type": "/v1/problems/too-many-pending", "title": "Too Many", "status": 429}
     full = httpx.Response(429, json=document, headers={"Retry-After": "0"})
@@ -137,7 +137,7 @@ def test_a_submit_into_a_full_room_is_repeated(server, manager):
         manager.submit(Rotate(), room="r")
 
 
-def test_heartbeats_come_at_the_interval_that_the_server_asks_for(server):
+def test_heartbeats_are_sent_at_the_interval_of_the_server(server):
     server.interval = 0.05
     with JobManager(Api("http://x/", transport=httpx.MockTransport(server))) as manager:
         manager.create_worker()
@@ -147,7 +147,7 @@ def test_heartbeats_come_at_the_interval_that_the_server_asks_for(server):
             time.sleep(0.02)
 
 
-def test_a_report_is_repeated_until_it_arrives(server, manager):
+def test_a_report_is_retried_until_it_succeeds(server, manager):
     server.fail["PATCH /tasks/t"] = [httpx.ReadTimeout("x"), httpx.Response(502)]
     claimed = ClaimedTask(**{k: v for k, v in task("t").items() if k != "unknown"})
     assert manager.complete(claimed).status == "completed"
@@ -155,7 +155,7 @@ def test_a_report_is_repeated_until_it_arrives(server, manager):
     assert bodies == [{"status": "completed", "attempt": 1}] * 3
 
 
-def test_wait_returns_the_end_or_times_out(server, manager):
+def test_wait_returns_the_ended_task_or_times_out(server, manager):
     with pytest.raises(TaskWaitTimeout):
         manager.wait("t", timeout=0.3)
     polls = len(server.sent("POST"))
@@ -168,7 +168,7 @@ def test_wait_returns_the_end_or_times_out(server, manager):
         manager.wait("t")
 
 
-def test_a_stream_claims_only_when_asked_and_stops_during_a_long_poll(server, manager):
+def test_a_task_stream_claims_one_task_at_a_time_and_stops_during_a_long_poll(server, manager):
     manager.register(Rotate)
     server.queue += [task("a"), task("b")]
     stream = manager.listen()
@@ -179,7 +179,7 @@ def test_a_stream_claims_only_when_asked_and_stops_during_a_long_poll(server, ma
     threading.Timer(0.2, stream.stop).start()
     started = time.monotonic()
     assert list(stream) == []
-    # The stand-in answers a long poll after 20 s.
+    # Without the stop the long poll would end after 20 s.
     assert time.monotonic() - started < 10
     assert list(stream) == []
 
@@ -226,17 +226,17 @@ def test_heartbeats_list_held_tasks_and_mark_cancelled_ones(server, manager):
     assert [manager.should_stop(one) for one in claimed] == [False, True, True]
 
 
-@pytest.mark.parametrize("how", ["heartbeat", "claim"])
-def test_a_lost_registration_registers_again(server, manager, how):
+@pytest.mark.parametrize("method", ["heartbeat", "claim"])
+def test_an_unknown_worker_is_replaced_and_registered_again(server, manager, method):
     manager.register(Rotate)
     server.fail["PATCH /workers/w1"] = [refusal("worker-not-found", 404)]
     server.fail["POST /tasks/claim"] = [refusal("worker-not-found", 404)]
-    getattr(manager, how)()
+    getattr(manager, method)()
     assert manager.worker_id == "w2"
     assert [c[2]["worker_id"] for c in server.sent("PUT")] == ["w1", "w2"]
 
 
-def test_leaving_drains_with_heartbeats_and_then_deletes_the_worker(server, manager):
+def test_leaving_waits_for_held_tasks_with_heartbeats_and_then_deletes_the_worker(server, manager):
     server.queue.append(task("a"))
     with manager:
         manager.register(Rotate)
@@ -258,7 +258,7 @@ def test_leaving_drains_with_heartbeats_and_then_deletes_the_worker(server, mana
     assert after[-1] == ("DELETE", "/workers/w1")
 
 
-def test_serve_runs_and_reports(server, manager):
+def test_serve_runs_tasks_and_reports_them(server, manager):
     server.queue += [task("a"), task("b", payload={"angle": 2})]
     serve(server, manager, 2)
     assert sorted(Rotate.ran) == [1, 2]
@@ -266,7 +266,7 @@ def test_serve_runs_and_reports(server, manager):
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
 
 
-def test_an_exception_and_a_refused_payload_become_failed(server, manager):
+def test_an_exception_or_an_invalid_payload_fails_the_task(server, manager):
     server.queue += [
         task("a"),
         task("b", payload={"angle": 1000}),
@@ -285,12 +285,12 @@ def test_an_exception_and_a_refused_payload_become_failed(server, manager):
     assert [body["status"] for body in bodies(server, "b")] == ["failed"]
 
 
-#: What a worker is told that lost its task; the last one when somebody else's worker has it.
+#: Refusals that a worker gets for a lost task; `forbidden` where another owner's worker has it.
 LOST = {"lease-lost": 409, "invalid-task-transition": 409, "forbidden": 403}
 
 
 @pytest.mark.parametrize("slug", LOST)
-def test_a_lost_task_is_dropped_and_the_loop_goes_on(server, manager, slug, caplog):
+def test_a_lost_task_is_dropped_and_the_worker_goes_on(server, manager, slug, caplog):
     server.queue += [task("a"), task("b")]
     ran = []
 
@@ -304,7 +304,7 @@ def test_a_lost_task_is_dropped_and_the_loop_goes_on(server, manager, slug, capl
     assert ran == ["a", "b"]
     assert server.tasks["b"] == "completed"
     assert [body["status"] for body in bodies(server, "a")] == ["completed"]
-    # Nobody need look into it.
+    # A lost task is no error, so it is not logged as one.
     assert "could not report" not in caplog.text
 
 
@@ -317,26 +317,26 @@ def test_a_report_outside_serve_raises_when_the_task_is_lost(server, manager, sl
     with pytest.raises(ApiError) as caught:
         manager.complete(claimed)
     assert caught.value.slug == slug
-    # Its lease is renewed no longer.
+    # Heartbeats do not renew its lease any more.
     manager.heartbeat()
     assert server.sent("PATCH", "/workers")[-1][2] == {"tasks": []}
 
 
-def test_tasks_run_beside_each_other(server, manager):
+def test_tasks_run_concurrently(server, manager):
     server.queue += [task("a"), task("b"), task("c")]
     together = threading.Barrier(3, timeout=10)
     serve(server, manager, 3, lambda claimed: together.wait(), concurrency=3)
     assert server.tasks == dict.fromkeys("abc", "completed")
 
 
-def test_an_unreachable_server_is_asked_again(server, manager):
+def test_serve_retries_claims_while_the_server_is_unreachable(server, manager):
     server.fail["POST /tasks/claim"] = [httpx.ConnectError("no")] * 3 + [httpx.Response(502)]
     server.queue.append(task("a"))
     serve(server, manager, 1)
     assert server.tasks == {"a": "completed"}
 
 
-def test_a_server_that_refuses_ends_the_worker_with_its_error(server, manager):
+def test_serve_raises_a_refusal_and_deletes_the_worker(server, manager):
     manager.register(Rotate)
     server.fail["POST /tasks/claim"] = [refusal("not-authenticated", 401)]
     with pytest.raises(exceptions.NotAuthenticatedError):
@@ -351,7 +351,7 @@ def test_text_is_truncated_between_characters():
     assert truncate_utf8("\ud800", 8192) == "?"
 
 
-def test_it_imports_where_there_is_no_django():
+def test_the_sdk_imports_without_django():
     code = (
         "import sys\n"
         "class Block:\n"

@@ -1,4 +1,4 @@
-"""The worker against the stand-in: which requests a task costs, and what a stop leaves behind."""
+"""The worker against the stand-in: requests for each task, prefetch, batched reports, stops."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from zndraw_joblib.lifecycle import TaskStatus
 
 
 def counts(server):
-    """Requests about tasks by what they are."""
+    """Numbers of short claims, of long polls and of reports."""
     short = [c for c in server.sent("POST", "/tasks/claim") if c[2].get("start")]
     return Counter(
         short=len(short),
@@ -44,14 +44,14 @@ def counts(server):
     )
 
 
-def test_claim_many_in_one_request(server, manager):
+def test_claim_many_claims_up_to_the_limit_in_one_request(server, manager):
     manager.register(Rotate)
     server.queue += [task(x) for x in "abc"]
     assert [one.id for one in manager.claim_many(2)] == ["a", "b"]
     assert server.sent("POST", "/tasks/claim")[0][2] == {"worker_id": "w1", "limit": 2}
     (last,) = manager.claim_many(1000, start=True)
     assert (last.id, last.status) == ("c", "running")
-    # No more than the server takes.
+    # The limit is cut to the server's maximum.
     assert server.sent("POST", "/tasks/claim")[1][2]["limit"] == 500
     assert manager.claim_many(2) == []
     manager.heartbeat()
@@ -59,7 +59,7 @@ def test_claim_many_in_one_request(server, manager):
     assert [one["id"] for one in held] == ["a", "b", "c"]
 
 
-def test_heartbeats_of_many_tasks_go_in_several_requests(server, manager):
+def test_a_heartbeat_for_many_tasks_is_split_into_several_requests(server, manager):
     manager.register(Rotate)
     server.queue += [task(str(i)) for i in range(1100)]
     claimed = [one for _ in range(3) for one in manager.claim_many(500)]
@@ -72,18 +72,18 @@ def test_heartbeats_of_many_tasks_go_in_several_requests(server, manager):
     assert [one.id for one in claimed if manager.should_stop(one)] == ["0", "600"]
 
 
-def test_a_task_costs_two_requests_while_there_is_work(server, manager):
+def test_a_task_takes_two_requests_while_tasks_are_pending(server, manager):
     server.queue += [task(str(i)) for i in range(5)]
     serve(server, manager, 5)
-    asked = counts(server)
-    assert asked["reports"] == 5
-    # The sixth found nothing, and a long poll began.
-    assert asked["short"] == 6
-    assert asked["long"] <= 1
+    sent = counts(server)
+    assert sent["reports"] == 5
+    # The sixth claim returned no task, so a long poll followed.
+    assert sent["short"] == 6
+    assert sent["long"] <= 1
     assert set(server.tasks.values()) == {"completed"}
 
 
-def test_long_polls_start_nothing(server, manager, running):
+def test_a_long_poll_does_not_start_the_task(server, manager, running):
     running()
     until(lambda: counts(server)["long"] == 1)
     server.queue.append(task("a"))
@@ -93,18 +93,18 @@ def test_long_polls_start_nothing(server, manager, running):
     assert all("prefer" not in c[2] for c in server.calls if c[2])
 
 
-def test_tasks_that_a_claim_started_run_although_a_stop_came_meanwhile(server, manager):
-    """Were it dropped, deleting the worker would end it as failed.
+def test_a_task_that_a_claim_started_during_a_stop_is_run(server, manager):
+    """If it were dropped, deleting the worker would end it as failed.
 
-    Control: fails when leaving does not wait for claims that start (`Grants.wait_until_none`).
+    Control: fails when leaving does not wait for claims with `start` (`Grants.wait_until_none`).
     """
     manager.register(Rotate)
     server.queue.append(task("a"))
-    asked, go = threading.Event(), threading.Event()
+    claiming, go = threading.Event(), threading.Event()
 
     def slow(request):
         if request.url.path.endswith("/claim"):
-            asked.set()
+            claiming.set()
             assert go.wait(10)
         return server(request)
 
@@ -112,21 +112,21 @@ def test_tasks_that_a_claim_started_run_although_a_stop_came_meanwhile(server, m
     with manager:
         thread = threading.Thread(target=manager.serve, daemon=True)
         thread.start()
-        assert asked.wait(10)
+        assert claiming.wait(10)
         manager.stop()
         threading.Timer(0.3, go.set).start()
-        # Leaving waits for the claim, too.
+        # Leaving the block waits for the claim, too.
     thread.join(10)
     assert not thread.is_alive()
     assert server.tasks == {"a": "completed"}
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
 
 
-def test_prefetch_claims_several_in_one_request_and_ends_one_with_the_next(server, manager):
+def test_prefetch_claims_ahead_and_reports_an_end_together_with_the_next_start(server, manager):
     server.queue += [task(str(i), payload={"angle": i}) for i in range(9)]
     serve(server, manager, 9, prefetch=8)
     claims = server.sent("POST", "/tasks/claim")
-    # One for the thread that asks and eight ahead; then the half of them that is missing.
+    # One task for the idle thread and eight ahead; later claims fill up once half of them are used.
     assert claims[0][2] == {"worker_id": "w1", "limit": 9}
     assert all("start" not in c[2] for c in claims)
     assert len(claims) <= 3
@@ -134,7 +134,7 @@ def test_prefetch_claims_several_in_one_request_and_ends_one_with_the_next(serve
     assert server.tasks == {str(i): "completed" for i in range(9)}
     sent = [c[2] for c in server.sent("PATCH", "/tasks")]
     assert sent[0] == {"status": "running", "attempt": 1}
-    assert [[(one["id"], one["status"]) for one in both] for both in sent[1:-1]] == [
+    assert [[(one["id"], one["status"]) for one in pair] for pair in sent[1:-1]] == [
         [(str(i), "completed"), (str(i + 1), "running")] for i in range(8)
     ]
     assert sent[-1] == {"status": "completed", "attempt": 1}
@@ -150,7 +150,7 @@ def test_heartbeats_renew_prefetched_tasks(server, manager, running):
 
 
 def test_a_cancelled_prefetched_task_is_not_run(server, manager, running):
-    """Control: b runs when `Worker._next` does not ask `should_stop`."""
+    """Control: b runs when `Worker._next` does not check `should_stop`."""
     server.queue += [task(x) for x in "abcd"]
     server.refused["d"] = "invalid-task-transition"
     go, ran = threading.Event(), []
@@ -165,14 +165,14 @@ def test_a_cancelled_prefetched_task_is_not_run(server, manager, running):
     server.fail["PATCH /workers/w1"] = [httpx.Response(200, json=answer)]
     until(lambda: any(manager.should_stop(one) for one in granted("b")))
     go.set()
-    # b is known to be cancelled; of d only the start tells.
+    # A heartbeat has listed b as cancelled; for d only the refusal of its start shows it.
     until(lambda: server.tasks.get("c") == "completed" and bodies(server, "d"))
     assert ran == ["a", "c"]
     assert bodies(server, "b") == []
     until(lambda: server.sent("PATCH", "/workers")[-1][2] == {"tasks": []})
 
 
-def test_a_stop_drops_prefetched_tasks_and_the_running_one_ends(server, manager):
+def test_a_stop_drops_prefetched_tasks_and_lets_the_running_one_finish(server, manager):
     server.queue += [task(x) for x in "abc"]
     manager.register(Rotate)
     began, go = threading.Event(), threading.Event()
@@ -187,9 +187,9 @@ def test_a_stop_drops_prefetched_tasks_and_the_running_one_ends(server, manager)
     thread.start()
     assert began.wait(10)
     manager.stop()
-    # Their leases are renewed no longer, however long the running one takes.
-    beat = {"tasks": [{"id": "a", "attempt": 1}]}
-    until(lambda: [c[2] for c in server.sent("PATCH", "/workers")][-1:] == [beat])
+    # Only the lease of the running task is renewed, so that the others can be granted again.
+    heartbeat = {"tasks": [{"id": "a", "attempt": 1}]}
+    until(lambda: [c[2] for c in server.sent("PATCH", "/workers")][-1:] == [heartbeat])
     assert thread.is_alive()
     go.set()
     thread.join(10)
@@ -197,15 +197,15 @@ def test_a_stop_drops_prefetched_tasks_and_the_running_one_ends(server, manager)
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
 
 
-def test_a_stop_ends_idle_threads_that_prefetch_at_once(server, manager, running):
+def test_a_stop_ends_idle_prefetching_threads_at_once(server, manager, running):
     thread = running(prefetch=4, concurrency=3)
     until(lambda: counts(server)["long"] == 1)
     started = time.monotonic()
     manager.stop()
     thread.join(10)
-    # The stand-in answers a long poll after 20 s.
+    # Without the stop the long poll would end after 20 s.
     assert time.monotonic() - started < 5
-    # What it is granted late is given up.
+    # A task that the long poll returns after the stop is dropped.
     server.queue.append(task("late"))
     server.release()
     until(lambda: not server.queue)
@@ -213,21 +213,21 @@ def test_a_stop_ends_idle_threads_that_prefetch_at_once(server, manager, running
     assert "late" not in server.tasks
 
 
-def test_prefetching_threads_work_beside_each_other(server, manager):
+def test_prefetched_tasks_run_concurrently(server, manager):
     server.queue += [task(str(i)) for i in range(6)]
     together = threading.Barrier(3, timeout=10)
     serve(server, manager, 6, lambda claimed: together.wait(), concurrency=3, prefetch=3)
     assert server.tasks == {str(i): "completed" for i in range(6)}
 
 
-def test_an_unreachable_server_is_asked_again_by_prefetching_workers(server, manager):
+def test_a_prefetching_worker_retries_claims_while_the_server_is_unreachable(server, manager):
     server.fail["POST /tasks/claim"] = [httpx.ConnectError("no")] * 3 + [httpx.Response(502)]
     server.queue.append(task("a"))
     serve(server, manager, 1, prefetch=2)
     assert server.tasks == {"a": "completed"}
 
 
-def test_a_server_that_refuses_ends_prefetching_workers_with_its_error(server, manager):
+def test_a_prefetching_worker_raises_a_refusal_and_deletes_itself(server, manager):
     manager.register(Rotate)
     server.fail["POST /tasks/claim"] = [refusal("not-authenticated", 401)]
     with pytest.raises(NotAuthenticatedError):
@@ -235,7 +235,7 @@ def test_a_server_that_refuses_ends_prefetching_workers_with_its_error(server, m
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
 
 
-def test_a_server_that_does_not_wait_is_polled_by_prefetching_workers(server, manager, monkeypatch):
+def test_a_prefetching_worker_polls_a_server_that_does_not_wait(server, manager, monkeypatch):
     monkeypatch.setattr("zndraw_joblib.client.claiming.INTERVAL", 0.05)
     server.honours_waits = False
     threading.Timer(0.3, server.queue.append, (task("a"),)).start()
@@ -245,12 +245,12 @@ def test_a_server_that_does_not_wait_is_polled_by_prefetching_workers(server, ma
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"prefetch": -1}])
-def test_serve_refuses_no_threads_and_a_negative_prefetch(manager, options):
+def test_serve_needs_a_thread_and_a_prefetch_of_at_least_zero(manager, options):
     with pytest.raises(ValueError, match="at least"):
         manager.serve(**options)
 
 
-def test_an_old_attempt_does_not_let_go_of_the_new_one(server, manager):
+def test_a_refused_report_of_an_old_attempt_does_not_drop_the_new_attempt(server, manager):
     """Control: fails when `Grants.drop` does not compare attempts."""
     manager.register(Rotate)
     server.queue += [task("a")]
@@ -267,7 +267,7 @@ def test_an_old_attempt_does_not_let_go_of_the_new_one(server, manager):
 
 
 class Gate:
-    """Holds the first report back until it is told; the others come together meanwhile."""
+    """Blocks the first report until all others wait, so that they are sent as one batch."""
 
     def __init__(self, server, manager):
         self.held, self.go = threading.Event(), threading.Event()
@@ -282,7 +282,7 @@ class Gate:
         manager.api.http = httpx.Client(transport=httpx.MockTransport(transport))
 
     def send(self, manager, calls):
-        """Make these calls in threads of their own, in order; what each raised or returned."""
+        """Make each call in a thread of its own; returns the results or errors in their order."""
         results: list[Any] = [None] * len(calls)
 
         def call(index):
@@ -307,7 +307,7 @@ def reports_on(manager, ids):
     return [lambda one=one: manager.complete(one) for one in granted(*ids)]
 
 
-def test_reports_that_come_together_go_together_and_each_has_its_own_end(server, manager):
+def test_concurrent_reports_are_sent_as_a_batch_with_an_outcome_each(server, manager):
     server.refused.update(c="lease-lost", d="invalid-task-transition", e="task-not-found")
     results = Gate(server, manager).send(manager, reports_on(manager, "abcdef"))
     assert [type(result) for result in results] == [
@@ -316,12 +316,12 @@ def test_reports_that_come_together_go_together_and_each_has_its_own_end(server,
     ]
     assert [result.id for result in results if isinstance(result, TaskInfo)] == list("abf")
     assert (results[2].status, results[2].problem["detail"]) == (409, "why")
-    alone, together = server.sent("PATCH", "/tasks")
-    assert alone[1] == "/tasks/a"
-    assert together[2] == [{"id": x, "status": "completed", "attempt": 1} for x in "bcdef"]
+    single, batch = server.sent("PATCH", "/tasks")
+    assert single[1] == "/tasks/a"
+    assert batch[2] == [{"id": x, "status": "completed", "attempt": 1} for x in "bcdef"]
 
 
-def test_reports_that_come_together_are_repeated_until_they_arrive(server, manager):
+def test_a_batch_of_reports_is_retried_until_it_succeeds(server, manager):
     server.fail["PATCH /tasks"] = [Lost(), httpx.Response(503)]
     results = Gate(server, manager).send(manager, reports_on(manager, "abc"))
     assert [result.status for result in results] == ["completed"] * 3
@@ -329,7 +329,7 @@ def test_reports_that_come_together_are_repeated_until_they_arrive(server, manag
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_refused_list_is_sent_one_by_one(server, manager, status):
+def test_the_reports_of_a_refused_batch_are_sent_one_by_one(server, manager, status):
     server.fail["PATCH /tasks"] = [httpx.Response(status, json={})]
     server.refused["c"] = "lease-lost"
     results = Gate(server, manager).send(manager, reports_on(manager, "abc"))
@@ -342,7 +342,7 @@ def test_a_refused_list_is_sent_one_by_one(server, manager, status):
     ]
 
 
-def test_each_report_of_a_refused_list_raises_its_error(server, manager):
+def test_each_report_of_an_unauthenticated_batch_raises_the_error(server, manager):
     server.fail["PATCH /tasks"] = [refusal("not-authenticated", 401)]
     results = Gate(server, manager).send(manager, reports_on(manager, "abc"))
     assert isinstance(results[0], TaskInfo)
@@ -350,7 +350,7 @@ def test_each_report_of_a_refused_list_raises_its_error(server, manager):
     assert manager.complete(granted("d")[0]).status == "completed"
 
 
-def test_a_long_list_is_cut(server):
+def test_a_long_list_of_reports_is_split_into_batches(server):
     api = Api("http://x/", transport=httpx.MockTransport(server))
     manager = JobManager(api, batch_size=2)
     outcomes = manager.report([Report.on(one, TaskStatus.COMPLETED) for one in granted(*"abcde")])
@@ -358,8 +358,8 @@ def test_a_long_list_is_cut(server):
     assert [c[1] for c in server.sent("PATCH", "/tasks")] == ["/tasks", "/tasks", "/tasks/e"]
 
 
-def test_an_interrupted_thread_leaves_the_reports_of_the_others_to_them(server, manager):
-    """Control: two threads wait for ever when `Reporter.send` does not put them back."""
+def test_reports_of_other_threads_are_sent_after_the_sending_thread_is_interrupted(server, manager):
+    """Control: two threads wait for ever when `Reporter.send` does not clear `_sending`."""
     gate = Gate(server, manager)
     inner = manager.api.http
 
@@ -375,6 +375,6 @@ def test_an_interrupted_thread_leaves_the_reports_of_the_others_to_them(server, 
     manager.api.http = Interrupted()
     results = gate.send(manager, reports_on(manager, "abcd"))
     done = [result for result in results if isinstance(result, TaskInfo)]
-    # Whoever sent for b, c and d was interrupted; the other two sent again.
+    # The thread that sent b, c and d was interrupted; the other two threads sent theirs again.
     assert len(done) == 3
     assert [type(one) for one in results if one not in done] == [KeyboardInterrupt]

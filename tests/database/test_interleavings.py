@@ -1,7 +1,7 @@
-"""Two real connections, stopped by barriers where it hurts, and what must come out.
+"""Races between two database connections, stopped by locks and barriers at the critical step.
 
-Each interleaving has a control: the same steps with the guard taken out, which must show the
-anomaly. Without it a test of a race proves nothing.
+Each interleaving has a control: the same steps without the guard, which must show the anomaly,
+because a test of a race that cannot fail proves nothing.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ NAME = JobName("open", "modifiers", "Rotate")
 JOB = "/rooms/open/tasks/open:modifiers:Rotate"
 postgres_only = pytest.mark.skipif(
     connection.vendor != "postgresql",
-    reason="two transactions that write at once; SQLite has one writer at a time",
+    reason="needs two concurrent writers; SQLite has one writer at a time",
 )
 
 
-class Other(threading.Thread):
-    """Somebody else, on a connection of their own. `result()` is what they got."""
+class ConcurrentCall(threading.Thread):
+    """A call in a thread with a database connection of its own; `result()` waits for its value."""
 
     def __init__(self, work):
         super().__init__(daemon=True)
@@ -55,21 +55,21 @@ class Other(threading.Thread):
         finally:
             connections.close_all()
 
-    def waits(self, seconds=0.4):
-        """Whether they are held up by a lock."""
+    def is_blocked(self, seconds=0.4):
+        """Whether the call has not returned within this time, because it waits for a lock."""
         self.join(seconds)
         return self.is_alive()
 
     def result(self):
         self.join(30)
-        assert not self.is_alive(), "they never came back"
+        assert not self.is_alive(), "the call did not return"
         if self.error:
             raise self.error
         return self.value
 
 
 class Gate:
-    """Stops whoever passes a point, until opened."""
+    """Blocks the threads that call `hold`, until opened."""
 
     def __init__(self):
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -81,12 +81,12 @@ class Gate:
 
 @contextmanager
 def stop_before(monkeypatch, owner, method, gate):
-    """Stop somebody else's first call of a method at the gate."""
+    """Block a `ConcurrentCall` at the gate, before its first call of a method."""
     original = getattr(owner, method)
     once = iter([True])
 
     def wrapper(*args, **kwargs):
-        if isinstance(threading.current_thread(), Other) and next(once, False):
+        if isinstance(threading.current_thread(), ConcurrentCall) and next(once, False):
             gate.hold()
         return original(*args, **kwargs)
 
@@ -97,52 +97,48 @@ def stop_before(monkeypatch, owner, method, gate):
 
 @pytest.fixture
 def no_fence(monkeypatch):
-    """Reports and renewals that look at the task's id alone."""
+    """A function after which a report needs only the task's id: no attempt, status or owner."""
 
-    def take_out():
-        attempts_do_not_count(monkeypatch)
-        states_do_not_count(monkeypatch)
-        moved = TaskManager.move
-        monkeypatch.setattr(TaskManager, "move", lambda self, reports, _=None: moved(self, reports))
+    def remove_fence():
+        ignore_attempts(monkeypatch)
+        ignore_statuses(monkeypatch)
+        move = TaskManager.move
+        monkeypatch.setattr(TaskManager, "move", lambda self, reports, _=None: move(self, reports))
 
-    return take_out
+    return remove_fence
 
 
-def change(monkeypatch, name, old, new):
-    """Take a guard out of a statement."""
+def replace_in_statement(monkeypatch, name, old, new):
+    """Replace a guard in the text of a SQL statement."""
     texts = statements.load(connection.vendor)
-    assert old in texts[name], f"{old!r} is not in the statement {name}; take its guard out anew"
+    assert old in texts[name], f"{old!r} is not in the statement {name}; adapt this control to it"
     monkeypatch.setitem(texts, name, texts[name].replace(old, new))
 
 
-def states_do_not_count(monkeypatch):
-    """A report is taken whatever state its task is in."""
+def ignore_statuses(monkeypatch):
+    """Let a report change a task of any status."""
     monkeypatch.setattr(tasks, "_legal_from", lambda status, *, held_only: list(TaskStatus))
 
 
-def attempts_do_not_count(monkeypatch):
-    """A report is taken whatever attempt it carries."""
+def ignore_attempts(monkeypatch):
+    """Let a report of any attempt change the task."""
     move = TaskManager.move
 
-    def forget(self, reports, identity=None):
+    def move_any_attempt(self, reports, identity=None):
         return move(self, [report._replace(attempt=None) for report in reports], identity)
 
-    monkeypatch.setattr(TaskManager, "move", forget)
+    monkeypatch.setattr(TaskManager, "move", move_any_attempt)
 
 
 @pytest.fixture
 def scene(bob, alice):
-    """Bob's worker offers a job; a task of Alice's is pending. (worker id, task id)"""
+    """The id of Bob's worker, registered for a job, and the id of Alice's pending task."""
     worker = bob.worker()
     bob.register(worker_id=worker)
     return worker, alice.submit().json()["id"]
 
 
-def claimed(bob, worker):
-    return bob.claim(worker)
-
-
-def run(bob, worker):
+def claim_and_start(bob, worker):
     task = bob.claim(worker)
     assert bob.report(task["id"], "running", attempt=task["attempt"]).status_code == 200
     return task
@@ -160,81 +156,86 @@ def expire(**also):
 
 
 @postgres_only
-def test_a_second_claim_passes_over_a_locked_task_without_waiting(bob, alice, scene):
-    """The second claimer passes over the row that the first holds, and does not wait."""
+def test_a_claim_skips_a_locked_task_without_waiting(bob, alice, scene):
     worker, first = scene
     second = alice.submit().json()["id"]
     with transaction.atomic():
-        mine = grant_one(worker, bob.identity)
-        theirs = Other(lambda: grant_one(worker, bob.identity)).result()
-        nothing = Other(lambda: grant_one(worker, bob.identity)).result()
-    assert (str(mine.id), mine.attempt) == (first, 1)
-    assert (str(theirs.id), theirs.attempt) == (second, 1)
-    assert nothing is None
+        granted = grant_one(worker, bob.identity)
+        other = ConcurrentCall(lambda: grant_one(worker, bob.identity)).result()
+        third = ConcurrentCall(lambda: grant_one(worker, bob.identity)).result()
+    assert (str(granted.id), granted.attempt) == (first, 1)
+    assert (str(other.id), other.attempt) == (second, 1)
+    assert third is None
 
 
 @postgres_only
 def test_without_skip_locked_a_second_claim_waits_for_the_first(bob, scene, monkeypatch):
-    """Control: the second claimer is held up by the first."""
+    """Control of the test above."""
     worker, _ = scene
-    change(monkeypatch, "grant_task", " SKIP LOCKED", "")
+    replace_in_statement(monkeypatch, "grant_task", " SKIP LOCKED", "")
     with transaction.atomic():
         assert grant_one(worker, bob.identity)
-        theirs = Other(lambda: grant_one(worker, bob.identity))
-        assert theirs.waits()
-    theirs.result()
+        second = ConcurrentCall(lambda: grant_one(worker, bob.identity))
+        assert second.is_blocked()
+    second.result()
 
 
-def claim_what_was_seen(monkeypatch, bob, worker):
-    """Two claims that chose the same row before either wrote, as two statements would."""
+def claim_the_same_row_twice(monkeypatch, bob, worker):
+    """Whether each of two claims is granted the row that both chose before either wrote it."""
     head = Task.objects.filter(status="pending").order_by("created_at").first().pk
     if connection.vendor == "postgresql":
-        change(monkeypatch, "grant_task", "SELECT id FROM picked", f"SELECT '{head}'::uuid")
+        replace_in_statement(
+            monkeypatch, "grant_task", "SELECT id FROM picked", f"SELECT '{head}'::uuid"
+        )
     else:
         chosen = statements.load("sqlite")["grant_task"]
         chosen = chosen[chosen.index("SELECT head.id") : chosen.index(")\nRETURNING")]
-        change(monkeypatch, "grant_task", chosen, f"SELECT '{head.hex}'")
+        replace_in_statement(monkeypatch, "grant_task", chosen, f"SELECT '{head.hex}'")
     return [bool(grant_one(worker, bob.identity)) for _ in range(2)]
 
 
-def test_one_of_two_claims_that_chose_the_same_task_gets_it(bob, scene, monkeypatch):
-    """Both saw the row pending; one is granted it."""
-    assert claim_what_was_seen(monkeypatch, bob, scene[0]) == [True, False]
+def test_a_task_is_granted_to_one_of_two_claims_that_chose_it(bob, scene, monkeypatch):
+    assert claim_the_same_row_twice(monkeypatch, bob, scene[0]) == [True, False]
     assert Task.objects.get().attempt == 1
 
 
 def test_without_the_condition_one_task_is_granted_to_both_claims(bob, scene, monkeypatch):
-    """Control: it is granted twice."""
+    """Control of the test above."""
     if connection.vendor == "postgresql":
-        change(monkeypatch, "grant_task", "AND COALESCE(task.status, '') = 'pending'", "")
+        replace_in_statement(
+            monkeypatch, "grant_task", "AND COALESCE(task.status, '') = 'pending'", ""
+        )
     else:
-        change(monkeypatch, "grant_task", "WHERE status = 'pending' AND id IN", "WHERE id IN")
-    assert claim_what_was_seen(monkeypatch, bob, scene[0]) == [True, True]
+        replace_in_statement(
+            monkeypatch, "grant_task", "WHERE status = 'pending' AND id IN", "WHERE id IN"
+        )
+    assert claim_the_same_row_twice(monkeypatch, bob, scene[0]) == [True, True]
     assert Task.objects.get().attempt == 2
 
 
 @postgres_only
 def test_concurrent_claims_of_many_grant_no_task_twice(bob, alice, scene):
-    """Each gets its own, though both saw the same ones as the oldest."""
+    """Both claims find the same oldest tasks."""
     for _ in range(5):
         alice.submit()
     with transaction.atomic():
-        mine = Task.objects.grant(scene[0], bob.identity, LEASE, 3)
-        theirs = Other(lambda: Task.objects.grant(scene[0], bob.identity, LEASE, 3)).result()
-    assert [len(mine), len(theirs)] == [3, 3]
-    assert not {task.id for task in mine} & {task.id for task in theirs}
+        first = Task.objects.grant(scene[0], bob.identity, LEASE, 3)
+        claim = ConcurrentCall(lambda: Task.objects.grant(scene[0], bob.identity, LEASE, 3))
+        second = claim.result()
+    assert [len(first), len(second)] == [3, 3]
+    assert not {task.id for task in first} & {task.id for task in second}
 
 
 @postgres_only
-def test_a_claim_of_many_is_not_empty_while_work_is_left(bob, alice, scene):
-    """What it chose is held by others; the last task, of another job, is found all the same."""
+def test_a_claim_of_many_is_not_empty_while_a_task_is_pending(bob, alice, scene):
+    """The tasks that the claim chose are locked, but another job has a pending task."""
     bob.register(worker_id=scene[0], name="Other")
     for _ in range(3):
         alice.submit()
     late = alice.submit(job="open:modifiers:Other").json()["id"]
     with transaction.atomic():
         assert len(Task.objects.grant(scene[0], bob.identity, LEASE, 4)) == 4
-        claim = Other(lambda: Task.objects.grant(scene[0], bob.identity, LEASE, 3))
+        claim = ConcurrentCall(lambda: Task.objects.grant(scene[0], bob.identity, LEASE, 3))
         assert [str(task.id) for task in claim.result()] == [late]
 
 
@@ -242,8 +243,8 @@ def test_a_claim_of_many_is_not_empty_while_work_is_left(bob, alice, scene):
 
 
 def cancel_against_finish(bob, alice, worker):
-    """The worker's report has found its task running when the submitter cancels it."""
-    task = run(bob, worker)
+    """The submitter cancels a task between the worker's read of its status and the report."""
+    task = claim_and_start(bob, worker)
     row = Task.objects.filter(pk=task["id"], worker_identity=bob.identity)
     ids = list(row.filter(status=TaskStatus.RUNNING).values_list("pk", flat=True))
     assert ids
@@ -260,7 +261,7 @@ def test_a_report_after_a_cancel_is_refused(bob, alice, scene):
 def test_without_the_condition_a_late_report_ends_a_cancelled_task_again(
     bob, alice, scene, no_fence
 ):
-    """Control: a task that ended ends again."""
+    """Control of the test above."""
     no_fence()
     task, late = cancel_against_finish(bob, alice, scene[0])
     assert late.status_code == 200
@@ -268,35 +269,37 @@ def test_without_the_condition_a_late_report_ends_a_cancelled_task_again(
 
 
 def finish_of(bob, task):
-    """What a report of the end does to the rows, without an answer."""
+    """A function that writes the report of the task's end, without HTTP."""
     report = Report(UUID(task["id"]), TaskStatus.COMPLETED, task["attempt"])
     return lambda: Task.objects.move([report], bob.identity)
 
 
-def finish_beside(end, bob, task):
-    """Another end is written and not committed when the worker's comes."""
+def finish_during(end, bob, task):
+    """Report the task's end while `end` is written but not committed.
+
+    Returns the number of tasks that the report changed, and the task's status.
+    """
     with transaction.atomic():
         assert end()
-        finish = Other(finish_of(bob, task))
-        assert finish.waits()
+        finish = ConcurrentCall(finish_of(bob, task))
+        assert finish.is_blocked()
     return len(finish.result()), status_of(task["id"])
 
 
 def cancel_and_finish_at_once(bob, worker):
-    task = run(bob, worker)
-    return finish_beside(Task.objects.filter(pk=task["id"]).cancel, bob, task)
+    task = claim_and_start(bob, worker)
+    return finish_during(Task.objects.filter(pk=task["id"]).cancel, bob, task)
 
 
 @postgres_only
 def test_a_report_waits_for_a_concurrent_cancel_and_loses(bob, scene):
-    """The finish waits for the cancel and then changes nothing."""
     assert cancel_and_finish_at_once(bob, scene[0]) == (0, "cancelled")
 
 
 @postgres_only
 def test_without_the_condition_a_report_overwrites_a_concurrent_cancel(bob, scene, monkeypatch):
-    """Control: the finish waits, and then ends what was cancelled."""
-    states_do_not_count(monkeypatch)
+    """Control of the test above."""
+    ignore_statuses(monkeypatch)
     assert cancel_and_finish_at_once(bob, scene[0]) == (1, "completed")
 
 
@@ -304,14 +307,16 @@ def test_without_the_condition_a_report_overwrites_a_concurrent_cancel(bob, scen
 
 
 def sweep_against_finish(bob, worker):
-    """On either database the sweep holds the row, or the only writer's place."""
-    task = run(bob, worker)
+    """Report a task's end while a sweep has ended it but not committed.
+
+    On PostgreSQL the report waits for the lock of the row, on SQLite for the only writer.
+    """
+    task = claim_and_start(bob, worker)
     expire()
-    return task, *finish_beside(lambda: sweep().failed == 1, bob, task)
+    return task, *finish_during(lambda: sweep().failed == 1, bob, task)
 
 
 def test_a_report_waits_for_a_concurrent_sweep_and_loses(bob, scene):
-    """The worker's end waits, and then changes nothing."""
     task, ended, status = sweep_against_finish(bob, scene[0])
     assert (ended, status) == (0, "failed")
     late = bob.report(task["id"], "completed", attempt=task["attempt"])
@@ -319,33 +324,35 @@ def test_a_report_waits_for_a_concurrent_sweep_and_loses(bob, scene):
 
 
 def test_without_the_condition_a_report_overwrites_a_sweep(bob, scene, monkeypatch):
-    """Control: the worker's end waits, and then undoes the sweep."""
-    states_do_not_count(monkeypatch)
+    """Control of the test above."""
+    ignore_statuses(monkeypatch)
     _, ended, status = sweep_against_finish(bob, scene[0])
     assert (ended, status) == (1, "completed")
 
 
 def finish_against_sweep(bob, worker):
-    """The worker's end is written and not committed when a sweep comes."""
-    task = run(bob, worker)
+    """Sweep while the report of an expired task's end is written but not committed.
+
+    Returns whether the sweep waited, the number of tasks that it ended, and the task's status.
+    """
+    task = claim_and_start(bob, worker)
     expire()
     with transaction.atomic():
         assert finish_of(bob, task)()
-        sweeping = Other(sweep)
-        held_up = sweeping.waits()
-    return held_up, sweeping.result().failed, status_of(task["id"])
+        sweeping = ConcurrentCall(sweep)
+        blocked = sweeping.is_blocked()
+    return blocked, sweeping.result().failed, status_of(task["id"])
 
 
 @postgres_only
-def test_a_sweep_passes_over_a_task_whose_report_is_under_way(bob, scene):
-    """The sweep passes over the row, without waiting."""
+def test_a_sweep_skips_a_task_with_an_uncommitted_report(bob, scene):
     assert finish_against_sweep(bob, scene[0]) == (False, 0, "completed")
 
 
 @postgres_only
 def test_without_the_lock_a_sweep_overwrites_a_report(bob, scene, monkeypatch):
-    """Control: a sweep that does not lock what it chose undoes the end."""
-    change(monkeypatch, "end_expired_runs", "FOR UPDATE OF held SKIP LOCKED", "")
+    """Control of the test above."""
+    replace_in_statement(monkeypatch, "end_expired_runs", "FOR UPDATE OF held SKIP LOCKED", "")
     assert finish_against_sweep(bob, scene[0]) == (True, 1, "failed")
 
 
@@ -353,11 +360,11 @@ def test_without_the_lock_a_sweep_overwrites_a_report(bob, scene, monkeypatch):
 
 
 def zombie(bob, worker):
-    """A worker sleeps over its lease; the task is granted anew, to the same worker even."""
-    old = claimed(bob, worker)
+    """Report with the attempt of an expired lease, after the same worker got the task again."""
+    old = bob.claim(worker)
     expire()
     assert sweep().requeued == 1
-    new = run(bob, worker)
+    new = claim_and_start(bob, worker)
     assert (new["id"], new["attempt"]) == (old["id"], old["attempt"] + 1)
     return old, bob.report(old["id"], "completed", attempt=old["attempt"])
 
@@ -370,16 +377,18 @@ def test_a_report_with_an_earlier_attempt_is_refused(bob, scene):
     assert bob.report(task["id"], "completed", attempt=2).status_code == 200
 
 
-def test_without_the_fence_a_zombie_ends_the_task_of_its_successor(bob, scene, monkeypatch):
-    """Control: the zombie ends the task of its successor."""
-    attempts_do_not_count(monkeypatch)
+def test_without_the_fence_an_earlier_attempt_ends_the_task_of_its_successor(
+    bob, scene, monkeypatch
+):
+    """Control of the test above."""
+    ignore_attempts(monkeypatch)
     _, late = zombie(bob, scene[0])
     assert late.status_code == 200
     assert status_of(late.json()["id"]) == "completed"
 
 
-def test_a_zombies_report_on_a_requeued_task_is_refused(bob, scene):
-    old = run(bob, scene[0])
+def test_a_report_on_a_requeued_task_is_refused(bob, scene):
+    old = claim_and_start(bob, scene[0])
     expire(retries_left=1)
     assert sweep().retried == 1
     late = bob.report(old["id"], "completed", attempt=old["attempt"])
@@ -390,8 +399,8 @@ def test_a_zombies_report_on_a_requeued_task_is_refused(bob, scene):
 # -- 5, 6 replayed finish and start
 
 
-def no_memory(monkeypatch):
-    """A server that takes a repeated report for a wrong one."""
+def refuse_repeated_reports(monkeypatch):
+    """Refuse a report that changes no row, without comparing it with the stored task."""
     from zndraw_joblib.exceptions import InvalidTaskTransition
     from zndraw_joblib.services import report
 
@@ -403,8 +412,8 @@ def no_memory(monkeypatch):
 
 @pytest.mark.parametrize("status", ["running", "completed", "failed"])
 def test_a_repeated_report_is_answered_with_the_stored_task(bob, scene, status):
-    """The reply was lost; the same report is answered with the stored task, unchanged."""
-    task = claimed(bob, scene[0]) if status == "running" else run(bob, scene[0])
+    """A worker repeats a report when the response was lost."""
+    task = bob.claim(scene[0]) if status == "running" else claim_and_start(bob, scene[0])
     reports = [bob.report(task["id"], status, attempt=1) for _ in range(3)]
     assert [report.status_code for report in reports] == [200] * 3
     assert reports[0].json() == reports[1].json() == reports[2].json()
@@ -414,15 +423,15 @@ def test_a_repeated_report_is_answered_with_the_stored_task(bob, scene, status):
 def test_without_reading_the_stored_task_a_repeated_report_is_refused(
     bob, scene, status, monkeypatch
 ):
-    """Control: a worker whose reply was lost is told that it failed."""
-    no_memory(monkeypatch)
-    task = claimed(bob, scene[0]) if status == "running" else run(bob, scene[0])
+    """Control of the test above."""
+    refuse_repeated_reports(monkeypatch)
+    task = bob.claim(scene[0]) if status == "running" else claim_and_start(bob, scene[0])
     codes = [bob.report(task["id"], status, attempt=1).status_code for _ in range(2)]
     assert codes == [200, 409]
 
 
 def test_a_start_repeated_after_the_end_is_refused(bob, scene):
-    task = run(bob, scene[0])
+    task = claim_and_start(bob, scene[0])
     bob.report(task["id"], "completed", attempt=1)
     problem(bob.report(task["id"], "running", attempt=1), "invalid-task-transition", 409)
     assert status_of(task["id"]) == "completed"
@@ -433,19 +442,19 @@ def test_a_start_repeated_after_the_end_is_refused(bob, scene):
 
 def replayed_submit(alice):
     body = {"payload": {"angle": 1}}
-    send = [
+    ids = [
         alice.send("post", JOB, body, headers={"idempotency-key": '"k"'}).json()["id"]
         for _ in range(2)
     ]
-    return len(set(send)), Task.objects.filter(payload={"angle": 1}).count()
+    return len(set(ids)), Task.objects.filter(payload={"angle": 1}).count()
 
 
-def test_a_repeated_submit_with_a_key_makes_one_task(alice, scene):
+def test_a_repeated_submit_with_a_key_creates_one_task(alice, scene):
     assert replayed_submit(alice) == (1, 1)
 
 
-def test_without_a_key_a_repeated_submit_makes_a_second_task(alice, scene, monkeypatch):
-    """Control: it is submitted twice."""
+def test_without_a_key_a_repeated_submit_creates_a_second_task(alice, scene, monkeypatch):
+    """Control of the test above."""
     from zndraw_joblib.api import jobs
 
     monkeypatch.setattr(jobs, "read_idempotency_key", lambda request: None)
@@ -453,32 +462,31 @@ def test_without_a_key_a_repeated_submit_makes_a_second_task(alice, scene, monke
 
 
 @postgres_only
-def test_concurrent_submits_with_one_key_make_one_task(bob, scene):
-    """The second waits for the first one's commit; neither makes a second task."""
+def test_of_concurrent_submits_with_one_key_the_second_waits_and_gets_the_first_task(bob, scene):
     task_ids = [Task().pk for _ in range(2)]
 
     def submit(task_id):
         with transaction.atomic():
-            kept = IdempotencyKey.objects.reserve("k", "body", task_id, LEASE)
-            if kept == task_id:
+            reserved = IdempotencyKey.objects.reserve("k", "body", task_id, LEASE)
+            if reserved == task_id:
                 Job.objects.get().enqueue("open", {}, "alice", 0, task_id)
-            return kept
+            return reserved
 
     with transaction.atomic():
         submit(task_ids[0])
-        second = Other(lambda: submit(task_ids[1]))
-        assert second.waits()
+        second = ConcurrentCall(lambda: submit(task_ids[1]))
+        assert second.is_blocked()
     assert second.result() == task_ids[0]
     assert not Task.objects.filter(pk=task_ids[1]).exists()
 
 
 def keyed_submit(task_id, request="body"):
-    """A submit under the key ``k``, at the level of the verbs; the id of the key's task."""
+    """Submit with the key ``k``, without HTTP; returns the id of the key's task."""
     with transaction.atomic():
-        kept = IdempotencyKey.objects.reserve("k", request, task_id, LEASE)
-        if kept == task_id:
+        reserved = IdempotencyKey.objects.reserve("k", request, task_id, LEASE)
+        if reserved == task_id:
             Job.objects.get().enqueue("open", {}, "alice", 0, task_id)
-        return kept
+        return reserved
 
 
 def expired_key():
@@ -487,14 +495,13 @@ def expired_key():
 
 
 @postgres_only
-def test_concurrent_submits_with_an_expired_key_make_one_task(scene):
-    """The later one waits, and gets the task of the other, which renewed the key."""
+def test_of_concurrent_submits_with_an_expired_key_the_second_waits_and_gets_the_first_task(scene):
     expired_key()
     task_id = new_id()
     with transaction.atomic():
         assert keyed_submit(task_id) == task_id
-        late = Other(lambda: keyed_submit(new_id()))
-        assert late.waits()
+        late = ConcurrentCall(lambda: keyed_submit(new_id()))
+        assert late.is_blocked()
     assert late.result() == task_id
     assert IdempotencyKey.objects.get().task_id == task_id
     assert Task.objects.count() == 3
@@ -504,7 +511,7 @@ def test_concurrent_submits_with_an_expired_key_make_one_task(scene):
 
 
 def delete_against_finish(bob, worker):
-    task = run(bob, worker)
+    task = claim_and_start(bob, worker)
     assert bob.send("delete", f"/workers/{worker}").status_code == 204
     return task, bob.report(task["id"], "completed", attempt=task["attempt"])
 
@@ -520,7 +527,7 @@ def test_a_report_after_the_worker_was_deleted_is_refused(bob, scene):
 def test_without_the_condition_a_report_ends_a_task_again_after_its_worker_was_deleted(
     bob, scene, no_fence
 ):
-    """Control: what ended with its worker ends again."""
+    """Control of the test above."""
     no_fence()
     task, late = delete_against_finish(bob, scene[0])
     assert late.status_code == 200
@@ -528,13 +535,13 @@ def test_without_the_condition_a_report_ends_a_task_again_after_its_worker_was_d
 
 
 def delete_and_finish_at_once(bob, worker):
-    task = run(bob, worker)
+    task = claim_and_start(bob, worker)
 
-    def leave():
+    def delete():
         deregister(Worker.objects.get(pk=worker))
         return True
 
-    return finish_beside(leave, bob, task)
+    return finish_during(delete, bob, task)
 
 
 @postgres_only
@@ -546,26 +553,28 @@ def test_a_report_waits_for_a_concurrent_deletion_of_its_worker_and_loses(bob, s
 def test_without_the_condition_a_report_overwrites_the_end_by_a_concurrent_deletion(
     bob, scene, monkeypatch
 ):
-    """Control: the finish waits, and then ends what ended with its worker."""
-    states_do_not_count(monkeypatch)
+    """Control of the test above."""
+    ignore_statuses(monkeypatch)
     assert delete_and_finish_at_once(bob, scene[0]) == (1, "completed")
 
 
 def start_against_delete(bob, worker):
-    """The worker's start is written and not committed when the worker is deleted."""
-    task = claimed(bob, worker)
+    """Delete a worker while the start of its task is written but not committed.
+
+    Returns whether the deletion waited, and the task's status.
+    """
+    task = bob.claim(worker)
     with transaction.atomic():
         assert Task.objects.filter(pk=task["id"]).start()
-        deletion = Other(lambda: bob.send("delete", f"/workers/{worker}").status_code)
-        held_up = deletion.waits()
+        deletion = ConcurrentCall(lambda: bob.send("delete", f"/workers/{worker}").status_code)
+        blocked = deletion.is_blocked()
     assert deletion.result() == 204
     assert not Worker.objects.exists()
-    return held_up, status_of(task["id"])
+    return blocked, status_of(task["id"])
 
 
 @postgres_only
 def test_a_deletion_of_a_worker_waits_for_a_start_and_ends_the_task(bob, scene):
-    """The deletion waits for the start, and ends what runs by then."""
     assert start_against_delete(bob, scene[0]) == (True, "failed")
 
 
@@ -573,14 +582,14 @@ def test_a_deletion_of_a_worker_waits_for_a_start_and_ends_the_task(bob, scene):
 def test_without_waiting_a_deletion_leaves_a_task_running_without_its_worker(
     bob, scene, monkeypatch
 ):
-    """Control: a deletion that passes over what is held leaves it running without its worker."""
-    change(
+    """Control of the test above, with a deletion that skips locked rows."""
+    replace_in_statement(
         monkeypatch,
         "requeue_claims_of_worker",
         "FOR UPDATE OF held",
         "FOR UPDATE OF held SKIP LOCKED",
     )
-    change(
+    replace_in_statement(
         monkeypatch, "end_runs_of_worker", "FOR UPDATE OF held", "FOR UPDATE OF held SKIP LOCKED"
     )
     assert start_against_delete(bob, scene[0]) == (False, "running")
@@ -598,11 +607,11 @@ def idle_job(bob):
 
 @postgres_only
 def test_a_registration_before_the_lock_keeps_the_job(bob, monkeypatch):
-    """A retirement is about to choose the idle job; a registration commits before it locks."""
+    """A registration commits after a retirement has begun and before it locks the idle job."""
     worker = idle_job(bob)
     gate = Gate()
     with stop_before(monkeypatch, jobs, "lock_batch", gate):
-        retiring = Other(lambda: Job.objects.retire())
+        retiring = ConcurrentCall(lambda: Job.objects.retire())
         assert gate.reached.wait(10)
         offer(worker, NAME, {}, LEASE)
         gate.opened.set()
@@ -611,20 +620,19 @@ def test_a_registration_before_the_lock_keeps_the_job(bob, monkeypatch):
 
 
 @postgres_only
-def test_a_retirement_passes_over_a_job_that_is_being_registered(bob):
-    """The registration holds the job's row: the retirement passes over it."""
+def test_a_retirement_skips_a_job_with_an_uncommitted_registration(bob):
     worker = idle_job(bob)
     with transaction.atomic():
         offer(worker, NAME, {}, LEASE)
-        assert Other(lambda: Job.objects.retire()).result() == 0
+        assert ConcurrentCall(lambda: Job.objects.retire()).result() == 0
     assert Job.objects.get().retired_at is None
 
 
 @postgres_only
-def test_without_the_lock_a_job_is_retired_beside_its_registration(bob, monkeypatch):
-    """Control: a retirement that does not lock first retires a job that is offered.
+def test_without_the_lock_a_job_is_retired_during_its_registration(bob, monkeypatch):
+    """Control of the test above.
 
-    PostgreSQL looks at the job's row again once it has it, and at the links as they were.
+    After its wait PostgreSQL checks the job's row again, but not the links to workers.
     """
     worker = idle_job(bob)
     monkeypatch.setattr(
@@ -632,8 +640,8 @@ def test_without_the_lock_a_job_is_retired_beside_its_registration(bob, monkeypa
     )
     with transaction.atomic():
         offer(worker, NAME, {}, LEASE)
-        retiring = Other(lambda: Job.objects.retire())
-        assert retiring.waits()
+        retiring = ConcurrentCall(lambda: Job.objects.retire())
+        assert retiring.is_blocked()
     assert retiring.result() == 1
     job = Job.objects.get()
     assert job.retired_at is not None
@@ -644,9 +652,9 @@ def test_without_the_lock_a_job_is_retired_beside_its_registration(bob, monkeypa
 
 
 def submit_against_retire(bob):
-    """The submit has read the job and not written its task when a retirement comes.
+    """Retire a job after a submit has read it and before the submit has written its task.
 
-    It is held up there by somebody who is about to write a task of the same id, and does not.
+    An uncommitted row with the task's id blocks the submit between the two, and is rolled back.
     """
     idle_job(bob)
     job = Job.objects.get()
@@ -657,16 +665,16 @@ def submit_against_retire(bob):
 
     with transaction.atomic():
         Task.objects.create(id=task_id, job=job, room_id="open", created_by="x", payload={})
-        submitting = Other(submit)
-        assert submitting.waits()
-        retired = Other(lambda: Job.objects.retire()).result()
+        submitting = ConcurrentCall(submit)
+        assert submitting.is_blocked()
+        retired = ConcurrentCall(lambda: Job.objects.retire()).result()
         transaction.set_rollback(True)
     return retired, submitting.result()
 
 
 @postgres_only
-def test_a_retirement_passes_over_a_job_with_a_submit_under_way(bob):
-    """The submit holds the job shared: the retirement passes over it and finds it busy later."""
+def test_a_retirement_skips_a_job_with_an_uncommitted_submit(bob):
+    """The submit locks the job's row with FOR SHARE."""
     retired, task = submit_against_retire(bob)
     assert (retired, task.status) == (0, "pending")
     assert Job.objects.retire() == 0
@@ -674,9 +682,9 @@ def test_a_retirement_passes_over_a_job_with_a_submit_under_way(bob):
 
 
 @postgres_only
-def test_without_the_lock_a_submit_lands_on_a_retired_job(bob, monkeypatch):
-    """Control: the submit lands on a job just retired; the foreign key's lock does not help."""
-    change(monkeypatch, "insert_tasks", "FOR SHARE", "")
+def test_without_the_lock_a_submit_adds_a_task_to_a_retired_job(bob, monkeypatch):
+    """Control of the test above: the lock of the foreign key does not conflict with an update."""
+    replace_in_statement(monkeypatch, "insert_tasks", "FOR SHARE", "")
     retired, task = submit_against_retire(bob)
     assert (retired, task.status) == (1, "pending")
     assert Job.objects.get().retired_at is not None
@@ -688,18 +696,17 @@ def test_concurrent_submits_to_one_job_do_not_wait_for_each_other(bob):
     job = Job.objects.get()
     with transaction.atomic():
         job.enqueue("open", {}, "alice")
-        Other(lambda: job.enqueue("open", {}, "alice")).result()
+        ConcurrentCall(lambda: job.enqueue("open", {}, "alice")).result()
     assert Task.objects.count() == 2
 
 
 @postgres_only
 def test_a_submit_waits_for_a_retirement_and_finds_no_job(bob, alice):
-    """The submit waits for the retirement, and then there is no such job."""
     idle_job(bob)
     with transaction.atomic():
         assert Job.objects.retire() == 1
-        submit = Other(alice.submit)
-        assert submit.waits()
+        submit = ConcurrentCall(alice.submit)
+        assert submit.is_blocked()
     problem(submit.result(), "job-not-found", 404)
     assert not Task.objects.exists()
 
@@ -708,32 +715,35 @@ def test_a_submit_waits_for_a_retirement_and_finds_no_job(bob, alice):
 
 
 def two_sweepers():
-    """The second comes when the first has written and not committed; what each took."""
+    """Sweep while another sweep is written but not committed.
+
+    Returns the numbers of tasks that each retried, and whether the second waited.
+    """
     with transaction.atomic():
         first = sweep()
-        second = Other(sweep)
-        held_up = second.waits()
-    return first.retried, second.result().retried, held_up
+        second = ConcurrentCall(sweep)
+        blocked = second.is_blocked()
+    return first.retried, second.result().retried, blocked
 
 
 def test_two_sweepers_take_each_task_once(bob, alice, scene):
     for _ in range(3):
         alice.submit()
     for _ in range(4):
-        run(bob, scene[0])
+        claim_and_start(bob, scene[0])
     expire(retries_left=5)
-    # SQLite has one writer at a time, and the second waits; elsewhere it passes over the rows.
+    # On SQLite the second waits for the only writer; on PostgreSQL it skips the locked rows.
     assert two_sweepers() == (4, 0, connection.vendor == "sqlite")
-    # A task that two sweepers took would have lost two of its retries.
+    # Each task has lost one retry only.
     assert set(Task.objects.values_list("retries_left", flat=True)) == {4}
 
 
 @postgres_only
 def test_without_the_lock_two_sweepers_take_one_task(bob, scene, monkeypatch):
-    """Control: both take the task, and each costs it a retry."""
-    run(bob, scene[0])
+    """Control of the test above: each sweeper takes a retry off the task."""
+    claim_and_start(bob, scene[0])
     expire(retries_left=5)
-    change(monkeypatch, "end_expired_runs", "FOR UPDATE OF held SKIP LOCKED", "")
+    replace_in_statement(monkeypatch, "end_expired_runs", "FOR UPDATE OF held SKIP LOCKED", "")
     assert two_sweepers() == (1, 1, True)
     assert Task.objects.get().retries_left == 3
 
@@ -742,27 +752,26 @@ def test_without_the_lock_two_sweepers_take_one_task(bob, scene, monkeypatch):
 
 
 @postgres_only
-def test_a_heartbeat_under_way_saves_worker_and_tasks_from_a_sweep(bob, scene):
-    """A heartbeat under way saves worker and task from the sweep."""
-    run(bob, scene[0])
+def test_a_sweep_skips_a_worker_and_tasks_with_an_uncommitted_heartbeat(bob, scene):
+    claim_and_start(bob, scene[0])
     expire()
     Worker.objects.update(last_heartbeat=PAST)
     with transaction.atomic():
         assert Worker.objects.record_heartbeat(scene[0], bob.identity).has_tasks
         assert Task.objects.renew(scene[0], LEASE, None)
-        report = Other(sweep).result()
+        report = ConcurrentCall(sweep).result()
     assert (report.failed, report.workers) == (0, 0)
     assert sweep().workers == 0
     assert status_of(scene[1]) == "running"
 
 
 @postgres_only
-def test_a_heartbeat_before_the_lock_saves_a_worker_that_a_sweep_chose(bob, scene, monkeypatch):
-    """The heartbeat commits after the sweep looked at the workers and before it locks them."""
+def test_a_sweep_checks_the_heartbeat_again_when_it_locks_a_worker(bob, scene, monkeypatch):
+    """The heartbeat commits after the sweep chose the worker and before it locks the row."""
     Worker.objects.update(last_heartbeat=PAST)
     gate = Gate()
     with stop_before(monkeypatch, workers, "lock_batch", gate):
-        sweeping = Other(lambda: Worker.objects.stale(LEASE).remove())
+        sweeping = ConcurrentCall(lambda: Worker.objects.stale(LEASE).remove())
         assert gate.reached.wait(10)
         assert bob.send("patch", f"/workers/{scene[0]}").status_code == 200
         gate.opened.set()
@@ -772,7 +781,7 @@ def test_a_heartbeat_before_the_lock_saves_a_worker_that_a_sweep_chose(bob, scen
 
 @postgres_only
 def test_without_the_second_check_a_sweep_removes_a_live_worker(bob, scene, monkeypatch):
-    """Control: a sweep that removes what it chose earlier removes a living worker."""
+    """Control of the test above."""
     Worker.objects.update(last_heartbeat=PAST)
     chosen = [worker.pk for worker in Worker.objects.stale(LEASE)]
     assert bob.send("patch", f"/workers/{scene[0]}").status_code == 200
@@ -782,8 +791,7 @@ def test_without_the_second_check_a_sweep_removes_a_live_worker(bob, scene, monk
 
 
 def test_a_heartbeat_after_the_sweep_is_refused_and_renews_nothing(bob, scene):
-    """The sweep was first: the worker is told, and nothing of its is renewed."""
-    run(bob, scene[0])
+    claim_and_start(bob, scene[0])
     expire()
     Worker.objects.update(last_heartbeat=PAST)
     assert sweep().workers == 1

@@ -1,4 +1,4 @@
-"""A server of the release before must go on while a migration is applied."""
+"""Migrations must not break servers of the previous release, which run while they are applied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statements that psycopg prepares, and how long they stay prepared."""
+"""Statements that psycopg prepares: their plans, their lifetime, and altered tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 
 from tests.factories import grant_one
 from zndraw_joblib.models import Job, Task, Worker
@@ -20,7 +20,9 @@ from zndraw_joblib.storage.ids import new_ids
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(connection.vendor != "postgresql", reason="PostgreSQL's"),
+    pytest.mark.skipif(
+        connection.vendor != "postgresql", reason="SQLite has no prepared statements on the server"
+    ),
 ]
 
 LEASE = timedelta(seconds=60)
@@ -28,40 +30,40 @@ LEASE = timedelta(seconds=60)
 
 @pytest.fixture
 def job():
-    # A new connection, on which nothing is prepared.
+    # Opens a new connection, which has no prepared statements.
     cast("Any", connection).close_pool()
     connection.close()
     worker = Worker.objects.create(identity="bob")
     return offer(worker, JobName("room", "modifiers", "Rotate"), {}, LEASE)[0]
 
 
-def ask(sql):
+def fetch(sql):
     with connection.cursor() as cursor:
         cursor.execute(sql)
         return cursor.fetchall() if cursor.description else []
 
 
 def prepared(containing):
-    """The prepared statements of this connection with this text: name and generic plans."""
-    return ask(
+    """(name, number of generic plans) of the prepared statements that contain this text."""
+    return fetch(
         "SELECT name, generic_plans FROM pg_prepared_statements"
         f" WHERE statement LIKE '%{containing}%' AND statement NOT LIKE '%pg_prepared%'"
     )
 
 
 def age_statements(monkeypatch):
-    """Let more time pass than a statement stays prepared."""
+    """Set the clock beyond the lifetime of prepared statements."""
     later = monotonic() + cursors.PREPARED_SECONDS + 1
     monkeypatch.setattr(cursors, "monotonic", lambda: later)
 
 
-def test_statement_is_prepared_once(job):
+def test_a_statement_is_prepared_once(job):
     for _ in range(3):
         job.enqueue("room", {"a": 1}, "alice")
     assert len(prepared("INSERT INTO zndraw_joblib_task")) == 1
 
 
-def test_statement_is_prepared_in_a_transaction_too(job):
+def test_a_statement_is_prepared_in_a_transaction_too(job):
     with transaction.atomic():
         job.enqueue("room", {"a": 1}, "alice")
         assert len(prepared("INSERT INTO zndraw_joblib_task")) == 1
@@ -69,8 +71,8 @@ def test_statement_is_prepared_in_a_transaction_too(job):
     assert not Task.objects.exists()
 
 
-def test_generic_plans_are_kept_whatever_the_parameters(job):
-    """With a parameter that is an array PostgreSQL would plan anew each time."""
+def test_hot_statements_use_generic_plans(job):
+    """With an array parameter PostgreSQL would make a custom plan for each execution."""
     worker = Worker.objects.get()
     for _ in range(12):
         task = job.enqueue("room", {}, "alice")
@@ -79,7 +81,7 @@ def test_generic_plans_are_kept_whatever_the_parameters(job):
         Task.objects.filter(pk=task.id).start()
         Task.objects.renew(worker.pk, LEASE, [(task.id, 1)])
         Task.objects.filter(pk=task.id).complete()
-    often = ask(
+    often = fetch(
         "SELECT statement, generic_plans FROM pg_prepared_statements"
         " WHERE statement LIKE '%zndraw_joblib_task%' AND generic_plans + custom_plans >= 12"
     )
@@ -87,21 +89,21 @@ def test_generic_plans_are_kept_whatever_the_parameters(job):
     assert not [statement for statement, generic_plans in often if not generic_plans]
 
 
-def test_the_plan_of_a_submit_is_kept_for_jobs_with_a_shorter_queue_than_most(job):
+def test_a_submit_uses_a_generic_plan_for_jobs_with_a_short_queue_too(job):
     worker = Worker.objects.get()
-    long, _ = offer(worker, JobName("room", "modifiers", "Other"), {}, LEASE)
+    other, _ = offer(worker, JobName("room", "modifiers", "Other"), {}, LEASE)
     Task.objects.bulk_create(
-        [Task(job=long, room_id="room", created_by="x", payload={}) for _ in range(20_000)]
+        [Task(job=other, room_id="room", created_by="x", payload={}) for _ in range(20_000)]
     )
-    ask("ANALYZE zndraw_joblib_task")
+    fetch("ANALYZE zndraw_joblib_task")
     for _ in range(12):
         job.enqueue("room", {}, "alice")
     ((_, generic_plans),) = prepared("INSERT INTO zndraw_joblib_task")
     assert generic_plans == 7
 
 
-def test_statements_are_prepared_anew_after_a_while(job, monkeypatch):
-    """A plan that was made while the table was short does not last."""
+def test_a_statement_is_prepared_again_after_its_lifetime(job, monkeypatch):
+    """A plan that was made while the table was short must not last."""
     job.enqueue("room", {}, "alice")
     ((before, _),) = prepared("INSERT INTO zndraw_joblib_task")
     job.enqueue("room", {}, "alice")
@@ -112,9 +114,31 @@ def test_statements_are_prepared_anew_after_a_while(job, monkeypatch):
     assert after != before
 
 
+def test_statements_are_prepared_anew_after_errors_too(job, monkeypatch):
+    """A statement that failed is not kept, so the next DEALLOCATE ALL finds none to forget."""
+    task = job.enqueue("room", {}, "alice")
+    for later in range(1, 5):
+        now = monotonic() + later * (cursors.PREPARED_SECONDS + 1)
+        monkeypatch.setattr(cursors, "monotonic", lambda now=now: now)
+        if later < 3:
+            with pytest.raises(IntegrityError):
+                job.enqueue("room", {}, "alice", 0, task.id)
+        else:
+            job.enqueue("room", {}, "alice")
+    assert len(prepared("INSERT INTO zndraw_joblib_task")) == 1
+
+
+def test_statement_that_somebody_else_deallocated_costs_no_request(job):
+    job.enqueue("room", {}, "alice")
+    ((name, _),) = prepared("INSERT INTO zndraw_joblib_task")
+    fetch(f"DEALLOCATE {name}")
+    assert job.enqueue("room", {}, "alice").status == "pending"
+    assert job.enqueue("room", {}, "alice").status == "pending"
+
+
 @pytest.fixture
 def altered(job):
-    """Changes the type of a column under statements that are prepared, by another connection."""
+    """A function that changes a column's type while statements are prepared on this connection."""
     from django.db import connections
 
     def alter(kind):
@@ -132,15 +156,15 @@ def altered(job):
     alter("text")
 
 
-def test_altered_table_costs_no_request_outside_a_transaction(job, altered):
+def test_an_altered_table_fails_no_request_outside_a_transaction(job, altered):
     task = job.enqueue("room", {}, "alice")
     altered()
     assert Task.objects.read([task.id])[task.id].status == "pending"
     assert job.enqueue("room", {}, "alice").status == "pending"
 
 
-def test_altered_table_costs_one_503_in_a_transaction(job, altered):
-    """`OperationalError` is answered 503: the transaction is lost, the next one succeeds."""
+def test_an_altered_table_fails_one_transaction_with_an_operational_error(job, altered):
+    """The API answers an `OperationalError` with 503, and the next request succeeds."""
     job.enqueue("room", {}, "alice")
     altered()
     with pytest.raises(OperationalError), transaction.atomic():
@@ -149,41 +173,39 @@ def test_altered_table_costs_one_503_in_a_transaction(job, altered):
         assert job.enqueue("room", {}, "alice").status == "pending"
 
 
-def test_prepared_statements_return_the_values_they_were_given(job):
+def test_prepared_statements_return_their_parameters_unchanged(job):
     payload = {"text": 'a "quoted" \\ {brace}, NULL \u00e4\u4e2d', "n": 10**30, "f": 0.1}
-    made = Task.objects.enqueue(
+    tasks = Task.objects.enqueue(
         job, "room", "al'ice", 3, dict(zip(new_ids(2), [payload, {}], strict=True))
     )
-    assert made[0].payload == payload
-    assert (made[0].created_by, made[0].retries_left, made[0].attempt) == ("al'ice", 3, 0)
-    assert isinstance(made[0].id, UUID)
-    assert made[0].created_at.tzinfo == UTC or made[0].created_at.utcoffset() == timedelta(0)
-    stored = Task.objects.get(pk=made[0].id)
-    assert (stored.payload, stored.created_at) == (payload, made[0].created_at)
+    assert tasks[0].payload == payload
+    assert (tasks[0].created_by, tasks[0].retries_left, tasks[0].attempt) == ("al'ice", 3, 0)
+    assert isinstance(tasks[0].id, UUID)
+    assert tasks[0].created_at.tzinfo == UTC or tasks[0].created_at.utcoffset() == timedelta(0)
+    stored = Task.objects.get(pk=tasks[0].id)
+    assert (stored.payload, stored.created_at) == (payload, tasks[0].created_at)
 
 
 def test_execute_wrappers_see_the_statement(job):
     seen = []
 
-    def look(execute, sql, params, many, context):
+    def record(execute, sql, params, many, context):
         seen.append(sql)
         return execute(sql, params, many, context)
 
-    with connection.execute_wrapper(look):
+    with connection.execute_wrapper(record):
         job.enqueue("room", {}, "alice")
     assert len(seen) == 1
 
 
-def test_errors_are_raised_as_django_raises_them(job):
-    from django.db import IntegrityError
-
+def test_errors_are_raised_as_djangos_own_exceptions(job):
     task = job.enqueue("room", {}, "alice")
     with pytest.raises(IntegrityError):
         job.enqueue("room", {}, "alice", 0, task.id)
     assert job.enqueue("room", {}, "alice").id != task.id
 
 
-def test_a_connection_that_ended_is_an_operational_error_once(job):
+def test_a_lost_connection_raises_one_operational_error(job):
     from django.db import connections
 
     job.enqueue("room", {}, "alice")
@@ -206,13 +228,13 @@ def test_a_connection_that_ended_is_an_operational_error_once(job):
 
 
 def test_other_threads_run_while_one_waits_for_a_lock(job):
-    """libpq's own blocking calls would stop them all."""
+    """A blocking call of libpq would stop all threads."""
     from django.db import connections
 
     Job.objects.get()
     done = threading.Event()
 
-    def wait_for_it():
+    def enqueue_when_unlocked():
         try:
             job.enqueue("room", {}, "alice")
             done.set()
@@ -221,9 +243,9 @@ def test_other_threads_run_while_one_waits_for_a_lock(job):
 
     with transaction.atomic():
         Job.objects.select_for_update().get()
-        thread = threading.Thread(target=wait_for_it)
+        thread = threading.Thread(target=enqueue_when_unlocked)
         thread.start()
-        # This thread would not get so far.
+        # A blocking call in the other thread would stop this one here.
         assert not done.wait(0.5)
     thread.join(10)
     assert done.is_set()

@@ -1,4 +1,4 @@
-"""Threads with connections of their own against one database."""
+"""Races between several threads, each with a database connection of its own."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ LEASE = timedelta(seconds=60)
 NAME = JobName("room", "modifiers", "Rotate")
 
 
-def together(count, work):
-    """Run `work(number)` in so many threads at once; what they returned, or the first error."""
+def run_concurrently(count, work):
+    """Call `work(number)` in `count` threads at once; returns the results or raises an error."""
     results, errors = [], []
     ready = threading.Barrier(count)
 
@@ -50,13 +50,13 @@ def claim_all(worker):
     return taken
 
 
-def test_no_task_is_granted_twice_and_none_is_left():
+def test_concurrent_claims_grant_each_task_exactly_once():
     workers = [Worker.objects.create(identity="bob") for _ in range(6)]
     for worker in workers:
         job = offer(worker, NAME, {}, LEASE)[0]
     for _ in range(90):
         job.enqueue("room", {}, "alice", 0)
-    shares = together(6, lambda number: claim_all(workers[number]))
+    shares = run_concurrently(6, lambda number: claim_all(workers[number]))
     granted = [grant for share in shares for grant in share]
     assert len(granted) == len(set(granted)) == 90
 
@@ -68,14 +68,14 @@ def test_one_of_many_concurrent_reports_wins():
     row = Task.objects.filter(pk=task.id)
     row.start()
     verbs = [row.complete, row.cancel, lambda: row.fail("x"), row.complete]
-    won = [changed for changed in together(4, lambda number: verbs[number]()) if changed]
+    won = [changed for changed in run_concurrently(4, lambda number: verbs[number]()) if changed]
     assert len(won) == 1
     assert Task.objects.get().status == won[0][0].status
 
 
-def test_concurrent_registrations_of_a_new_job_make_one():
+def test_concurrent_registrations_of_a_new_job_create_one_job():
     workers = [Worker.objects.create(identity="bob") for _ in range(6)]
-    made = together(6, lambda number: offer(workers[number], NAME, {"a": 1}, LEASE)[1])
-    assert sorted(made) == [False] * 5 + [True]
+    created = run_concurrently(6, lambda number: offer(workers[number], NAME, {"a": 1}, LEASE)[1])
+    assert sorted(created) == [False] * 5 + [True]
     assert Job.objects.count() == 1
     assert WorkerJobLink.objects.count() == 6

@@ -1,4 +1,4 @@
-"""The verbs of the models on the real database: statements, plans, constraints, sweeps."""
+"""The verbs of the models on a real database: statements, plans, constraints, sweeps."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def test_a_job_has_a_full_name_and_a_worker_is_alive_within_its_lease(worker, jo
 
 
 @pytest.mark.parametrize(
-    ("name", "break_it"),
+    ("name", "invalid"),
     [
-        ("joblib_task_status_known", lambda task: {"status": "nonsense"}),
-        ("joblib_task_terminal_completed", lambda task: {"status": "completed"}),
+        ("joblib_task_status_known", {"status": "nonsense"}),
+        ("joblib_task_terminal_completed", {"status": "completed"}),
     ],
 )
-def test_constraints_refuse_unknown_statuses_and_ends_without_a_time(job, name, break_it):
+def test_constraints_refuse_unknown_statuses_and_ends_without_a_time(job, name, invalid):
     (task,) = submit(job)
     with pytest.raises(IntegrityError, match=name), transaction.atomic():
-        Task.objects.filter(pk=task.id).update(**break_it(task))
+        Task.objects.filter(pk=task.id).update(**invalid)
 
 
 def test_jobs_and_links_are_unique(job, worker):
@@ -99,7 +99,7 @@ def plan(sql):
 
 @pytest.fixture
 def backlog(job, worker):
-    """5,000 tasks, half of them ended, some held; 20 of these by id and attempt."""
+    """Reports on 20 of 40 held tasks, among some 5,000 of which half have ended."""
     submit(job, 40)
     Task.objects.bulk_create(
         [Task(job=job, room_id="room", created_by="x", payload={}) for _ in range(5000)]
@@ -113,7 +113,7 @@ def backlog(job, worker):
     return [Report(task.id, TaskStatus.COMPLETED, task.attempt) for task in held[:20]]
 
 
-#: What a verb's statement must find its tasks by, besides the primary key.
+#: The index that a verb's statement must use, by the verb's label.
 HOT = {
     "claim": ("joblib_task_claim", lambda w, j, held: grant_one(w.pk, "bob")),
     "claim many": (
@@ -137,18 +137,18 @@ HOT = {
     "sweep": ("joblib_task_lease", lambda w, j, held: Task.objects.recover_expired("timed out")),
     "leave": ("joblib_task_worker", lambda w, j, held: Task.objects.recover_from(w.pk, "left")),
     "list": ("joblib_task_room_status", lambda w, j, held: Task.objects.newest("room", 50)),
-    "list on": (
+    "list, next page": (
         "joblib_task_room_status",
         lambda w, j, held: Task.objects.newest("room", 50, (timezone.now(), held[0].task_id)),
     ),
 }
 
 
-@pytest.fixture(params=["as it is", "as it was before a rush"])
+@pytest.fixture(params=["current", "from before a rush"])
 def statistics(request, backlog):
-    """What the planner takes the table for: also a queue that was nearly empty, of old pages."""
+    """The planner's statistics of the table: current, or from when the queue was nearly empty."""
     rush = Task.objects.filter(status="pending").order_by("-pk")[50:]
-    if request.param != "as it is":
+    if request.param != "current":
         ids = list(rush.values_list("pk", flat=True))
         Task.objects.filter(pk__in=ids).update(status="failed", completed_at=timezone.now())
         with connection.cursor() as cursor:
@@ -165,7 +165,7 @@ def test_no_hot_statement_reads_the_whole_table(job, worker, backlog, index, ver
     found = plan(queries[-1]["sql"])
     if connection.vendor == "postgresql" or index != "pkey":
         assert index in found, found
-    # No other one leads to the oldest of a queue without a look at all of it.
+    # This index would lead to a job's oldest task only by a scan of the room's whole queue.
     assert index != "joblib_task_claim" or "joblib_task_room_status" not in found, found
     assert not re.search(r'"Seq Scan"[^}]*"Relation Name": "zndraw_joblib_task"', found), found
     assert not re.search(r"SCAN (zndraw_joblib_task|held|head)\b(?! USING)", found), found
@@ -210,7 +210,7 @@ def test_a_sweep_ends_tasks_of_dead_workers(job, worker):
     assert grant_one(worker.pk, "bob").attempt == 2
 
 
-def test_a_sweep_goes_on_past_one_batch(job, worker, monkeypatch):
+def test_a_sweep_processes_several_batches(job, worker, monkeypatch):
     monkeypatch.setattr("zndraw_joblib.storage.locking.BATCH", 2)
     submit(job, 5)
     while grant_one(worker.pk, "bob"):
@@ -257,10 +257,10 @@ def test_a_schema_conflict_keeps_the_stored_schema(job, worker):
 def test_signals_are_sent_after_the_commit(job, worker, django_capture_on_commit_callbacks):
     from zndraw_joblib import signals
 
-    heard = []
+    received = []
 
-    def hear(sender, task, signal, **kwargs):
-        heard.append((names[signal], task.status))
+    def receive(sender, task, signal, **kwargs):
+        received.append((names[signal], task.status))
 
     names = {
         signals.task_submitted: "submitted",
@@ -270,7 +270,7 @@ def test_signals_are_sent_after_the_commit(job, worker, django_capture_on_commit
         signals.task_finished: "finished",
     }
     for signal in names:
-        signal.connect(hear)
+        signal.connect(receive)
     try:
         with django_capture_on_commit_callbacks(execute=True):
             submit(job)
@@ -279,11 +279,11 @@ def test_signals_are_sent_after_the_commit(job, worker, django_capture_on_commit
             held.requeue()
             held.cancel()
             assert held.complete() == []
-            assert heard == []
+            assert received == []
     finally:
         for signal in names:
-            signal.disconnect(hear)
-    assert heard == [
+            signal.disconnect(receive)
+    assert received == [
         ("submitted", "pending"),
         ("claimed", "claimed"),
         ("started", "running"),
@@ -292,7 +292,7 @@ def test_signals_are_sent_after_the_commit(job, worker, django_capture_on_commit
     ]
 
 
-def test_a_receiver_that_fails_leaves_the_change_committed(job, django_capture_on_commit_callbacks):
+def test_an_error_in_a_receiver_does_not_undo_the_change(job, django_capture_on_commit_callbacks):
     from zndraw_joblib import signals
 
     def fail(**kwargs):
@@ -313,6 +313,6 @@ INDEXES = {"joblib_task_claim", "joblib_task_lease", "joblib_task_worker"}
 def test_indexes_and_constraints_have_names():
     assert {index.name for index in Task._meta.indexes} >= INDEXES
     with connection.cursor() as cursor:
-        there = connection.introspection.get_constraints(cursor, Task._meta.db_table)
-    assert set(there) >= INDEXES
-    assert {"joblib_task_status_known", "joblib_task_terminal_completed"} <= set(there)
+        constraints = connection.introspection.get_constraints(cursor, Task._meta.db_table)
+    assert set(constraints) >= INDEXES
+    assert {"joblib_task_status_known", "joblib_task_terminal_completed"} <= set(constraints)

@@ -6,6 +6,6 @@ from django.db import connection
 
 @pytest.fixture(scope="session")
 def postgres(django_db_setup) -> None:
-    """The test database is PostgreSQL's, and exists."""
+    """Create the test database, and skip the test on SQLite."""
     if connection.vendor != "postgresql":
         pytest.skip("the deployment needs PostgreSQL")

@@ -14,12 +14,12 @@ FILES = Path(__file__).parents[2] / "docs" / "deploy"
 
 
 def program(name: str, package: str) -> str:
-    """Path of a program of the system; as root it is installed with apt where it is missing."""
+    """Path of a system program; where it is missing and the user is root, apt installs it."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
     found = shutil.which(name, path=path)
     apt = shutil.which("apt-get", path=path)
     if not found and apt and os.geteuid() == 0:
-        # A run level other than the present one: no service is started.
+        # Another run level than the current one keeps apt from starting the service.
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
             done = subprocess.run(
@@ -33,7 +33,7 @@ def program(name: str, package: str) -> str:
         found = shutil.which(name, path=path)
     if not found:
         pytest.fail(
-            f"{name} is missing. Install it (apt-get install {package}), or leave these tests out "
+            f"{name} is missing. Install it (apt-get install {package}), or skip these tests "
             'with -m "not deploy".',
             pytrace=False,
         )
@@ -41,7 +41,7 @@ def program(name: str, package: str) -> str:
 
 
 def service(name: str, **instead: str) -> list[str]:
-    """Arguments of `python` for the command of a unit file, with some words of it replaced."""
+    """The command of a unit file as arguments of `python`, with the words `instead` replaced."""
     unit = (FILES / f"{name}.service").read_text().replace("\\\n", " ")
     line = next(line for line in unit.splitlines() if line.startswith("ExecStart="))
     start, *words = shlex.split(line.removeprefix("ExecStart="))

@@ -1,4 +1,4 @@
-"""The recommended deployment, from the files of docs/deploy: nginx, granian, uvicorn."""
+"""Starts the recommended deployment from the files of docs/deploy: nginx, granian, uvicorn."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class Nginx:
     _read: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def served(self, method: str, path: str) -> list[str]:
-        """Which servers were asked for the next request of that method and path, in order."""
+        """The servers that nginx tried for the next request of this method and path, in order."""
         names = {f"127.0.0.1:{self.wsgi}": "granian", f"127.0.0.1:{self.asgi}": "uvicorn"}
         request = re.escape(f'"{method} {path} HTTP/1.1"')
         line = re.compile(rf"^.*{request} .* upstream=((?:[\d.]+:\d+(?:, )?)+) .*\n", re.M)
-        # The line is written after the answer.
+        # nginx writes the line after the response, so the log is read until it is there.
         start = self._read.get((method, path), self._skipped)
         found = until(lambda: line.search(self._log(), start), 5)
         self._read[method, path] = found.end()
         return [names[address] for address in found[1].split(", ")]
 
     def skip(self) -> None:
-        """Look at no request so far."""
+        """Ignore the requests so far."""
         self._skipped = len(self._log())
         self._read.clear()
 
@@ -57,19 +57,19 @@ class Nginx:
 
 @contextmanager
 def nginx(wsgi: int, asgi: int) -> Iterator[Nginx]:
-    """The system's nginx with the shipped files, on another port and in a folder of its own."""
+    """Run the system's nginx with the shipped files, on a free port and in a temporary folder."""
     binary = program("nginx", "nginx")
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="joblib-nginx-") as name:
         folder = Path(name)
-        # Its workers are www-data.
+        # Readable for www-data, the user of nginx's workers.
         folder.chmod(0o755)
         shutil.copy(FILES / "nginx.conf", folder)
         upstreams = (FILES / "nginx-upstreams.conf").read_text()
         for shipped, ours in ((":8001", f":{wsgi}"), (":8002", f":{asgi}")):
             assert upstreams.count(shipped) == 2
             upstreams = upstreams.replace(shipped, ours)
-        # Outside Debian's own folders, which need not be ours to write to.
+        # Not in Debian's folders, because the tests may lack the permission to write there.
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
             upstreams += f"{kind}_temp_path {folder}/{kind};\n"
         (folder / "nginx-upstreams.conf").write_text(upstreams)
@@ -91,7 +91,7 @@ def nginx(wsgi: int, asgi: int) -> Iterator[Nginx]:
 
 @dataclass(frozen=True)
 class Site:
-    """The whole: nginx and the two servers behind it."""
+    """A running deployment: nginx and the two servers behind it."""
 
     nginx: Nginx
     granian: Any
@@ -100,11 +100,11 @@ class Site:
 
 @contextmanager
 def site() -> Iterator[Site]:
-    """The services started by the commands of their unit files, on other ports."""
+    """Run the services by the commands of their unit files, on free ports."""
     wsgi, asgi = free_port(), free_port()
     with ExitStack() as stack:
         front = stack.enter_context(nginx(wsgi, asgi))
-        # New workers get a second to start, not 3.5, which only shortens the test.
+        # Granian waits 1 s, not 3.5 s, before it replaces a worker, which only shortens the test.
         granian = stack.enter_context(
             process(*service("joblib-wsgi", **{"8001": str(wsgi)}), GRANIAN_RESPAWN_INTERVAL="1")
         )

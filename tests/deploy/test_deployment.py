@@ -1,4 +1,4 @@
-"""The deployment of docs/deployment.md: nginx, granian and uvicorn, started from its files."""
+"""The deployment of docs/how-to/deploy.md, started from its files: nginx, granian, uvicorn."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -27,9 +28,9 @@ from zndraw_joblib.models import Task, Worker
 
 pytestmark = [pytest.mark.deploy, pytest.mark.django_db(transaction=True)]
 
-#: A wait that would show in the seconds that the tests take.
+#: Seconds of a wait; a test that waited to its end would exceed SOON.
 LONG = 20
-#: News from another process is here by then; the re-read of the database comes after 5 s.
+#: Seconds until an event of another process must have arrived; the next re-read is after 5 s.
 SOON = 1.5
 
 
@@ -58,7 +59,7 @@ def bobs(bob, front):
 
 
 @pytest.fixture
-def offered(bob):
+def submit_path(bob):
     bob.register()
     return f"{V1}/rooms/open/tasks/open:{ROTATE}"
 
@@ -80,10 +81,10 @@ def problem(answer, status, kind="about:blank"):
     return document
 
 
-# -- who answers
+# -- the server that answers
 
 
-def test_a_life_by_short_requests_is_served_by_granian(bobs, front):
+def test_short_requests_are_served_by_granian(bobs, front):
     path = f"{V1}/rooms/open/jobs"
     body = {"category": "modifiers", "name": "Rotate", "schema": SCHEMA}
     assert bobs.put(path, json=body).status_code == 201
@@ -120,8 +121,10 @@ def test_a_life_by_short_requests_is_served_by_granian(bobs, front):
         ("handling=lenient; wait=7", "granian"),
     ],
 )
-def test_whoever_prefers_to_wait_is_served_by_uvicorn(bob, bobs, front, offered, prefer, server):
-    path = f"{V1}/tasks/{submit(bobs, offered)}"
+def test_requests_that_prefer_to_wait_are_served_by_uvicorn(
+    bob, bobs, front, submit_path, prefer, server
+):
+    path = f"{V1}/tasks/{submit(bobs, submit_path)}"
     bob.report(path.rpartition("/")[2], "cancelled")
     answer = bobs.get(path, headers={"Prefer": prefer})
     assert answer.json()["status"] == "cancelled"
@@ -130,11 +133,11 @@ def test_whoever_prefers_to_wait_is_served_by_uvicorn(bob, bobs, front, offered,
     assert front.served("GET", path) == [server]
 
 
-# -- news between the servers
+# -- events between the servers
 
 
-def test_a_waiter_on_uvicorn_is_woken_by_a_report_on_granian(bobs, front, offered):
-    task_id = submit(bobs, offered)
+def test_a_waiter_on_uvicorn_is_woken_by_a_report_on_granian(bobs, front, submit_path):
+    task_id = submit(bobs, submit_path)
     path = f"{V1}/tasks/{task_id}"
     bobs.post(f"{V1}/tasks/claim", json={})
     bobs.patch(path, json={"status": "running", "attempt": 1})
@@ -152,62 +155,62 @@ def test_a_waiter_on_uvicorn_is_woken_by_a_report_on_granian(bobs, front, offere
     assert front.served("PATCH", path) == ["granian"]
 
 
-def test_a_claim_on_uvicorn_is_woken_by_a_submit_on_granian(bobs, front, offered):
+def test_a_claim_on_uvicorn_is_woken_by_a_submit_on_granian(bobs, front, submit_path):
     with ThreadPoolExecutor(1) as pool:
         claim = pool.submit(bobs.post, f"{V1}/tasks/claim", json={}, headers={"Prefer": "wait=5"})
         time.sleep(0.5)
         assert not claim.done()
         submitted = time.monotonic()
-        task_id = submit(bobs, offered)
+        task_id = submit(bobs, submit_path)
         answer = claim.result()
         assert time.monotonic() - submitted < SOON
     assert answer.json()["task"]["id"] == task_id
     assert answer.headers["Preference-Applied"] == "wait=5"
     assert front.served("POST", f"{V1}/tasks/claim") == ["uvicorn"]
-    assert front.served("POST", offered) == ["granian"]
+    assert front.served("POST", submit_path) == ["granian"]
 
 
 @pytest.mark.parametrize("through", ["nginx", "granian", "uvicorn"])
-def test_a_body_in_chunks_is_read(bob, front, offered, through):
+def test_a_chunked_body_is_read(bob, front, submit_path, through):
     ports = {"granian": front.wsgi, "uvicorn": front.asgi}
     url = f"http://127.0.0.1:{ports[through]}" if through in ports else front.url
     with as_person(bob, url) as client:
         body = json.dumps({"payload": {"angle": 7.5}}).encode()
         answer = client.post(
-            offered,
+            submit_path,
             content=iter([body[:10], body[10:]]),
             headers={"Content-Type": "application/json"},
         )
         assert answer.status_code == 202, answer.text
         assert answer.json()["payload"] == {"angle": 7.5}
         large = client.post(
-            offered,
+            submit_path,
             content=(b" " * 65536 for _ in range(20)),
             headers={"Content-Type": "application/json"},
         )
         assert large.status_code == 413, large.text
 
 
-def test_a_claimer_that_leaves_through_nginx_takes_nothing_with_it(bobs, offered):
+def test_a_task_is_not_granted_to_a_client_that_closed_its_claim_through_nginx(bobs, submit_path):
     with pytest.raises(httpx.ReadTimeout):
         bobs.post(f"{V1}/tasks/claim", json={}, headers={"Prefer": f"wait={LONG}"}, timeout=0.5)
-    task_id = submit(bobs, offered)
+    task_id = submit(bobs, submit_path)
     claimed = until(lambda: bobs.post(f"{V1}/tasks/claim", json={}).json()["task"], 3)
     assert claimed["id"] == task_id
 
 
-def test_websockets_hear_of_an_end_on_granian(bob, bobs, front, offered):
-    task_id = submit(bobs, offered)
+def test_websockets_on_uvicorn_receive_an_end_reported_on_granian(bob, bobs, front, submit_path):
+    task_id = submit(bobs, submit_path)
     base = front.url.replace("http", "ws") + "/ws/v1/joblib"
     token = ["token", bob.token]
     with (
         connect(f"{base}/tasks/{task_id}/", subprotocols=token) as task,
         connect(f"{base}/rooms/open/", subprotocols=token) as room,
-        connect(f"{base}/tasks/{task_id}/") as nobody,
+        connect(f"{base}/tasks/{task_id}/") as anonymous,
     ):
         assert task.subprotocol == "token"
         with pytest.raises(ConnectionClosed) as closed:
-            nobody.recv(timeout=5)
+            anonymous.recv(timeout=5)
         assert closed.value.rcvd.code == 4401
         time.sleep(0.3)
         ended = time.monotonic()
@@ -231,7 +234,7 @@ def test_the_sdk_works_through_nginx(bob, root, front):
     assert not Worker.objects.exists()
 
 
-# -- what must survive a proxy
+# -- requests and headers through the proxy
 
 
 @pytest.mark.parametrize("server", ["granian", "uvicorn"])
@@ -243,28 +246,31 @@ def test_the_sdk_works_through_nginx(bob, root, front):
         "%40global:modifiers%3aRotate",
     ],
 )
-def test_paths_arrive_as_they_were_sent(root, front, name, server):
+def test_paths_pass_nginx_unchanged(root, front, name, server):
     root.register("@global")
     address = urlsplit(front.url)
-    # httpx would write the path in its own way.
-    link = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
     headers = {"Authorization": f"Token {root.token}", "Content-Type": "application/json"}
     if server == "uvicorn":
         headers["Prefer"] = "wait=1"
     path = f"{V1}/rooms/open%20%C3%A9/tasks/{name}"
-    link.request("POST", path, json.dumps({"payload": {"angle": 1}}), headers)
-    answer = link.getresponse()
-    task = json.loads(answer.read())
+    # Another case may have asked for this path of the same site.
+    served = len(front.served("POST", path))
+    # Not httpx, because it normalizes the path.
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+    with closing(connection):
+        connection.request("POST", path, json.dumps({"payload": {"angle": 1}}), headers)
+        answer = connection.getresponse()
+        task = json.loads(answer.read())
     assert answer.status == 202, task
     assert task["job_name"] == "@global:modifiers:Rotate"
     assert task["room_id"] == "open \u00e9"
     assert answer.headers["Location"] == f"{V1}/tasks/{task['id']}"
-    assert front.served("POST", path) == [server]
+    assert front.served("POST", path)[served:] == [server]
 
 
 @pytest.fixture
 def echo():
-    """Port of a server that answers with the request line and headers that it was sent."""
+    """Port of a server that returns the path and the headers of each request."""
 
     class Echo(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -286,7 +292,7 @@ def echo():
         echo.shutdown()
 
 
-def test_headers_say_who_asked_and_nothing_that_the_client_made_up(postgres, echo):
+def test_nginx_replaces_forwarding_headers_of_the_client(postgres, echo):
     with nginx(echo, echo) as front:
         headers = {
             "Host": "jobs.example.org:8080",
@@ -307,7 +313,7 @@ def test_headers_say_who_asked_and_nothing_that_the_client_made_up(postgres, ech
     assert not {"Upgrade", "Connection", "X_Forwarded_Proto"} & set(seen)
 
 
-def test_the_site_around_the_job_server_works(root, front):
+def test_the_admin_and_static_files_are_served(root, front):
     root.user.set_password("secret")
     root.user.save()
     with httpx.Client(base_url=front.url) as browser:
@@ -337,7 +343,7 @@ def test_the_site_around_the_job_server_works(root, front):
     assert answer.headers["WWW-Authenticate"] == "Token"
 
 
-# -- errors that nginx makes
+# -- errors of nginx
 
 
 def body_of(size):
@@ -345,54 +351,56 @@ def body_of(size):
 
 
 @pytest.mark.parametrize("prefer", [None, "wait=1"])
-def test_a_body_over_the_limit_is_refused_by_the_app_or_else_by_nginx(bobs, offered, prefer):
+def test_a_too_large_body_is_refused_by_the_app_or_beyond_its_limit_by_nginx(
+    bobs, submit_path, prefer
+):
     kind = "/v1/problems/content-too-large"
     headers = {"Content-Type": "application/json", **({"Prefer": prefer} if prefer else {})}
 
     def post(content):
-        return bobs.post(offered, content=content, headers=headers)
+        return bobs.post(submit_path, content=content, headers=headers)
 
     def in_chunks(size):
         yield from (body_of(size)[start : start + 65536] for start in range(0, size, 65536))
 
-    # Within the limit of bodies; of the payload the app has something to say.
+    # Within the limit of a body, so the app reads it and refuses its content.
     assert post(body_of(1_000_000)).status_code == 400
     for content in (body_of(1_500_000), in_chunks(1_500_000)):
-        # The app says how much it takes.
+        # The app's refusal names its limit.
         assert "1048576" in problem(post(content), 413, kind)["detail"]
     for content in (body_of(3_000_000), in_chunks(3_000_000)):
         problem(post(content), 413, kind)
     assert Task.objects.count() == 0
 
 
-def test_an_answer_that_needs_no_body_arrives_in_spite_of_a_large_one(front, offered):
-    """Without `discard_body` a quarter of these are 502: nginx sees a broken pipe."""
+def test_the_refusal_of_a_request_with_a_large_body_reaches_the_client(front, submit_path):
+    """Control: a quarter are 502 without `discard_body`, because nginx gets a broken pipe."""
     headers = {"Authorization": "Token x", "Content-Type": "application/json"}
     for _ in range(30):
-        answer = httpx.post(front.url + offered, content=body_of(1_000_000), headers=headers)
+        answer = httpx.post(front.url + submit_path, content=body_of(1_000_000), headers=headers)
         problem(answer, 401, "/v1/problems/not-authenticated")
 
 
-def test_an_address_that_is_too_long_is_a_problem(bobs):
+def test_too_long_urls_and_headers_are_answered_with_a_problem(bobs):
     problem(bobs.get(f"{V1}/tasks/{'x' * 40_000}"), 414)
     problem(bobs.get(f"{V1}/tasks/x", headers={"X": "x" * 40_000}), 400)
 
 
-def test_each_server_stands_in_for_the_other(bob, front, offered):
+def test_each_server_takes_over_when_the_other_is_down(bob, front, submit_path):
     with nginx(free_port(), front.asgi) as only, as_person(bob, only.url) as client:
-        task_id = submit(client, offered)
-        assert only.served("POST", offered) == ["granian", "uvicorn"]
+        task_id = submit(client, submit_path)
+        assert only.served("POST", submit_path) == ["granian", "uvicorn"]
     with nginx(front.wsgi, free_port()) as only, as_person(bob, only.url) as client:
         path = f"{V1}/tasks/{task_id}"
         answer = client.get(path, headers={"Prefer": f"wait={LONG}"})
-        # At once; the SDK polls when it sees that nobody waited.
+        # Granian does not wait; the SDK polls because `Preference-Applied` is missing.
         assert answer.json()["status"] == "pending"
         assert "Preference-Applied" not in answer.headers
         assert answer.elapsed.total_seconds() < SOON
         assert only.served("GET", path) == ["uvicorn", "granian"]
 
 
-def test_without_any_server_answers_are_problems_and_the_sdk_tries_again(postgres, bob, root):
+def test_without_a_server_nginx_answers_with_problems_and_the_sdk_retries(postgres, bob, root):
     schema = Double.model_json_schema()
     root.register("@global", schema=schema, name="Double", category="analysis")
     port = free_port()
@@ -411,7 +419,7 @@ def test_without_any_server_answers_are_problems_and_the_sdk_tries_again(postgre
             assert not submitting.done()
             with process(*service("joblib-asgi", **{"8002": str(port)})) as uvicorn:
                 assert submitting.result() == str(Task.objects.get().pk)
-                # A graceful end: who waits is answered first, by what the database holds.
+                # A graceful shutdown answers waiting requests with the stored task.
                 waiting = pool.submit(
                     client.get, f"{V1}/tasks/{submitting.result()}", headers={"Prefer": "wait=2"}
                 )
@@ -431,10 +439,10 @@ def children(pid):
         return set(listed.read().split())
 
 
-def test_granian_changes_its_workers_without_losing_a_request(bob, site, offered):
-    """An old worker may close a connection just as nginx sends on it: 502, and the client repeats.
+def test_granian_replaces_its_workers_without_losing_a_request(bob, site, submit_path):
+    """An old worker may close a connection just as nginx sends a request, which is then a 502.
 
-    nginx repeats no POST by itself; with a key of its own each is accepted once all the same.
+    nginx does not repeat a POST, so the client does; its idempotency key makes that safe.
     """
     before = children(site.granian.pid)
     stop = threading.Event()
@@ -445,7 +453,7 @@ def test_granian_changes_its_workers_without_losing_a_request(bob, site, offered
             while not stop.is_set():
                 key = {"Idempotency-Key": f'"{uuid4()}"'}
                 while True:
-                    answer = client.post(offered, json={"payload": {}}, headers=key)
+                    answer = client.post(submit_path, json={"payload": {}}, headers=key)
                     codes.append(answer.status_code)
                     if answer.status_code != 502:
                         break
@@ -464,12 +472,12 @@ def test_granian_changes_its_workers_without_losing_a_request(bob, site, offered
             stop.set()
         codes = [code for client in clients for code in client.result()]
     assert set(codes) <= {202, 502}
-    # The exception, not the rule.
+    # A few at most, because only a request at the moment of the replacement fails.
     assert codes.count(502) <= 8
     assert Task.objects.count() == codes.count(202)
 
 
-def test_the_sweeper_runs_by_its_unit(postgres):
+def test_the_sweeper_runs_by_the_command_of_its_unit(postgres):
     with process(*service("joblib-sweeper")) as sweeper:
         until(lambda: "sweep requeued=0" in sweeper.log.read_text())
         sweeper.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The whole life of tasks behind pgbouncer in transaction mode, started from docs/deploy."""
+"""The job server behind pgbouncer in transaction mode, configured by docs/deploy."""
 
 from __future__ import annotations
 
@@ -28,14 +28,17 @@ from zndraw_joblib.models import Task, Worker
 pytestmark = [pytest.mark.deploy, pytest.mark.django_db(transaction=True)]
 
 LONG = 20
-#: Connections to PostgreSQL that carry everything; fewer than there are clients.
+#: Connections from pgbouncer to PostgreSQL; fewer than there are clients.
 POOL = 4
 SUBMIT = f"{V1}/rooms/open/tasks/open:{ROTATE}"
 CLAIM = f"{V1}/tasks/claim"
 
 
 def unprivileged(host):
-    """Who runs what refuses to be root and reaches PostgreSQL's socket; None where we are not."""
+    """The user to run pgbouncer as, because it refuses root; None when the tests are not root.
+
+    It is the owner of the folder of PostgreSQL's socket, where `host` is one.
+    """
     if os.geteuid():
         return None
     return Path(host).stat().st_uid if host.startswith("/") else "nobody"
@@ -43,27 +46,27 @@ def unprivileged(host):
 
 @contextmanager
 def pgbouncer():
-    """The system's pgbouncer with the shipped file, in front of the test database; its port."""
+    """Run the system's pgbouncer with the shipped file; yields the URL of the test database."""
     binary = program("pgbouncer", "pgbouncer")
     port = free_port()
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_database(), current_user")
         name, user = cursor.fetchone()
-    given = connection.get_connection_params()
+    params = connection.get_connection_params()
     target = {"dbname": name, "user": user}
-    target |= {key: given[key] for key in ("host", "port", "password") if given.get(key)}
+    target |= {key: params[key] for key in ("host", "port", "password") if params.get(key)}
     shipped = (FILES / "pgbouncer.ini").read_text()
-    ours = {
+    replacements = {
         "host=127.0.0.1 port=5432 dbname=joblib": " ".join(f"{k}={v}" for k, v in target.items()),
         "listen_port = 6432": f"listen_port = {port}",
-        # Nothing of the site's to log in by; the database says who may come.
+        # Without a user list, because PostgreSQL itself authenticates the connections.
         "auth_type = scram-sha-256\nauth_file = /etc/pgbouncer/userlist.txt": "auth_type = any\n"
         f"stats_users = {user}",
         "default_pool_size = 16": f"default_pool_size = {POOL}",
         "logfile = /var/log/postgresql/pgbouncer.log\n": "",
         "pidfile = /var/run/postgresql/pgbouncer.pid\n": "",
     }
-    for old, new in ours.items():
+    for old, new in replacements.items():
         assert shipped.count(old) == 1, old
         shipped = shipped.replace(old, new)
     shipped = re.sub(r"^joblib = ", f"{name} = ", shipped, flags=re.M)
@@ -117,17 +120,17 @@ def bobs(bob, url):
 
 
 def console(pooled, query):
-    """Rows of pgbouncer's console."""
+    """Rows of a query of pgbouncer's console."""
     address = f"{pooled.rpartition('/')[0]}/pgbouncer"
-    # It speaks the simple protocol only, and knows no transactions.
+    # The console supports neither the extended protocol nor transactions.
     factory = psycopg.ClientCursor
     with psycopg.connect(
         address, autocommit=True, cursor_factory=factory, row_factory=psycopg.rows.dict_row
-    ) as link:
-        return link.execute(query).fetchall()
+    ) as client:
+        return client.execute(query).fetchall()
 
 
-def test_the_whole_life_of_a_task(bobs, bob, settings_of_servers):
+def test_every_request_of_a_tasks_life_works_behind_pgbouncer(bobs, bob, settings_of_servers):
     worker = bobs.post(f"{V1}/workers").json()["id"]
     body = {"category": "modifiers", "name": "Rotate", "schema": SCHEMA, "worker_id": worker}
     for code in (201, 200):
@@ -150,9 +153,9 @@ def test_the_whole_life_of_a_task(bobs, bob, settings_of_servers):
         path = f"{V1}/tasks/{task['id']}"
         assert bobs.patch(path, json={"status": "running", "attempt": 1}).status_code == 200
         grants = [{"id": task["id"], "attempt": 1}]
-        beat = bobs.patch(f"{V1}/workers/{worker}", json={"tasks": grants})
-        assert beat.status_code == 200
-        assert beat.json()["lost"] == beat.json()["cancelled"] == []
+        heartbeat = bobs.patch(f"{V1}/workers/{worker}", json={"tasks": grants})
+        assert heartbeat.status_code == 200
+        assert heartbeat.json()["lost"] == heartbeat.json()["cancelled"] == []
         waiting = pool.submit(bobs.get, path, headers={"Prefer": f"wait={LONG}"})
         time.sleep(0.3)
         assert not waiting.done()
@@ -164,7 +167,7 @@ def test_the_whole_life_of_a_task(bobs, bob, settings_of_servers):
         assert answer.status_code == 200
         assert len(answer.json()) == 1
 
-    # What a dead worker held is swept; its worker and its job go too.
+    # A sweep ends the task of a dead worker, removes the worker and retires the job.
     task_id = bobs.post(SUBMIT, json={"payload": {}}).json()["id"]
     bobs.post(CLAIM, json={"worker_id": worker})
     bobs.patch(f"{V1}/tasks/{task_id}", json={"status": "running", "attempt": 1})
@@ -177,7 +180,7 @@ def test_the_whole_life_of_a_task(bobs, bob, settings_of_servers):
     assert bobs.get(f"{V1}/tasks/{task_id}").json()["status"] == "failed"
     assert bobs.get(f"{V1}/rooms/open/jobs").json() == []
 
-    # The default worker, which leaves.
+    # The default worker is created by a registration and deleted.
     bob.register()
     assert bobs.delete(f"{V1}/workers/{bob.identity}").status_code == 204
     assert not Worker.objects.exists()
@@ -193,14 +196,14 @@ def test_many_clients_share_a_few_connections_and_no_task_is_granted_twice(
         clients = [stack.enter_context(as_person(bob, urls[n % 2])) for n in range(8)]
         ended = threading.Event()
 
-        def submits(client):
-            # Each key comes from two clients at once.
+        def submit_all(client):
+            # Two clients send the same keys at the same time.
             for number in range(total):
                 key = {"Idempotency-Key": f'"{number}"'}
                 answer = client.post(SUBMIT, json={"payload": {}}, headers=key)
                 assert answer.status_code == 202, answer.text
 
-        def works(client):
+        def work(client):
             while not ended.is_set():
                 answer = client.post(CLAIM, json={}, headers={"Prefer": "wait=1"})
                 assert answer.status_code == 200, answer.text
@@ -214,8 +217,8 @@ def test_many_clients_share_a_few_connections_and_no_task_is_granted_twice(
                     assert answer.status_code == 200, answer.text
 
         with ThreadPoolExecutor(8) as pool:
-            submitting = [pool.submit(submits, client) for client in clients[:2]]
-            working = [pool.submit(works, client) for client in clients[2:]]
+            submitting = [pool.submit(submit_all, client) for client in clients[:2]]
+            working = [pool.submit(work, client) for client in clients[2:]]
             try:
                 for future in submitting:
                     future.result(3 * LONG)
@@ -227,13 +230,13 @@ def test_many_clients_share_a_few_connections_and_no_task_is_granted_twice(
                 future.result(3 * LONG)
     assert Task.objects.count() == len(granted) == total
     assert set(granted.values()) == {1}
-    ours = next(row for row in pools if row["database"] == connection.settings_dict["NAME"])
-    assert ours["pool_mode"] == "transaction"
-    servers = sum(int(ours[name]) for name in ours if name.startswith("sv_"))
-    assert servers <= POOL < int(ours["cl_active"]) + int(ours["cl_waiting"])
+    row = next(row for row in pools if row["database"] == connection.settings_dict["NAME"])
+    assert row["pool_mode"] == "transaction"
+    servers = sum(int(row[name]) for name in row if name.startswith("sv_"))
+    assert servers <= POOL < int(row["cl_active"]) + int(row["cl_waiting"])
 
 
-def test_the_admin_works(root, url):
+def test_the_admin_works_behind_pgbouncer(root, url):
     root.register()
     root.submit()
     root.user.set_password("secret")
@@ -249,22 +252,22 @@ def test_the_admin_works(root, url):
             assert "Log out" in answer.text
 
 
-# -- what transaction mode asks for
+# -- settings for transaction mode
 
 
-def test_startup_options_are_set_by_pgbouncer(pooled):
+def test_pgbouncer_sets_the_startup_options_of_the_site(pooled):
     options = example.database("postgres://x/y")["OPTIONS"]["options"]
-    wanted = dict(re.findall(r"-c (\w+)=(\S+)", options))
-    assert len(wanted) == 4
-    with psycopg.connect(pooled, autocommit=True) as link:
-        for name, value in wanted.items():
-            assert link.execute(f"SHOW {name}").fetchone() == (value,)
+    expected = dict(re.findall(r"-c (\w+)=(\S+)", options))
+    assert len(expected) == 4
+    with psycopg.connect(pooled, autocommit=True) as client:
+        for name, value in expected.items():
+            assert client.execute(f"SHOW {name}").fetchone() == (value,)
 
 
-def test_the_settings_for_a_transaction_pool(monkeypatch):
-    straight = example.database("postgres://x/y")
-    assert "statement_timeout" in straight["OPTIONS"]["options"]
-    assert not straight["DISABLE_SERVER_SIDE_CURSORS"]
+def test_transaction_pooling_leaves_out_startup_options_and_server_side_cursors(monkeypatch):
+    direct = example.database("postgres://x/y")
+    assert "statement_timeout" in direct["OPTIONS"]["options"]
+    assert not direct["DISABLE_SERVER_SIDE_CURSORS"]
     monkeypatch.setattr(example, "TRANSACTION_POOLING", True)
     pooled = example.database("postgres://x/y")
     assert "options" not in pooled["OPTIONS"]
@@ -273,21 +276,21 @@ def test_the_settings_for_a_transaction_pool(monkeypatch):
 
 
 def test_startup_options_and_prepared_statements_would_fail(pooled):
-    """The control: what the settings leave out does not work here."""
+    """Control: pgbouncer refuses the startup options and breaks prepared statements."""
     with pytest.raises(psycopg.OperationalError, match="unsupported startup parameter"):
         psycopg.connect(pooled, options="-c statement_timeout=30s")
     with ExitStack() as stack:
-        links = [
+        clients = [
             stack.enter_context(psycopg.connect(pooled, autocommit=True, prepare_threshold=0))
             for _ in range(2)
         ]
-        # The second knows nothing of what the first prepared on the connection that they share.
-        links[0].execute("SELECT 1")
+        # Both clients share a connection, and the second does not know the first one's statement.
+        clients[0].execute("SELECT 1")
         with pytest.raises(psycopg.errors.DuplicatePreparedStatement):
-            links[1].execute("SELECT 1")
+            clients[1].execute("SELECT 1")
 
 
-def test_the_checks_are_content(settings_of_servers):
+def test_the_system_checks_report_only_the_expected_warnings(settings_of_servers):
     extra = {
         **settings_of_servers,
         "BEHIND_TLS_PROXY": "1",
@@ -295,18 +298,18 @@ def test_the_checks_are_content(settings_of_servers):
     }
     with process("manage.py", "check", "--deploy", **extra) as check:
         assert check.wait(30) == 0, check.log.read_text()
-        said = set(re.findall(r"\w+\.[WE]\d{3}", check.log.read_text()))
-    # HSTS and the redirect to TLS are the proxy's; rooms are the site's own.
-    assert said == {"security.W004", "security.W008", "zndraw_joblib.W004"}
+        reported = set(re.findall(r"\w+\.[WE]\d{3}", check.log.read_text()))
+    # The proxy does HSTS and the redirect to TLS; the example site restricts no rooms.
+    assert reported == {"security.W004", "security.W008", "zndraw_joblib.W004"}
 
 
-def test_the_queries_to_watch_by_run(bob, pooled):
+def test_the_monitoring_queries_of_the_docs_run(bob, pooled):
     bob.register()
     bob.submit()
-    text = (FILES.parent / "deployment.md").read_text()
+    text = (FILES.parent / "how-to" / "deploy.md").read_text()
     queries = re.findall(r"```sql\n(.*?)```", text, re.S)
-    with psycopg.connect(pooled, autocommit=True) as link:
-        answers = [link.execute(query).fetchall() for query in queries]
+    with psycopg.connect(pooled, autocommit=True) as client:
+        answers = [client.execute(query).fetchall() for query in queries]
     assert [row[:4] for row in answers[0]] == [("open", "modifiers", "Rotate", 1)]
     assert answers[1] == [(0,)]
     assert "zndraw_joblib_task" in {row[0] for row in answers[3]}

@@ -21,19 +21,19 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def no_request_was_counted():
+def clear_throttles():
     cache.clear()
     throttling._left.clear()
 
 
-def test_a_rotation_turns_about_the_centre():
+def test_rotate_turns_the_atoms_around_their_centre():
     atoms = Atoms("Ar2", [[1, 0, 0], [3, 0, 0]])
     (turned,) = structures.rotate([atoms], 90, "z")
     assert np.allclose(turned.positions, [[2, -1, 0], [2, 1, 0]])
     assert np.allclose(atoms.positions, [[1, 0, 0], [3, 0, 0]])
 
 
-def test_a_selection_takes_atoms_within_a_distance():
+def test_select_within_returns_the_atoms_within_a_distance():
     atoms = Atoms("Ar4", [[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3.1]])
     assert structures.select_within(atoms, 0, 2.0) == [1, 2]
     with pytest.raises(ValueError, match="atom 4 does not exist"):
@@ -47,11 +47,11 @@ def test_a_histogram_counts_known_distances():
     assert edges.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_xyz_is_read_as_it_was_written():
+def test_a_trajectory_survives_a_round_trip_through_xyz():
     frames = structures.argon_trajectory(frames=2)
-    back = structures.from_xyz(structures.to_xyz(frames))
-    assert np.allclose(back[1].positions, frames[1].positions, atol=1e-6)
-    assert not np.allclose(back[0].positions, back[1].positions)
+    parsed = structures.from_xyz(structures.to_xyz(frames))
+    assert np.allclose(parsed[1].positions, frames[1].positions, atol=1e-6)
+    assert not np.allclose(parsed[0].positions, parsed[1].positions)
     with pytest.raises(Exception, match=r".+"):
         structures.from_xyz("nonsense")
 
@@ -82,7 +82,7 @@ def test_database_urls_become_settings(url, expected, tmp_path):
     assert cache == "django_redis.cache.RedisCache"
 
 
-def test_requests_import_no_module_that_another_thread_may_be_importing(tmp_path):
+def test_redis_modules_are_imported_at_start_and_not_by_a_request(tmp_path):
     code = (
         "import sys, django; django.setup(); loaded = set(sys.modules)\n"
         "from channels.layers import get_channel_layer\n"
@@ -103,7 +103,7 @@ def test_requests_import_no_module_that_another_thread_may_be_importing(tmp_path
 
 
 @pytest.mark.django_db
-def test_a_name_and_password_get_a_token(client, bob):
+def test_a_user_name_and_password_are_exchanged_for_a_token(client, bob):
     bob.user.set_password("correct horse")
     bob.user.save()
     body = {"username": "bob", "password": "correct horse"}
@@ -118,26 +118,26 @@ def test_a_name_and_password_get_a_token(client, bob):
 @pytest.mark.parametrize(
     ("proxies", "codes"), [(0, [400, 400, 429, 429, 429]), (1, [400, 400, 429, 400, 400])]
 )
-def test_a_made_up_address_does_not_evade_the_throttle(
+def test_a_forged_address_does_not_evade_the_throttle(
     client, settings, monkeypatch, proxies, codes
 ):
     monkeypatch.setitem(ScopedRateThrottle.THROTTLE_RATES, "token", "2/day")
     if proxies:
         settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": proxies}
-    # The last one was written by the proxy, if there is one.
-    seen = ["192.0.2.1, 198.51.100.1", "192.0.2.2, 198.51.100.1", "198.51.100.1"]
-    seen += ["198.51.100.2", "198.51.100.1, 198.51.100.2"]
+    # A proxy appends the last address.
+    forwarded_for = ["192.0.2.1, 198.51.100.1", "192.0.2.2, 198.51.100.1", "198.51.100.1"]
+    forwarded_for += ["198.51.100.2", "198.51.100.1, 198.51.100.2"]
     answers = [
         client.post(
             "/v1/auth/token", {}, content_type="application/json", headers={"X-Forwarded-For": name}
         )
-        for name in seen
+        for name in forwarded_for
     ]
     assert [answer.status_code for answer in answers] == codes
 
 
 @pytest.mark.parametrize(("deployed", "expected"), [(True, "1"), (False, "0")])
-def test_the_deployment_has_a_proxy_and_else_there_is_none(deployed, expected, tmp_path):
+def test_the_number_of_proxies_is_one_in_the_deployment_and_else_zero(deployed, expected, tmp_path):
     lines = (ROOT / "docs" / "deploy" / "joblib.env").read_text().splitlines()
     pairs = [line.split("=", 1) for line in lines if line and not line.startswith("#")]
     code = "from example_project.settings import REST_FRAMEWORK as r; print(r['NUM_PROXIES'])"
@@ -181,7 +181,7 @@ def test_documents_are_stored_and_returned(bob, client):
 
 
 @pytest.mark.django_db
-def test_documents_are_for_those_who_may_use_the_room(bob, carol, root, client, settings_of):
+def test_documents_need_access_to_their_room(bob, carol, root, client, settings_of):
     settings_of(room_access="tests.factories.by_room")
     room, page = "/v1/rooms/bobs/documents", "/rooms/bobs/"
     url, body = f"{room}/a.txt", {"content": "x"}
@@ -199,7 +199,7 @@ def test_documents_are_for_those_who_may_use_the_room(bob, carol, root, client, 
 
 
 @pytest.mark.django_db
-def test_an_impossible_room_has_no_documents(bob):
+def test_documents_of_an_invalid_room_are_refused(bob):
     for room in ("a:b", "@internal", "x" * 129):
         assert bob.client.get(f"/v1/rooms/{room}/documents").status_code == 400
         answer = bob.client.put(f"/v1/rooms/{room}/documents/a", {"content": "x"}, format="json")
@@ -221,9 +221,9 @@ BODIES = {
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", BODIES)
-def test_bad_bodies_to_the_sites_own_endpoints_are_refused(bob, name):
+def test_invalid_bodies_to_the_sites_own_endpoints_are_refused(bob, name):
     body, expected = BODIES[name]
-    # Of a session DRF looks for the CSRF token in the body.
+    # With a session DRF reads the body, too, because it looks for the CSRF token there.
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(bob.user)
     for client, allowed in ((bob.client, {expected}), (browser, {expected, 403})):
@@ -236,7 +236,7 @@ def test_bad_bodies_to_the_sites_own_endpoints_are_refused(bob, name):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("media_type", ["*/*", "application/*", "text/plain", "", "a"])
-def test_the_sites_own_endpoints_take_json_alone(bob, media_type):
+def test_the_sites_own_endpoints_accept_only_json(bob, media_type):
     for method, url in (("POST", "/v1/auth/token"), ("PUT", "/v1/rooms/demo/documents/a.txt")):
         answer = bob.client.generic(method, url, b"{}", content_type=media_type)
         assert answer.status_code == 415
@@ -263,7 +263,7 @@ def demo(tmp_path, **extra):
 
 
 @pytest.mark.demo
-def test_the_demo_gets_all_results_twice(tmp_path):
+def test_the_demo_completes_and_can_be_repeated(tmp_path):
     for _ in range(2):
         done = demo(tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -273,14 +273,14 @@ def test_the_demo_gets_all_results_twice(tmp_path):
 
 @pytest.mark.demo
 def test_the_demo_fails_when_a_result_is_missing(tmp_path):
-    # The worker's jobs fall outside of what the server allows, so it cannot register them.
+    # The server does not allow the categories of the worker's jobs, so it cannot register them.
     done = demo(tmp_path, ZNDRAW_JOBLIB_ALLOWED_CATEGORIES='["modifiers"]')
     assert done.returncode == 1
     assert "The demo failed" in done.stderr
 
 
 @pytest.mark.demo
-def test_a_taken_port_is_an_error_that_names_another(tmp_path):
+def test_the_error_for_a_taken_port_shows_how_to_choose_another(tmp_path):
     import socket
 
     with socket.socket() as taken:

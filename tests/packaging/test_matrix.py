@@ -1,4 +1,4 @@
-"""The matrices of CI, nox and the classifiers are one."""
+"""CI, nox and the package's classifiers agree on the versions of Python and Django."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def cells_of_ci() -> set[tuple[str, str, str]]:
     }
 
 
-def test_ci_runs_the_cells_of_nox():
-    pytest.importorskip("nox", reason="nox itself runs these tests without it")
+def test_ci_and_nox_run_the_same_cells():
+    pytest.importorskip("nox", reason="sessions of nox have no nox installed")
     import noxfile
 
     cells = {(*cell, database) for cell in noxfile.CELLS for database in noxfile.DATABASES}
     assert cells_of_ci() == cells, "change .github/workflows/ci.yml or noxfile.py"
 
 
-def test_classifiers_name_the_versions_of_the_matrix():
+def test_the_classifiers_list_the_versions_of_the_matrix():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     versions = {line.rpartition(" :: ")[2] for line in project["classifiers"]}
     cells = cells_of_ci()

@@ -1,4 +1,4 @@
-"""The released client of the FastAPI original works with this server."""
+"""Runs the released client of the FastAPI original against this server."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Rotate(Extension):
         pass
 
 manager = JobManager(Api(*sys.argv[1:]))
-made = manager.create_worker()
+created = manager.create_worker()
 manager.register(Rotate, room="open")
-assert manager.worker_id == made
+assert manager.worker_id == created
 ids = [manager.submit(Rotate(angle=a), "open", job_room="open") for a in (1, 2)]
 stop = threading.Event()
 claimed = []

@@ -1,4 +1,4 @@
-"""What is in the wheel, what installs from it, and what the package shows."""
+"""The wheel's contents, its installation, and the package's public names and settings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_public_names_resolve(name):
     assert getattr(zndraw_joblib, name).__name__ == name
 
 
-def test_a_misspelt_name_is_an_attribute_error():
+def test_a_misspelt_name_raises_an_attribute_error():
     with pytest.raises(AttributeError, match="JobManger"):
         _ = zndraw_joblib.JobManger  # type: ignore[attr-defined]
 
@@ -67,16 +67,16 @@ def test_each_floor_imports_only_from_floors_below():
 
 
 def test_the_table_of_settings_agrees_with_the_code():
-    page = (ROOT / "docs" / "settings.md").read_text()
+    page = (ROOT / "docs" / "reference" / "settings.md").read_text()
     rows = dict(re.findall(r"^\| `([a-z_]+)` \| (.+) \|$", page, re.MULTILINE))
     assert rows == {
         name: f"{default_of(field)} | {field.description}"
         for name, field in JobLibSettings.model_fields.items()
-    }, "correct the table in docs/settings.md"
+    }, "correct the table in docs/reference/settings.md"
 
 
 def default_of(field):
-    """A default as the table shows it."""
+    """A setting's default in the form of the table."""
     default = field.default
     if isinstance(default, str):
         return f"`{default}`"
@@ -93,14 +93,14 @@ def wheel(tmp_path_factory):
     return next(out.glob("django_zndraw_joblib-*.whl"))
 
 
-def install(folder, *what):
+def install(folder, *requirements):
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *what], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
     return python
 
 
-def clean(**extra):
+def clean_environment(**extra):
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("DJANGO", "PYTHON"))}
     return {**keep, **extra}
 
@@ -131,9 +131,9 @@ CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 
 
 @pytest.mark.network
-def test_a_fresh_host_migrates_with_the_wheel(wheel, tmp_path):
+def test_a_new_project_migrates_and_passes_the_checks_with_the_wheel(wheel, tmp_path):
     python = install(tmp_path / "venv", wheel)
-    run = {"cwd": tmp_path, "env": clean(), "check": True}
+    run = {"cwd": tmp_path, "env": clean_environment(), "check": True}
     subprocess.run([python, "-m", "django", "startproject", "site1", "."], **run)
     (tmp_path / "site1" / "urls.py").write_text(URLS)
     with (tmp_path / "site1" / "settings.py").open("a") as settings:
@@ -154,12 +154,14 @@ import zndraw_joblib
 for name in {PUBLIC}: getattr(zndraw_joblib, name)
 import zndraw_joblib.routing
 """
-    run["env"] = clean(DJANGO_SETTINGS_MODULE="site1.settings", PYTHONPATH=str(tmp_path))
+    run["env"] = clean_environment(
+        DJANGO_SETTINGS_MODULE="site1.settings", PYTHONPATH=str(tmp_path)
+    )
     subprocess.run([python, "-c", code], **run)
 
 
 @pytest.mark.network
-def test_the_sdk_needs_no_django(wheel, tmp_path):
+def test_the_sdk_of_the_wheel_imports_without_django(wheel, tmp_path):
     python = install(tmp_path / "venv", "httpx", "pydantic")
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
     code = """
@@ -168,4 +170,4 @@ assert importlib.util.find_spec("django") is None
 from zndraw_joblib import ApiManager, ClaimedTask, JobManager, TaskStatus, TaskStream
 from zndraw_joblib import *
 """
-    subprocess.run([python, "-c", code], cwd=tmp_path, env=clean(), check=True)
+    subprocess.run([python, "-c", code], cwd=tmp_path, env=clean_environment(), check=True)

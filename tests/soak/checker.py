@@ -1,13 +1,13 @@
-"""What a soak proves: the clients' logs against the rows that the database ended with.
+"""The checker of a soak: compares the clients' logs with the final rows of the database.
 
 A log is lines of JSON; `t` is seconds on the machine's monotonic clock and `e` the event:
 
-- ``submit`` (`m`, the task's marker) was sent; ``submitted`` (`m`, `id`) was answered.
-- ``granted`` (`id`, `a`, its attempt) was answered.
-- ``report`` (`r`, its number, `id`, `a`, `s`, the status) was sent; ``reported`` (`r`, `ok`) was
-  answered. A report that the client repeats is another one, with `again`.
-- ``waited`` (`id`, `s`): somebody who waited was told of this end.
-- ``fault`` (`kind`): something was broken on purpose.
+- ``submit`` (`m`, the task's marker): sent. ``submitted`` (`m`, `id`): answered.
+- ``granted`` (`id`, `a`, the attempt): a claim was answered.
+- ``report`` (`r`, its number, `id`, `a`, `s`, the status): sent. ``reported`` (`r`, `ok`):
+  answered. A client's repetition of a report has a number of its own, and `again`.
+- ``waited`` (`id`, `s`): a waiting client was answered with this end.
+- ``fault`` (`kind`): a fault was injected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HELD = {"claimed", "running"}
 
 @dataclass(frozen=True)
 class Row:
-    """A task as the database ended with it."""
+    """The final row of a task."""
 
     marker: str
     status: str
@@ -33,29 +33,29 @@ class Row:
 
 @dataclass
 class Verdict:
-    """What the checker found; `anomalies` name each violation, `counts` what happened."""
+    """The checker's result: a text for each anomaly, and counts of events and outcomes."""
 
     counts: Counter[str] = field(default_factory=Counter)
     anomalies: list[str] = field(default_factory=list)
 
-    def wrong(self, kind: str, *about: object) -> None:
+    def add_anomaly(self, kind: str, *details: object) -> None:
         self.counts[kind] += 1
-        self.anomalies.append(f"{kind}: {' '.join(map(str, about))}")
+        self.anomalies.append(f"{kind}: {' '.join(map(str, details))}")
 
     @property
     def void(self) -> list[str]:
-        """What did not happen, so that the run proves nothing."""
+        """Names of the events whose absence makes the run prove nothing."""
         return [name for name in ("kills", "requeues", "refused") if not self.counts[name]]
 
 
 def check(events: Iterable[Mapping[str, Any]], rows: Mapping[str, Row]) -> Verdict:
-    """Compare what clients saw with what the database holds.
+    """Compare the events of the clients with the rows of the database.
 
-    Anomalies are *lost* (answered 202, not there), *unexpected* (there, and nobody asked for it,
-    or ended without a cause), *duplicated* (two tasks of one submit, two grants of one attempt,
-    two ends of one task), *stale* (an accepted report that is not the last attempt's), *held*
-    (claimed or running at the end), *misled* (somebody who waited was told another end). What is
-    *recovered* was done although its client never saw an answer.
+    Anomalies are *lost* (a task answered with 202 has no row), *unexpected* (a row without a
+    submit, or an end without a cause), *duplicated* (two tasks of one submit, two grants of one
+    attempt, two ends of one task), *stale* (an accepted report of an earlier attempt), *held*
+    (claimed or running at the end) and *misled* (a waiting client was answered with another end).
+    A request counts as *recovered* if it took effect although its client got no response.
     """
     verdict = Verdict()
     log = sorted(events, key=lambda event: event["t"])
@@ -69,13 +69,13 @@ def check(events: Iterable[Mapping[str, Any]], rows: Mapping[str, Row]) -> Verdi
             verdict.counts["waits"] += 1
             row = rows.get(event["id"])
             if row is None:
-                verdict.wrong("lost", "waited for", event["id"], event["s"])
+                verdict.add_anomaly("lost", "waited for", event["id"], event["s"])
             elif row.status != event["s"]:
-                verdict.wrong("misled", event["id"], event["s"])
+                verdict.add_anomaly("misled", event["id"], event["s"])
     for task_id, row in rows.items():
         verdict.counts[row.status] += 1
         if row.status in HELD:
-            verdict.wrong("held", task_id, row)
+            verdict.add_anomaly("held", task_id, row)
     verdict.counts["kills"] = sum(
         number for kind, number in verdict.counts.items() if kind.startswith("kill ")
     )
@@ -83,22 +83,22 @@ def check(events: Iterable[Mapping[str, Any]], rows: Mapping[str, Row]) -> Verdi
 
 
 def _check_submits(verdict: Verdict, log: list[Any], rows: Mapping[str, Row]) -> None:
-    made: dict[str, list[str]] = defaultdict(list)
+    created: dict[str, list[str]] = defaultdict(list)
     for task_id, row in rows.items():
-        made[row.marker].append(task_id)
+        created[row.marker].append(task_id)
     sent = {event["m"] for event in log if event["e"] == "submit"}
     answered = [event for event in log if event["e"] == "submitted"]
     for event in answered:
         if event["id"] not in rows:
-            verdict.wrong("lost", event["m"], event["id"])
-    for marker, ids in made.items():
+            verdict.add_anomaly("lost", event["m"], event["id"])
+    for marker, ids in created.items():
         if marker not in sent:
-            verdict.wrong("unexpected", "nobody submitted", marker, ids)
+            verdict.add_anomaly("unexpected", "no submit", marker, ids)
         if len(ids) > 1:
-            verdict.wrong("duplicated", marker, ids)
+            verdict.add_anomaly("duplicated", marker, ids)
     seen = {event["m"] for event in answered}
     verdict.counts["submits"] = len(sent)
-    verdict.counts["recovered"] += sum(marker not in seen for marker in made)
+    verdict.counts["recovered"] += sum(marker not in seen for marker in created)
 
 
 def _check_grants(verdict: Verdict, log: list[Any], rows: Mapping[str, Row]) -> None:
@@ -110,23 +110,24 @@ def _check_grants(verdict: Verdict, log: list[Any], rows: Mapping[str, Row]) -> 
         verdict.counts["grants"] += 1
         verdict.counts["requeues"] += event["a"] > 1
         if grant in granted:
-            verdict.wrong("duplicated", "grant", *grant)
+            verdict.add_anomaly("duplicated", "grant", *grant)
         granted.add(grant)
         row = rows.get(event["id"])
         if row and event["a"] > row.attempt:
-            verdict.wrong("unexpected", "grant", *grant, row)
+            verdict.add_anomaly("unexpected", "grant", *grant, row)
 
 
 def _check_reports(verdict: Verdict, log: list[Any], rows: Mapping[str, Row]) -> None:
     sent = {event["r"]: event for event in log if event["e"] == "report"}
     answers = {event["r"]: event["ok"] for event in log if event["e"] == "reported"}
     latest: dict[str, int] = {}
-    overtaken: dict[str, int] = {}
+    #: The latest attempt that was granted when a report was sent, by the report's number.
+    latest_at_report: dict[str, int] = {}
     for event in log:
         if event["e"] == "granted":
             latest[event["id"]] = max(event["a"], latest.get(event["id"], 0))
         elif event["e"] == "report":
-            overtaken[event["r"]] = latest.get(event["id"], 0)
+            latest_at_report[event["r"]] = latest.get(event["id"], 0)
     causes: dict[str, set[tuple[str, int | None]]] = defaultdict(set)
     ends: dict[str, set[tuple[str, int | None]]] = defaultdict(set)
     for number, report in sent.items():
@@ -139,15 +140,15 @@ def _check_reports(verdict: Verdict, log: list[Any], rows: Mapping[str, Row]) ->
         if not accepted or row is None:
             continue
         verdict.counts["accepted"] += 1
-        if attempt is not None and attempt < overtaken[number]:
-            verdict.wrong("stale", number, report, "was granted again before")
+        if attempt is not None and attempt < latest_at_report[number]:
+            verdict.add_anomaly("stale", number, report, "was granted again before")
         if status in ENDED:
             ends[task_id].add((status, attempt))
             if row.status != status or attempt not in (None, row.attempt):
-                verdict.wrong("stale", number, report, row)
+                verdict.add_anomaly("stale", number, report, row)
     for task_id, found in ends.items():
         if len(found) > 1:
-            verdict.wrong("duplicated", "ends", task_id, found)
+            verdict.add_anomaly("duplicated", "ends", task_id, found)
     for task_id, row in rows.items():
         if row.status not in ENDED or task_id in ends:
             continue
@@ -156,4 +157,4 @@ def _check_reports(verdict: Verdict, log: list[Any], rows: Mapping[str, Row]) ->
         elif row.status == "failed" and row.error and row.error.startswith("Worker '"):
             verdict.counts["timed out"] += 1
         else:
-            verdict.wrong("unexpected", "ended without a cause", task_id, row)
+            verdict.add_anomaly("unexpected", "ended without a cause", task_id, row)

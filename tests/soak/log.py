@@ -1,4 +1,4 @@
-"""What a process of a soak did and saw, outside the database."""
+"""The log of a process of a soak, in a file outside the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any
 
 
 class Log:
-    """What one process did and saw: a line is written whole or not at all, whoever is killed."""
+    """The events of one process, each a line that is written by one system call.
+
+    So a killed process leaves no partial line.
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
@@ -24,5 +27,5 @@ class Log:
         os.write(self._file, f"{line}\n".encode())
 
     def number(self) -> str:
-        """An id that no other event has."""
+        """A unique id for an event."""
         return f"{self.name}/{next(self._numbers)}"

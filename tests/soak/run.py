@@ -1,8 +1,8 @@
-"""The soak: a load of clients, whatever can be killed is, and a checker reads their logs.
+"""The soak: clients under injected faults, and a checker that compares their logs with the rows.
 
-``make soak`` runs the full profile; ``python -m tests.soak.run --profile ci`` a short one. With
-``--no-fence`` the guard against stale reports is taken out: the checker must find anomalies.
-The exit code is 0 when nothing is wrong, 1 with anomalies, 3 when the run proves nothing.
+``make soak`` runs the full profile; ``python -m tests.soak.run --profile ci`` a short one.
+``--no-fence`` removes the guard against stale reports, so the checker must find anomalies.
+The exit code is 0 without anomalies, 1 with anomalies, 3 when the run proves nothing.
 It starts a PostgreSQL and a Valkey of its own, because it breaks them.
 """
 
@@ -36,7 +36,11 @@ from tests.soak.log import Log
 
 @dataclass(frozen=True)
 class Profile:
-    """How much of what. Gaps are mean seconds between two faults of a kind."""
+    """Sizes of a soak, and the mean seconds between two faults of each kind (from `kill_worker`).
+
+    `slow` is the share of tasks that take time, `proxy_rate` that of requests with a fault, `lease`
+    is in seconds.
+    """
 
     verb_tasks: int
     http_tasks: int
@@ -85,7 +89,7 @@ PROFILES = {
 
 @dataclass
 class Child:
-    """A process of the load; when it is killed, another one takes its place."""
+    """A process of the load, which is started again when it is killed."""
 
     kind: str
     main: Callable[[str], Any]
@@ -96,7 +100,7 @@ class Child:
 
 
 class Soak:
-    """Forks the load, breaks it, and waits until it has got through all the same."""
+    """Starts the processes of the load, injects faults, and waits until all tasks have ended."""
 
     def __init__(self, profile: Profile, folder: Path, postgres: Postgres, valkey: Valkey) -> None:
         self.profile = profile
@@ -109,7 +113,7 @@ class Soak:
     # -- processes
 
     def fork(self, name: str, main: Callable[[str], Any]) -> int:
-        """Run `main(name)` in a process; output goes to a file of that name."""
+        """Run `main(name)` in a forked process; its output goes to the file `name`.out."""
         if pid := os.fork():
             return pid
         code = 1
@@ -128,7 +132,7 @@ class Soak:
             os._exit(code)
 
     def call(self, name: str, main: Callable[[str], Any]) -> None:
-        """Run `main` in a process and wait for it."""
+        """Run `main` in a forked process and wait for its end."""
         _, status = os.waitpid(self.fork(name, main), 0)
         if status:
             raise SystemExit((self.folder / f"{name}.out").read_text())
@@ -147,7 +151,7 @@ class Soak:
         child.awake_at = None
 
     def reap(self) -> None:
-        """Note who ended; a load that ended by itself is done, all others start again."""
+        """Restart processes that have ended; a submitter that ended by itself is done."""
         for child in self.children:
             if child.done or os.waitpid(child.pid, os.WNOHANG)[0] == 0:
                 continue
@@ -161,9 +165,9 @@ class Soak:
         os.kill(child.pid, signal.SIGKILL)
         os.waitpid(child.pid, 0)
 
-    def end(self, ended: Iterable[Child]) -> None:
-        """End these children at once and for good."""
-        for child in ended:
+    def end(self, children: Iterable[Child]) -> None:
+        """Kill processes without starting them again."""
+        for child in children:
             if not child.done:
                 os.kill(child.pid, signal.SIGKILL)
                 os.waitpid(child.pid, 0)
@@ -174,15 +178,15 @@ class Soak:
 
     # -- faults
 
-    def break_things(self) -> dict[str, Callable[[], None]]:
+    def faults(self) -> dict[str, Callable[[], None]]:
         def kill(prefix: str) -> Callable[[], None]:
-            def one() -> None:
+            def kill_one() -> None:
                 if alive := self.alive(prefix):
                     victim = random.choice(alive)
                     self.kill(victim)
                     self.start(victim)
 
-            return one
+            return kill_one
 
         return {
             "kill_worker": kill("worker"),
@@ -222,10 +226,10 @@ class Soak:
             self.log("fault", kind="stop valkey")
             self.valkey.stop()
 
-    # -- the database, looked at by nobody's client
+    # -- the database, by connections of the supervisor
 
     def unfinished(self) -> int | None:
-        """Tasks that have not ended; None while the database is away."""
+        """The number of tasks that have not ended; None while the database is unreachable."""
         try:
             with psycopg.connect(self.postgres.url, connect_timeout=2) as connection:
                 row = connection.execute(
@@ -247,9 +251,12 @@ class Soak:
 
     # -- the run
 
-    def load(self, few: int, limit: float = 900) -> None:
-        """Break things until every submit was acknowledged and all but a few tasks have ended."""
-        faults = self.break_things()
+    def inject_faults(self, until_left: int, limit: float = 900) -> None:
+        """Inject faults until all submits are done and at most `until_left` tasks are unfinished.
+
+        Fails after `limit` seconds.
+        """
+        faults = self.faults()
         due = {kind: time.monotonic() + getattr(self.profile, kind) for kind in faults}
         began = reported = time.monotonic()
         while True:
@@ -266,20 +273,20 @@ class Soak:
             reported = now
             left = self.unfinished()
             print(f"{now - began:.0f} s, {left} unfinished", flush=True)
-            if not self.alive("submitter") and left is not None and left <= few:
+            if not self.alive("submitter") and left is not None and left <= until_left:
                 return
             if now - began > limit:
                 raise SystemExit(f"not done after {limit} s, {left} tasks unfinished")
 
     def run(self) -> None:
-        """The load, then a last wave whose workers all die, a lease and two sweeps."""
+        """Run the load with faults; then kill all workers at work, wait for a lease and sweep."""
         from django.core.management import call_command
 
         from tests.soak import clients
 
         profile = self.profile
         self.call("migrate", lambda _: call_command("migrate", verbosity=0))
-        self.call("people", lambda _: self.make_people())
+        self.call("user", lambda _: self.create_user())
         token = (self.folder / "token").read_text()
         interval = profile.lease / 4
         self.add(
@@ -302,15 +309,15 @@ class Soak:
             lambda name: clients.submit_by_verbs(log(name), share, profile.slow),
             profile.verb_submitters,
         )
-        # The last ones, which take time, end beside the other load.
-        self.load(few=profile.verb_tasks // 100)
+        # The slow tasks that are left end during the load by HTTP.
+        self.inject_faults(until_left=profile.verb_tasks // 100)
         self.end(workers[4:])
         ports = self.serve(log)
         urls = [f"http://127.0.0.1:{port}" for port in ports]
         share = profile.http_tasks // profile.http_submitters
 
         def by_http(main: Callable[..., None], url: str, *rest: Any) -> Callable[[str], None]:
-            """What a child runs on the server at this address."""
+            """The function of a child that runs `main` against the server at this URL."""
             return lambda name: main(log(name), url, token, *rest)
 
         for number in range(max(profile.http_workers, profile.http_submitters)):
@@ -325,7 +332,7 @@ class Soak:
                     "submitter by http",
                     by_http(clients.submit_by_http, url, share, profile.slow),
                 )
-        self.load(few=0)
+        self.inject_faults(until_left=0)
         self.end(child for child in self.children if child.kind != "sweeper")
 
         self.postgres.settle()
@@ -339,7 +346,7 @@ class Soak:
         for number in range(2):
             self.call(f"last sweep {number}", lambda _: call_command("run_sweeper", once=True))
 
-    def make_people(self) -> None:
+    def create_user(self) -> None:
         from rest_framework.authtoken.models import Token
 
         from example_project.accounts.models import User
@@ -348,39 +355,39 @@ class Soak:
         (self.folder / "token").write_text(Token.objects.create(user=root).key)
 
     def serve(self, log: Callable[[str], Any]) -> list[int]:
-        """Servers, and a proxy before them; the ports of the proxy."""
+        """Start the servers and a proxy in front of them; returns the ports of the proxy."""
         import uvicorn
 
         def run_uvicorn(port: int) -> Callable[[str], None]:
             application = "example_project.asgi:application"
             return lambda _: uvicorn.run(application, port=port, log_level="warning")
 
-        behind = {free_port(): free_port() for _ in range(self.profile.servers)}
-        for port in behind.values():
+        targets = {free_port(): free_port() for _ in range(self.profile.servers)}
+        for port in targets.values():
             self.add("server", run_uvicorn(port))
         self.add(
             "proxy",
-            lambda name: asyncio.run(Proxy(log(name), self.profile.proxy_rate).serve(behind)),
+            lambda name: asyncio.run(Proxy(log(name), self.profile.proxy_rate).serve(targets)),
         )
-        return list(behind)
+        return list(targets)
 
 
 def events(folder: Path) -> Iterator[dict[str, Any]]:
-    """What all processes logged."""
+    """The events in the logs of all processes."""
     for file in sorted(folder.glob("*.jsonl")):
         with file.open() as lines:
             yield from map(json.loads, lines)
 
 
-def take_the_fence_out() -> None:
-    """Reports are accepted whatever attempt they are of: the control of the checker."""
+def remove_fence() -> None:
+    """Accept reports of any attempt, as the control of the checker."""
     from zndraw_joblib.storage.tasks import TaskManager
 
     move = TaskManager.move
 
     def unfenced(self: Any, reports: Any, identity: str | None = None) -> Any:
         moved = move(self, [report._replace(attempt=None) for report in reports], identity)
-        # The reporter is told that this very report was accepted.
+        # The reporting client compares attempts, so it must get the one of its report.
         attempts = {report.task_id: report.attempt for report in reports}
         return [task._replace(attempt=attempts[task.id]) for task in moved]
 
@@ -388,25 +395,27 @@ def take_the_fence_out() -> None:
 
 
 def main() -> int:
-    """Run a profile and print what the checker found; returns the exit code."""
+    """Run a profile and print the checker's verdict; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", choices=PROFILES, default="full")
-    parser.add_argument("--verb-tasks", type=int, help="Other than the profile's.")
-    parser.add_argument("--http-tasks", type=int, help="Other than the profile's.")
+    parser.add_argument("--verb-tasks", type=int, help="Instead of the profile's number.")
+    parser.add_argument("--http-tasks", type=int, help="Instead of the profile's number.")
     parser.add_argument("--no-fence", action="store_true")
-    parser.add_argument("--report", type=Path, help="Write what was found to this Markdown file.")
-    parser.add_argument("--keep", type=Path, help="Folder for the logs; else they are removed.")
+    parser.add_argument("--report", type=Path, help="Write the verdict to this Markdown file.")
+    parser.add_argument(
+        "--keep", type=Path, help="Keep the logs in this folder; by default they are removed."
+    )
     options = parser.parse_args()
-    given = {name: getattr(options, name) for name in ("verb_tasks", "http_tasks")}
+    overrides = {name: getattr(options, name) for name in ("verb_tasks", "http_tasks")}
     profile = replace(
         PROFILES[options.profile],
         fence=not options.no_fence,
-        **{name: number for name, number in given.items() if number is not None},
+        **{name: number for name, number in overrides.items() if number is not None},
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
     with ExitStack() as stack:
-        # In memory where that is possible: what is killed here are processes, not the machine.
+        # In memory where possible, because only processes crash here, not the machine.
         memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         folder = options.keep or Path(tempfile.mkdtemp(prefix="joblib-soak-", dir=memory))
         folder.mkdir(parents=True, exist_ok=True)
@@ -428,7 +437,7 @@ def main() -> int:
 
         django.setup()
         if not profile.fence:
-            take_the_fence_out()
+            remove_fence()
         soak = Soak(profile, folder, postgres, valkey)
 
         stack.callback(soak.end, soak.children)
@@ -444,24 +453,24 @@ def main() -> int:
 
 
 def describe(profile: Profile, verdict: Verdict, seconds: float) -> str:
-    """What the checker found, in Markdown."""
+    """The verdict in Markdown."""
     if verdict.void:
-        outcome = f"VOID: nothing of {', '.join(verdict.void)}."
+        outcome = f"VOID: no {', no '.join(verdict.void)}."
     elif verdict.anomalies:
         outcome = f"ANOMALIES: {len(verdict.anomalies)}."
     else:
         outcome = "OK: nothing lost, unexpected, duplicated, stale, held or misled."
-    told = asdict(profile)
+    values = asdict(profile)
     lines = [
         "# A soak",
         "",
         f"{outcome} {seconds:.0f} s on {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}.",
         "",
-        "| what | how many |",
+        "| event or outcome | number |",
         "|---|---|",
         *(f"| {kind} | {number:,} |" for kind, number in sorted(verdict.counts.items())),
         "",
-        f"Profile: {', '.join(f'{name} {value}' for name, value in told.items())}.",
+        f"Profile: {', '.join(f'{name} {value}' for name, value in values.items())}.",
         *([""] if verdict.anomalies else []),
         *(f"- ANOMALY {anomaly}" for anomaly in verdict.anomalies[:20]),
         "",

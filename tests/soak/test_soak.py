@@ -1,4 +1,4 @@
-"""The checker on small logs, and the soak's short profile with and without the fence."""
+"""The checker with small logs, and the soak's short profiles with and without the fence."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def report(number, status, attempt=1, ok=True, **extra):
     return sent, *answer
 
 
-def done(attempt=1, status="completed", marker="m", error=None):
+def row(attempt=1, status="completed", marker="m", error=None):
     return Row(marker, status, attempt, error)
 
 
-GOOD = log(*submit(), grant(), *report("1", "running"), *report("2", "completed"))
+CLEAN = log(*submit(), grant(), *report("1", "running"), *report("2", "completed"))
 
 
 def kinds(events, rows):
     return {anomaly.partition(":")[0] for anomaly in check(events, rows).anomalies}
 
 
-def test_the_checker_passes_a_clean_log():
-    verdict = check(GOOD, {"x": done()})
+def test_the_checker_finds_no_anomaly_in_a_clean_log():
+    verdict = check(CLEAN, {"x": row()})
     assert not verdict.anomalies
     assert verdict.counts["accepted"] == 2
     assert verdict.void == ["kills", "requeues", "refused"]
@@ -61,57 +61,57 @@ def test_a_run_with_kills_requeues_and_refusals_is_not_void():
         *report("2", "running", 2),
         *report("3", "completed", 2),
     )
-    verdict = check(events, {"x": done(2)})
+    verdict = check(events, {"x": row(2)})
     assert (verdict.void, verdict.anomalies) == ([], [])
 
 
 @pytest.mark.parametrize(
     ("events", "rows", "kind"),
     [
-        (GOOD, {}, "lost"),
+        (CLEAN, {}, "lost"),
         (log({"e": "waited", "id": "x", "s": "completed"}), {}, "lost"),
-        (GOOD, {"x": done(), "y": done(0, "pending", "nobody")}, "unexpected"),
-        (GOOD, {"x": done(), "y": done(0, "pending")}, "duplicated"),
-        (log(*submit(), grant(), grant()), {"x": done(1, "pending")}, "duplicated"),
-        (log(*submit(), grant(2)), {"x": done(1, "pending")}, "unexpected"),
-        (log(*submit()), {"x": done()}, "unexpected"),
-        (log(*submit(), grant()), {"x": done(1, "running")}, "held"),
-        (GOOD, {"x": done(2)}, "stale"),
-        (GOOD, {"x": done(1, "failed")}, "stale"),
+        (CLEAN, {"x": row(), "y": row(0, "pending", "nobody")}, "unexpected"),
+        (CLEAN, {"x": row(), "y": row(0, "pending")}, "duplicated"),
+        (log(*submit(), grant(), grant()), {"x": row(1, "pending")}, "duplicated"),
+        (log(*submit(), grant(2)), {"x": row(1, "pending")}, "unexpected"),
+        (log(*submit()), {"x": row()}, "unexpected"),
+        (log(*submit(), grant()), {"x": row(1, "running")}, "held"),
+        (CLEAN, {"x": row(2)}, "stale"),
+        (CLEAN, {"x": row(1, "failed")}, "stale"),
         (
             log(*submit(), grant(), grant(2), *report("1", "running")),
-            {"x": done(2, "pending")},
+            {"x": row(2, "pending")},
             "stale",
         ),
-        ([*GOOD, *log(*report("3", "failed"))], {"x": done()}, "duplicated"),
-        ([*GOOD, {"t": 9, "e": "waited", "id": "x", "s": "failed"}], {"x": done()}, "misled"),
+        ([*CLEAN, *log(*report("3", "failed"))], {"x": row()}, "duplicated"),
+        ([*CLEAN, {"t": 9, "e": "waited", "id": "x", "s": "failed"}], {"x": row()}, "misled"),
     ],
 )
 def test_the_checker_finds_each_anomaly(events, rows, kind):
     assert kind in kinds(events, rows)
 
 
-def test_submits_and_ends_without_a_logged_answer_count_as_recovered():
+def test_submits_and_ends_without_a_logged_response_count_as_recovered():
     events = log(
         {"e": "submit", "m": "m"},
         grant(),
         *report("1", "running"),
         *report("2", "completed", ok=None),
     )
-    verdict = check(events, {"x": done()})
+    verdict = check(events, {"x": row()})
     assert not verdict.anomalies
     assert verdict.counts["recovered"] == 2
 
 
 def test_an_end_by_a_sweep_counts_as_timed_out():
-    verdict = check(log(*submit(), grant()), {"x": done(1, "failed", error="Worker 'w' timed out")})
+    verdict = check(log(*submit(), grant()), {"x": row(1, "failed", error="Worker 'w' timed out")})
     assert not verdict.anomalies
     assert verdict.counts["timed out"] == 1
 
 
 def soak(*arguments):
     if connection.vendor != "postgresql":
-        pytest.skip("brings its own PostgreSQL and runs once, in that pass")
+        pytest.skip("runs once, in the pass on PostgreSQL")
     return subprocess.run(
         [sys.executable, "-m", "tests.soak.run", *arguments],
         cwd=ROOT,
@@ -132,7 +132,7 @@ def test_no_task_is_lost_while_processes_and_servers_are_killed():
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_without_the_fence_the_checker_finds_stale_reports():
-    """Control."""
+    """Control of the test above."""
     run = soak("--profile", "control", "--no-fence")
     assert run.returncode == 1, run.stdout[-5000:] + run.stderr[-5000:]
     assert "ANOMALY stale" in run.stdout

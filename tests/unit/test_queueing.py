@@ -1,4 +1,4 @@
-"""The simulation behind docs/scaling.md, against what queueing theory knows exactly."""
+"""The simulation behind docs/explanation/growth.md, compared with results of queueing theory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TASKS = 400_000
 def test_erlang_c_agrees_with_values_computed_by_hand():
     assert erlang_c(1, 0.7) == pytest.approx(0.7)
     assert erlang_c(2, 0.5) == pytest.approx(1 / 3)
-    # The sum of the textbooks, for 5 servers and a load of 4.
+    # The textbooks' formula, for 5 servers and a load of 4.
     last = 4**5 / factorial(5) * 5
     first = sum(4**number / factorial(number) for number in range(5))
     assert erlang_c(5, 0.8) == pytest.approx(last / (first + last))
@@ -27,7 +27,7 @@ def test_the_simulation_agrees_with_erlang_c(servers, at):
     waits = simulate(servers, at, EXPONENTIAL, TASKS)
     assert waits.waited == pytest.approx(erlang_c(servers, at), rel=0.08)
     assert waits.mean == pytest.approx(mean_wait(servers, at), rel=0.15)
-    # Of those that wait the time is exponential.
+    # The waiting time is exponential for tasks that wait.
     rate = servers * (1 - at)
     for share, quantile in ((0.05, waits.p95), (0.01, waits.p99)):
         expected = max(0.0, np.log(erlang_c(servers, at) / share) / rate)
@@ -47,31 +47,31 @@ def test_service_times_have_mean_one_and_their_spread(shape):
     assert times.var() == pytest.approx(shape.variation, rel=0.15)
 
 
-def test_the_oldest_task_goes_to_the_server_that_is_free_first():
+def test_the_oldest_task_is_started_by_the_first_free_server():
     assert list(Woken(2).serve([0, 1, 2, 3], [5, 3, 1, 1])) == [0, 0, 2, 2]
 
 
-def test_a_polling_worker_finds_a_task_at_the_next_tick_and_asks_again_when_done():
+def test_a_polling_worker_polls_at_its_interval_and_when_it_has_finished_a_task():
     polling = Polling(1, 2.0)
-    # Asks at 0 and finds nothing, at 2 the first task; done at 5 it takes the second at once, and
-    # then asks in vain at 6 and 8.
+    # Polls: none at 0, the first task at 2, the second at 5, when the first is finished; none at
+    # 6 and 8, the third at 10.
     assert list(polling.serve([0.5, 3, 9.5], [3, 1, 1])) == [1.5, 2, 0.5]
     assert polling.polls == 6
 
 
-def test_an_idle_worker_that_polls_starts_a_task_half_an_interval_late():
+def test_an_idle_polling_worker_starts_a_task_half_an_interval_late_on_average():
     waits = simulate(1, 0.001, EXPONENTIAL, 20_000, length=0.01, poll=2.0)
     assert waits.mean == pytest.approx(1, rel=0.05)
     assert waits.p95 == pytest.approx(1.9, rel=0.05)
 
 
-def test_polling_often_is_as_good_as_being_woken():
+def test_polling_at_a_short_interval_is_as_fast_as_being_woken():
     woken, polling = (simulate(4, 0.8, EXPONENTIAL, 20_000, poll=poll) for poll in (None, 0.001))
     assert polling.mean == pytest.approx(woken.mean, abs=0.005)
     assert polling.p99 == pytest.approx(woken.p99, abs=0.01)
 
 
-def test_the_page_shows_the_values_of_erlang_c():
-    page = (queueing.DOCS / "scaling.md").read_text()
+def test_the_page_on_growth_shows_the_values_of_erlang_c():
+    page = (queueing.DOCS / "growth.md").read_text()
     for row in queueing.exact_rows():
         assert f"| {' | '.join(row)} |" in page, "run python -m benchmarks.queueing"

@@ -25,7 +25,7 @@ from zndraw_joblib.settings import JobLibSettings, get_settings, reset_settings
 
 @pytest.fixture
 def environment():
-    """Sets variables of the environment and has the settings read them; None unsets one."""
+    """A function that sets environment variables and rebuilds the settings; None unsets one."""
     with pytest.MonkeyPatch.context() as patch:
 
         def change(**variables):
@@ -40,7 +40,7 @@ def environment():
     reset_settings()
 
 
-def test_defaults():
+def test_the_defaults_are_those_of_the_contract():
     settings = JobLibSettings()
     assert settings.allowed_categories == ["modifiers", "selections", "analysis"]
     assert settings.worker_timeout_seconds == 60
@@ -49,7 +49,7 @@ def test_defaults():
     assert settings.max_page_size == 500
 
 
-def test_the_dict_wins_over_the_environment_over_defaults(environment):
+def test_the_dict_overrides_the_environment_and_the_environment_the_defaults(environment):
     environment(ZNDRAW_JOBLIB_WORKER_TIMEOUT_SECONDS="7", ZNDRAW_JOBLIB_ALLOWED_CATEGORIES='["a"]')
     assert get_settings().worker_timeout_seconds == 7
     with override_settings(ZNDRAW_JOBLIB={"worker_timeout_seconds": 9}):
@@ -70,7 +70,7 @@ def test_settings_are_built_once_until_they_change():
 
 
 @pytest.mark.parametrize(
-    ("values", "named"),
+    ("values", "message"),
     [
         ({"wroker_timeout_seconds": 1}, "wroker_timeout_seconds"),
         ({"worker_timeout_seconds": 0}, "worker_timeout_seconds"),
@@ -80,13 +80,13 @@ def test_settings_are_built_once_until_they_change():
         ([1], "dict"),
     ],
 )
-def test_an_invalid_setting_is_an_error_of_the_check(values, named):
+def test_an_invalid_setting_is_an_error_of_the_check(values, message):
     with override_settings(ZNDRAW_JOBLIB=values):
-        with pytest.raises(ImproperlyConfigured, match=named):
+        with pytest.raises(ImproperlyConfigured, match=message):
             get_settings()
         (error,) = checks.check_settings()
         assert error.id == "zndraw_joblib.E001"
-        assert named in error.msg
+        assert message in error.msg
         assert error.hint
 
 
@@ -97,7 +97,7 @@ def test_an_unknown_environment_variable_is_an_error(monkeypatch):
     assert "ZNDRAW_JOBLIB_TYPO" in error.msg
 
 
-def test_an_environment_variable_that_is_no_json_is_an_error(environment):
+def test_an_environment_variable_that_is_not_json_is_an_error(environment):
     environment(ZNDRAW_JOBLIB_ALLOWED_CATEGORIES="notjson")
     with pytest.raises(ImproperlyConfigured, match="allowed_categories"):
         get_settings()
@@ -106,7 +106,7 @@ def test_an_environment_variable_that_is_no_json_is_an_error(environment):
 
 
 def derived_engine(monkeypatch, base, **attributes):
-    """The name of a database engine whose connections are those of `base` with other attributes."""
+    """Settings of a database whose engine derives from `base`, with these class attributes."""
     for name in ("acme", "acme.base"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     derived = type("Derived", (base.DatabaseWrapper,), attributes)
@@ -114,7 +114,7 @@ def derived_engine(monkeypatch, base, **attributes):
     return {"ENGINE": "acme"}
 
 
-def of_check(monkeypatch, database):
+def output_of_check(monkeypatch, database):
     """The output of `manage.py check` with this database."""
     monkeypatch.setattr(checks, "connections", ConnectionHandler({"default": database}))
     output = io.StringIO()
@@ -126,9 +126,9 @@ def of_check(monkeypatch, database):
     ("vendor", "name"), [("mysql", "MySQL or MariaDB"), ("oracle", "Oracle"), ("acme", "acme")]
 )
 def test_an_unsupported_database_is_an_error_of_the_plain_check(monkeypatch, vendor, name):
-    """Any query would fail: the dummy engine raises at each."""
+    """The check makes no query, because the dummy engine raises at each."""
     database = derived_engine(monkeypatch, dummy, vendor=vendor)
-    output = of_check(monkeypatch, database)
+    output = output_of_check(monkeypatch, database)
     assert "zndraw_joblib.E011" in output
     assert f'DATABASES["default"] is {name};' in output
     assert 'HINT: Set DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"' in output
@@ -136,12 +136,12 @@ def test_an_unsupported_database_is_an_error_of_the_plain_check(monkeypatch, ven
 
 def test_postgresql_and_sqlite_are_supported_databases(monkeypatch):
     for database in (BARE, SQLITE, derived_engine(monkeypatch, postgresql)):
-        assert "zndraw_joblib.E011" not in of_check(monkeypatch, database)
+        assert "zndraw_joblib.E011" not in output_of_check(monkeypatch, database)
 
 
 def test_sqlite_without_returning_is_an_error(monkeypatch):
     monkeypatch.setattr(checks, "MIN_SQLITE", (99, 1, 0))
-    output = of_check(monkeypatch, SQLITE)
+    output = output_of_check(monkeypatch, SQLITE)
     assert "zndraw_joblib.E011" in output
     assert "HINT: Upgrade SQLite to 99.1.0." in output
 
@@ -190,7 +190,7 @@ PRODUCTION: dict[str, Any] = {
     "CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}},
     "CACHES": {
         "default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://localhost"},
-        # Others may well be a process's own.
+        # Only the default cache must be shared by the processes.
         "pages": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     },
     "REST_FRAMEWORK": {
@@ -294,20 +294,23 @@ DEPLOYMENTS = {
 
 
 class Open(AllowAny):
-    """Permits everything, as its base class does."""
+    """A subclass of AllowAny."""
 
 
 class OwnThrottle(BaseThrottle):
-    """A class of the host, whose rate the check cannot know."""
+    """A throttle of the host, whose rate the check does not know."""
 
 
 @pytest.fixture
 def deploy(settings, monkeypatch):
-    """Runs the checks of deployment on changed settings; returns this app's messages."""
+    """A function that runs the deployment checks with changed settings.
+
+    It returns this app's messages.
+    """
 
     def run(**changed):
         values = {**PRODUCTION, **changed}
-        # `override_settings` has no effect on DATABASES.
+        # Replaced here, because a change of DATABASES has no effect on open connections.
         handler = ConnectionHandler(values.pop("DATABASES"))
         monkeypatch.setattr(checks, "connections", handler)
         for name, value in values.items():
@@ -324,7 +327,7 @@ def numbers(messages):
 
 
 @pytest.mark.parametrize(("changed", "expected"), DEPLOYMENTS.values(), ids=DEPLOYMENTS)
-def test_each_bad_setting_has_its_own_message(deploy, changed, expected):
+def test_each_unsuitable_setting_has_its_own_message(deploy, changed, expected):
     assert numbers(deploy(**changed)) == expected
 
 
@@ -370,8 +373,11 @@ def test_no_statement_timeout_is_a_warning(deploy, monkeypatch, options, environ
     monkeypatch.delenv("PGOPTIONS", raising=False)
     if environment is not None:
         monkeypatch.setenv("PGOPTIONS", environment)
-    given = {} if options is None else {"options": options}
-    assert numbers(deploy(DATABASES={"default": {**_POSTGRES, "OPTIONS": given}})) == expected
+    connection_options = {} if options is None else {"options": options}
+    assert (
+        numbers(deploy(DATABASES={"default": {**_POSTGRES, "OPTIONS": connection_options}}))
+        == expected
+    )
 
 
 def test_an_engine_derived_from_postgresql_is_checked_as_postgresql(deploy, monkeypatch):
@@ -391,8 +397,8 @@ def test_missing_layers_and_caches_do_not_break_the_checks(deploy, monkeypatch, 
     assert numbers(checks.check_channel_layer()) == ["W001"]
 
 
-#: Sets of bad settings, because some of them exclude each other.
-BAD = (
+#: Several sets of unsuitable settings, because some exclude each other.
+UNSUITABLE = (
     {
         "DEBUG": True,
         "ALLOWED_HOSTS": ["*"],
@@ -410,25 +416,25 @@ BAD = (
 
 
 def reported(deploy, **changed):
-    """The ids in the output of `manage.py check --deploy`."""
+    """This app's ids in the output of `manage.py check --deploy`."""
     deploy(**changed)
     output = io.StringIO()
     call_command("check", deploy=True, fail_level="CRITICAL", stderr=output, stdout=output)
     return set(re.findall(r"zndraw_joblib\.[EW]\d+", output.getvalue()))
 
 
-def test_the_command_reports_nothing_about_a_good_site(deploy):
+def test_the_check_command_reports_nothing_for_a_suitable_site(deploy):
     assert reported(deploy) == set()
 
 
-def test_the_command_reports_every_documented_id_about_bad_sites(deploy, monkeypatch):
+def test_the_check_command_reports_every_documented_id(deploy, monkeypatch):
     monkeypatch.setenv("ZNDRAW_JOBLIB_TYPO", "1")
-    documented = Path(__file__).parents[2] / "docs" / "settings.md"
+    documented = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
     known = set(re.findall(r"^\| `(zndraw_joblib\.[EW]\d+)`", documented.read_text(), re.M))
-    assert set.union(*(reported(deploy, **bad) for bad in BAD)) == known
+    assert set.union(*(reported(deploy, **changed) for changed in UNSUITABLE)) == known
 
 
-def test_checks_of_deployment_need_the_option_deploy():
+def test_deployment_checks_run_with_the_deploy_option_only():
     from django.core.checks import registry
 
     deployment = {getattr(check, "__name__", "") for check in registry.registry.deployment_checks}

@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture
 def running(bob) -> str:
-    """Id of a task that bob's default worker runs."""
+    """The id of a task that Bob's default worker runs."""
     bob.register()
     bob.submit()
     task = bob.claim()

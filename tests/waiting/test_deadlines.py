@@ -1,4 +1,4 @@
-"""Claims that wait: their answer at the deadline, and the tasks of clients that left."""
+"""Claims that wait: their response at the deadline, and the tasks of disconnected clients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def claiming(person, wait, **body):
     )
 
 
-async def while_it_waits(change, *args):
+async def change_during_wait(change, *args):
     while not get_hub().work._lines:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
@@ -41,16 +41,16 @@ async def while_it_waits(change, *args):
 
 
 @pytest.fixture
-def no_messages(monkeypatch):
-    """Messages are lost, and the re-read is far off."""
+def no_events(monkeypatch):
+    """No event is published, and the next re-read is a minute away."""
     monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
     monkeypatch.setattr(publisher, "publish", lambda *args: None)
 
 
-@pytest.mark.usefixtures("no_messages")
-async def test_a_task_whose_message_was_lost_is_claimed_at_the_deadline(bob):
+@pytest.mark.usefixtures("no_events")
+async def test_a_task_whose_event_was_lost_is_claimed_at_the_deadline(bob):
     await sync_to_async(bob.register)()
-    answer, submitted = await asyncio.gather(claiming(bob, 1), while_it_waits(bob.submit))
+    answer, submitted = await asyncio.gather(claiming(bob, 1), change_during_wait(bob.submit))
     assert answer.json()["task"]["id"] == submitted.json()["id"]
     assert answer["Preference-Applied"] == "wait=1"
 
@@ -61,7 +61,9 @@ async def test_a_job_registered_during_the_wait_is_claimed_from_at_the_deadline(
         return bob.submit(job="open:modifiers:Second")
 
     await sync_to_async(bob.register)()
-    answer, submitted = await asyncio.gather(claiming(bob, 1), while_it_waits(register_and_submit))
+    answer, submitted = await asyncio.gather(
+        claiming(bob, 1), change_during_wait(register_and_submit)
+    )
     assert answer.json()["task"]["id"] == submitted.json()["id"]
 
 
@@ -69,7 +71,7 @@ async def test_a_worker_deleted_during_the_wait_is_not_found(bob):
     worker = await sync_to_async(bob.worker)()
     await sync_to_async(bob.register)(worker_id=worker)
     answer, _ = await asyncio.gather(
-        claiming(bob, 1, worker_id=worker), while_it_waits(Worker.objects.all().delete)
+        claiming(bob, 1, worker_id=worker), change_during_wait(Worker.objects.all().delete)
     )
     problem(answer, "worker-not-found", 404)
     assert "Preference-Applied" not in answer
@@ -77,13 +79,15 @@ async def test_a_worker_deleted_during_the_wait_is_not_found(bob):
 
 async def test_a_default_worker_deleted_during_the_wait_is_granted_nothing(bob):
     await sync_to_async(bob.register)()
-    answer, _ = await asyncio.gather(claiming(bob, 1), while_it_waits(Worker.objects.all().delete))
+    answer, _ = await asyncio.gather(
+        claiming(bob, 1), change_during_wait(Worker.objects.all().delete)
+    )
     assert answer.json() == {"task": None}
 
 
 async def test_the_view_answers_when_the_read_at_the_deadline_fails(bob, monkeypatch):
     def fail(ids):
-        raise OperationalError("away")
+        raise OperationalError("the connection is closed")
 
     monkeypatch.setattr(work, "workers_worth_claiming", fail)
     await sync_to_async(bob.register)()
@@ -98,9 +102,9 @@ async def test_workers_whose_waits_end_together_are_read_with_few_queries(bob, m
         sizes.append(len(ids))
         return read(ids)
 
-    def count_claims(self, *args):
+    def count_claims(self, *args, **kwargs):
         tried.append(1)
-        return claim(self, *args)
+        return claim(self, *args, **kwargs)
 
     monkeypatch.setattr(work, "workers_worth_claiming", count)
     monkeypatch.setattr(TaskManager, "grant", count_claims)
@@ -109,27 +113,27 @@ async def test_workers_whose_waits_end_together_are_read_with_few_queries(bob, m
     assert [answer.json() for answer in answers] == [{"task": None}] * 30
     assert sum(sizes) == 30
     assert len(sizes) < 30
-    # These are the first claims; at the deadline nothing is pending, so none is tried again.
+    # Only the first claim of each: none is tried at the deadline, because no task is pending.
     assert len(tried) == 30
 
 
 @pytest.fixture
 def held_claims(monkeypatch):
-    """Claims, by their number, that are held until an event is set."""
+    """Events that block claims, by the claim's number, and the list of claims so far."""
     claim, calls = TaskManager.grant, []
     held: dict[int, threading.Event] = {}
 
-    def hold(self, *args):
+    def hold(self, *args, **kwargs):
         calls.append(1)
         if len(calls) in held:
             held[len(calls)].wait(10)
-        return claim(self, *args)
+        return claim(self, *args, **kwargs)
 
     monkeypatch.setattr(TaskManager, "grant", hold)
     return held, calls
 
 
-async def given_back():
+async def is_requeued():
     for _ in range(500):
         task = await Task.objects.aget()
         if (task.attempt, task.status, task.worker_id) == (1, "pending", None):
@@ -139,7 +143,7 @@ async def given_back():
 
 
 @pytest.mark.parametrize("start", [True, False])
-async def test_tasks_claimed_for_a_client_that_left_during_the_first_claim_are_requeued(
+async def test_tasks_claimed_for_a_client_that_disconnected_during_the_first_claim_are_requeued(
     bob, held_claims, start
 ):
     held, calls = held_claims
@@ -152,12 +156,14 @@ async def test_tasks_claimed_for_a_client_that_left_during_the_first_claim_are_r
     leaving.cancel()
     await asyncio.sleep(0.1)
     held[1].set()
-    assert await given_back()
+    assert await is_requeued()
 
 
-@pytest.mark.usefixtures("no_messages")
+@pytest.mark.usefixtures("no_events")
 @pytest.mark.parametrize("on_the_lane", [True, False])
-async def test_a_slow_claim_at_the_deadline_is_not_waited_for(bob, held_claims, on_the_lane):
+async def test_the_response_at_the_deadline_does_not_wait_for_a_slow_claim(
+    bob, held_claims, on_the_lane
+):
     held, _ = held_claims
     held[2] = threading.Event()
     await sync_to_async(bob.register)()
@@ -173,14 +179,14 @@ async def test_a_slow_claim_at_the_deadline_is_not_waited_for(bob, held_claims, 
             (b"authorization", f"Token {bob.token}".encode()),
         ],
     }
-    talk = ApplicationCommunicator(ApiLane(django) if on_the_lane else django, request)
-    await talk.send_input({"type": "http.request", "body": b""})
-    await while_it_waits(bob.submit)
+    communicator = ApplicationCommunicator(ApiLane(django) if on_the_lane else django, request)
+    await communicator.send_input({"type": "http.request", "body": b""})
+    await change_during_wait(bob.submit)
     try:
-        # Nothing of the held claim is awaited, which ends when the event is set.
-        start = await talk.receive_output(5)
-        body = await talk.receive_output(5)
+        # The blocked claim goes on only when its event is set, after the response.
+        start = await communicator.receive_output(5)
+        body = await communicator.receive_output(5)
         assert (start["status"], json.loads(body["body"])) == (200, {"task": None})
     finally:
         held[2].set()
-    assert await given_back()
+    assert await is_requeued()

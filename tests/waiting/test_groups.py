@@ -1,4 +1,4 @@
-"""Membership of the channel layer's groups."""
+"""`Groups`: joining and leaving groups of the channel layer, and lost channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zndraw_joblib.events.groups import Groups
 
 
 class Layer:
-    """A channel layer whose methods wait while `gate` is closed."""
+    """A channel layer that blocks joining and leaving while `gate` is not set."""
 
     def __init__(self):
         self.gate = asyncio.Event()
@@ -40,7 +40,7 @@ class Layer:
 
 @pytest.fixture
 async def layer(monkeypatch):
-    """The layer of `Groups` made after this."""
+    """The channel layer that `Groups` uses."""
     layer = Layer()
     monkeypatch.setattr(module, "get_channel_layer", lambda: layer)
     monkeypatch.setattr(module, "RECONNECT_SECONDS", 0)
@@ -50,7 +50,7 @@ async def layer(monkeypatch):
 
 @pytest.fixture
 async def groups(layer):
-    """Groups with a channel; their tasks end with the test."""
+    """A `Groups` with a channel; its tasks are cancelled at the end."""
     groups = Groups(print)
     await asyncio.sleep(0.01)
     yield groups
@@ -58,7 +58,7 @@ async def groups(layer):
         task.cancel()
 
 
-async def test_a_group_is_joined_by_its_first_member_and_left_after_its_last(layer, groups):
+async def test_a_group_is_joined_for_its_first_member_and_left_after_its_last(layer, groups):
     await groups.join({"a", "b"})
     await groups.join({"a"})
     assert layer.members == {("a", "channel-1"), ("b", "channel-1")}
@@ -70,7 +70,7 @@ async def test_a_group_is_joined_by_its_first_member_and_left_after_its_last(lay
     assert layer.members == set()
 
 
-async def test_a_group_that_is_left_while_it_is_being_joined_is_left_in_the_end(layer, groups):
+async def test_a_group_that_is_left_during_its_join_is_left_after_it(layer, groups):
     layer.gate.clear()
     joining = asyncio.create_task(groups.join({"a"}))
     await asyncio.sleep(0.01)
@@ -81,7 +81,7 @@ async def test_a_group_that_is_left_while_it_is_being_joined_is_left_in_the_end(
     assert layer.members == set()
 
 
-async def test_a_join_that_is_cancelled_before_it_ends_keeps_the_count(layer, groups):
+async def test_a_cancelled_join_still_counts_its_member_until_it_leaves(layer, groups):
     layer.gate.clear()
     joining = asyncio.create_task(groups.join({"a"}))
     await asyncio.sleep(0)
@@ -94,7 +94,7 @@ async def test_a_join_that_is_cancelled_before_it_ends_keeps_the_count(layer, gr
 
 
 async def test_a_slow_join_of_a_lost_channel_does_not_count_for_the_next(layer, groups):
-    """The control: with one set of joined groups for all channels, the group is never joined."""
+    """Control: with one set of joined groups for all channels the group is never joined."""
     layer.gate.clear()
     joining = asyncio.create_task(groups.join({"a"}))
     await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""`ApiLane`, by its ASGI messages and on a real server."""
+"""`ApiLane`, by its ASGI messages and in a server process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Host:
-    """Stands for the host's application, and records the paths that it was asked for."""
+    """The host's ASGI application: answers 299 and records the paths of its requests."""
 
     def __init__(self):
         self.paths = []
@@ -48,22 +48,22 @@ def scope(path, method="GET", host=b"localhost", **headers):
     }
 
 
-async def answer(talk):
-    """The answer's status, headers and body."""
-    start = await talk.receive_output(10)
+async def answer(communicator):
+    """The response's status, headers and body."""
+    start = await communicator.receive_output(10)
     body = b""
     while True:
-        message = await talk.receive_output(10)
+        message = await communicator.receive_output(10)
         body += message.get("body", b"")
         if not message.get("more_body"):
             return start["status"], dict(start["headers"]), body
 
 
-async def ask(host, request, *messages):
-    talk = ApplicationCommunicator(ApiLane(host), request)
+async def get_response(host, request, *messages):
+    communicator = ApplicationCommunicator(ApiLane(host), request)
     for message in messages or ({"type": "http.request", "body": b""},):
-        await talk.send_input(message)
-    return await answer(talk)
+        await communicator.send_input(message)
+    return await answer(communicator)
 
 
 def token(person):
@@ -76,7 +76,7 @@ def lower(headers):
 
 async def test_api_requests_do_not_reach_the_hosts_application(bob):
     host = Host()
-    status, headers, body = await ask(host, scope(f"{V1}/workers", **token(bob)))
+    status, headers, body = await get_response(host, scope(f"{V1}/workers", **token(bob)))
     assert (status, json.loads(body), host.paths) == (200, [], [])
     headers = lower(headers)
     assert headers[b"content-length"] == str(len(body)).encode()
@@ -95,20 +95,20 @@ async def test_api_requests_do_not_reach_the_hosts_application(bob):
 )
 async def test_other_requests_go_to_the_hosts_application(request_):
     host = Host()
-    assert (await ask(host, request_))[0] == 299
+    assert (await get_response(host, request_))[0] == 299
     assert host.paths == [request_["path"]]
 
 
-async def test_errors_are_problems(bob):
+async def test_errors_are_answered_with_problems(bob):
     host = Host()
     for path, method, status in (
         (f"{V1}/workers", "POST", 401),
         (f"{V1}/nothing", "GET", 404),
     ):
-        got, headers, body = await ask(host, scope(path, method, authorization=b"Token x"))
+        got, headers, body = await get_response(host, scope(path, method, authorization=b"Token x"))
         assert got == status, body
         assert lower(headers)[b"content-type"] == b"application/problem+json"
-    got, headers, _ = await ask(host, scope(f"{V1}/workers", "PUT", **token(bob)))
+    got, headers, _ = await get_response(host, scope(f"{V1}/workers", "PUT", **token(bob)))
     assert (got, set(lower(headers)[b"allow"].split(b", "))) == (405, {b"GET", b"HEAD", b"POST"})
     assert not host.paths
 
@@ -120,12 +120,12 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("status", "odd"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("status", "invalid"), REFUSED.values(), ids=REFUSED)
 @pytest.mark.parametrize("credentials", [{}, {"authorization": b"Token x"}])
-async def test_errors_that_django_raises_before_a_view_are_problems(credentials, status, odd):
+async def test_errors_that_django_raises_before_a_view_are_problems(credentials, status, invalid):
     host = Host()
     for path in (f"{V1}/rooms/a b/jobs", "/v1/joblib", "/v1/me", "/v1/problems/job-not-found"):
-        got, headers, body = await ask(host, scope(path, "PUT", **credentials, **odd))
+        got, headers, body = await get_response(host, scope(path, "PUT", **credentials, **invalid))
         assert (got, host.paths) == (status, []), body
         headers = lower(headers)
         assert headers[b"content-type"] == b"application/problem+json"
@@ -134,49 +134,50 @@ async def test_errors_that_django_raises_before_a_view_are_problems(credentials,
         assert (document["status"], document["instance"]) == (status, path.replace(" ", "%20"))
 
 
-async def test_a_query_that_is_not_utf8_is_a_problem():
+async def test_a_query_that_is_not_utf8_is_answered_with_a_problem():
     request = {**scope(f"{V1}/workers"), "query_string": b"\xff"}
-    status, _, body = await ask(Host(), request)
+    status, _, body = await get_response(Host(), request)
     assert (status, json.loads(body)["type"]) == (400, "/v1/problems/validation-error")
 
 
-async def test_a_body_may_come_in_parts(bob):
+async def test_a_body_in_several_messages_is_read(bob):
     body = json.dumps({"category": "modifiers", "name": "Rotate", "schema": {}}).encode()
     parts = [
         {"type": "http.request", "body": body[:20], "more_body": True},
         {"type": "http.request", "body": body[20:]},
     ]
     headers = {"content_type": b"application/json", **token(bob)}
-    assert (await ask(Host(), scope(f"{V1}/rooms/open/jobs", "PUT", **headers), *parts))[0] == 201
+    request = scope(f"{V1}/rooms/open/jobs", "PUT", **headers)
+    assert (await get_response(Host(), request, *parts))[0] == 201
 
 
 @pytest.mark.parametrize("ends", [True, False])
 async def test_a_body_that_is_too_large_is_refused(bob, settings_of, ends):
     settings_of(max_body_bytes=1000)
     headers = {"content_type": b"application/json", **token(bob)}
-    # One that never ends is answered all the same.
+    # A body that never ends must be refused, too.
     parts = [{"type": "http.request", "body": b"x" * 900, "more_body": True}] * (3 if ends else 30)
     if ends:
         parts.append({"type": "http.request", "body": b"x"})
     request = scope(f"{V1}/rooms/open/jobs", "PUT", **headers)
-    status, _, body = await ask(Host(), request, *parts)
+    status, _, body = await get_response(Host(), request, *parts)
     assert (status, json.loads(body)["type"]) == (413, "/v1/problems/content-too-large")
 
 
-async def test_addresses_in_answers_begin_with_the_script_prefix(bob):
+async def test_urls_in_responses_begin_with_the_script_prefix(bob):
     await sync_to_async(bob.register)()
     path = f"/site{V1}/rooms/open/tasks/open:modifiers:Rotate"
     request = {**scope(path, "POST", content_type=b"application/json", **token(bob))}
     request["root_path"] = "/site"
     body = {"type": "http.request", "body": b'{"payload": {}}'}
-    status, headers, got = await ask(Host(), request, body)
+    status, headers, got = await get_response(Host(), request, body)
     assert status == 202, got
     assert lower(headers)[b"location"].startswith(b"/site/v1/joblib/tasks/")
 
 
 @pytest.fixture
 def request_signals():
-    """`request_started` and `request_finished`, as the host's receivers get them."""
+    """The names of the `request_started` and `request_finished` signals sent so far."""
     sent = []
 
     def started(**kwargs):
@@ -193,45 +194,45 @@ def request_signals():
 
 
 async def test_each_request_sends_its_signals_once(bob, request_signals):
-    await ask(Host(), scope(f"{V1}/workers", **token(bob)))
+    await get_response(Host(), scope(f"{V1}/workers", **token(bob)))
     assert request_signals == ["started", "finished"]
 
 
 async def test_each_request_that_waits_sends_its_signals_once(bob, running, request_signals):
     request_signals.clear()
     request = scope(f"{V1}/tasks/{running}", prefer=b"wait=1", **token(bob))
-    status, headers, _ = await ask(Host(), request)
+    status, headers, _ = await get_response(Host(), request)
     assert (status, lower(headers)[b"preference-applied"]) == (200, b"wait=1")
     assert request_signals == ["started", "finished"]
 
 
-async def test_a_client_that_leaves_ends_its_wait(bob, running, request_signals):
+async def test_the_wait_of_a_disconnected_client_ends(bob, running, request_signals):
     request_signals.clear()
     request = scope(f"{V1}/tasks/{running}", prefer=b"wait=30", **token(bob))
-    talk = ApplicationCommunicator(ApiLane(Host()), request)
-    await talk.send_input({"type": "http.request", "body": b""})
+    communicator = ApplicationCommunicator(ApiLane(Host()), request)
+    await communicator.send_input({"type": "http.request", "body": b""})
     while not get_hub().ends._waiters:
         await asyncio.sleep(0.01)
-    await talk.send_input({"type": "http.disconnect"})
-    await talk.wait(10)
-    assert await talk.receive_nothing()
+    await communicator.send_input({"type": "http.disconnect"})
+    await communicator.wait(10)
+    assert await communicator.receive_nothing()
     assert not get_hub().ends._waiters
     assert request_signals == ["started", "finished"]
 
 
 def test_a_server_with_the_lane_keeps_few_connections(bob):
-    """Many requests come at once; requests for the host's own pages go on beside them."""
+    """Sends 60 requests at once, and then requests for the host's own pages."""
     bob.register()
     with server(PGAPPNAME="joblib-lane", ZNDRAW_JOBLIB_API_THREADS="3") as url:
         headers = {"Authorization": f"Token {bob.token}"}
 
-        async def many():
+        async def submit_at_once():
             async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as http:
                 submit = f"{V1}/rooms/open/tasks/open:modifiers:Rotate"
                 body = {"payload": {}}
                 return await asyncio.gather(*(http.post(submit, json=body) for _ in range(60)))
 
-        assert {answer.status_code for answer in asyncio.run(many())} == {202}
+        assert {answer.status_code for answer in asyncio.run(submit_at_once())} == {202}
         assert httpx.get(f"{url}{V1}/workers").status_code == 401
         assert httpx.get(url).status_code == 200
         from django.db import connection

@@ -42,7 +42,7 @@ async def looking_up(person, ids, wait=LONG):
     )
 
 
-async def while_it_waits(change, *args, waiters=1):
+async def change_during_wait(change, *args, waiters=1):
     hub = get_hub()
     while sum(len(futures) for futures in hub.ends._waiters.values()) < waiters:
         await asyncio.sleep(0.01)
@@ -54,36 +54,36 @@ def statuses(answer):
     return [task["status"] for task in answer.json()]
 
 
-async def test_the_first_end_is_answered_with_all_tasks(bob, ids):
+async def test_the_first_end_of_a_task_is_answered_with_all_tasks(bob, ids):
     began = time.monotonic()
     answer, _ = await asyncio.gather(
-        looking_up(bob, ids), while_it_waits(bob.report, ids[1], "cancelled")
+        looking_up(bob, ids), change_during_wait(bob.report, ids[1], "cancelled")
     )
     assert [task["id"] for task in answer.json()] == ids
     assert statuses(answer) == ["pending", "cancelled", "pending"]
     assert [task.get("queue_position") for task in answer.json()] == [1, None, 2]
     assert answer["Preference-Applied"] == f"wait={LONG}"
     assert answer["Vary"] == "Prefer"
-    # By the message, not by the re-read or the deadline.
+    # The event woke the lookup, not the re-read or the deadline.
     assert time.monotonic() - began < reads.REREAD_SECONDS
     assert not get_hub().ends._waiters
 
 
-async def test_nothing_is_waited_for_when_one_has_ended(bob, ids):
+async def test_a_lookup_with_an_ended_task_is_answered_at_once(bob, ids):
     await sync_to_async(bob.report)(ids[2], "cancelled")
     answer = await asyncio.wait_for(looking_up(bob, ids), LONG / 2)
     assert statuses(answer) == ["pending", "pending", "cancelled"]
     assert answer["Preference-Applied"] == f"wait={LONG}"
 
 
-async def test_nothing_is_waited_for_when_no_task_can_be_read(bob, carol, ids, settings_of):
-    settings_of(room_access="tests.waiting.test_waits.nobody")
+async def test_a_lookup_without_readable_tasks_is_answered_at_once(bob, carol, ids, settings_of):
+    settings_of(room_access="tests.waiting.test_waits.no_access")
     answer = await asyncio.wait_for(looking_up(carol, ids), LONG / 2)
     assert answer.json() == []
     assert answer["Preference-Applied"] == f"wait={LONG}"
 
 
-async def test_unreadable_tasks_are_not_waited_for(bob, carol, ids, settings_of):
+async def test_the_end_of_an_unreadable_task_does_not_end_the_wait(bob, carol, ids, settings_of):
     settings_of(room_access="tests.factories.by_room")
     job = "carols:modifiers:Rotate"
     await sync_to_async(carol.register)("carols")
@@ -97,14 +97,14 @@ async def test_unreadable_tasks_are_not_waited_for(bob, carol, ids, settings_of)
         assert hub.ends._waiters
         bob.report(ids[0], "cancelled")
 
-    answer, _ = await asyncio.gather(looking_up(bob, [hidden, *ids]), while_it_waits(end_both))
+    answer, _ = await asyncio.gather(looking_up(bob, [hidden, *ids]), change_during_wait(end_both))
     assert [task["id"] for task in answer.json()] == ids
     assert statuses(answer) == ["cancelled", "pending", "pending"]
 
 
-async def test_the_deadline_is_answered_with_the_present_state(bob, ids):
+async def test_a_lookup_is_answered_with_the_stored_tasks_at_its_deadline(bob, ids):
     began = time.monotonic()
-    answer, _ = await asyncio.gather(looking_up(bob, ids, 1), while_it_waits(bob.claim))
+    answer, _ = await asyncio.gather(looking_up(bob, ids, 1), change_during_wait(bob.claim))
     assert time.monotonic() - began < 2
     assert statuses(answer) == ["claimed", "pending", "pending"]
     assert answer["Preference-Applied"] == "wait=1"
@@ -122,29 +122,29 @@ def test_wsgi_does_not_honour_a_wait(bob, ids):
     assert "Preference-Applied" not in answer
 
 
-async def test_errors_are_not_waited_for(bob):
+async def test_an_invalid_lookup_is_answered_at_once(bob):
     answer = await asyncio.wait_for(looking_up(bob, ["x"]), LONG / 2)
     assert answer.status_code == 400
     assert "Preference-Applied" not in answer
 
 
 async def test_access_is_checked_again_when_the_wait_ends(alice, bob, ids, settings_of):
-    """Without access to the room only the worker's owner may read the worker's task."""
+    """After the change only the worker's owner may read a task, and only the worker's task."""
     claimed = await sync_to_async(bob.claim)()
 
     def revoke_and_end():
-        settings_of(room_access="tests.waiting.test_waits.nobody")
+        settings_of(room_access="tests.waiting.test_waits.no_access")
         bob.report(claimed["id"], "cancelled")
 
     owners, others, _ = await asyncio.gather(
-        looking_up(bob, ids), looking_up(alice, ids), while_it_waits(revoke_and_end, waiters=6)
+        looking_up(bob, ids), looking_up(alice, ids), change_during_wait(revoke_and_end, waiters=6)
     )
     assert [task["id"] for task in owners.json()] == [claimed["id"]]
     assert others.json() == []
 
 
-async def test_an_end_while_subscribing_is_seen(bob, ids, monkeypatch):
-    """The control: without the read after joining, this waits for the re-read."""
+async def test_an_end_during_the_subscription_is_seen(bob, ids, monkeypatch):
+    """Control: without the query after joining the groups, the lookup waits for the re-read."""
     join = Groups.join
 
     async def end_first(self, groups):
@@ -158,11 +158,11 @@ async def test_an_end_while_subscribing_is_seen(bob, ids, monkeypatch):
     assert statuses(answer) == ["pending", "pending", "cancelled"]
 
 
-async def test_without_messages_the_reread_answers(bob, ids, monkeypatch):
+async def test_the_reread_answers_when_events_are_lost(bob, ids, monkeypatch):
     monkeypatch.setattr(reads, "REREAD_SECONDS", 0.5)
     monkeypatch.setattr(publisher, "publish", lambda *args: None)
     answer, _ = await asyncio.gather(
-        looking_up(bob, ids), while_it_waits(bob.report, ids[0], "cancelled")
+        looking_up(bob, ids), change_during_wait(bob.report, ids[0], "cancelled")
     )
     assert statuses(answer) == ["cancelled", "pending", "pending"]
 
@@ -177,7 +177,7 @@ async def test_the_reread_answers_while_the_layer_fails(bob, ids, monkeypatch):
         monkeypatch.setattr(layer, name, refuse)
     monkeypatch.setattr(reads, "REREAD_SECONDS", 0.5)
     answer, _ = await asyncio.gather(
-        looking_up(bob, ids), while_it_waits(bob.report, ids[0], "cancelled")
+        looking_up(bob, ids), change_during_wait(bob.report, ids[0], "cancelled")
     )
     assert statuses(answer) == ["cancelled", "pending", "pending"]
 
@@ -185,22 +185,22 @@ async def test_the_reread_answers_while_the_layer_fails(bob, ids, monkeypatch):
 async def test_a_deleted_task_ends_the_wait_and_is_left_out(bob, ids, monkeypatch):
     monkeypatch.setattr(reads, "REREAD_SECONDS", 0.3)
     answer, _ = await asyncio.gather(
-        looking_up(bob, ids), while_it_waits(Task.objects.filter(pk=ids[0]).delete)
+        looking_up(bob, ids), change_during_wait(Task.objects.filter(pk=ids[0]).delete)
     )
     assert [task["id"] for task in answer.json()] == ids[1:]
 
 
 async def test_the_view_answers_when_the_read_after_the_wait_fails(bob, ids, monkeypatch):
     def fail(batch):
-        raise OperationalError("away")
+        raise OperationalError("the connection is closed")
 
     monkeypatch.setattr(ends, "read_tasks", fail)
     answer = await looking_up(bob, ids, 1)
     assert statuses(answer) == ["pending"] * 3
 
 
-async def test_many_ids_of_many_rooms_join_each_group_once(bob, root, monkeypatch):
-    """500 tasks in 500 rooms are in at most 256 groups."""
+async def test_lookups_of_many_tasks_in_many_rooms_join_each_group_once(bob, root, monkeypatch):
+    """500 tasks in 500 rooms belong to at most 256 groups."""
 
     def submit_to_many_rooms():
         root.register("@global")
@@ -211,14 +211,14 @@ async def test_many_ids_of_many_rooms_join_each_group_once(bob, root, monkeypatc
     layer = get_channel_layer()
     added, group_add = [], layer.group_add
 
-    async def note(group, channel):
+    async def record(group, channel):
         added.append(group)
         await group_add(group, channel)
 
-    monkeypatch.setattr(layer, "group_add", note)
+    monkeypatch.setattr(layer, "group_add", record)
     answers = await asyncio.gather(
         *(looking_up(bob, ids) for _ in range(3)),
-        while_it_waits(bob.report, ids[-1], "cancelled", waiters=3 * MAX_LOOKUP),
+        change_during_wait(bob.report, ids[-1], "cancelled", waiters=3 * MAX_LOOKUP),
     )
     for answer in answers[:3]:
         assert statuses(answer) == ["pending"] * (MAX_LOOKUP - 1) + ["cancelled"]
@@ -226,7 +226,7 @@ async def test_many_ids_of_many_rooms_join_each_group_once(bob, root, monkeypatc
     assert not get_hub().ends._waiters
 
 
-async def test_all_lookups_whose_waits_end_are_read_with_few_queries(bob, ids, monkeypatch):
+async def test_lookups_whose_waits_end_together_are_read_with_few_queries(bob, ids, monkeypatch):
     read, sizes = queries.read_tasks, []
 
     def count(batch):
@@ -236,7 +236,7 @@ async def test_all_lookups_whose_waits_end_are_read_with_few_queries(bob, ids, m
     monkeypatch.setattr(ends, "read_tasks", count)
     answers = await asyncio.gather(
         *(looking_up(bob, ids) for _ in range(30)),
-        while_it_waits(bob.report, ids[1], "cancelled", waiters=90),
+        change_during_wait(bob.report, ids[1], "cancelled", waiters=90),
     )
     expected = ["pending", "cancelled", "pending"]
     assert [statuses(answer) for answer in answers[:30]] == [expected] * 30
@@ -244,8 +244,8 @@ async def test_all_lookups_whose_waits_end_are_read_with_few_queries(bob, ids, m
     assert len(sizes) < 15
 
 
-async def test_a_single_task_is_not_read_after_all_the_lookups_before_it(db, monkeypatch):
-    """The control: with one queue for both it comes last."""
+async def test_the_read_of_a_single_task_overtakes_queued_lookups(db, monkeypatch):
+    """Control: with one queue for both, the single task is read last."""
 
     def read_slowly(keys):
         time.sleep(0.1)
@@ -264,9 +264,9 @@ async def test_a_single_task_is_not_read_after_all_the_lookups_before_it(db, mon
     assert order.index("single") <= 4
 
 
-async def test_a_client_that_leaves_is_forgotten(bob, ids):
+async def test_the_lookup_of_a_disconnected_client_leaves_no_waiter(bob, ids):
     leaving = asyncio.create_task(looking_up(bob, ids))
-    await while_it_waits(leaving.cancel)
+    await change_during_wait(leaving.cancel)
     with pytest.raises(asyncio.CancelledError):
         await leaving
     assert not get_hub().ends._waiters

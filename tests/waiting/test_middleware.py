@@ -1,4 +1,4 @@
-"""`ApiLane` runs the host's middleware, for waits too."""
+"""`ApiLane` runs the host's middleware, for waiting requests too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django.utils.translation import get_language
 
 from tests import middleware
 from tests.factories import V1
-from tests.waiting.test_lane import Host, answer, ask, lower, scope, token
+from tests.waiting.test_lane import Host, answer, get_response, lower, scope, token
 from zndraw_joblib.contrib.asgi import ApiLane
 from zndraw_joblib.events.hub import get_hub
 
@@ -27,7 +27,7 @@ REQUEST = {"type": "http.request", "body": b""}
 
 @pytest.fixture
 def with_middleware(settings):
-    """Puts middleware of `tests.middleware` after the host's, or in front of it."""
+    """A function that adds middleware of `tests.middleware`, at the end or at the beginning."""
 
     def add(*names, first=False):
         added = [f"tests.middleware.{name}" for name in names]
@@ -44,9 +44,9 @@ def audit(with_middleware):
     return middleware.audit_log
 
 
-async def waits(person, task_id, change=None, *, seconds=20, **headers):
-    """The answer to a wait for a task's end, of a lane with one thread; `change` ends the wait."""
-    return await waited(
+async def wait_for_end(person, task_id, change=None, *, seconds=20, **headers):
+    """Wait for a task's end and call `change` meanwhile; returns status, headers and JSON."""
+    return await response_after(
         scope(
             f"{V1}/tasks/{task_id}", prefer=f"wait={seconds}".encode(), **headers, **token(person)
         ),
@@ -55,28 +55,30 @@ async def waits(person, task_id, change=None, *, seconds=20, **headers):
     )
 
 
-async def waited(request, change, is_waiting, body=b""):
-    talk = ApplicationCommunicator(ApiLane(Host()), request)
-    await talk.send_input({**REQUEST, "body": body})
+async def response_after(request, change, is_waiting, body=b""):
+    communicator = ApplicationCommunicator(ApiLane(Host()), request)
+    await communicator.send_input({**REQUEST, "body": body})
     if change:
         while not is_waiting(get_hub()):
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)
         await sync_to_async(change)()
-    status, headers, content = await answer(talk)
+    status, headers, content = await answer(communicator)
     return status, lower(headers), json.loads(content)
 
 
-async def claims(person, change, seconds=20, **headers):
+async def claim(person, change, seconds=20, **headers):
     request = scope(
         f"{V1}/tasks/claim", "POST", prefer=f"wait={seconds}".encode(), **headers, **token(person)
     )
-    return await waited(request, change, lambda hub: hub.work._lines)
+    return await response_after(request, change, lambda hub: hub.work._lines)
 
 
 @pytest.mark.parametrize("name", ["cors", "async_cors"])
-async def test_cors_headers_are_on_answers_errors_and_waits(bob, running, with_middleware, name):
-    """Of a sync-only and of an async-only middleware."""
+async def test_middleware_adds_cors_headers_to_responses_errors_and_waits(
+    bob, running, with_middleware, name
+):
+    """The middleware is sync-only or async-only."""
     with_middleware(name, first=True)
     origin = middleware.ORIGIN.encode()
     for request in (
@@ -84,8 +86,13 @@ async def test_cors_headers_are_on_answers_errors_and_waits(bob, running, with_m
         scope(f"{V1}/workers"),
         scope(f"{V1}/nothing", **token(bob)),
     ):
-        assert lower((await ask(Host(), request))[1])[b"access-control-allow-origin"] == origin
-    status, headers, task = await waits(bob, running, lambda: bob.report(running, "completed"))
+        assert (
+            lower((await get_response(Host(), request))[1])[b"access-control-allow-origin"]
+            == origin
+        )
+    status, headers, task = await wait_for_end(
+        bob, running, lambda: bob.report(running, "completed")
+    )
     assert (status, task["status"]) == (200, "completed")
     assert headers[b"preference-applied"] == b"wait=20"
     assert headers[b"access-control-allow-origin"] == origin
@@ -93,51 +100,51 @@ async def test_cors_headers_are_on_answers_errors_and_waits(bob, running, with_m
 
 async def test_middleware_may_answer_a_preflight_request(with_middleware):
     with_middleware("cors", first=True)
-    status, headers, _ = await ask(Host(), scope(f"{V1}/tasks/claim", "OPTIONS"))
+    status, headers, _ = await get_response(Host(), scope(f"{V1}/tasks/claim", "OPTIONS"))
     assert status == 200
     assert lower(headers)[b"access-control-allow-origin"] == middleware.ORIGIN.encode()
 
 
-async def test_the_redirect_to_tls_answers_tokens_over_plain_http(bob, running, settings):
+async def test_requests_over_plain_http_are_redirected_to_tls(bob, running, settings):
     settings.SECURE_SSL_REDIRECT = True
     for headers in ({}, {"prefer": b"wait=20"}):
         request = scope(f"{V1}/tasks/{running}", **headers, **token(bob))
-        status, headers, _ = await ask(Host(), request)
+        status, headers, _ = await get_response(Host(), request)
         assert status == 301
         assert lower(headers)[b"location"] == f"https://localhost{V1}/tasks/{running}".encode()
     assert b"preference-applied" not in lower(headers)
     request = {**scope(f"{V1}/tasks/{running}", **token(bob)), "scheme": "https"}
-    assert (await ask(Host(), request))[0] == 200
+    assert (await get_response(Host(), request))[0] == 200
 
 
-async def test_the_audit_log_has_each_answer_once_with_its_user(bob, running, audit):
+async def test_middleware_logs_each_response_once_with_its_user(bob, running, audit):
     path = f"{V1}/tasks/{running}"
-    await ask(Host(), scope(path, **token(bob)))
-    await ask(Host(), scope(f"{V1}/workers"))
+    await get_response(Host(), scope(path, **token(bob)))
+    await get_response(Host(), scope(f"{V1}/workers"))
     assert audit == [
         ("GET", path, "bob", 200, False),
         ("GET", f"{V1}/workers", "AnonymousUser", 401, False),
     ]
     audit.clear()
-    await waits(bob, running, seconds=1)
+    await wait_for_end(bob, running, seconds=1)
     assert audit == [("GET", path, "bob", 200, True)]
 
 
-async def test_the_audit_log_has_each_claim_that_waits_once(bob, audit):
+async def test_middleware_logs_a_waiting_claim_once(bob, audit):
     await sync_to_async(bob.register)()
-    status, _, body = await claims(bob, bob.submit)
+    status, _, body = await claim(bob, bob.submit)
     audited = [line for line in audit if line[1].endswith("/claim")]
     assert (status, body["task"]["attempt"]) == (200, 1)
     assert audited == [("POST", f"{V1}/tasks/claim", "bob", 200, True)]
     audit.clear()
-    assert (await claims(bob, None, seconds=1))[2] == {"task": None}
+    assert (await claim(bob, None, seconds=1))[2] == {"task": None}
     assert audit == [("POST", f"{V1}/tasks/claim", "bob", 200, True)]
 
 
-async def test_the_audit_log_has_the_error_that_a_wait_ends_with(bob, running, audit, settings_of):
+async def test_middleware_logs_the_error_at_the_end_of_a_wait(bob, running, audit, settings_of):
     from zndraw_joblib.models import Task
 
-    status, headers, _ = await waits(bob, running, lambda: Task.objects.all().delete())
+    status, headers, _ = await wait_for_end(bob, running, lambda: Task.objects.all().delete())
     assert status == 404
     assert b"preference-applied" not in headers
     assert audit == [("GET", f"{V1}/tasks/{running}", "bob", 404, False)]
@@ -146,7 +153,7 @@ async def test_the_audit_log_has_the_error_that_a_wait_ends_with(bob, running, a
 async def test_a_task_is_granted_although_middleware_replaces_the_response(bob, with_middleware):
     with_middleware("replacing")
     await sync_to_async(bob.register)()
-    assert (await claims(bob, bob.submit))[2]["task"]["attempt"] == 1
+    assert (await claim(bob, bob.submit))[2]["task"]["attempt"] == 1
 
 
 @pytest.fixture
@@ -158,32 +165,34 @@ def tenants(settings, with_middleware):
 
 
 async def test_queries_go_to_the_tenant_of_their_request(bob, running, tenants, settings_of):
-    """With one thread, which serves requests of both tenants in turn."""
+    """One thread serves requests of both tenants in turn."""
     settings_of(api_threads=1)
     lane = ApiLane(Host())
     for name in ("a", "b", "a"):
         tenants.clear()
         request = scope(f"{V1}/tasks/{running}", x_tenant=name.encode(), **token(bob))
-        talk = ApplicationCommunicator(lane, request)
-        await talk.send_input(REQUEST)
-        assert (await answer(talk))[0] == 200
+        communicator = ApplicationCommunicator(lane, request)
+        await communicator.send_input(REQUEST)
+        assert (await answer(communicator))[0] == 200
         assert set(tenants) == {(name, name)}
 
 
-async def test_a_tenant_is_not_the_next_requests(bob, tenants, settings_of):
-    """Though the middleware takes the context variable back from nobody."""
+async def test_a_tenant_does_not_leak_into_the_next_request(bob, tenants, settings_of):
+    """The middleware does not reset its context variable."""
     settings_of(api_threads=1)
     lane = ApiLane(Host())
     for headers, expected in (({"x_tenant": b"a"}, "a"), ({}, None)):
         tenants.clear()
-        talk = ApplicationCommunicator(lane, scope(f"{V1}/workers", **headers, **token(bob)))
-        await talk.send_input(REQUEST)
-        assert (await answer(talk))[0] == 200
+        communicator = ApplicationCommunicator(
+            lane, scope(f"{V1}/workers", **headers, **token(bob))
+        )
+        await communicator.send_input(REQUEST)
+        assert (await answer(communicator))[0] == 200
         assert set(tenants) == {(expected, expected)}
 
 
-async def test_a_wait_looks_into_the_database_of_its_tenant(bob, tenants, settings_of):
-    """Another tenant's requests are answered by the same thread meanwhile."""
+async def test_a_waiting_claim_queries_the_database_of_its_tenant(bob, tenants, settings_of):
+    """The same thread answers a request of another tenant during the wait."""
     settings_of(api_threads=1)
     await sync_to_async(bob.register)()
     lane = ApiLane(Host())
@@ -194,7 +203,7 @@ async def test_a_wait_looks_into_the_database_of_its_tenant(bob, tenants, settin
         await asyncio.sleep(0.01)
     other = ApplicationCommunicator(lane, scope(f"{V1}/workers", x_tenant=b"b", **token(bob)))
     await other.send_input(REQUEST)
-    # A wait holds no thread, though middleware is sync only.
+    # The only thread is free during a wait, although the middleware is sync-only.
     assert (await answer(other))[0] == 200
     assert ("b", "b") in tenants
     tenants.clear()
@@ -204,7 +213,7 @@ async def test_a_wait_looks_into_the_database_of_its_tenant(bob, tenants, settin
 
 
 def logged_in(person):
-    """The cookies of a browser in which a person logged in, and its CSRF token."""
+    """The cookies of a logged-in browser, and its CSRF token."""
     session = SessionStore()
     session[SESSION_KEY] = str(person.user.pk)
     session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
@@ -214,16 +223,16 @@ def logged_in(person):
     return f"sessionid={session.session_key}; csrftoken={secret}".encode(), secret.encode()
 
 
-async def test_session_requests_are_answered_and_need_a_csrf_token(bob, running):
+async def test_session_requests_are_answered_and_writes_need_a_csrf_token(bob, running):
     cookie, secret = await sync_to_async(logged_in)(bob)
     host = Host()
-    status, _, body = await ask(host, scope("/v1/me", cookie=cookie))
+    status, _, body = await get_response(host, scope("/v1/me", cookie=cookie))
     assert (status, json.loads(body)) == (200, {"id": str(bob.user.pk)})
     request = scope(f"{V1}/workers", "POST", cookie=cookie)
-    status, headers, _ = await ask(host, request)
+    status, headers, _ = await get_response(host, request)
     assert (status, lower(headers)[b"content-type"]) == (403, b"application/problem+json")
     request = scope(f"{V1}/workers", "POST", cookie=cookie, x_csrftoken=secret)
-    assert (await ask(host, request))[0] == 201
+    assert (await get_response(host, request))[0] == 201
     assert not host.paths
 
 
@@ -231,44 +240,48 @@ async def test_session_requests_may_wait(bob, running, settings):
     settings.SESSION_SAVE_EVERY_REQUEST = True
     cookie, _ = await sync_to_async(logged_in)(bob)
     request = scope(f"{V1}/tasks/{running}", cookie=cookie, prefer=b"wait=20")
-    status, headers, task = await waited(
+    status, headers, task = await response_after(
         request, lambda: bob.report(running, "completed"), lambda hub: hub.ends._waiters
     )
     assert (status, task["status"]) == (200, "completed")
     assert b"sessionid=" in headers[b"set-cookie"]
 
 
-async def test_middleware_may_answer_by_itself(bob, running, with_middleware):
+async def test_middleware_may_answer_without_the_view(bob, running, with_middleware):
     with_middleware("maintenance")
     for headers in ({}, {"prefer": b"wait=20"}):
         request = scope(f"{V1}/tasks/{running}", **headers, **token(bob))
-        assert (await ask(Host(), request))[::2] == (503, b"closed for today")
+        assert (await get_response(Host(), request))[::2] == (503, b"closed for today")
 
 
-async def test_middleware_may_choose_other_urls(bob, with_middleware):
+async def test_middleware_may_set_another_urlconf(bob, with_middleware):
     with_middleware("moved")
     request = scope("/v1/me", "PUT", **token(bob))
-    assert (await ask(Host(), request, {**REQUEST, "body": b"abc"}))[2] == b"other 3"
+    assert (await get_response(Host(), request, {**REQUEST, "body": b"abc"}))[2] == b"other 3"
 
 
-async def test_other_urls_get_no_part_of_a_body_for_the_whole(bob, with_middleware, settings_of):
+async def test_a_view_of_another_urlconf_gets_the_whole_body_or_an_error(
+    bob, with_middleware, settings_of
+):
     with_middleware("moved")
     settings_of(max_body_bytes=10)
     request = scope("/v1/me", "PUT", **token(bob))
-    assert (await ask(Host(), request, {**REQUEST, "body": b"x" * 11}))[2] == b"other 11"
+    assert (await get_response(Host(), request, {**REQUEST, "body": b"x" * 11}))[2] == b"other 11"
     parts = [{**REQUEST, "body": b"x" * 11, "more_body": True}, {**REQUEST, "body": b"x"}]
-    assert (await ask(Host(), request, *parts))[0] in {400, 413}
+    assert (await get_response(Host(), request, *parts))[0] in {400, 413}
 
 
 async def test_middleware_may_read_the_body(bob, with_middleware):
     with_middleware("body_reading")
     body = {"category": "modifiers", "name": "Rotate", "schema": {}}
     request = scope(f"{V1}/rooms/open/jobs", "PUT", content_type=b"application/json", **token(bob))
-    status = (await ask(Host(), request, {**REQUEST, "body": json.dumps(body).encode()}))[0]
+    status = (await get_response(Host(), request, {**REQUEST, "body": json.dumps(body).encode()}))[
+        0
+    ]
     assert status == 201
 
 
-async def test_the_body_of_a_claim_that_waits_is_read_at_each_look(bob):
+async def test_the_body_of_a_waiting_claim_is_used_at_each_attempt(bob):
     worker = await sync_to_async(bob.worker)()
     await sync_to_async(bob.register)(worker_id=worker)
     request = scope(
@@ -279,20 +292,22 @@ async def test_the_body_of_a_claim_that_waits_is_read_at_each_look(bob):
         **token(bob),
     )
     body = json.dumps({"worker_id": worker, "start": True}).encode()
-    status, _, got = await waited(request, bob.submit, lambda hub: hub.work._lines, body)
+    status, _, got = await response_after(request, bob.submit, lambda hub: hub.work._lines, body)
     assert (status, got["task"]["worker_id"], got["task"]["status"]) == (200, worker, "running")
 
 
 @pytest.mark.parametrize("name", ["streaming", "async_streaming"])
 async def test_middleware_may_stream_the_response(bob, running, with_middleware, name):
     with_middleware(name)
-    status, _, body = await ask(Host(), scope(f"{V1}/tasks/{running}", **token(bob)))
+    status, _, body = await get_response(Host(), scope(f"{V1}/tasks/{running}", **token(bob)))
     assert (status, json.loads(body)["id"]) == (200, running)
 
 
-async def test_an_exception_of_middleware_is_the_hosts_error_page(bob, with_middleware):
+async def test_an_exception_in_middleware_is_answered_with_the_hosts_error_page(
+    bob, with_middleware
+):
     with_middleware("failing")
-    status, headers, _ = await ask(Host(), scope(f"{V1}/workers", **token(bob)))
+    status, headers, _ = await get_response(Host(), scope(f"{V1}/workers", **token(bob)))
     assert (status, lower(headers)[b"content-type"]) == (500, b"text/html; charset=utf-8")
 
 
@@ -300,7 +315,7 @@ async def test_the_callers_language_is_active(bob, settings, settings_of):
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.middleware.locale.LocaleMiddleware"]
     settings_of(identity="tests.waiting.test_middleware.language")
     request = scope("/v1/me", accept_language=b"de", **token(bob))
-    _, headers, body = await ask(Host(), request)
+    _, headers, body = await get_response(Host(), request)
     assert json.loads(body) == {"id": "de"}
     assert lower(headers)[b"content-language"] == b"de"
 
@@ -311,13 +326,13 @@ def language(request):
 
 async def test_hosts_with_atomic_requests_are_served(bob, running, monkeypatch):
     monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
-    status, _, task = await waits(bob, running, lambda: bob.report(running, "completed"))
+    status, _, task = await wait_for_end(bob, running, lambda: bob.report(running, "completed"))
     assert (status, task["status"]) == (200, "completed")
     await sync_to_async(bob.register)()
-    assert (await claims(bob, bob.submit))[2]["task"]["attempt"] == 1
+    assert (await claim(bob, bob.submit))[2]["task"]["attempt"] == 1
 
 
-async def test_a_wait_counts_once_for_throttles(bob, alice, monkeypatch):
+async def test_throttles_count_a_waiting_request_once(bob, alice, monkeypatch):
     from rest_framework.throttling import UserRateThrottle
 
     from zndraw_joblib.api.base import JobLibView
@@ -329,13 +344,13 @@ async def test_a_wait_counts_once_for_throttles(bob, alice, monkeypatch):
     await sync_to_async(bob.register)()
     monkeypatch.setattr(JobLibView, "throttle_classes", [Once])
     # The view runs twice: before the wait, and when the submit ends it.
-    status, _, body = await claims(bob, alice.submit)
+    status, _, body = await claim(bob, alice.submit)
     assert (status, body["task"]["attempt"]) == (200, 1)
-    assert (await claims(bob, None, seconds=1))[0] == 429
+    assert (await claim(bob, None, seconds=1))[0] == 429
 
 
-async def test_middleware_that_catches_everything_ends_the_wait(bob, running, with_middleware):
-    """It catches the exception by which a request leaves the middleware to wait."""
+async def test_middleware_that_catches_every_exception_ends_the_wait(bob, running, with_middleware):
+    """A request leaves the middleware by an exception when it begins to wait."""
     with_middleware("catching_all")
     request = scope(f"{V1}/tasks/{running}", prefer=b"wait=20", **token(bob))
-    assert (await ask(Host(), request))[::2] == (500, b"caught")
+    assert (await get_response(Host(), request))[::2] == (500, b"caught")

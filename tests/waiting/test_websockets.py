@@ -1,4 +1,4 @@
-"""WebSockets: authentication, access, and the documents that are sent."""
+"""WebSockets: authentication, access, and the documents that they send."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from zndraw_joblib.routing import websocket_urlpatterns
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-GONE = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
+UNKNOWN_ID = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
 
 
 async def test_the_task_is_sent_when_it_ends_and_the_socket_closes(bob, running):
     async with Socket(f"tasks/{running}", token(bob)) as socket:
-        assert await socket.it.receive_nothing(0.3)
+        assert await socket.communicator.receive_nothing(0.3)
         await sync_to_async(bob.report)(running, "completed")
         sent = await socket.json()
         assert sent == (await sync_to_async(bob.get)(f"/tasks/{running}")).json()
@@ -34,7 +34,7 @@ async def test_the_task_is_sent_when_it_ends_and_the_socket_closes(bob, running)
         assert await socket.code() == 1000
 
 
-async def test_a_task_that_ended_is_sent_at_once(bob, running):
+async def test_an_ended_task_is_sent_at_once(bob, running):
     await sync_to_async(bob.report)(running, "completed")
     async with Socket(f"tasks/{running}", token(bob)) as socket:
         assert (await socket.json())["status"] == "completed"
@@ -52,10 +52,10 @@ async def test_each_end_in_the_room_is_sent(bob, running):
         other = await sync_to_async(bob.claim)()
         await sync_to_async(bob.report)(other["id"], "cancelled")
         assert (await socket.json())["id"] == other["id"]
-        assert await socket.it.receive_nothing(0.3)
+        assert await socket.communicator.receive_nothing(0.3)
 
 
-async def test_a_room_is_read_again_when_messages_are_lost(bob, running, monkeypatch):
+async def test_the_reread_sends_ends_in_a_room_when_events_are_lost(bob, running, monkeypatch):
     monkeypatch.setattr(consumers, "REREAD_SECONDS", 0.3)
     monkeypatch.setattr("zndraw_joblib.events.publisher.publisher.publish", lambda *args: None)
     async with Socket("rooms/open", token(bob)) as socket:
@@ -71,7 +71,7 @@ async def test_missing_and_wrong_credentials_are_refused(bob, running, path):
             assert await socket.code() == 4401
 
 
-async def test_the_token_is_not_taken_from_the_query(bob, running):
+async def test_a_token_in_the_query_is_ignored(bob, running):
     async with Socket(f"tasks/{running}/?token={bob.token}") as socket:
         assert await socket.code() == 4401
 
@@ -123,10 +123,10 @@ ENDS = [(logged_out, 4401), (deactivated, 4401), (with_another_password, 4401)]
 async def test_a_session_is_checked_again_at_each_read(
     root, monkeypatch, settings_of, change, code
 ):
-    settings_of(room_access="tests.api.test_access.nobody")
+    settings_of(room_access="tests.api.test_access.no_access")
     monkeypatch.setattr(consumers, "REREAD_SECONDS", 0.3)
     async with Socket("rooms/open", [await sync_to_async(session_cookie)(root.user)]) as socket:
-        assert await socket.it.receive_nothing(1)
+        assert await socket.communicator.receive_nothing(1)
         await sync_to_async(change)(root.user)
         assert await socket.code() == code
 
@@ -137,18 +137,18 @@ async def test_a_session_that_ended_closes_the_connection_without_the_task(
 ):
     cookie = await sync_to_async(session_cookie)(carol.user)
     async with Socket(f"tasks/{running}", [cookie]) as socket:
-        assert await socket.it.receive_nothing(0.5)
+        assert await socket.communicator.receive_nothing(0.5)
         await sync_to_async(change)(carol.user)
         await sync_to_async(bob.report)(running, "completed")
         assert await socket.code() == code
 
 
-@pytest.mark.parametrize("beside", [False, True])
-async def test_a_user_in_the_scope_counts_without_a_session(bob, carol, settings_of, beside):
-    """A host may authenticate by a token of its own, also beside the session of another user."""
+@pytest.mark.parametrize("other_session", [False, True])
+async def test_the_user_in_the_scope_is_the_caller(bob, carol, settings_of, other_session):
+    """A host may set it by its own authentication, even if the session is another user's."""
     settings_of(room_access="tests.factories.by_room")
     more = {"user": bob.user}
-    if beside:
+    if other_session:
         await sync_to_async(session_cookie)(carol.user)
         more["session"] = SessionStore((await Session.objects.aget()).session_key)
     for room, code in (("bobs", None), ("carols", 4404)):
@@ -157,7 +157,7 @@ async def test_a_user_in_the_scope_counts_without_a_session(bob, carol, settings
             if code:
                 assert await socket.code() == code
             else:
-                assert await socket.it.receive_nothing(0.5)
+                assert await socket.communicator.receive_nothing(0.5)
 
 
 @pytest.mark.parametrize("origin", [b"http://evil.example", b"null", b"http://[", b""])
@@ -167,7 +167,7 @@ async def test_other_origins_are_refused(bob, running, origin):
             assert await socket.code() == 4403
 
 
-@pytest.mark.parametrize("path", [f"tasks/{GONE}", "tasks/nope", "rooms/a:b", "rooms/carols"])
+@pytest.mark.parametrize("path", [f"tasks/{UNKNOWN_ID}", "tasks/nope", "rooms/a:b", "rooms/carols"])
 async def test_tasks_and_rooms_that_the_caller_may_not_read_are_not_found(bob, path, settings_of):
     settings_of(room_access="tests.factories.by_room")
     async with Socket(path, token(bob)) as socket:
@@ -188,14 +188,14 @@ NOWHERE = ["", "/", "/x/", "/tasks", "/tasks//", "/tasks/a/b/", "/rooms/", "/roo
 @pytest.mark.parametrize(
     "path", [*(f"/ws/v1/joblib{path}" for path in NOWHERE), "/", "/v1/joblib/workers", "/ws/v1/x"]
 )
-async def test_an_unknown_address_is_not_found(db, path, headers):
+async def test_an_unknown_path_is_not_found(db, path, headers):
     async with Socket(path, headers, ["token", "wrong"]) as socket:
-        # A browser drops a connection that takes none of the subprotocols it offered.
+        # Accepted, because a browser fails a connection that selects none of its subprotocols.
         assert socket.subprotocol == "token"
         assert await socket.code() == 4404
 
 
-async def test_the_last_slash_may_be_left_out(bob, running):
+async def test_the_trailing_slash_is_optional(bob, running):
     async with (
         Socket(f"/ws/v1/joblib/tasks/{running}", token(bob)) as task,
         Socket("/ws/v1/joblib/rooms/open", token(bob)) as room,
@@ -209,13 +209,13 @@ async def hosts_own(scope, receive, send):
     await send({"type": "websocket.accept", "subprotocol": scope["path"][1:]})
 
 
-async def test_a_host_mounts_the_routes_and_has_its_own_after_them(bob, running):
+async def test_a_host_may_mount_the_routes_under_a_prefix_and_add_its_own(bob, running):
     await sync_to_async(bob.report)(running, "completed")
     own = re_path("^ws/", hosts_own)
     mounted = URLRouter([route_to("site/", URLRouter(websocket_urlpatterns)), own])
     for application, prefix in ((URLRouter([*websocket_urlpatterns, own]), ""), (mounted, "/site")):
-        it = f"{prefix}/ws/v1/joblib/tasks/{running}/"
-        async with Socket(it, token(bob), application=application) as socket:
+        path = f"{prefix}/ws/v1/joblib/tasks/{running}/"
+        async with Socket(path, token(bob), application=application) as socket:
             assert (await socket.json())["id"] == running
         async with Socket(f"{prefix}/ws/v1/joblib/x", application=application) as socket:
             assert await socket.code() == 4404

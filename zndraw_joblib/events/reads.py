@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -110,11 +111,13 @@ class RepeatedReads(Generic[Key]):
         loop = asyncio.get_running_loop()
         everything_at = loop.time() + REREAD_SECONDS
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout_at(everything_at):
                     await self._has_unread.wait()
+            # The clock decides, because a timeout never fires while new keys keep coming.
+            if loop.time() < everything_at:
                 keys = [key for key in self._unread if key in self._waited_for]
-            except TimeoutError:
+            else:
                 everything_at = loop.time() + REREAD_SECONDS
                 keys = list(self._waited_for)
             self._has_unread.clear()

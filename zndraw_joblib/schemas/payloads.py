@@ -17,8 +17,8 @@ from zndraw_joblib.schemas.levels import read_levels
 
 #: Most characters of all errors of one answer.
 MAX_CHARACTERS = 200_000
-#: Work that each further payload of a batch adds to `MAX_WORK`.
-SHARE = MAX_WORK // 75
+#: Work that each further payload of a batch adds to `MAX_WORK`, 1 ms.
+SHARE = MAX_WORK // 250
 
 logger = logging.getLogger(__name__)
 

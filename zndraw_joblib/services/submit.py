@@ -110,7 +110,7 @@ class Submission:
     room_id: str
     full_name: str
     payloads: Sequence[dict[str, Any]]
-    #: The `Idempotency-Key` of the request, and the request's body.
+    #: The `Idempotency-Key` of the request, and the part of its body that a repeat must equal.
     key: str | None = None
     body: Any = None
 

@@ -47,6 +47,7 @@ def column_names(cursor: Any, vendor: str) -> tuple[str, ...]:
 def _cursor_classes() -> tuple[Any, Any]:
     """The cursor classes, made at the first use because a site on SQLite may not have psycopg."""
     import psycopg  # noqa: PLC0415
+    from psycopg import errors  # noqa: PLC0415
     from psycopg.types.json import JsonbLoader  # noqa: PLC0415
 
     class PreparingCursor(psycopg.Cursor[Any]):
@@ -59,13 +60,17 @@ def _cursor_classes() -> tuple[Any, Any]:
             connection = self.connection
             if connection.prepare_threshold is not None:
                 since = _prepared_since.setdefault(connection, monotonic())
-                if monotonic() - since > PREPARED_SECONDS:
-                    super().execute("DEALLOCATE ALL")
-                    _prepared_since[connection] = monotonic()
+                now = monotonic()
+                if now - since > PREPARED_SECONDS:
+                    # A new text each time, because psycopg forgets its prepared statements only
+                    # after a DEALLOCATE ALL whose text it has not seen before.
+                    super().execute(f"DEALLOCATE ALL -- at {now}", prepare=False)
+                    _prepared_since[connection] = now
             try:
                 return super().execute(query, params, prepare=True, binary=True)
-            except psycopg.errors.FeatureNotSupported as error:
-                # ALTER TABLE changed the result type of a prepared statement.
+            except (errors.FeatureNotSupported, errors.InvalidSqlStatementName) as error:
+                # ALTER TABLE changed the result type of a prepared statement, or somebody else
+                # on the connection deallocated it.
                 _prepared_since[connection] = float("-inf")
                 if connection.autocommit:
                     return super().execute(query, params, prepare=False, binary=True)

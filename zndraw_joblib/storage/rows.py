@@ -75,19 +75,24 @@ def task_rows(using: str, result: Result) -> list[TaskRow]:
 
 @cache
 def _row_maker(columns: tuple[str, ...], vendor: str) -> Callable[[str, Sequence[Any]], TaskRow]:
-    """A function that makes a row. Unknown columns, of a newer server's migration, are ignored."""
-    places = [columns.index(name) for name in TaskRow._fields if name in columns]
+    """A function that makes a row. Unknown columns, of a newer server's migration, are ignored.
+
+    Fields that a statement leaves out have their defaults.
+    """
+    names = [name for name in TaskRow._fields if name in columns]
+    places = [columns.index(name) for name in names]
     if vendor != "sqlite":
-        return lambda using, row: TaskRow(*[row[place] for place in places])
-    converters = [_SQLITE.get(name) for name in TaskRow._fields if name in columns]
-    pairs = list(zip(places, converters, strict=True))
+        return lambda using, row: TaskRow(**{n: row[p] for n, p in zip(names, places, strict=True)})
+    pairs = list(zip(names, places, map(_SQLITE.get, names), strict=True))
 
     def from_sqlite(using: str, row: Sequence[Any]) -> TaskRow:
         return TaskRow(
-            *[
-                row[place] if convert is None or row[place] is None else convert(row[place], using)
-                for place, convert in pairs
-            ]
+            **{
+                name: row[place]
+                if convert is None or row[place] is None
+                else convert(row[place], using)
+                for name, place, convert in pairs
+            }
         )
 
     return from_sqlite

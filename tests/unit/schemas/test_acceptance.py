@@ -17,7 +17,7 @@ def errors(schema):
 
 
 def cpu_seconds(call):
-    """The least of three, in CPU time, because other processes use the machine too."""
+    """CPU time, least of three runs, because other processes use the machine too."""
 
     def once():
         began = time.thread_time()
@@ -50,8 +50,8 @@ HOSTILE = {
     "remote": ({"$ref": "http://127.0.0.1:1/x"}, "/$ref"),
     "file": ({"$ref": "file:///etc/passwd"}, "/$ref"),
     "relative": ({"$ref": "other.json"}, "/$ref"),
-    "nowhere": ({"$ref": "#/$defs/none"}, "/$ref"),
-    "itself": ({"$ref": "#"}, ""),
+    "unknown target": ({"$ref": "#/$defs/none"}, "/$ref"),
+    "to itself": ({"$ref": "#"}, ""),
     "cycle": (
         {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
         "/$defs/a",
@@ -81,20 +81,20 @@ HOSTILE = {
         {"$defs": {"a": {"$ref": "#/$defs/%61"}, "%61": {}}, "$ref": "#/$defs/a"},
         "/$defs/a",
     ),
-    "cycle nobody uses": ({"$defs": {"a": {"$ref": "#/$defs/a"}}}, "/$defs/a"),
-    "cycle in a dialect of old": (
+    "unused cycle": ({"$defs": {"a": {"$ref": "#/$defs/a"}}}, "/$defs/a"),
+    "cycle in `definitions`": (
         {"definitions": {"a": {"not": {"$ref": "#/definitions/a"}}}},
         "/definitions/a",
     ),
     "into a constant": ({"const": {"type": 12}, "$ref": "#/const"}, "/$ref"),
     "into an example": ({"examples": [{"properties": [1]}], "$ref": "#/examples/0"}, "/$ref"),
-    "into what is no keyword": ({"x": {"$ref": 5}, "$ref": "#/x"}, "/$ref"),
+    "into an unknown keyword": ({"x": {"$ref": 5}, "$ref": "#/x"}, "/$ref"),
     "into a map of schemas": (
         {"properties": {"x": {"$ref": "#/properties"}}},
         "/properties/x/$ref",
     ),
-    "by an index of another form": ({"allOf": [{}, {"$ref": "#/allOf/00"}]}, "/allOf/1/$ref"),
-    "no reference": ({"$ref": 5}, "/$ref"),
+    "index with a leading zero": ({"allOf": [{}, {"$ref": "#/allOf/00"}]}, "/allOf/1/$ref"),
+    "reference that is no string": ({"$ref": 5}, "/$ref"),
     "long chain": (
         {"$defs": {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(600)} | {"d600": {}}}
         | {"$ref": "#/$defs/d0"},
@@ -113,7 +113,7 @@ HOSTILE = {
         "/pattern",
     ),
     "possessive repeat": ({"pattern": "(?:(?=a*)a)*+b"}, "/pattern"),
-    "dependencies elsewhere": (
+    "remote in dependencies": (
         {"dependencies": {"x": {"$ref": "http://127.0.0.1:1/"}}},
         "/dependencies/x/$ref",
     ),
@@ -152,18 +152,18 @@ HOSTILE = {
         "",
     ),
     "long list of types": ({"type": ["x"] * 15_000}, "/type"),
-    "many subschemas that are none": (
+    "many subschemas of another type": (
         {"properties": {f"a{n}": 5 for n in range(3000)}},
         "/properties/a2999",
     ),
-    "repeat beyond all numbers": ({"pattern": "a{99999999999999999999}"}, "/pattern"),
+    "repeat beyond 64 bits": ({"pattern": "a{99999999999999999999}"}, "/pattern"),
     "deep pattern": ({"pattern": "(" * 3000 + ")" * 3000}, "/pattern"),
     "open pattern": ({"pattern": "(" * 5000}, "/pattern"),
     "open class": ({"pattern": "[" * 500}, "/pattern"),
     "pattern of another type": ({"patternProperties": 5}, "/patternProperties"),
-    "endless numbers": ({"multipleOf": float("inf")}, ""),
+    "infinite number": ({"multipleOf": float("inf")}, ""),
     "lone surrogates": ({"title": "\ud800"}, ""),
-    "more digits than Python writes": ({"minLength": 10**5000}, ""),
+    "integer of 5,000 digits": ({"minLength": 10**5000}, ""),
     "large": ({"description": "x" * 70_000}, ""),
     "back-reference": ({"pattern": r"(a)\1"}, "/pattern"),
     "pattern key": ({"patternProperties": {"(a)\\1": {}}}, "/patternProperties"),
@@ -196,7 +196,7 @@ EXTENSIBLE = {
     "properties": {"children": {"items": {"$dynamicRef": "#node"}}},
 }
 
-#: Schema, a valid payload and an invalid one.
+#: A schema, a valid payload and an invalid payload.
 ACCEPTED = {
     "recursion by properties": (TREE, {"next": {"next": {}}}, {"next": {"next": 1}}),
     "recursion by the root": (
@@ -309,7 +309,7 @@ def test_an_ordinary_schema_is_accepted_and_checks_payloads(schema, valid, inval
 
 
 @pytest.mark.parametrize("dialect", [*DIALECTS, *(f"{dialect}#" for dialect in DIALECTS)])
-def test_three_drafts_are_accepted(dialect):
+def test_a_supported_draft_is_accepted(dialect):
     assert errors({"$schema": dialect}) == []
 
 
@@ -320,24 +320,24 @@ def test_the_size_of_a_schema_is_that_of_compact_json():
     assert schema_errors(schema, max_bytes=size - 1, max_depth=9) != []
 
 
-def test_definitions_that_nothing_applies_cost_nothing():
+def test_unused_definitions_do_not_count_towards_the_bound():
     definitions = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(250)} | {"d250": {}}
     assert errors({"$defs": definitions}) == []
 
 
-def test_a_name_that_looks_like_a_keyword_is_a_property():
+def test_a_property_may_have_the_name_of_a_keyword():
     schema = {"properties": {"$ref": {"type": "string"}, "pattern": {"type": "number"}}}
     assert errors(schema) == []
     assert PayloadChecker(schema).errors({"$ref": 1})[0].pointer == "/$ref"
 
 
-def test_an_identifier_within_a_constant_is_no_identifier():
+def test_keywords_within_constants_are_ignored():
     schema = {"default": {"$id": "::", "$ref": 5}, "enum": [{"$schema": "x", "$ref": "y"}]}
     assert errors(schema) == []
     assert PayloadChecker(schema).errors({"$schema": "x", "$ref": "y"}) == []
 
 
-def test_all_wrong_keywords_are_told():
+def test_all_invalid_keywords_are_listed():
     schema = {"type": "x", "properties": {"a": {"minimum": "1", "maximum": 1}, "b": 5}}
     assert errors(schema) == [
         FieldError("A schema must be an object or a boolean.", "/properties/b"),

@@ -1,4 +1,4 @@
-"""Verdicts agree with those of `jsonschema`, and no accepted schema leaves a payload undecided."""
+"""Generated schemas and payloads: verdicts agree with `jsonschema`, and every payload has one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jsonschema.exceptions import SchemaError
 from zndraw_joblib.schemas import PayloadChecker, schema_errors
 
 pytestmark = pytest.mark.skipif(
-    connection.vendor == "postgresql", reason="knows no database: runs once, in the SQLite pass"
+    connection.vendor == "postgresql", reason="runs once, in the pass on SQLite"
 )
 
 DRAFTS = {
@@ -38,7 +38,7 @@ TYPES = st.sampled_from(["array", "boolean", "integer", "null", "number", "objec
 
 
 def holders(inner):
-    """Objects, arrays and combinations: keywords that look at each other come together."""
+    """Schemas of objects, arrays and combinations; keywords that depend on each other co-occur."""
     some = st.lists(inner, min_size=1, max_size=3)
     named = st.dictionaries(st.sampled_from("abc"), inner, min_size=1)
     return st.one_of(
@@ -96,21 +96,21 @@ DEFS = {
 
 
 def mixes_booleans_with_numbers(value):
-    """Where `jsonschema` sorts lists that hold both, it misses items that are equal."""
+    """Whether `jsonschema` may miss equal items, because it sorts booleans among numbers."""
     return any(word in json.dumps(value) for word in ("true", "false"))
 
 
 def older(schema):
-    """Without what two older drafts have no word for, or `jsonschema` reads in another way."""
+    """Remove the keywords that older drafts lack, or that `jsonschema` interprets otherwise."""
     if isinstance(schema, list):
         return [older(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    gone = ("dependentSchemas", "dependentRequired", "minContains", "maxContains", "prefixItems")
+    removed = ("dependentSchemas", "dependentRequired", "minContains", "maxContains", "prefixItems")
     return {
         keyword: older(value)
         for keyword, value in schema.items()
-        if keyword not in gone and not keyword.startswith("unevaluated")
+        if keyword not in removed and not keyword.startswith("unevaluated")
     }
 
 
@@ -125,11 +125,11 @@ def test_verdicts_agree_with_jsonschema_in_three_drafts(schema, payloads, dialec
         schema = older(schema)
     whole = {"$schema": dialect, "$defs": DEFS, "allOf": [schema]}
     assert schema_errors(whole, **LIMITS) == []
-    checker, theirs = PayloadChecker(whole), DRAFTS[dialect](whole)
+    checker, reference = PayloadChecker(whole), DRAFTS[dialect](whole)
     unique = '"uniqueItems": true' in json.dumps(schema)
     for payload in payloads:
         if not (unique and mixes_booleans_with_numbers(payload)):
-            assert (checker.errors(payload) == []) is theirs.is_valid(payload), payload
+            assert (checker.errors(payload) == []) is reference.is_valid(payload), payload
 
 
 KEYWORDS = [*sorted(Draft202012Validator.VALIDATORS), "$anchor", "$defs", "$id", "$schema", "title"]
@@ -148,7 +148,7 @@ ANYTHING = st.recursive(
     schema=st.dictionaries(st.sampled_from(KEYWORDS), ANYTHING | SCHEMAS, max_size=4),
     payload=VALUES,
 )
-def test_no_accepted_schema_ends_in_cannot_be_checked(schema, payload):
+def test_every_payload_of_an_accepted_schema_can_be_checked(schema, payload):
     accepted = schema_errors(schema, **LIMITS) == []
     errors = PayloadChecker(schema).errors(payload)
     assert accepted is not any("cannot be checked" in error.detail for error in errors)
@@ -156,7 +156,7 @@ def test_no_accepted_schema_ends_in_cannot_be_checked(schema, payload):
 
 @settings(max_examples=300, deadline=None)
 @given(schema=st.dictionaries(st.sampled_from(KEYWORDS), ANYTHING | SCHEMAS, max_size=4))
-def test_what_jsonschema_refuses_is_refused(schema):
+def test_a_schema_that_jsonschema_refuses_is_refused(schema):
     try:
         Draft202012Validator.check_schema(schema, format_checker=None)
     except SchemaError:

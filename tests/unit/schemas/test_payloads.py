@@ -18,7 +18,7 @@ def payload_errors(schema, payload):
     return PayloadChecker(schema).errors(payload)
 
 
-def test_errors_of_keys_point_at_the_keys():
+def test_errors_of_properties_point_to_their_keys():
     schema = {"patternProperties": {"^(a+)+$": {"type": "number"}}, "additionalProperties": False}
     long = "a" * 5_000
     assert not payload_errors(schema, {long: 1})
@@ -60,19 +60,19 @@ POSITIONS = {
     ],
     ids=["positions", "optional", "literals", "bounded", "objects", "unique"],
 )
-def test_a_large_honest_payload_is_accepted(schema, payload):
+def test_a_large_ordinary_payload_is_accepted(schema, payload):
     assert errors(schema) == []
     assert payload_errors(schema, payload) == []
 
 
-def test_an_answer_lists_a_thousand_errors_and_that_there_are_more():
+def test_at_most_a_thousand_errors_are_listed():
     found = payload_errors({"items": {"type": "string"}}, [1] * 5_000)
     assert len(found) == (MAX_ERRORS - 1) + 1
     assert found[-1] == FieldError("There are more than these 1000 errors.")
     assert len(payload_errors({"items": {"type": "string"}}, [1] * 1_000)) == 1_000
 
 
-def test_an_answer_has_a_bounded_size():
+def test_the_size_of_the_listed_errors_is_bounded():
     payload = {"k" * 100_000: {f"{n}": 1 for n in range(1_000)}}
     schema = {"additionalProperties": {"additionalProperties": {"type": "string"}}}
     found = payload_errors(schema, payload)
@@ -100,7 +100,7 @@ def test_messages_do_not_repeat_the_payload():
         {"allOf": 5},
     ],
 )
-def test_a_schema_that_would_be_refused_is_an_error_not_a_crash(schema):
+def test_a_payload_of_an_invalid_schema_is_refused_without_a_crash(schema):
     assert payload_errors(schema, {"a": 1, "b": [2]})
     assert payload_errors(schema, 5) is not None
 
@@ -119,15 +119,15 @@ def test_every_error_has_its_pointer():
     ("items", "unique"),
     [([1, 2], True), ([1, 1.0], False), ([{"a": 1}, {"a": 1}], False), ([0, False], True)],
 )
-def test_unique_items(items, unique):
+def test_unique_items_compares_numbers_by_value_and_booleans_apart(items, unique):
     assert bool(payload_errors({"uniqueItems": True}, items)) is not unique
 
 
-def test_many_different_objects_are_compared_quickly():
+def test_many_unique_objects_are_accepted():
     assert not payload_errors({"uniqueItems": True}, [{"n": n} for n in range(20_000)])
 
 
-def test_numbers_that_overflow_are_decided():
+def test_a_number_that_overflows_is_no_crash():
     assert payload_errors({"multipleOf": 0.1}, int("9" * 300)) is not None
 
 
@@ -136,7 +136,7 @@ def test_formats_are_not_asserted():
 
 
 def test_a_panic_of_the_engine_refuses_the_payload_and_is_logged(monkeypatch, caplog):
-    """Control: without the branch for panics the exception reaches the caller, and this fails."""
+    """Control: without the branch for panics the exception reaches the caller."""
 
     class PanicException(BaseException):
         pass
@@ -151,7 +151,7 @@ def test_a_panic_of_the_engine_refuses_the_payload_and_is_logged(monkeypatch, ca
     assert "the-job" in caplog.text
 
 
-def test_an_interrupt_is_no_panic(monkeypatch):
+def test_an_interrupt_is_not_treated_as_a_panic(monkeypatch):
     class Interrupted:
         def is_valid(self, payload):
             raise KeyboardInterrupt
@@ -161,7 +161,7 @@ def test_an_interrupt_is_no_panic(monkeypatch):
         PayloadChecker({}).errors({})
 
 
-def test_the_first_of_very_many_errors_is_told():
+def test_only_the_first_error_of_a_large_payload_is_listed():
     found = payload_errors({"items": {"type": "string"}}, ["x", *range(100_000)])
     assert [error.pointer for error in found] == ["/1", ""]
     assert found[1].detail == "Only the first error is listed, because the payload is large."

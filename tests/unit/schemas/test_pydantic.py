@@ -34,9 +34,9 @@ def test_nested_models_are_accepted():
 
     schema = Outer.model_json_schema()
     assert errors(schema) == []
-    good = {"inner": {"price": "1.50"}, "others": [{"price": 2}], "names": {"x": None}}
-    assert payload_errors(schema, good) == []
-    assert payload_errors(schema, {**good, "others": [{}]})[0].pointer == "/others/0"
+    valid = {"inner": {"price": "1.50"}, "others": [{"price": 2}], "names": {"x": None}}
+    assert payload_errors(schema, valid) == []
+    assert payload_errors(schema, {**valid, "others": [{}]})[0].pointer == "/others/0"
 
 
 class Colour(Enum):
@@ -80,7 +80,7 @@ MOLECULE = {
     "tags": ["a", "b"],
     "scores": {"a": 1.5, "b": None},
 }
-WRONG: dict[str, dict[str, Any]] = {
+INVALID: dict[str, dict[str, Any]] = {
     "/parts": {"parts": []},
     "/parts/0": {"parts": [{"kind": "atom", "symbol": "he"}]},
     "": {"made": ...},
@@ -92,26 +92,26 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("mode", ["validation", "serialization"])
-def test_a_model_of_many_kinds_is_accepted(mode):
+def test_a_model_with_fields_of_many_types_is_accepted(mode):
     schema = Molecule.model_json_schema(mode=mode)
     assert errors(schema) == []
     assert payload_errors(Molecule.model_json_schema(), MOLECULE) == []
 
 
-@pytest.mark.parametrize("pointer", WRONG)
-def test_a_payload_that_breaks_a_model_is_told_where(pointer):
-    wrong = {key: v for key, v in {**MOLECULE, **WRONG[pointer]}.items() if v is not ...}
-    found = payload_errors(Molecule.model_json_schema(), wrong)
-    assert [fault.pointer for fault in found] == [pointer]
+@pytest.mark.parametrize("pointer", INVALID)
+def test_errors_point_to_the_invalid_field_of_a_model(pointer):
+    invalid = {key: v for key, v in {**MOLECULE, **INVALID[pointer]}.items() if v is not ...}
+    found = payload_errors(Molecule.model_json_schema(), invalid)
+    assert [error.pointer for error in found] == [pointer]
 
 
 @pytest.mark.parametrize(
-    ("text", "fits"), [("1.50", True), ("-3", True), ("-.", False), ("+", False), ("x", False)]
+    ("text", "valid"), [("1.50", True), ("-3", True), ("-.", False), ("+", False), ("x", False)]
 )
-def test_a_decimal_is_checked_by_its_pattern(text, fits):
+def test_a_decimal_is_checked_by_its_pattern(text, valid):
     schema = {"pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}
     assert errors(schema) == []
-    assert (payload_errors(schema, text) == []) is fits
+    assert (payload_errors(schema, text) == []) is valid
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ class Expression(BaseModel):
 
 ONE = {"left": 1, "operator": "+", "right": 2}
 
-#: A type, valid payloads and invalid ones.
-KINDS = {
+#: A type, valid payloads and invalid payloads.
+TYPES = {
     "recursive model": (
         Tree,
         [{"root": {"name": "a", "children": [{"name": "b"}]}, "other": {"root": {"name": "c"}}}],
@@ -225,9 +225,9 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "valid", "invalid"), KINDS.values(), ids=KINDS)
-def test_every_kind_of_type_is_accepted_and_checked(kind, valid, invalid):
-    schema = TypeAdapter(kind).json_schema()
+@pytest.mark.parametrize(("type_", "valid", "invalid"), TYPES.values(), ids=TYPES)
+def test_the_schema_of_each_type_is_accepted_and_checks_payloads(type_, valid, invalid):
+    schema = TypeAdapter(type_).json_schema()
     assert errors(schema) == []
     checker = PayloadChecker(schema)
     assert [checker.errors(payload) for payload in valid] == [[] for _ in valid]

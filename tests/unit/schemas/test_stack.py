@@ -1,4 +1,4 @@
-"""The engine recurses; no accepted schema and payload may fill the stack of a small thread."""
+"""No accepted schema and payload overflows a small stack, although the engine recurses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-#: Checks pairs of a schema and a payload on a thread with 512 KiB of stack; prints which schemas
-#: are accepted.
+#: Checks pairs of a schema and a payload on a thread with a stack of 512 KiB; prints for each
+#: whether the schema is accepted.
 PROGRAM = """
 import json, sys, threading
 from zndraw_joblib.schemas import PayloadChecker, schema_errors
@@ -25,7 +25,7 @@ thread.start()
 thread.join()
 """
 
-#: Hands the same pairs to the engine itself.
+#: Passes the same pairs to the engine, without this project's bounds.
 CONTROL = PROGRAM.replace(
     "PayloadChecker(schema).errors(", "validator_for(schema).validate("
 ).replace("import json", "from jsonschema_rs import validator_for\nimport json")
@@ -85,7 +85,7 @@ def test_the_longest_chain_beside_an_unevaluated_keyword_fits_on_a_small_stack()
     assert {"True", "False"} == set(done.stdout.split())
 
 
-#: Four steps at each level of the payload; and as many as the bound accepts over 60 levels.
+#: Recursive schemas with several steps at each level; the bound accepts them over 60 levels.
 DEEP = {
     "four steps a level": {"anyOf": [{"oneOf": [{"type": "string"}, {"items": {"$ref": "#"}}]}]},
     "unevaluated": {
@@ -111,5 +111,5 @@ def test_a_deep_payload_of_a_recursive_schema_fits_on_a_small_stack(schema):
 
 
 def test_the_engine_itself_ends_the_process_on_a_small_stack():
-    """The control: without the bound on steps the same chain ends the process."""
+    """Control of the tests above: a chain that the bound would refuse."""
     assert run(CONTROL, (chain(1000, STEPS["anyOf"]), 1)).returncode not in (0, 1)

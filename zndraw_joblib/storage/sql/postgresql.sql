@@ -47,12 +47,11 @@ RETURNING task.*,
 
 
 -- name: grant_task
--- Grants a worker the oldest pending task of its jobs: "heads, then lock one". `heads` probes the
--- index joblib_task_claim once for each job, so a backlog of any length costs the same. `picked`
--- goes through the jobs by the age of their heads and locks the first row that is not locked yet;
--- locking in the first probe would lock a row of every job. MATERIALIZED, because a plan may
--- otherwise run a LIMIT twice.
--- With %(start)s the task is running at once.
+-- The claim: grants a worker the oldest pending task of its jobs by "heads, then lock one". `heads`
+-- probes the index joblib_task_claim once for each job, so a backlog of any length costs the same.
+-- `picked` goes through the jobs by the age of their heads and locks the first row that is not
+-- locked yet; locking in the first probe would lock a row of every job. MATERIALIZED, because a
+-- plan may otherwise run a LIMIT twice. With %(start)s the task is running at once.
 WITH heads AS MATERIALIZED (
     SELECT head.job_id, head.created_at, head.id
     FROM zndraw_joblib_workerjoblink link

@@ -1,7 +1,8 @@
-"""Run a module whose main thread no signal wakes: ``python -m tests.deaf MODULE [ARGUMENTS]``.
+"""Run a module whose main thread no signal wakes: ``python -m tests.unwoken MODULE [ARGUMENTS]``.
 
-Another thread takes SIGTERM and SIGINT. Python's handlers run in the main thread all the same, but
-only once it does something; so it is with a signal that arrives just before it begins to wait.
+Another thread receives SIGTERM and SIGINT. Python runs the handlers in the main thread, but only
+when that thread executes bytecode again. A signal that arrives just before the main thread begins
+to wait has the same effect.
 """
 
 from __future__ import annotations
