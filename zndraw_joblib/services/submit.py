@@ -240,7 +240,7 @@ def _tasks_of_key(using: str, submission: Submission) -> Sequence[TaskRow]:
     )
     if first == submission.ids[0]:
         return []
-    # As many as now, because the earlier request had the same body.
+    # The same number of ids, because the earlier request had the same body.
     ids = consecutive_ids(first, len(submission.ids))
     return sorted(Task.objects.db_manager(using).read(ids).values())
 
