@@ -123,6 +123,7 @@ def database(url: str) -> dict[str, Any]:
     if config["ENGINE"] == "django.db.backends.sqlite3":
         return {**sqlite(), "NAME": config["NAME"]}
     if config["ENGINE"] == "django.db.backends.postgresql":
+        config["ENGINE"] = "zndraw_joblib.contrib.postgresql"
         config["CONN_MAX_AGE"] = CONN_MAX_AGE
         options = config.setdefault("OPTIONS", {})
         if not CONN_MAX_AGE:
