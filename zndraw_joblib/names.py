@@ -18,16 +18,16 @@ MAX_NAME_LENGTH = 128
 _RESERVED = frozenset("@:/")
 
 
-def name_error(text: str, *, allowed: str = "") -> str | None:
+def name_error(text: str) -> str | None:
     """Return the error in a room id, a category or a job's name; None if it is valid.
 
-    A name has 1 to 128 characters and none of ``@ : /`` (except those in `allowed`), control
-    characters or lone surrogates. The error is the end of a sentence: ``must not contain '@'``.
+    A name has 1 to 128 characters and none of ``@ : /``, control characters or lone surrogates.
+    The error is the end of a sentence: ``must not contain '@'``.
     """
     if not 1 <= len(text) <= MAX_NAME_LENGTH:
         return f"must have 1 to {MAX_NAME_LENGTH} characters, not {len(text)}"
     for character in text:
-        if character in _RESERVED and character not in allowed:
+        if character in _RESERVED:
             return f"must not contain {character!r}"
         if unicodedata.category(character) in {"Cc", "Cs"}:
             return "must not contain control characters or lone surrogates"

@@ -33,10 +33,6 @@ class TaskQuerySet(models.QuerySet[Any]):
     the same and whose status allows the move, and returns these tasks as they are now.
     """
 
-    def leased(self) -> models.QuerySet[Any]:
-        """Claimed and running tasks."""
-        return self.filter(status__in=LEASED_STATUSES)
-
     def start(self) -> list[TaskRow]:
         """Claimed -> running."""
         return self._move(TaskStatus.RUNNING)
