@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Any, NamedTuple
 
-from zndraw_joblib.schemas.levels import Level, number_weight, values_of
+from zndraw_joblib.schemas.levels import Level, number_weight
 from zndraw_joblib.schemas.patterns import measure
 from zndraw_joblib.schemas.subschemas import APPLICATORS, Document
 
@@ -270,5 +270,5 @@ def _leaves(value: Any) -> list[Any]:
     found = [value]
     for item in found:
         if isinstance(item, dict | list):
-            found.extend(values_of(item))
+            found.extend(item.values() if isinstance(item, dict) else item)
     return found

@@ -1,7 +1,7 @@
 """Sums over each level of a payload, from which `bound` computes the work of a check.
 
-Levels are read as whole lists by `map`, `sum` and `Counter`, because a loop over every value would
-take longer than the check.
+Levels are read as whole lists by `map` and `sum`, because a loop over every value would take longer
+than the check.
 """
 
 from __future__ import annotations
@@ -52,37 +52,33 @@ def number_weight(number: Any) -> int:
     return 1
 
 
-def values_of(container: Any) -> Any:
-    """The children of an array or an object."""
-    return container.values() if type(container) is dict else container
-
-
 def read_levels(payload: Any, *, unique: bool) -> list[Level]:
     """Read a payload, root first. `unique` asks for the collisions too, which take longest."""
-    rows: list[tuple[list[Any], list[str], Counter[type]]] = []
+    rows: list[tuple[dict[type, list[Any]], list[str], int]] = []
     values: list[Any] = [payload]
     keys: list[str] = []
     while values:
-        kinds = Counter(map(type, values))
-        rows.append((values, keys, kinds))
-        containers = [*_of(dict, values, kinds), *_of(list, values, kinds)]
-        keys = list(chain.from_iterable(containers[: kinds[dict]]))
-        values = list(chain.from_iterable(map(values_of, containers)))
+        by_type = _by_type(values)
+        rows.append((by_type, keys, len(values)))
+        objects, arrays = by_type.get(dict, []), by_type.get(list, [])
+        keys = [*chain.from_iterable(objects)]
+        values = [*chain.from_iterable(map(dict.values, objects)), *chain.from_iterable(arrays)]
     levels: list[Level] = []
     below = size = 0
-    for values, keys, kinds in reversed(rows):
-        containers = kinds[dict] + kinds[list]
-        numbers, extra = _numbers(values, kinds)
-        lengths = [*map(len, _of(str, values, kinds)), *map(len, keys)]
+    for by_type, keys, number in reversed(rows):
+        arrays, texts = by_type.get(list, []), by_type.get(str, [])
+        containers = len(arrays) + len(by_type.get(dict, []))
+        numbers, extra = _numbers(by_type.get(int, []), by_type.get(float, []))
+        lengths = [*map(len, texts), *map(len, keys)]
         characters = sum(lengths)
-        size += len(values) + extra + characters // 50
+        size += number + extra + characters // 50
         levels.append(
             Level(
-                values=len(values) + extra,
-                scalars=numbers + characters + kinds[str],
+                values=number + extra,
+                scalars=numbers + characters + len(texts),
                 texts=(len(lengths), sum(length * (35 + length // 14) for length in lengths)),
                 containers=containers + below if containers else 0,
-                collisions=_collisions(_of(list, values, kinds)) if unique else 0,
+                collisions=_collisions(arrays) if unique else 0,
                 size=size,
             )
         )
@@ -90,20 +86,20 @@ def read_levels(payload: Any, *, unique: bool) -> list[Level]:
     return levels[::-1]
 
 
-def _of(kind: type, values: list[Any], kinds: Counter[type]) -> list[Any]:
-    """The values of one type."""
-    if kinds[kind] == len(values):
-        return values
-    return [value for value in values if type(value) is kind] if kinds[kind] else []
+def _by_type(values: list[Any]) -> dict[type, list[Any]]:
+    """The values by their types."""
+    types = set(map(type, values))
+    if len(types) == 1:
+        return {types.pop(): values}
+    return {kind: [value for value in values if type(value) is kind] for kind in types}
 
 
-def _numbers(values: list[Any], kinds: Counter[type]) -> tuple[int, int]:
+def _numbers(integers: list[int], floats: list[float]) -> tuple[int, int]:
     """Work of one comparison with each number, and the part of it for integers beyond 64 bits."""
-    weight, extra = kinds[int], 0
-    integers = _of(int, values, kinds)
+    weight, extra = len(integers), 0
     if integers and (max(integers) >= 2**63 or min(integers) < -(2**63)):
         extra = sum(map(number_weight, integers)) - len(integers)
-    if floats := _of(float, values, kinds):
+    if floats:
         sizes = [*filter(None, map(abs, floats))] or [1.0]
         usual = min(sizes) > 1e-8 and max(sizes) < 1e8
         weight += FLOAT_WORK * len(floats) if usual else sum(map(number_weight, floats))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -77,22 +78,20 @@ def task_rows(using: str, result: Result) -> list[TaskRow]:
 def _row_maker(columns: tuple[str, ...], vendor: str) -> Callable[[str, Sequence[Any]], TaskRow]:
     """A function that makes a row. Unknown columns, of a newer server's migration, are ignored.
 
-    Fields that a statement leaves out have their defaults.
+    A statement may leave out the last fields, which have defaults.
     """
     names = [name for name in TaskRow._fields if name in columns]
-    places = [columns.index(name) for name in names]
+    values = itemgetter(*map(columns.index, names))
     if vendor != "sqlite":
-        return lambda using, row: TaskRow(**{n: row[p] for n, p in zip(names, places, strict=True)})
-    pairs = list(zip(names, places, map(_SQLITE.get, names), strict=True))
+        return lambda using, row: TaskRow(*values(row))
+    converters = [_SQLITE.get(name) for name in names]
 
     def from_sqlite(using: str, row: Sequence[Any]) -> TaskRow:
         return TaskRow(
-            **{
-                name: row[place]
-                if convert is None or row[place] is None
-                else convert(row[place], using)
-                for name, place, convert in pairs
-            }
+            *(
+                value if convert is None or value is None else convert(value, using)
+                for value, convert in zip(values(row), converters, strict=True)
+            )
         )
 
     return from_sqlite

@@ -94,14 +94,12 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             tasks=statements.records(using, tasks),
             most_ahead=_MOST_AHEAD,
         )
-        ahead = inserted.columns.index("tasks_ahead")
-        rows = sorted(
-            (task, row[ahead])
-            for task, row in zip(task_rows(using, inserted), inserted.rows, strict=True)
-        )
+        tasks_ahead = inserted.columns.index("tasks_ahead")
+        ahead = inserted.rows[0][tasks_ahead] if inserted.rows else 0
+        rows = sorted(task_rows(using, inserted), key=lambda task: task.id.int)
         placed = [
-            task._replace(queue_position=min(tasks_ahead + number, MAX_QUEUE_POSITION))
-            for number, (task, tasks_ahead) in enumerate(rows, 1)
+            task._replace(queue_position=min(ahead + number, MAX_QUEUE_POSITION))
+            for number, task in enumerate(rows, 1)
         ]
         return self._announce(placed, signals.task_submitted)
 
