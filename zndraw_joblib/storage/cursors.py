@@ -23,8 +23,12 @@ PREPARED_SECONDS = 5.0
 _prepared_since: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
 
 
-def open_cursor(connection: Any) -> Any:
-    """A cursor on Django's connection, with its execute wrappers, logging and errors."""
+def open_cursor(connection: Any, statement: str) -> Any:
+    """A cursor for the statement of this name, with Django's execute wrappers, logging and errors.
+
+    A connection keeps a cursor for each statement, because psycopg then reuses the adapters of its
+    parameters and columns.
+    """
     if connection.vendor != "postgresql":
         return connection.cursor()
     connection.validate_thread_sharing()
@@ -33,7 +37,10 @@ def open_cursor(connection: Any) -> Any:
     preparing_cursor, logged_cursor = _cursor_classes()
     if connection.queries_logged:
         return connection.make_debug_cursor(logged_cursor(connection.connection))
-    return connection.make_cursor(preparing_cursor(connection.connection))
+    cursors = vars(connection.connection).setdefault("joblib_cursors", {})
+    if statement not in cursors or cursors[statement].closed:
+        cursors[statement] = preparing_cursor(connection.connection)
+    return connection.make_cursor(cursors[statement])
 
 
 def column_names(cursor: Any, vendor: str) -> tuple[str, ...]:
@@ -87,6 +94,12 @@ def _cursor_classes() -> tuple[Any, Any]:
                 if connection.autocommit:
                     return super().execute(query, params, prepare=False, binary=True)
                 raise psycopg.OperationalError("a prepared statement is out of date") from error
+
+        def fetchall(self) -> list[Any]:
+            rows = super().fetchall()
+            if len(rows) > 1:
+                self.close()  # An open cursor keeps its result, which may take megabytes.
+            return rows
 
     class LoggedCursor(psycopg.ClientCursor[Any]):
         """Binds parameters on the client, so that Django logs the statement with their values."""

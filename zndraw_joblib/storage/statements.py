@@ -59,9 +59,9 @@ def run(using: str, name: str, **parameters: Any) -> Result:
     connection = connections[using]
     if connection.vendor == "sqlite":
         parameters = {key: _for_sqlite(value, using) for key, value in parameters.items()}
-    with open_cursor(connection) as cursor:
-        cursor.execute(load(connection.vendor)[name], parameters)
-        return Result(column_names(cursor, connection.vendor), cursor.fetchall())
+    cursor = open_cursor(connection, name)
+    cursor.execute(load(connection.vendor)[name], parameters)
+    return Result(column_names(cursor, connection.vendor), cursor.fetchall())
 
 
 def records(using: str, rows: Sequence[dict[str, Any]]) -> str:
