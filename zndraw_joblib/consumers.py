@@ -2,8 +2,8 @@
 
 The host's DRF authenticators authenticate a connection, by the session, an `Authorization` header
 or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). Close codes: 4401 not
-authenticated, 4403 not from this site (Origin), 4404 no such task or room for the caller, or an
-unknown address.
+authenticated, 4403 from a page that is not trusted (`origins`), 4404 no such task or room for the
+caller, or an unknown address.
 
 The caller is authenticated and authorized again at each read of the database, because meanwhile a
 session may have been logged out, or its user deactivated or given another password. The connection
@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
-from channels.security.websocket import OriginValidator
-from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
@@ -38,6 +36,7 @@ from zndraw_joblib.events.reads import REREAD_SECONDS
 from zndraw_joblib.exceptions import TaskNotFound
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_error
+from zndraw_joblib.origins import Trust, page_trust
 from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.storage.rows import TaskRow
 
@@ -65,6 +64,37 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
     _following: asyncio.Task[None] | None = None
 
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Handle the connection until either side closes it."""
+        self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        closing = False
+
+        async def receive_or_close() -> Any:
+            nonlocal closing
+            if closing:
+                return await receive()
+            message = asyncio.ensure_future(receive())
+            try:
+                await asyncio.wait({message, self._code}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                message.cancel()
+            await asyncio.wait({message})
+            if not message.cancelled():
+                return message.result()
+            closing = True
+            return {"type": "close.with.code", "code": self._code.result()}
+
+        await super().__call__(scope, receive_or_close, send)
+
+    async def close_with_code(self, message: dict[str, Any]) -> None:
+        """Close the connection while nothing waits for the client's next message.
+
+        granian (2.8) sends no close frame while a `receive` is pending.
+        """
+        # granian raises RuntimeError where the client has left meanwhile.
+        with suppress(RuntimeError):
+            await self.close(message["code"])
+
     async def connect(self) -> None:
         """Accept every client, because only an accepted one receives a close code."""
         offered = self.scope.get("subprotocols") or []
@@ -90,14 +120,17 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
     async def _run(self) -> None:
         try:
-            self._check_origin()
+            # A browser sends the session cookie for pages of other sites too.
+            if self._trust() is Trust.NONE:
+                raise CloseConnection(FORBIDDEN)
             await self.follow()
-            await self.close()
+            code = 1000
         except CloseConnection as closing:
-            await self.close(closing.code)
+            code = closing.code
         except Exception:
             logger.exception("a WebSocket of %s failed", self.scope["path"][:200])
-            await self.close(1011)
+            code = 1011
+        self._code.set_result(code)
 
     def caller(self) -> Caller:
         """The caller, by the host's authenticators; called from a thread.
@@ -116,8 +149,13 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         offered = self.scope.get("subprotocols") or []
         if len(offered) == 2 and offered[0].lower() in SCHEMES:
             request.META["HTTP_AUTHORIZATION"] = f"{SCHEMES[offered[0].lower()]} {offered[1]}"
-        request.user = self.scope.get("user") or AnonymousUser()
-        request.session = session = self.scope.get("session")
+        user: Any = self.scope.get("user") or AnonymousUser()
+        session: Any = self.scope.get("session")
+        if request.META.get("HTTP_COOKIE") and self._trust() is Trust.WITHOUT_COOKIES:
+            # The page of another site must not act for the user whose cookies the browser added.
+            del request.META["HTTP_COOKIE"]
+            user, session = AnonymousUser(), None
+        request.user, request.session = user, session
         if session is not None and session.get(SESSION_KEY) == _user_key(request.user):
             # Reads session and user again, because the scope's are as old as the connection.
             request.session = session.__class__(session.session_key)
@@ -131,21 +169,11 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             pass
         raise CloseConnection(NOT_AUTHENTICATED)
 
-    def _check_origin(self) -> None:
-        """Refuse pages of other sites, because a browser sends the session cookie for them too."""
+    def _trust(self) -> Trust:
+        """The trust in the page that opened the connection."""
         origin = dict(self.scope["headers"]).get(b"origin")
-        if origin is None:
-            return
-        allowed = settings.ALLOWED_HOSTS or (
-            ["localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else []
-        )
-        try:
-            parsed = urlsplit(origin.decode("latin1"))
-            valid = bool(parsed.hostname) and OriginValidator(None, allowed).valid_origin(parsed)
-        except ValueError:
-            valid = False
-        if not valid:
-            raise CloseConnection(FORBIDDEN)
+        text = None if origin is None else origin.decode("latin1")
+        return page_trust(text, self.scope["path"])
 
 
 class TaskConsumer(EventConsumer):

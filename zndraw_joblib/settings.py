@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -161,6 +162,12 @@ class JobLibSettings(BaseSettings):
     default_page_size: int = Field(
         default=100, gt=0, le=10_000, description="Entries of a list without `limit`."
     )
+    websocket_origins: list[str] = Field(
+        default=[],
+        description="Origins of pages that may open WebSockets, besides those of `ALLOWED_HOSTS` "
+        'and of django-cors-headers: `"https://app.example.org"`, or `"https://.example.org"` with '
+        'all subdomains. `"*"` admits every page, but without its cookies.',
+    )
     identity: str = Field(
         default="zndraw_joblib.access.default_identity",
         description="Dotted path of `identity(request) -> str`, the caller's identity.",
@@ -175,6 +182,24 @@ class JobLibSettings(BaseSettings):
         description="Dotted path of `room_access(request, room_id, action) -> bool`, whether the "
         "caller may `read`, `submit` or `register` in the room.",
     )
+
+    @field_validator("websocket_origins")
+    @classmethod
+    def _origins(cls, entries: list[str]) -> list[str]:
+        for entry in entries:
+            parts = urlsplit(entry)
+            # `port` raises ValueError if it is not a number.
+            whole = parts.port != 0 and entry.lower() == f"{parts.scheme}://{parts.netloc}".lower()
+            if entry != "*" and not (parts.scheme and parts.hostname and whole):
+                raise ValueError(
+                    f"{entry!r} is not an origin: a scheme, a host and perhaps a port, without a "
+                    "path"
+                )
+            if parts.scheme in {"ws", "wss"} or "@" in parts.netloc or "*" in parts.netloc:
+                raise ValueError(
+                    f"{entry!r} is not the origin of a page, such as https://app.example.org"
+                )
+        return entries
 
     @field_validator("identity", "is_admin", "room_access")
     @classmethod

@@ -16,9 +16,9 @@ from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.api.autoschema import JobLibSchema
+from zndraw_joblib.api.autoschema import JobLibSchema, operation_of
 from zndraw_joblib.api.bodies import Body
-from zndraw_joblib.api.parsing import discard_body, invalid, read_body
+from zndraw_joblib.api.parsing import check_query, discard_body, invalid, read_body
 from zndraw_joblib.api.problems import problem_exception_handler
 from zndraw_joblib.api.rendering import FastJSONRenderer
 from zndraw_joblib.exceptions import FieldError, NotFound, ValidationError
@@ -67,6 +67,13 @@ class JobLibView(APIView):
         made._data = made._full_data = {}
         made._files = MultiValueDict()
         return made  # type: ignore[no-any-return]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Refuse query parameters that the endpoint does not know, after DRF's own checks."""
+        super().initial(request, *args, **kwargs)
+        operation = operation_of(self, request.method)
+        if operation is not None:
+            check_query(request._request, operation.query_names)
 
     @cached_property
     def caller(self) -> Caller:

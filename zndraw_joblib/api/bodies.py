@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import invalid_fields
@@ -106,17 +107,21 @@ WorkerId = Annotated[
     Annotated[str, Field(min_length=1, max_length=MAX_IDENTITY_LENGTH)] | None,
     Field(description="One of your workers; left out or null, your default worker."),
 ]
-ReportedStatus = Annotated[
-    TaskStatus,
-    PlainValidator(_reportable_status),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "enum": REPORT_STATUSES,
-            "description": "`claimed` and `pending` are set by the server alone.",
-        }
-    ),
-]
+#: Named, because drf-spectacular would give an enum in a field a name that a host's may have too.
+ReportedStatus = TypeAliasType(
+    "ReportedStatus",
+    Annotated[
+        TaskStatus,
+        PlainValidator(_reportable_status),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "enum": REPORT_STATUSES,
+                "description": "`claimed` and `pending` are set by the server alone.",
+            }
+        ),
+    ],
+)
 
 
 class EmptyBody(Body):

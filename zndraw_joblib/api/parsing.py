@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -20,7 +20,9 @@ from zndraw_joblib.exceptions import (
     UnsupportedMediaType,
     ValidationError,
     first_errors,
+    json_pointer,
 )
+from zndraw_joblib.names import MAX_NAME_LENGTH
 from zndraw_joblib.settings import get_settings
 
 #: Most digits of an integer, because parsing takes quadratic time; no identifier is that long.
@@ -46,6 +48,30 @@ def invalid_fields(errors: Iterable[FieldError]) -> ValidationError:
     errors = first_errors(errors)
     detail = "; ".join(f"{error.pointer or 'body'}: {error.detail}" for error in errors[:5])
     return ValidationError(detail, errors=errors)
+
+
+def check_query(request: HttpRequest, known: Sequence[str]) -> None:
+    """Refuse query parameters that are unknown or repeated.
+
+    Ignoring a misspelt filter would answer with more than the client asked for.
+
+    Raises
+    ------
+    ValidationError
+        `errors` has a pointer with the name of each such parameter.
+    """
+    if not request.META.get("QUERY_STRING"):
+        return
+    errors = []
+    for name, values in request.GET.lists():
+        pointer = json_pointer([name[:MAX_NAME_LENGTH]])
+        if name not in known:
+            listed = f"known are {', '.join(known)}" if known else "this endpoint has none"
+            errors.append(FieldError(f"Unknown query parameter; {listed}.", pointer))
+        elif len(values) > 1:
+            errors.append(FieldError("The query parameter must be given once only.", pointer))
+    if errors:
+        raise invalid_fields(errors)
 
 
 def read_body(request: HttpRequest) -> Any:

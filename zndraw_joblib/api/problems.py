@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import (
@@ -16,7 +18,7 @@ from django.core.exceptions import (
 from django.core.signals import got_request_exception
 from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.template import Context, Engine, Template
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.utils.encoding import escape_uri_path
@@ -127,6 +129,16 @@ def _field_errors(detail: Any, path: tuple[str | int, ...] = ()) -> Iterator[Fie
         yield FieldError(str(detail), json_pointer(path))
 
 
+@lru_cache(maxsize=1)
+def _page() -> Template:
+    """The page of a problem type.
+
+    With an engine of its own, because a host may have no `TEMPLATES`, or only Jinja's.
+    """
+    engine = Engine(dirs=[str(Path(__file__).parents[1] / "templates")])
+    return engine.get_template("zndraw_joblib/problem.html")
+
+
 def explain(request: HttpRequest, slug: str) -> HttpResponse:
     """Describes a problem type, in HTML for a browser and as JSON otherwise.
 
@@ -146,7 +158,7 @@ def explain(request: HttpRequest, slug: str) -> HttpResponse:
     }
     response: HttpResponse
     if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-        response = render(request, "zndraw_joblib/problem.html", {"problem": about})
+        response = HttpResponse(_page().render(Context({"problem": about})))
     else:
         response = JsonResponse(about)
     patch_vary_headers(response, ["Accept"])

@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 from argparse import ArgumentParser, ArgumentTypeError
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -47,6 +48,36 @@ def _is_stopped_within(seconds: float, signals: queue.SimpleQueue[int]) -> bool:
             return False
 
 
+@contextmanager
+def _logging_to(stream: Any) -> Iterator[None]:
+    """Make the line of each sweep appear where the host's logging leaves its level or handler open.
+
+    A handler beside one of the host's would write each line twice.
+    """
+    handler = None if logger.hasHandlers() else logging.StreamHandler(stream)
+    level = logger.level
+    if handler is not None:
+        logger.addHandler(handler)
+    if not _has_level(logger):
+        # Otherwise the level of the root logger counts, which is WARNING by default.
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if handler is not None:
+            logger.removeHandler(handler)
+
+
+def _has_level(logger: logging.Logger) -> bool:
+    """Whether the host set a level for the logger, or for one above it other than the root."""
+    while logger.parent is not None:
+        if logger.level != logging.NOTSET:
+            return True
+        logger = logger.parent
+    return False
+
+
 class Command(BaseCommand):
     """Ends or requeues tasks of dead workers, removes those workers and retires their jobs."""
 
@@ -63,17 +94,14 @@ class Command(BaseCommand):
 
     def handle(self, *, once: bool, interval: float | None, **options: Any) -> None:
         """Sweep once, or until a signal stops the command."""
-        if not (logger.isEnabledFor(logging.INFO) and logger.hasHandlers()):
-            # Otherwise the host's logging would drop the line of each sweep.
-            logger.addHandler(logging.StreamHandler(self.stderr))
-            logger.setLevel(logging.INFO)
-        try:
-            if once:
-                self._sweep_once()
-            else:
-                self._sweep_until_stopped(interval)
-        finally:
-            flush()
+        with _logging_to(self.stderr):
+            try:
+                if once:
+                    self._sweep_once()
+                else:
+                    self._sweep_until_stopped(interval)
+            finally:
+                flush()
 
     def _sweep_once(self) -> None:
         try:
