@@ -32,6 +32,16 @@ def test_json_schema_is_accepted_for_schema(bob):
     assert bob.send("put", "/rooms/open/jobs", body).status_code == 201
 
 
+def test_a_registration_without_a_schema_accepts_every_payload(bob):
+    answer = bob.send("put", "/rooms/open/jobs", {"category": "modifiers", "name": "Rotate"})
+    assert answer.status_code == 201
+    assert answer.json()["schema"] == {}
+    assert bob.register(schema={}).status_code == 200
+    assert bob.submit(anything=[1]).status_code == 202
+    document = problem(bob.register(schema=None), "validation-error", 400)
+    assert document["errors"][0]["pointer"] == "/schema"
+
+
 def test_a_schema_keeps_the_order_of_its_keys(bob):
     schema = {"type": "object", "properties": {"z": {}, "a": {}, "m": {}}}
     bob.register(schema=schema)
