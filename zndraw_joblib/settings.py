@@ -79,7 +79,7 @@ class JobLibSettings(BaseSettings):
         description="Most jobs that one worker may offer; one more is `too-many-jobs` (409).",
     )
     max_workers_per_identity: int = Field(
-        default=50,
+        default=1_000,
         gt=0,
         description="Most workers that one identity may have; one more is `too-many-workers` "
         "(409).",

@@ -155,6 +155,11 @@ def test_a_report_is_retried_until_it_succeeds(server, manager):
     assert bodies == [{"status": "completed", "attempt": 1}] * 3
 
 
+def test_a_remark_is_sent_beside_completed(server, manager):
+    manager.complete("t", remark="two frames were skipped")
+    assert bodies(server, "t") == [{"status": "completed", "error": "two frames were skipped"}]
+
+
 def test_wait_returns_the_ended_task_or_times_out(server, manager):
     with pytest.raises(TaskWaitTimeout):
         manager.wait("t", timeout=0.3)

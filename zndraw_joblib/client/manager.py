@@ -172,9 +172,14 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         """
         return self._report(task, TaskStatus.RUNNING)
 
-    def complete(self, task: ClaimedTask | TaskInfo | str) -> TaskInfo:
-        """Report that a task is completed; raises as `start` does."""
-        return self._report(task, TaskStatus.COMPLETED)
+    def complete(
+        self, task: ClaimedTask | TaskInfo | str, *, remark: str | None = None
+    ) -> TaskInfo:
+        """Report that a task is completed; raises as `start` does.
+
+        A `remark`, for instance a warning, is the `error` of the completed task.
+        """
+        return self._report(task, TaskStatus.COMPLETED, remark)
 
     def fail(self, task: ClaimedTask | TaskInfo | str, error: str) -> TaskInfo:
         """Report that a task failed, with the text of its error; raises as `start` does."""

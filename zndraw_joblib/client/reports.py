@@ -45,7 +45,10 @@ Outcome = TaskInfo | ApiError | httpx.TransportError
 
 @dataclass(frozen=True)
 class Report:
-    """A report on a task. Without `attempt` the caller's identity single_body is the fence."""
+    """A report on a task. Without `attempt` the caller's identity alone is the fence.
+
+    `error` says why the task failed or was cancelled; beside completed it is a remark.
+    """
 
     task_id: str
     status: TaskStatus
