@@ -11,12 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from zndraw_joblib.client.schemas import ClaimedTask
-from zndraw_joblib.text import truncate_utf8
 
 logger = logging.getLogger(__name__)
-
-#: Most bytes of an error text in UTF-8. A server with a lower limit truncates the text itself.
-MAX_ERROR_BYTES = 8192
 
 Execute = Callable[..., Any]
 
@@ -37,19 +33,15 @@ def execute_task(
     try:
         instance = cls.model_validate(task.payload)
     except ValidationError as error:
-        return _truncated(f"The payload was refused by {cls.__name__}: {error}")
+        return f"The payload was refused by {cls.__name__}: {error}"
     try:
         _call(execute, task, instance)
     except BaseException as error:
         logger.exception("task %s failed", task.id)
         if not isinstance(error, Exception):
             stop()
-        return _truncated(f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}")
+        return f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
     return None
-
-
-def _truncated(text: str) -> str:
-    return truncate_utf8(text, MAX_ERROR_BYTES)
 
 
 def _call(execute: Execute | None, task: ClaimedTask, instance: BaseModel) -> None:

@@ -24,6 +24,7 @@ from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.retry import LASTING, REPEATABLE
 from zndraw_joblib.client.schemas import ClaimedTask, TaskInfo
 from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.text import truncate_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 #: restart of the server may take as long, because the server answers its long polls first, and the
 #: default lease is no longer.
 GIVE_UP_SECONDS = 60.0
+
+#: Most bytes of an error text in UTF-8. A server with a lower limit cuts the text itself.
+MAX_ERROR_BYTES = 8192
 
 #: Statuses of a refused list whose reports are then sent one by one, because the list may be longer
 #: than the server's limit, or one report in it may be malformed or make the server fail.
@@ -62,8 +66,9 @@ class Report:
 
     @property
     def body(self) -> dict[str, Any]:
-        """The fields that are sent."""
-        fields = {"status": self.status, "attempt": self.attempt, "error": self.error}
+        """The fields that are sent; the error without characters that the server cannot store."""
+        error = self.error and truncate_utf8(self.error, MAX_ERROR_BYTES)
+        fields = {"status": self.status, "attempt": self.attempt, "error": error}
         return {key: value for key, value in fields.items() if value is not None}
 
 

@@ -17,7 +17,7 @@ from zndraw_joblib.client.claiming import Claimer, Claims
 from zndraw_joblib.client.exceptions import TaskNotFoundError
 from zndraw_joblib.client.execution import Execute, execute_task
 from zndraw_joblib.client.reports import LOST, Report, Reporter
-from zndraw_joblib.client.retry import LASTING
+from zndraw_joblib.client.retry import LASTING, is_outage
 from zndraw_joblib.client.schemas import ClaimedTask
 from zndraw_joblib.lifecycle import TaskStatus
 
@@ -182,18 +182,29 @@ class Worker:
     def _deliver(self, reports: Sequence[tuple[ClaimedTask, Report]]) -> list[bool]:
         """Send reports until they are delivered; returns for each whether the server accepted it.
 
-        Heartbeats renew the leases meanwhile. A task is dropped if the server refuses its report,
-        or if the report was given up after a stop; the server recovers it after its lease.
+        Heartbeats renew the leases meanwhile. A task whose end the server refuses is reported as
+        failed, with the refusal as its error. A task is dropped if that is refused too, if it is
+        lost, or if the report was given up after a stop; the server recovers it after its lease.
         """
         outcomes = self._reporter.send([report for _, report in reports], lasting=True)
-        for (task, _), outcome in zip(reports, outcomes, strict=True):
+        for (task, report), outcome in zip(reports, outcomes, strict=True):
             if isinstance(outcome, (*LOST, TaskNotFoundError)):
                 logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, outcome)
             elif isinstance(outcome, Exception):
                 logger.error("could not report on task %s: %s", task.id, outcome)
+                if report.status != TaskStatus.RUNNING and not is_outage(outcome):
+                    self._report_refusal(task, outcome)
             if isinstance(outcome, Exception):
                 self._grants.drop(task.id, task.attempt)
         return [not isinstance(outcome, Exception) for outcome in outcomes]
+
+    def _report_refusal(self, task: ClaimedTask, refusal: Exception) -> None:
+        """Report a task as failed, because the server refuses the report of its end for good."""
+        error = f"The result of this task was refused: {refusal}"
+        report = Report.on(task, TaskStatus.FAILED, error)
+        (outcome,) = self._reporter.send([report], lasting=True)
+        if isinstance(outcome, Exception):
+            logger.error("could not report task %s as failed: %s", task.id, outcome)
 
     def _next_queued(self) -> ClaimedTask | None:
         """Take the next task from the queue; drops tasks that were cancelled or lost meanwhile."""
