@@ -176,7 +176,7 @@ def refusal(slug, status=409, **headers):
     return httpx.Response(
         status,
         json={"type": f"/v1/problems/{slug}", "title": "T", "status": status, "detail": "why"},
-        headers=headers,
+        headers={"Content-Type": "application/problem+json", **headers},
     )
 
 

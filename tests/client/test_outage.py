@@ -140,7 +140,7 @@ def test_a_report_outside_serve_has_six_attempts(server, manager, outage):
             report(granted("a")[0])
         assert len(outage.tried) == retry.ATTEMPTS == 6
         outage.tried.clear()
-    outage.answers = itertools.repeat(lambda: httpx.Response(500))
+    outage.answers = itertools.repeat(lambda: refusal("server-error", 500))
     with pytest.raises(ApiError):
         manager.fail(granted("a")[0], "why")
     assert len(outage.tried) == 1
@@ -309,7 +309,7 @@ def test_a_failed_replacement_of_the_worker_is_retried_as_a_whole(server, manage
     manager.register(Rotate)
     request = "POST /tasks/claim" if method == "claim" else "PATCH /workers/w1"
     server.fail[request] = [refusal("worker-not-found", 404) for _ in range(2)]
-    server.fail["PUT /rooms/@global/jobs"] = [httpx.Response(500)]
+    server.fail["PUT /rooms/@global/jobs"] = [refusal("server-error", 500)]
     with pytest.raises(ServerError):
         getattr(manager, method)()
     assert manager.worker_id == "w1"

@@ -41,11 +41,12 @@ def test_problems_become_typed_errors(server, manager, cls):
     assert "why" in str(caught.value)
 
 
-def test_error_responses_without_a_problem_document_raise_too(server, manager):
-    server.fail["GET /tasks/t"] = [httpx.Response(500, text="oops")]
+def test_error_responses_without_a_problem_document_raise_too(server, manager, monkeypatch):
+    monkeypatch.setattr("zndraw_joblib.client.retry.backoff", lambda attempt: 0.001)
+    server.fail["GET /tasks/t"] = [httpx.Response(500, text="oops") for _ in range(6)]
     with pytest.raises(ServerError):
         manager.task("t")
-    server.fail["GET /tasks/t"] = [httpx.Response(418, json=[])]
+    server.fail["GET /tasks/t"] = [httpx.Response(418, json=[]) for _ in range(6)]
     with pytest.raises(ApiError) as caught:
         manager.task("t")
     assert type(caught.value) is ApiError

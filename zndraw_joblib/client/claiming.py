@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
+
+import httpx
 
 from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.exceptions import WorkerNotFoundError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
-from zndraw_joblib.client.retry import UNREPEATABLE, Retry
-from zndraw_joblib.client.schemas import ClaimedTask
-
-logger = logging.getLogger(__name__)
+from zndraw_joblib.client.retry import UNREPEATABLE, OutageLog, Retry
+from zndraw_joblib.client.schemas import ClaimedTask, read_grant
 
 #: Seconds between two claims if the server does not honour waits, as under WSGI.
 INTERVAL = 2.0
@@ -57,15 +56,25 @@ class Claims:
         worker_id = self._registration.ensure_worker()
         body["worker_id"] = worker_id
         try:
-            answer = send(
-                self._api, "POST", path("tasks", "claim"), body=body, wait=wait, retry=retry
+            claimed = send(
+                self._api,
+                "POST",
+                path("tasks", "claim"),
+                read=_read_claimed,
+                body=body,
+                wait=wait,
+                retry=retry,
             )
         except WorkerNotFoundError:
             self._registration.replace_worker(worker_id)
             return Claimed([], True)
-        tasks = [ClaimedTask.model_validate(task) for task in answer.json()["tasks"]]
-        self.grants.add(tasks)
-        return Claimed(tasks, bool(tasks) or "Preference-Applied" in answer.headers)
+        self.grants.add(claimed.tasks)
+        return claimed
+
+
+def _read_claimed(answer: httpx.Response) -> Claimed:
+    tasks = read_grant(answer).tasks
+    return Claimed(tasks, bool(tasks) or "Preference-Applied" in answer.headers)
 
 
 class Receiver(Protocol):
@@ -126,6 +135,7 @@ class Claimer:
         self._starts = starts
         self._retry = retry
         self._failures = 0
+        self._outage = OutageLog("claim")
         self._wait = wait
         self._interval = INTERVAL if interval is None else interval
         self._stopped = threading.Event()
@@ -206,6 +216,7 @@ class Claimer:
         # Without `retry`, because `send` would sleep; a stop must end the pauses of `_handle`.
         claimed = self._claims.send(limit, wait=wait, start=start, retry=None)
         self._failures = 0
+        self._outage.ended()
         return claimed
 
     def _hand_over(self, tasks: Sequence[ClaimedTask]) -> None:
@@ -225,6 +236,6 @@ class Claimer:
             if not self.stopped:
                 self._receiver.fail(error)
             return 1
-        logger.warning("could not claim: %s; trying again in %.1f s", error, pause)
+        self._outage.failed(error, pause)
         self._stopped.wait(pause)
         return 0

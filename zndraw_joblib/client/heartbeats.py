@@ -12,8 +12,8 @@ from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
-from zndraw_joblib.client.retry import LONGEST_PAUSE
-from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply
+from zndraw_joblib.client.retry import LONGEST_PAUSE, OutageLog
+from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, read_heartbeat
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Heartbeats:
         self._registration = registration
         self._grants = grants
         self._interval = interval
+        self._outage = OutageLog("send a heartbeat")
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -71,11 +72,17 @@ class Heartbeats:
         worker_id = self._registration.ensure_worker()
         body = {"tasks": [{"id": task.id, "attempt": task.attempt} for task in tasks]}
         try:
-            answer = send(self._api, "PATCH", path("workers", worker_id), body=body)
+            reply = send(
+                self._api,
+                "PATCH",
+                path("workers", worker_id),
+                read=read_heartbeat,
+                body=body,
+                outage=self._outage,
+            )
         except WorkerNotFoundError:
             self._registration.replace_worker(worker_id)
             return self._send_batch(tasks)
-        reply = HeartbeatReply.model_validate_json(answer.content)
         stopped = {*reply.lost, *reply.cancelled}
         self._grants.stop(task for task in tasks if task.id in stopped)
         return reply
@@ -88,10 +95,10 @@ class Heartbeats:
                 continue
             try:
                 self.send()
-            except (httpx.TransportError, ApiError, ValueError) as error:
-                logger.warning("a heartbeat failed: %s", error)
+            except (httpx.TransportError, ApiError) as error:
                 # Soon again, because the leases may end before the usual time.
                 pause = min(pause, LONGEST_PAUSE)
+                self._outage.failed(error, pause)
 
     def _pause(self) -> float:
         """Seconds until the next heartbeat."""
