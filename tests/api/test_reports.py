@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.factories import problem
+from tests.factories import V1, problem
 from zndraw_joblib.lifecycle import TRANSITIONS, TaskStatus
 from zndraw_joblib.models import Task
 
@@ -116,6 +116,61 @@ def test_error_texts_are_cut_at_the_limit_between_characters(bob):
     task = in_state(bob, "running")
     failed = bob.report(task["id"], "failed", error="é" * 5000).json()
     assert failed["error"] == "é" * 4096
+
+
+def send_raw(person, path, body):
+    """Send a report whose JSON is written by hand."""
+    return person.client.generic("PATCH", V1 + path, body, "application/json")
+
+
+#: Escaped error texts, and the text that is stored.
+FREE_TEXTS = {
+    "NUL": (r"A\u0000B", "A\ufffdB"),
+    "high surrogate": (r"a\ud800", "a\ufffd"),
+    "low surrogate": (r"\uDC00b", "\ufffdb"),
+    "reversed surrogates": (r"\udc00\ud800", "\ufffd\ufffd"),
+    "pair": (r"\ud83d\ude00", "\U0001f600"),
+    "other control characters": (r"\u0001\n", "\x01\n"),
+    "an escaped backslash": (r"\\u0000", r"\u0000"),
+}
+
+
+@pytest.mark.parametrize(("escaped", "stored"), FREE_TEXTS.values(), ids=FREE_TEXTS)
+@pytest.mark.parametrize("many", [False, True])
+def test_an_error_text_may_have_any_character(bob, many, escaped, stored):
+    task = in_state(bob, "running")
+    body = f'{{"id": "{task["id"]}", "status": "failed", "error": "{escaped}", "attempt": 1}}'
+    if many:
+        answer = send_raw(bob, "/tasks", f"[{body}]")
+        (result,) = answer.json()
+        assert result["task"]["error"] == stored
+    else:
+        body = body.replace(f'"id": "{task["id"]}", ', "")
+        answer = send_raw(bob, f"/tasks/{task['id']}", body)
+        assert answer.json()["error"] == stored
+    assert Task.objects.get().error == stored
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        r'{"status": "failed", "error": "x", "more": "\u0000"}',
+        r'{"status": "failed", "error": {"error": "\u0000"}}',
+        r'{"status": "failed", "\ud800": "x"}',
+        r'{"status": "\ud800", "error": "x"}',
+    ],
+)
+def test_other_text_of_a_report_may_not_have_any_character(bob, body):
+    task = in_state(bob, "running")
+    problem(send_raw(bob, f"/tasks/{task['id']}", body), "validation-error", 400)
+    assert Task.objects.get().status == "running"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "fail"])
+def test_error_texts_of_host_code_are_cleaned_and_cut_too(bob, verb):
+    task = in_state(bob, "running")
+    getattr(Task.objects.filter(pk=task["id"]), verb)("A\x00\ud800" + "é" * 5000)
+    assert Task.objects.get().error == ("A\ufffd\ufffd" + "é" * 4092)
 
 
 @pytest.mark.parametrize("target", ["pending", "claimed"])

@@ -82,8 +82,7 @@ class JobLibView(APIView):
 
     def body(self, model: type[BodyType]) -> BodyType:
         """The validated body of the request, a JSON object."""
-        value = read_body(self.request._request)
-        return model.read(value)
+        return model.read(read_body(self.request._request, model.free_text))
 
     def bodies(
         self, model: type[BodyType], value: Any

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 from uuid import UUID
 
 import pydantic
@@ -43,6 +43,9 @@ class Body(BaseModel):
     """A JSON object with strict types, in which unknown fields are errors."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
+
+    #: Names of the fields whose text may have any character, because it is not the client's own.
+    free_text: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def read(cls, value: Any, *path: int) -> Self:
@@ -163,6 +166,8 @@ class ClaimBody(Body):
 
 class ReportBody(Body):
     """Reports on a task."""
+
+    free_text: ClassVar = frozenset({"error"})
 
     status: ReportedStatus
     error: Annotated[

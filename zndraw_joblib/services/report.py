@@ -15,9 +15,7 @@ from zndraw_joblib.exceptions import (
 )
 from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, TaskStatus
 from zndraw_joblib.models import Task
-from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import Report, TaskRow
-from zndraw_joblib.text import truncate_utf8
 
 
 def report(caller: Caller, given: Report) -> TaskRow:
@@ -34,7 +32,6 @@ def report(caller: Caller, given: Report) -> TaskRow:
     InvalidTaskTransition
         The status of the task does not allow it, or the server alone sets this status.
     """
-    given = _with_short_error(given)
     # Without a read of the task, because nearly every report is the worker's own.
     for task in _move([given], caller.identity):
         return task
@@ -46,11 +43,7 @@ def report_each(caller: Caller, given: Sequence[Report]) -> list[TaskRow | Probl
 
     Reports on the same task are carried out in their order.
     """
-    return [
-        outcome
-        for wave in _waves([_with_short_error(report) for report in given])
-        for outcome in _report_wave(caller, wave)
-    ]
+    return [outcome for wave in _waves(given) for outcome in _report_wave(caller, wave)]
 
 
 def _report_wave(caller: Caller, wave: Sequence[Report]) -> Iterator[TaskRow | ProblemException]:
@@ -128,13 +121,6 @@ def _check_permission(caller: Caller, given: Report, task: TaskRow) -> None:
     if not may_override and cancels and task.status == TaskStatus.PENDING:
         # The task was requeued, so the caller's worker has no more right to cancel it.
         raise Forbidden(refusal)
-
-
-def _with_short_error(given: Report) -> Report:
-    """Truncate a long error text, because a refusal would lose the report."""
-    if not given.error:
-        return given
-    return given._replace(error=truncate_utf8(given.error, get_settings().max_error_bytes))
 
 
 def _waves(given: Sequence[Report]) -> Iterator[list[Report]]:
