@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -34,9 +33,9 @@ from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import end_group, room_digest, split_entry
 from zndraw_joblib.events.reads import REREAD_SECONDS
 from zndraw_joblib.exceptions import TaskNotFound
-from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_error
 from zndraw_joblib.origins import Trust, page_trust
+from zndraw_joblib.services.ends import RoomEnds
 from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.storage.rows import TaskRow
 
@@ -45,8 +44,6 @@ logger = logging.getLogger(__name__)
 NOT_AUTHENTICATED, FORBIDDEN, NOT_FOUND = 4401, 4403, 4404
 #: Schemes of `Authorization` that may be offered as a subprotocol.
 SCHEMES = {"token": "Token", "bearer": "Bearer"}
-#: Most time between the `completed_at` that a transaction writes and its commit.
-OVERLAP = timedelta(seconds=10)
 #: Seconds of one wait on the hub, after which the caller's rights are checked again.
 RECHECK_SECONDS = 300.0
 
@@ -205,11 +202,11 @@ class RoomConsumer(EventConsumer):
     async def follow(self) -> None:
         """Send the tasks that ended since the last read, until the client leaves."""
         self._ended = asyncio.Event()
-        self._sent: dict[UUID, datetime] = {}
+        self._ends = RoomEnds(self._room_id)
         read = database_sync_to_async(self._read)
         joined = await self._join()
         # Tasks that ended before the connection are not sent.
-        await read(first=True)
+        await read()
         while True:
             try:
                 async with asyncio.timeout(REREAD_SECONDS):
@@ -218,7 +215,7 @@ class RoomConsumer(EventConsumer):
                 joined = joined or await self._join()
             self._ended.clear()
             try:
-                documents = await read(first=False)
+                documents = await read()
             except CloseConnection:
                 raise
             except Exception:
@@ -258,29 +255,11 @@ class RoomConsumer(EventConsumer):
             return False
         return True
 
-    def _read(self, *, first: bool) -> list[dict[str, Any]]:
-        """Documents of ended tasks that were not sent yet, oldest first; none with `first`."""
+    def _read(self) -> list[dict[str, Any]]:
+        """Documents of the tasks that ended since the last read, oldest first."""
         if room_error(self._room_id) or not self.caller().may("read", self._room_id):
             raise CloseConnection(NOT_FOUND)
-        tasks = Task.objects.using(Task.objects.write_db)
-        ended = tasks.filter(room_id=self._room_id, completed_at__isnull=False)
-        latest = ended.order_by("-completed_at").values_list("completed_at", flat=True)
-        newest: datetime | None = max(self._sent.values(), default=None) or latest.first()
-        if newest is None:
-            return []
-        if not self._sent and not first:
-            window = ended
-        else:
-            window = ended.filter(completed_at__gte=newest - OVERLAP)
-        found: dict[UUID, Any] = dict(
-            window.order_by("completed_at").values_list("pk", "completed_at")
-        )
-        unsent = [task_id for task_id in found if task_id not in self._sent]
-        self._sent = found
-        if first or not unsent:
-            return []
-        rows = Task.objects.read(unsent).values()
-        return [task_document(task) for task in sorted(rows, key=_end_order)]
+        return [task_document(task) for task in self._ends.new()]
 
 
 class UnknownConsumer(EventConsumer):
@@ -294,7 +273,3 @@ class UnknownConsumer(EventConsumer):
 def _user_key(user: Any) -> str:
     """The user's key as a session has it; ``None`` as text for a host's own object without one."""
     return str(getattr(user, "pk", None))
-
-
-def _end_order(task: TaskRow) -> tuple[Any, UUID]:
-    return task.completed_at, task.id

@@ -19,6 +19,10 @@ from zndraw_joblib.names import MAX_NAME_LENGTH
 #: Name of the dict in Django's settings.
 SETTING = "ZNDRAW_JOBLIB"
 ENV_PREFIX = f"{SETTING}_"
+NEEDS_USE_TZ = (
+    "zndraw_joblib needs USE_TZ = True, because without it Django reads times without an offset, "
+    "which are ambiguous for an hour each year."
+)
 
 
 class JobLibSettings(BaseSettings):
@@ -237,7 +241,7 @@ def get_settings() -> JobLibSettings:
     Raises
     ------
     ImproperlyConfigured
-        A key is unknown or a value is invalid.
+        A key is unknown or a value is invalid, or Django's ``USE_TZ`` is off.
     """
     global _current
     if _current is None:
@@ -255,6 +259,9 @@ def reset_settings() -> None:
 
 
 def _build() -> JobLibSettings:
+    if not django_settings.USE_TZ:
+        # Refused here too, because servers other than `runserver` run no system checks.
+        raise ImproperlyConfigured(NEEDS_USE_TZ)
     configured: Any = getattr(django_settings, SETTING, {})
     if not isinstance(configured, Mapping):
         raise ImproperlyConfigured(f"{SETTING} must be a dict.")
@@ -274,7 +281,7 @@ def _describe(error: ValidationError) -> str:
 
 
 def _reset_on_change(*, setting: str, **kwargs: Any) -> None:
-    if setting == SETTING:
+    if setting in {SETTING, "USE_TZ"}:
         reset_settings()
 
 

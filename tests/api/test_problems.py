@@ -45,6 +45,7 @@ EXPECTED = {
     "throttled": 429,
     "server-error": 500,
     "service-unavailable": 503,
+    "database-not-migrated": 503,
 }
 
 

@@ -34,6 +34,7 @@ GENERAL_PROBLEMS: tuple[Problem, ...] = (
     problems.Throttled,
     problems.ServerError,
     problems.ServiceUnavailable,
+    problems.DatabaseNotMigrated,
 )
 #: Problems of every endpoint with a body.
 BODY_PROBLEMS: tuple[Problem, ...] = (

@@ -16,7 +16,6 @@ from django.core.exceptions import (
     SuspiciousOperation,
 )
 from django.core.signals import got_request_exception
-from django.db import InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template import Context, Engine, Template
 from django.urls import reverse
@@ -29,13 +28,11 @@ from rest_framework.views import set_rollback
 from zndraw_joblib import exceptions
 from zndraw_joblib.api.parsing import invalid_fields
 from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, ProblemException, json_pointer
+from zndraw_joblib.storage.outages import Outage, outage_of
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-#: SQLSTATEs of connections that PostgreSQL ended, because they were idle or their transaction took
-#: too long. psycopg raises them as `InternalError`.
-_ENDED_CONNECTIONS = {"25P03", "25P04", "57P05"}
 
 
 def type_url(problem: type[ProblemException]) -> str:
@@ -57,26 +54,27 @@ def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Respon
     """A DRF exception handler that answers every exception with a problem document.
 
     An unexpected exception is logged, sent as `got_request_exception` and answered 500, or 503 if
-    the database was unavailable.
+    the database is away or not migrated.
     """
     set_rollback()
     request = context["request"]
     problem = as_problem(exc)
     if problem is None:
-        logger.error("%s %s failed", request.method, request.path, exc_info=exc)
+        problem = _problem_of_failure(exc)
+        logger.error("%s %s failed: %s", request.method, request.path, problem, exc_info=exc)
         got_request_exception.send(type(context["view"]), request=request._request)
-        if _is_database_unavailable(exc):
-            problem = exceptions.ServiceUnavailable(headers={"Retry-After": "1"})
-        else:
-            problem = exceptions.ServerError()
     return problem_response(problem, request)
 
 
-def _is_database_unavailable(exc: Exception) -> bool:
-    """Whether the database did not answer, so that the same request may succeed later."""
-    if isinstance(exc, InternalError):
-        return getattr(exc.__cause__, "sqlstate", None) in _ENDED_CONNECTIONS
-    return isinstance(exc, OperationalError | InterfaceError)
+def _problem_of_failure(exc: Exception) -> ProblemException:
+    match outage_of(exc):
+        case Outage.BUSY | Outage.AWAY:
+            return exceptions.ServiceUnavailable(headers={"Retry-After": "1"})
+        case Outage.UNMIGRATED:
+            # Without Retry-After, because this does not pass by itself.
+            return exceptions.DatabaseNotMigrated()
+        case None:
+            return exceptions.ServerError()
 
 
 def as_problem(exc: Exception) -> ProblemException | None:

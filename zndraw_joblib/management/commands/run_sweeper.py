@@ -18,6 +18,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from zndraw_joblib.events.publisher import flush
 from zndraw_joblib.services.sweep import sweep
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.outages import Outage, outage_of
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,14 @@ def _has_level(logger: logging.Logger) -> bool:
     return False
 
 
+def _refuse_unmigrated(outage: Outage | None, error: Exception) -> None:
+    """End the command if the database is not migrated, because no later sweep could succeed."""
+    if outage is Outage.UNMIGRATED:
+        raise CommandError(
+            f"The database lacks a table or column: {str(error).strip()}\nRun `manage.py migrate`."
+        ) from error
+
+
 class Command(BaseCommand):
     """Ends or requeues tasks of dead workers, removes those workers and retires their jobs."""
 
@@ -107,6 +116,7 @@ class Command(BaseCommand):
         try:
             logger.info("sweep %s", sweep())
         except (DatabaseError, InterfaceError) as error:
+            _refuse_unmigrated(outage_of(error), error)
             raise CommandError(f"The sweep failed: {error}") from error
 
     def _sweep_until_stopped(self, interval: float | None) -> None:
@@ -118,8 +128,15 @@ class Command(BaseCommand):
         while not _is_stopped_within(pause, signals):
             try:
                 logger.info("sweep %s", sweep())
-            except (DatabaseError, InterfaceError):
-                logger.exception("sweep failed; trying again at the next sweep")
+            except (DatabaseError, InterfaceError) as error:
+                outage = outage_of(error)
+                _refuse_unmigrated(outage, error)
+                # Without a traceback if the database is away, because the code has no fault then.
+                logger.error(
+                    "sweep failed; trying again at the next sweep: %s",
+                    str(error).strip(),
+                    exc_info=error if outage is None else None,
+                )
             # Closes a connection that the database dropped, so that the next sweep makes a new one.
             close_old_connections()
             pause = interval or get_settings().sweeper_interval_seconds
