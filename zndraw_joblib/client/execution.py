@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from zndraw_joblib.client.payloads import load
 from zndraw_joblib.client.schemas import ClaimedTask
 from zndraw_joblib.text import truncate_utf8
 
@@ -35,7 +36,7 @@ def execute_task(
     if cls is None:
         return f"This worker has no class for {task.job_name}."
     try:
-        instance = cls.model_validate(task.payload)
+        instance = load(cls, task.payload)
     except ValidationError as error:
         return _truncated(f"The payload was refused by {cls.__name__}: {error}")
     try:

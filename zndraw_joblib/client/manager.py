@@ -18,6 +18,7 @@ from zndraw_joblib.client.claiming import INTERVAL, Claims
 from zndraw_joblib.client.exceptions import ApiError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.heartbeats import Heartbeats
+from zndraw_joblib.client.payloads import load
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.reports import Outcome, Report, Reporter
 from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
@@ -103,6 +104,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         Raises
         ------
+        TypeError
+            The class is no pydantic model, has no JSON Schema, or its payloads are no JSON objects.
         ApiError
             `InvalidCategoryError`, `InvalidRoomIdError`, `ForbiddenError` (``@global`` needs an
             administrator), `SchemaConflictError`.
@@ -143,6 +146,18 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         """
         with self._grants.expected() if start else nullcontext():
             return self._claims.send(limit, wait=wait, start=start).tasks
+
+    def instance(self, task: ClaimedTask) -> BaseModel:
+        """The instance that was submitted as a claimed task.
+
+        Raises
+        ------
+        KeyError
+            This manager registered no class for the task's job.
+        pydantic.ValidationError
+            The class refuses the task's payload.
+        """
+        return load(self[task.job_name], task.payload)
 
     def listen(self, interval: float = INTERVAL) -> TaskStream:
         """An endless iterator over the tasks granted to this worker.

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
+from zndraw_joblib.client.payloads import schema_of
 from zndraw_joblib.client.retry import UNREPEATABLE, is_outage
 from zndraw_joblib.names import JobName
 
@@ -87,7 +88,7 @@ class Registration:
         body = {
             "category": name.category,
             "name": name.name,
-            "schema": cls.model_json_schema(),
+            "schema": schema_of(cls),
             "worker_id": self.ensure_worker(),
         }
         send(self._api, "PUT", path("rooms", name.room_id, "jobs"), body=body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -12,8 +12,9 @@ from pydantic import BaseModel
 
 from zndraw_joblib.client import waiting
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.batches import array, batch_slices, encode
+from zndraw_joblib.client.batches import array, batch_slices
 from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
+from zndraw_joblib.client.payloads import payload_json
 from zndraw_joblib.client.registration import job_name
 from zndraw_joblib.client.schemas import TaskInfo
 from zndraw_joblib.names import GLOBAL_ROOM
@@ -43,9 +44,13 @@ class Submitter:
         ------
         ApiError
             `JobNotFoundError`, `InvalidPayloadError`, `ForbiddenError`, `TooManyPendingError`.
+        RoundTripError
+            A worker with the same class would not get the instance as it is.
+        TypeError
+            The class has no JSON Schema.
         """
         url = self._tasks_of(type(instance), room, job_room)
-        task_id: str = self._post(url, encode(_entry(instance)))["id"]
+        task_id: str = self._post(url, _entry(instance))["id"]
         return task_id
 
     def submit_many(
@@ -62,6 +67,8 @@ class Submitter:
         ApiError
             As in `submit`, if no task was accepted. The pointers of its `errors` begin with the
             index of the instance: ``/3/payload/angle``.
+        RoundTripError, TypeError
+            As in `submit`; no task was submitted.
         PartlySubmittedError
             A later request failed. `task_ids` lists the accepted tasks, `__cause__` is the error.
         """
@@ -70,7 +77,7 @@ class Submitter:
         # All are encoded before the first request, because an instance may have no form in JSON.
         for number, instance in enumerate(instances, 1):
             url = self._tasks_of(type(instance), room, job_room)
-            groups[url].append((number - 1, encode(_entry(instance))))
+            groups[url].append((number - 1, _entry(instance)))
         task_ids: list[str | None] = [None] * number
         try:
             for url, group in groups.items():
@@ -176,5 +183,5 @@ class Submitter:
         return task
 
 
-def _entry(instance: BaseModel) -> dict[Literal["payload"], Any]:
-    return {"payload": instance.model_dump(mode="json")}
+def _entry(instance: BaseModel) -> bytes:
+    return b'{"payload":' + payload_json(instance) + b"}"
