@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from zndraw_joblib.client.api import ApiManager
 from zndraw_joblib.client.batches import BATCH_SIZE
+from zndraw_joblib.client.calls import TaskCall
 from zndraw_joblib.client.claiming import INTERVAL, Claims
 from zndraw_joblib.client.exceptions import ApiError
 from zndraw_joblib.client.grants import Grants
@@ -105,7 +106,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         Raises
         ------
         TypeError
-            The class is no pydantic model, has no JSON Schema, or its payloads are no JSON objects.
+            The class is no pydantic model, has no JSON Schema, or its payloads are no JSON objects;
+            or its method `run` is a generator function or takes other arguments than the task.
         ApiError
             `InvalidCategoryError`, `InvalidRoomIdError`, `ForbiddenError` (``@global`` needs an
             administrator), `SchemaConflictError`.
@@ -247,7 +249,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         `execute` is called as ``execute(task, instance)``, or as ``execute(task)`` if it takes one
         argument; without it ``run(task)`` or ``run()`` of the instance is called. A task is
-        completed when the call returns, and failed when it raises. Running tasks are finished
+        completed when the call returns, and failed when it raises. A coroutine is run to its end,
+        in an event loop that its thread keeps until the end. Running tasks are finished
         before `serve` returns. During an outage claims and reports are repeated until it is over; a
         stopped worker gives up after `reports.GIVE_UP_SECONDS`.
 
@@ -257,18 +260,22 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         Raises
         ------
+        TypeError
+            `execute` or a method `run` cannot be called so, or is a generator function; without
+            `execute`, a class has no method `run`.
         ApiError
             The server refuses to grant tasks, for instance because the token is not valid.
         """
         if concurrency < 1 or prefetch < 0:
             raise ValueError("concurrency must be at least 1, prefetch at least 0")
+        call = TaskCall(execute, self.values())
         with nullcontext() if self._heartbeats.running else self:
             self._add_stream(
                 Worker(
                     self._claims,
                     self._reporter,
                     self._registration.classes,
-                    execute,
+                    call,
                     self.stop,
                     concurrency=concurrency,
                     prefetch=prefetch,

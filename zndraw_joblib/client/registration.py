@@ -10,6 +10,7 @@ import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.calls import check_run
 from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
 from zndraw_joblib.client.payloads import schema_of
 from zndraw_joblib.client.retry import UNREPEATABLE, is_outage
@@ -75,6 +76,9 @@ class Registration:
         ApiError
             As in `JobManager.register`.
         """
+        # The schema first, because only the class of a model has a name and a method to look at.
+        schema_of(cls)
+        check_run(cls)
         name = job_name(cls, room)
         with self._lock:
             try:
