@@ -108,6 +108,9 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         TypeError
             The class is no pydantic model, has no JSON Schema, or its payloads are no JSON objects;
             or its method `run` is a generator function or takes other arguments than the task.
+        ValueError
+            Another class is registered under the same name. A class of the same module and
+            qualified name takes its place, as when a notebook's cell is run again.
         ApiError
             `InvalidCategoryError`, `InvalidRoomIdError`, `ForbiddenError` (``@global`` needs an
             administrator), `SchemaConflictError`.

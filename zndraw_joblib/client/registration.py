@@ -30,6 +30,11 @@ def job_name(cls: type[BaseModel], room: str) -> JobName:
     )
 
 
+def is_same_class(one: type, other: type) -> bool:
+    """Whether two classes are one in the source, though it may have run twice, as in a notebook."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
 class Registration:
     """A worker and its jobs; any thread may use it.
 
@@ -73,7 +78,7 @@ class Registration:
 
         Raises
         ------
-        ApiError
+        TypeError, ValueError, ApiError
             As in `JobManager.register`.
         """
         # The schema first, because only the class of a model has a name and a method to look at.
@@ -81,6 +86,12 @@ class Registration:
         check_run(cls)
         name = job_name(cls, room)
         with self._lock:
+            other = self.classes.get(str(name), cls)
+            if not is_same_class(other, cls):
+                raise ValueError(
+                    f"{name} is the job of {other.__module__}.{other.__qualname__} already; rename "
+                    f"{cls.__module__}.{cls.__qualname__}, or give it another category or room"
+                )
             try:
                 self._put_job(name, cls)
             except WorkerNotFoundError:

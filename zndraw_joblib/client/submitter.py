@@ -15,7 +15,7 @@ from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.batches import array, batch_slices
 from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
 from zndraw_joblib.client.payloads import payload_json
-from zndraw_joblib.client.registration import job_name
+from zndraw_joblib.client.registration import is_same_class, job_name
 from zndraw_joblib.client.schemas import TaskInfo
 from zndraw_joblib.names import GLOBAL_ROOM
 
@@ -115,7 +115,7 @@ class Submitter:
     def _tasks_of(self, cls: type[BaseModel], room: str, job_room: str | None) -> str:
         if job_room is None:
             own = self._classes.get(str(job_name(cls, room)))
-            job_room = room if own is cls else GLOBAL_ROOM
+            job_room = room if own and is_same_class(own, cls) else GLOBAL_ROOM
         return path("rooms", room, "tasks", str(job_name(cls, job_room)))
 
     def map(
