@@ -15,8 +15,8 @@ import pytest
 from pydantic import BaseModel, Field, create_model
 
 from tests import servers
+from tests.client.instances import SENT
 from tests.client.jobs import Double
-from tests.client.kinds import SENT
 from tests.servers import process, server, until
 from zndraw_joblib.client import (
     Api,

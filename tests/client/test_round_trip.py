@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from tests.client.kinds import REFUSED, SENT, UNSUITABLE, Aliased, Camel, Loose
+from tests.client.instances import REFUSED, SENT, UNSUITABLE
+from tests.client.kinds import Aliased, Camel, Loose
 from tests.client.stand_in import task
 from zndraw_joblib.client import RoundTripError
 from zndraw_joblib.client.differences import difference
