@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from zndraw_joblib.exceptions import Forbidden, InvalidRoomId, JobNotFound, ProblemException
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
-from zndraw_joblib.names import GLOBAL_ROOM, room_error
+from zndraw_joblib.names import GLOBAL_ROOM, nfc, room_error
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import TaskRow
 
@@ -60,7 +60,11 @@ class Caller:
         return bool(get_settings().hook("is_admin")(self.request))
 
     def may(self, action: Action, room_id: str) -> bool:
-        """Whether the caller may take this action in a room; only admins register in `@global`."""
+        """Whether the caller may take this action in a room; only admins register in `@global`.
+
+        The hook gets the room id in Unicode's form NFC.
+        """
+        room_id = nfc(room_id)
         if action == "register" and room_id == GLOBAL_ROOM:
             return self.is_admin
         return bool(get_settings().hook("room_access")(self.request, room_id, action)) or (
@@ -82,6 +86,7 @@ class Caller:
             `hidden`, if the caller may not read the room, because a 404 does not reveal whether
             the room exists.
         """
+        room_id = nfc(room_id)
         if error := room_error(room_id):
             raise InvalidRoomId(f"The room id {error}.")
         if len(room_id) > (limit := get_settings().max_room_id_length):

@@ -33,7 +33,7 @@ from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import end_group, room_digest, split_entry
 from zndraw_joblib.events.reads import REREAD_SECONDS
 from zndraw_joblib.exceptions import TaskNotFound
-from zndraw_joblib.names import room_error
+from zndraw_joblib.names import nfc, room_error
 from zndraw_joblib.origins import Trust, page_trust
 from zndraw_joblib.services.ends import RoomEnds
 from zndraw_joblib.services.lookup import find_task
@@ -241,7 +241,7 @@ class RoomConsumer(EventConsumer):
     @property
     def _room_id(self) -> str:
         room_id: str = self.scope["url_route"]["kwargs"]["room_id"]
-        return room_id
+        return nfc(room_id)
 
     @property
     def _group(self) -> str:

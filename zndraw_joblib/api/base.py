@@ -22,6 +22,7 @@ from zndraw_joblib.api.parsing import check_query, discard_body, invalid, read_b
 from zndraw_joblib.api.problems import problem_exception_handler
 from zndraw_joblib.api.rendering import FastJSONRenderer
 from zndraw_joblib.exceptions import FieldError, NotFound, ValidationError
+from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
 
 BodyType = TypeVar("BodyType", bound=Body)
@@ -50,6 +51,12 @@ class JobLibView(APIView):
     schema = JobLibSchema()
     #: Scopes of DRF's `ScopedRateThrottle` by action.
     throttle_scopes: ClassVar[Mapping[str | None, str]] = {}
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Bring room ids and names of jobs in the address into Unicode's form NFC."""
+        for name in kwargs.keys() & {"room_id", "full_name"}:
+            kwargs[name] = nfc(kwargs[name])
+        return super().dispatch(request, *args, **kwargs)
 
     @property
     def throttle_scope(self) -> str | None:

@@ -27,7 +27,7 @@ from zndraw_joblib.client.stream import TaskStream
 from zndraw_joblib.client.submitter import Submitter
 from zndraw_joblib.client.worker import Worker
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.names import GLOBAL_ROOM
+from zndraw_joblib.names import GLOBAL_ROOM, nfc
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         self._stopped = threading.Event()
 
     def __getitem__(self, name: str) -> type[BaseModel]:
-        return self._registration.classes[name]
+        return self._registration.classes[nfc(name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._registration.classes))

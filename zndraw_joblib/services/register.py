@@ -17,7 +17,7 @@ from zndraw_joblib.exceptions import (
     WorkerNotFound,
 )
 from zndraw_joblib.models import Job, Worker, WorkerJobLink
-from zndraw_joblib.names import JobName, name_error
+from zndraw_joblib.names import JobName, name_error, nfc
 from zndraw_joblib.schemas import schema_errors
 from zndraw_joblib.services.workers import own_worker
 from zndraw_joblib.settings import get_settings
@@ -46,6 +46,7 @@ def register(
     SchemaConflict, TooManyJobs, TooManyWorkers, WorkerNotFound
         As in `offer`.
     """
+    room_id, category, name = nfc(room_id), nfc(category), nfc(name)
     caller.require("register", room_id)
     check_registration(category, name, schema)
     settings = get_settings()
