@@ -65,6 +65,11 @@ urlpatterns = [
         WorkerViewSet.as_view({"get": "list", "post": "create"}),
         name="workers",
     ),
+    path(
+        f"{_PREFIX}workers/<str:worker_id>/jobs/<str:full_name>",
+        WorkerViewSet.as_view({"delete": "withdraw"}),
+        name="worker-job",
+    ),
     path("v1/me", MeView.as_view(), name="me"),
     path("v1/problems/<str:slug>", ProblemTypeView.as_view(), name="problem"),
     # `[\s\S]`, because a dot does not match a newline.

@@ -181,9 +181,12 @@ async def _wait_for_work(
     async def attempt() -> list[str] | None:
         nonlocal response
         response = await run_view()
-        # An error ends the wait, as a claimed task does.
         claimed = [task["id"].hex for task in _claimed(response)]
-        return claimed if claimed or response.status_code >= 400 else None
+        now: UntilWork | None = getattr(response, "waits_for", None)
+        # An error ends the wait, as a claimed task does. So does a change of the worker's jobs,
+        # because this claimer would take wakeups of a job that its worker offers no more.
+        ends = claimed or now is None or set(now.jobs) != set(until.jobs)
+        return claimed if ends else None
 
     if not await get_hub().work.wait(until.jobs, deadline, attempt):
         # One more attempt, because a message may have been lost, or the worker may have been

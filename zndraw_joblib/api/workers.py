@@ -14,6 +14,7 @@ from zndraw_joblib.api.bodies import EmptyBody, HeartbeatBody
 from zndraw_joblib.api.documents import utc, worker_document
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.services import workers
+from zndraw_joblib.services.register import withdraw
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.workers import WorkerQuerySet
 
@@ -25,6 +26,7 @@ class WorkerViewSet(JobLibView, ViewSet):
         "create": "joblib_register",
         "partial_update": "joblib_work",
         "destroy": "joblib_work",
+        "withdraw": "joblib_work",
     }
 
     @openapi.workers_list
@@ -64,6 +66,12 @@ class WorkerViewSet(JobLibView, ViewSet):
     def destroy(self, request: Request, worker_id: str) -> Response:
         """Remove a worker; its claimed tasks are pending again."""
         workers.remove_worker(self.caller, worker_id)
+        return Response(status=204)
+
+    @openapi.workers_withdraw
+    def withdraw(self, request: Request, worker_id: str, full_name: str) -> Response:
+        """Offer a job by a worker no more; the worker keeps the tasks that it holds."""
+        withdraw(self.caller, worker_id, full_name)
         return Response(status=204)
 
 

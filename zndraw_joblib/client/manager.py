@@ -103,7 +103,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         """Offer a pydantic model class as a job, as a decorator or called.
 
         The category is the class's attribute `category`, by default ``"modifiers"``; the schema is
-        its `model_json_schema`.
+        its `model_json_schema`. A class that was edited and registered again, as in a notebook,
+        takes the place of its earlier version, unless other workers offer that one.
 
         Raises
         ------
@@ -124,6 +125,21 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     def _register(self, cls: J, room: str) -> J:
         self._registration.register(cls, room)
         return cls
+
+    def unregister(self, job: type[BaseModel] | str) -> None:
+        """Offer a job no more, by its full name or, in all rooms, by its class.
+
+        Tasks of the job that this worker holds are finished. Pending ones wait for another worker
+        or for the next registration.
+
+        Raises
+        ------
+        KeyError
+            This worker does not offer the job.
+        ApiError
+            The server refused the request.
+        """
+        self._registration.unregister(job)
 
     def disconnect(self) -> None:
         """Delete the worker.
@@ -286,7 +302,7 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
                 Worker(
                     self._claims,
                     self._reporter,
-                    self._registration.classes,
+                    self._registration.known,
                     call,
                     self.stop,
                     concurrency=concurrency,
