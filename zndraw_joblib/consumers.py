@@ -1,9 +1,11 @@
 """WebSockets: the end of one task, or each end in a room.
 
 The host's DRF authenticators authenticate a connection, by the session, an `Authorization` header
-or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). Close codes: 4401 not
+or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). The host's DRF
+permissions and throttles are not asked, because they expect a view. Close codes: 4401 not
 authenticated, 4403 not from this site (Origin), 4404 no such task or room for the caller, or an
-unknown address.
+unknown address. A refusal by the host's authenticator or hook closes with 4000 and its HTTP status
+(4423).
 
 The caller is authenticated and authorized again at each read of the database, because meanwhile a
 session may have been logged out, or its user deactivated or given another password. The connection
@@ -24,18 +26,18 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from channels.security.websocket import OriginValidator
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user
-from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
-from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
+from zndraw_joblib.api.caller import ApiCaller
 from zndraw_joblib.api.documents import json_text, task_document
+from zndraw_joblib.api.host_errors import as_problem
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import end_group, room_digest, split_entry
 from zndraw_joblib.events.reads import REREAD_SECONDS
-from zndraw_joblib.exceptions import TaskNotFound
+from zndraw_joblib.exceptions import ProblemException
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_error
 from zndraw_joblib.services.lookup import find_task
@@ -44,6 +46,8 @@ from zndraw_joblib.storage.rows import TaskRow
 logger = logging.getLogger(__name__)
 
 NOT_AUTHENTICATED, FORBIDDEN, NOT_FOUND = 4401, 4403, 4404
+#: Added to the status of a problem, it gives the close code.
+HTTP_STATUS = 4000
 #: Schemes of `Authorization` that may be offered as a subprotocol.
 SCHEMES = {"token": "Token", "bearer": "Bearer"}
 #: Most time between the `completed_at` that a transaction writes and its commit.
@@ -95,6 +99,8 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             await self.close()
         except CloseConnection as closing:
             await self.close(closing.code)
+        except ProblemException as problem:
+            await self.close(HTTP_STATUS + problem.status)
         except Exception:
             logger.exception("a WebSocket of %s failed", self.scope["path"][:200])
             await self.close(1011)
@@ -106,6 +112,8 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         ------
         CloseConnection
             The caller is not authenticated.
+        ProblemException
+            The host's authenticator refuses.
         """
         request = HttpRequest()
         request.method, request.path = "GET", self.scope["path"]
@@ -116,7 +124,10 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         offered = self.scope.get("subprotocols") or []
         if len(offered) == 2 and offered[0].lower() in SCHEMES:
             request.META["HTTP_AUTHORIZATION"] = f"{SCHEMES[offered[0].lower()]} {offered[1]}"
-        request.user = self.scope.get("user") or AnonymousUser()
+        # As DRF has it, because a site without `django.contrib.auth` has no `AnonymousUser`.
+        anonymous: Any = api_settings.UNAUTHENTICATED_USER
+        user: Any = self.scope.get("user") or (anonymous() if anonymous else None)
+        request.user = user
         request.session = session = self.scope.get("session")
         if session is not None and session.get(SESSION_KEY) == _user_key(request.user):
             # Reads session and user again, because the scope's are as old as the connection.
@@ -126,9 +137,11 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         wrapped = Request(request, authenticators=[cls() for cls in classes])
         try:
             if wrapped.user and wrapped.user.is_authenticated:
-                return Caller(wrapped)
-        except APIException:
-            pass
+                return ApiCaller(wrapped)
+        except Exception as error:
+            if problem := as_problem(error):
+                raise problem from error
+            raise
         raise CloseConnection(NOT_AUTHENTICATED)
 
     def _check_origin(self) -> None:
@@ -163,7 +176,7 @@ class TaskConsumer(EventConsumer):
         caller = self.caller()
         try:
             return find_task(caller, UUID(self.scope["url_route"]["kwargs"]["task_id"]))
-        except (ValueError, TaskNotFound) as error:
+        except ValueError as error:
             raise CloseConnection(NOT_FOUND) from error
 
 
@@ -191,7 +204,7 @@ class RoomConsumer(EventConsumer):
             self._ended.clear()
             try:
                 documents = await read(first=False)
-            except CloseConnection:
+            except (CloseConnection, ProblemException):
                 raise
             except Exception:
                 logger.exception("could not read the ends of a room; trying again")
