@@ -51,6 +51,14 @@ class NotJSON(drf.APIException):
         self.detail = detail
 
 
+class Bare(drf.APIException):
+    status_code: Any = "423"
+    default_detail = "Locked for today."
+
+    def __init__(self) -> None:
+        """Without the constructor of DRF's class, which would set `detail`."""
+
+
 class Fields(drf.ValidationError):
     status_code = 422
 
@@ -195,6 +203,7 @@ REFUSALS: dict[str, tuple[Exception, int, str, str, dict[str, Any], dict[str, st
         {},
     ),
     "members that are not JSON": (NotJSON(), 409, "about:blank", "No.", {"left": 3}, {}),
+    "a class without detail": (Bare(), 423, "about:blank", "Locked for today.", {}, {}),
     "a lone surrogate": (Locked("\ud800!"), 423, "about:blank", "?!", {}, {}),
     "empty": (Locked(""), 423, "about:blank", "Locked", {}, {}),
     "Http404": (Http404("No Room matches."), 404, "not-found", "No Room matches.", {}, {}),
@@ -236,10 +245,15 @@ def room_access(request: Any, room_id: str, action: str) -> bool:
 
 
 def locked_room(request: Any, room_id: str, action: str) -> bool:
-    """Refuse one room and the administrators' list."""
+    """Refuse one room."""
     if room_id == "locked":
         refuse()
     return True
+
+
+def of_tenant(request: Any, room_id: str, action: str) -> bool:
+    """Decide by a variable of the site's prefix."""
+    return bool(request.resolver_match.kwargs["tenant"] == "acme")
 
 
 class Permission(BasePermission):

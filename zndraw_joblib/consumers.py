@@ -27,6 +27,7 @@ from channels.security.websocket import OriginValidator
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user
 from django.http import HttpRequest
+from django.urls import ResolverMatch
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
@@ -117,6 +118,11 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         """
         request = HttpRequest()
         request.method, request.path = "GET", self.scope["path"]
+        found = self.scope.get("url_route", {})
+        # With the variables of the host's prefix, as in a request.
+        request.resolver_match = ResolverMatch(
+            type(self), found.get("args", ()), found.get("kwargs", {})
+        )
         for name, value in self.scope["headers"]:
             request.META[f"HTTP_{name.decode('latin1').upper().replace('-', '_')}"] = value.decode(
                 "latin1"

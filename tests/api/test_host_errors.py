@@ -7,8 +7,10 @@ from uuid import UUID
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.routing import URLRouter
 from django.core.signals import got_request_exception
 from django.test import AsyncClient
+from django.urls import path as route_to
 
 from tests import host
 from tests.factories import V1
@@ -16,6 +18,7 @@ from tests.sockets import Socket, token as socket_token
 from tests.waiting.test_lane import Host, get_response, lower, scope, token
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.models import Task
+from zndraw_joblib.routing import websocket_urlpatterns
 
 #: Where the site raises: a setting of its hooks, or a class of each request.
 HOOKS = ("identity", "is_admin", "room_access")
@@ -188,6 +191,17 @@ async def test_an_authenticators_exception_closes_a_websocket(bob, settings, rai
     raising(error)
     async with Socket("rooms/open", socket_token(bob)) as socket:
         assert await socket.code() == code
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_hooks_of_a_websocket_see_the_variables_of_the_sites_prefix(alice, settings_of):
+    settings_of(room_access="tests.host.of_tenant")
+    site = URLRouter([route_to("t/<slug:tenant>/", URLRouter(websocket_urlpatterns))])
+    room = "/t/{}/ws/v1/joblib/rooms/open/"
+    async with Socket(room.format("other"), socket_token(alice), application=site) as socket:
+        assert await socket.code() == 4404
+    async with Socket(room.format("acme"), socket_token(alice), application=site) as socket:
+        assert await socket.communicator.receive_nothing(0.2)
 
 
 def test_a_sites_own_view_gets_the_hooks_own_exception(bob, settings_of, raising, rf):

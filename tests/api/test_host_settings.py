@@ -14,7 +14,7 @@ from django.core.checks import run_checks
 from django.db import connection, connections
 from django.test import AsyncClient
 from django.urls import include, path
-from rest_framework.permissions import BasePermission
+from rest_framework.permissions import BasePermission, IsAdminUser, IsAuthenticated
 from rest_framework.settings import api_settings
 from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.versioning import BaseVersioning
@@ -173,6 +173,21 @@ def test_the_sites_permissions_refuse_with_their_text_and_code(bob, client, rest
     # Anonymous callers are asked to sign in first, and problem types are public.
     problem(client.get(f"{V1}/workers"), "not-authenticated", 401)
     assert client.get("/v1/problems/forbidden").status_code == 200
+
+
+class Members(BasePermission):
+    """Admits everybody but Carol."""
+
+    def has_permission(self, request, view):
+        return request.user.username != "carol"
+
+
+Composed = IsAuthenticated & (Members | IsAdminUser)
+
+
+def test_the_sites_composed_permissions_count(bob, carol, root, rest):
+    rest(DEFAULT_PERMISSION_CLASSES=["tests.api.test_host_settings.Composed"])
+    assert [person.get("/workers").status_code for person in (bob, carol, root)] == [200, 403, 200]
 
 
 seen: list[tuple[str, dict[str, Any], Any]] = []

@@ -79,16 +79,21 @@ def as_problem(error: Exception) -> ProblemException | None:
 
 
 def _of_drf(error: drf.APIException) -> ProblemException | None:
-    status = error.status_code
-    if not isinstance(status, int) or not 400 <= status <= 599:
+    try:
+        status = int(error.status_code)
+    except (TypeError, ValueError):
+        return None
+    if not 400 <= status <= 599:
         return None  # No error by HTTP, so the exception is a mistake of the host.
     headers = _headers(error)
+    # The host's class may not have called the constructor of DRF's.
+    raised = getattr(error, "detail", error.default_detail)
     if isinstance(error, drf.ValidationError):
-        invalid = invalid_fields(_field_errors(error.detail))
+        invalid = invalid_fields(_field_errors(raised))
         if status == invalid.status:
             return invalid
         return HostProblem(status, invalid.detail, errors=invalid.errors, headers=headers)
-    detail, members = _parts(error.detail)
+    detail, members = _parts(raised)
     for kind, problem in _TYPES:
         if isinstance(error, kind) and status == problem.status:
             return problem(detail, headers=headers, members=members)

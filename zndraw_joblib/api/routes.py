@@ -29,17 +29,16 @@ class Route(URLPattern):
         # The first argument of a viewset.
         methods = [actions] if actions else []
         as_view: Any = view.as_view
-        super().__init__(
-            self._pattern(route, name), self._sync_view(as_view(*methods, route=route)), name=name
-        )
+        marked = transaction.non_atomic_requests(as_view(*methods, route=route))
+        super().__init__(self._pattern(route, name), self._sync_view(marked), name=name)
 
     def resolve(self, path: str) -> ResolverMatch | None:
         """As `URLPattern` does."""
         match = super().resolve(path)
         if match is not None:
             match.func = self._view(match.func)
-            # At each request, because a host may add databases while it runs. Each alias is named,
-            # because Django takes no alias as the default one.
+            # By name, because the mark without an alias is for the default database, and at each
+            # request, because a host may add databases while it runs.
             for alias in connections:
                 transaction.non_atomic_requests(using=alias)(match.func)
         return match
