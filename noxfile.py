@@ -1,8 +1,8 @@
 """The test matrix: each Python by each Django that supports it, by both databases.
 
 ``nox`` runs those whose interpreter this machine has, ``nox --list`` names them all, and one is run
-by its name: ``nox --session "tests-3.12(django='6.0', database='postgres')"``. Arguments after
-``--`` go to pytest.
+by its name: ``nox --session "tests(python='3.12', django='6.0', database='postgres')"``. Arguments
+after ``--`` go to pytest.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ class ZnDrawJobLibConfig(AppConfig):
         from zndraw_joblib import checks, rest_checks  # noqa: F401, PLC0415
         from zndraw_joblib.events import receivers  # noqa: PLC0415
         from zndraw_joblib.services import submit as submissions  # noqa: PLC0415
+        from zndraw_joblib.storage import connections  # noqa: PLC0415
 
+        connections.connect()
         receivers.connect()
         submissions.connect()
         # Loads the backends before there are threads, because redis has circular imports and

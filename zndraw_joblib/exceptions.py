@@ -260,10 +260,17 @@ class ServerError(ProblemException):
 
 
 class ServiceUnavailable(ProblemException):
-    """The database did not answer; the request may be tried again."""
+    """The database did not answer or does not accept writes; the request may be tried again."""
 
     status = 503
     title = "Service Unavailable"
+
+
+class DatabaseNotMigrated(ProblemException):
+    """The database lacks a table or column; the site's operator must run `manage.py migrate`."""
+
+    status = 503
+    title = "Database Not Migrated"
 
 
 def _problem_types() -> dict[str, type[ProblemException]]:

@@ -122,10 +122,13 @@ class Worker(models.Model):
         return self.id
 
     def is_alive(self, threshold: timedelta | float) -> bool:
-        """Whether the last heartbeat is at most `threshold` old (seconds, or a timedelta)."""
+        """Whether the last heartbeat is at most `threshold` old (seconds, or a timedelta).
+
+        One that lies further ahead than that does not count, because the clock went back since.
+        """
         if not isinstance(threshold, timedelta):
             threshold = timedelta(seconds=threshold)
-        return timezone.now() - self.last_heartbeat <= threshold
+        return abs(timezone.now() - self.last_heartbeat) <= threshold
 
 
 class WorkerJobLink(models.Model):

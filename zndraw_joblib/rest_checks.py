@@ -15,7 +15,7 @@ from rest_framework.throttling import ScopedRateThrottle
 def check_rest_framework(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E015, E016: the site's authenticators, permissions and throttles can be used."""
+    """E016, E017: the site's authenticators, permissions and throttles can be used."""
     messages: list[CheckMessage] = []
     drf: Any = api_settings
     uses: dict[str, Callable[[Any], None]] = {
@@ -32,7 +32,7 @@ def check_rest_framework(
                 Error(
                     f"{name} of REST_FRAMEWORK makes each request fail: {error!r}",
                     hint=f'Correct REST_FRAMEWORK["{name}"], or leave it out.',
-                    id="zndraw_joblib.E015",
+                    id="zndraw_joblib.E017",
                 )
             )
     if drf.DEFAULT_AUTHENTICATION_CLASSES in ((), []):

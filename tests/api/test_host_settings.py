@@ -283,13 +283,13 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "no authenticators": ({"DEFAULT_AUTHENTICATION_CLASSES": []}, "E016"),
     "a throttle without a rate": (
         {"DEFAULT_THROTTLE_CLASSES": [f"{DRF}.throttling.UserRateThrottle"]},
-        "E015",
+        "E017",
     ),
-    "a rate of our scope": ({"DEFAULT_THROTTLE_RATES": {"joblib_submit": "often"}}, "E015"),
-    "None for permissions": ({"DEFAULT_PERMISSION_CLASSES": None}, "E015"),
+    "a rate of our scope": ({"DEFAULT_THROTTLE_RATES": {"joblib_submit": "often"}}, "E017"),
+    "None for permissions": ({"DEFAULT_PERMISSION_CLASSES": None}, "E017"),
     "a class that needs arguments": (
         {"DEFAULT_PERMISSION_CLASSES": ["tests.api.test_host_settings.Broken"]},
-        "E015",
+        "E017",
     ),
 }
 

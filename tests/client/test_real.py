@@ -240,6 +240,31 @@ def test_each_report_in_a_batch_has_its_own_outcome(client, worker):
     assert held == {tasks[2].id}
 
 
+def test_a_report_that_is_too_large_for_the_server_ends_as_a_failed_task(bob):
+    """Control: the task is running at the end when `Worker._deliver` drops a refused report."""
+    with server(ZNDRAW_JOBLIB_MAX_BODY_BYTES="2000") as url, Api(url, bob.token) as api:
+        manager = JobManager(api)
+        manager.register(room="open")(Rotate)
+        ids = manager.submit_many([Rotate(angle=a) for a in range(4)], room="open", job_room="open")
+
+        def execute(task, instance):
+            if instance.angle == 0:
+                raise ValueError("A\x00\ud800")
+            raise ValueError("x" * 5000)
+
+        thread = threading.Thread(
+            target=manager.serve, args=(execute,), kwargs={"concurrency": 4}, daemon=True
+        )
+        thread.start()
+        ends = {task.payload["angle"]: task for task in manager.as_completed(ids, timeout=30)}
+        manager.stop()
+        thread.join(20)
+    assert {task.status for task in ends.values()} == {"failed"}
+    assert ends[0].error.startswith("ValueError: A\ufffd\ufffd\n")
+    for angle in (1, 2, 3):
+        assert ends[angle].error.startswith("The result of this task was refused: 413")
+
+
 def test_a_worker_process_finishes_its_running_tasks_on_sigterm(url, root, client):
     environment = {"JOBLIB_URL": url, "JOBLIB_TOKEN": root.token, "JOBLIB_PREFETCH": "4"}
     with process("-m", "tests.client.jobs", **environment) as child:

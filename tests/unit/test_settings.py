@@ -106,6 +106,15 @@ def test_an_environment_variable_that_is_not_json_is_an_error(environment):
         call_command("check")
 
 
+def test_without_use_tz_the_server_refuses_to_work(settings):
+    """A server that runs no system checks must not answer with times that are off by hours."""
+    settings.USE_TZ = False
+    with pytest.raises(ImproperlyConfigured, match="USE_TZ = True"):
+        get_settings()
+    settings.USE_TZ = True
+    assert get_settings()
+
+
 def derived_engine(monkeypatch, base, **attributes):
     """Settings of a database whose engine derives from `base`, with these class attributes."""
     for name in ("acme", "acme.base"):
@@ -215,6 +224,16 @@ DEPLOYMENTS = {
     "sqlite is embedded": (
         {"DATABASES": {"default": SQLITE}, "CHANNEL_LAYERS": IN_MEMORY, "CACHES": LOCMEM},
         [],
+    ),
+    "no offsets": ({"USE_TZ": False}, ["E015"]),
+    "another time zone": ({"TIME_ZONE": "Europe/Berlin"}, []),
+    "another time zone of PostgreSQL": (
+        {"DATABASES": {"default": {**_POSTGRES, "TIME_ZONE": "Europe/Berlin"}}},
+        [],
+    ),
+    "another time zone of SQLite": (
+        {"DATABASES": {"default": {**SQLITE, "TIME_ZONE": "Europe/Berlin"}}},
+        ["E015"],
     ),
     "debug": ({"DEBUG": True}, ["E002"]),
     "any host": ({"ALLOWED_HOSTS": ["a.example", "*"]}, ["E003"]),
@@ -422,6 +441,7 @@ UNSUITABLE = (
             "DEFAULT_THROTTLE_RATES": {"joblib_work": "often"},
         }
     },
+    {"USE_TZ": False},
 )
 
 

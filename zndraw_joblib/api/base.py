@@ -20,10 +20,10 @@ from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.api.autoschema import JobLibSchema
-from zndraw_joblib.api.bodies import Body
+from zndraw_joblib.api.autoschema import JobLibSchema, operation_of
+from zndraw_joblib.api.bodies import Body, ReportBody
 from zndraw_joblib.api.caller import ApiCaller
-from zndraw_joblib.api.parsing import discard_body, invalid, read_body
+from zndraw_joblib.api.parsing import check_query, discard_body, invalid, read_body
 from zndraw_joblib.api.paths import mount_path
 from zndraw_joblib.api.problems import problem_exception_handler
 from zndraw_joblib.api.rendering import FastJSONRenderer
@@ -76,11 +76,11 @@ class JobLibView(APIView):
 
         DRF would parse it for the CSRF check of a session, without a limit of size or depth, and
         again at each run of a view that waits. `data` is parsed at its first use, because a host's
-        permission or throttle may read it.
+        permission or throttle may read it, and with free text, because one endpoint accepts it.
         """
         made: Any = super().initialize_request(request, *args, **kwargs)
         made._data = {}
-        made._full_data = SimpleLazyObject(partial(read_body, request))
+        made._full_data = SimpleLazyObject(partial(read_body, request, ReportBody.free_text))
         made._files = MultiValueDict()
         return made  # type: ignore[no-any-return]
 
@@ -104,9 +104,12 @@ class JobLibView(APIView):
         return super().dispatch(request, **own)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Authenticate, ask for permission and throttle, with all variables of the path."""
+        """Run DRF's checks with all variables of the path, then refuse unknown query parameters."""
         self.args, self.kwargs = self._captured
         super().initial(request, *self.args, **self.kwargs)
+        operation = operation_of(self, request.method)
+        if operation is not None:
+            check_query(request._request, operation.query_names)
 
     def get_permissions(self) -> Any:
         """The view's permissions and then the host's, each of which may refuse."""
@@ -130,8 +133,7 @@ class JobLibView(APIView):
 
     def body(self, model: type[BodyType]) -> BodyType:
         """The validated body of the request, a JSON object."""
-        value = read_body(self.request._request)
-        return model.read(value)
+        return model.read(read_body(self.request._request, model.free_text))
 
     def bodies(
         self, model: type[BodyType], value: Any

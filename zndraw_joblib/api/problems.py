@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from django.core.signals import got_request_exception
-from django.db import InterfaceError, InternalError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.template import Context, Engine, Template
 from django.utils.cache import patch_vary_headers
 from django.utils.encoding import escape_uri_path
 from rest_framework.response import Response
@@ -17,13 +18,11 @@ from zndraw_joblib import exceptions
 from zndraw_joblib.api.host_errors import HostProblem, as_problem
 from zndraw_joblib.api.paths import problem_type_path
 from zndraw_joblib.exceptions import PROBLEM_TYPES, ProblemException
+from zndraw_joblib.storage.outages import Outage, outage_of
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-#: SQLSTATEs of connections that PostgreSQL ended, because they were idle or their transaction took
-#: too long. psycopg raises them as `InternalError`.
-_ENDED_CONNECTIONS = {"25P03", "25P04", "57P05"}
 
 
 def type_url(problem: type[ProblemException], mount: str) -> str:
@@ -47,28 +46,39 @@ def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Respon
     """A DRF exception handler that answers every exception with a problem document.
 
     An unexpected exception is logged, sent as `got_request_exception` and answered 500, or 503 if
-    the database was unavailable.
+    the database is away or not migrated.
     """
     view, request = context["view"], context["request"]
     problem = as_problem(exc)
     if problem is None:
-        logger.error("%s %s failed", request.method, request.path, exc_info=exc)
+        problem = _problem_of_failure(exc)
+        logger.error("%s %s failed: %s", request.method, request.path, problem, exc_info=exc)
         got_request_exception.send(type(view), request=request._request)
-        if _is_database_unavailable(exc):
-            problem = exceptions.ServiceUnavailable(headers={"Retry-After": "1"})
-        else:
-            problem = exceptions.ServerError()
     if problem.status == 401:
         # A hook's exception has none, and RFC 9110 requires one.
         problem.headers.setdefault("WWW-Authenticate", view.get_authenticate_header(request))
     return problem_response(problem, request, view.mount)
 
 
-def _is_database_unavailable(exc: Exception) -> bool:
-    """Whether the database did not answer, so that the same request may succeed later."""
-    if isinstance(exc, InternalError):
-        return getattr(exc.__cause__, "sqlstate", None) in _ENDED_CONNECTIONS
-    return isinstance(exc, OperationalError | InterfaceError)
+def _problem_of_failure(exc: Exception) -> ProblemException:
+    match outage_of(exc):
+        case Outage.BUSY | Outage.AWAY:
+            return exceptions.ServiceUnavailable(headers={"Retry-After": "1"})
+        case Outage.UNMIGRATED:
+            # Without Retry-After, because this does not pass by itself.
+            return exceptions.DatabaseNotMigrated()
+        case None:
+            return exceptions.ServerError()
+
+
+@lru_cache(maxsize=1)
+def _page() -> Template:
+    """The page of a problem type.
+
+    With an engine of its own, because a host may have no `TEMPLATES`, or only Jinja's.
+    """
+    engine = Engine(dirs=[str(Path(__file__).parents[1] / "templates")])
+    return engine.get_template("zndraw_joblib/problem.html")
 
 
 def explain(request: HttpRequest, slug: str, mount: str) -> HttpResponse:
@@ -90,7 +100,7 @@ def explain(request: HttpRequest, slug: str, mount: str) -> HttpResponse:
     }
     response: HttpResponse
     if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-        response = render(request, "zndraw_joblib/problem.html", {"problem": about})
+        response = HttpResponse(_page().render(Context({"problem": about})))
     else:
         response = JsonResponse(about)
     patch_vary_headers(response, ["Accept"])

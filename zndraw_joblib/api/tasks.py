@@ -94,7 +94,7 @@ class TaskViewSet(JobLibView, ViewSet):
 
         The list is refused as a whole only if no report in it is valid.
         """
-        entries = read_body(request._request)
+        entries = read_body(request._request, ListedReportBody.free_text)
         valid, errors = self.bodies(ListedReportBody, entries)
         if not valid:
             raise invalid_fields(chain.from_iterable(errors.values()))

@@ -28,6 +28,7 @@ from zndraw_joblib.client.exceptions import (
     TooManyJobsError,
     TooManyPendingError,
     TooManyWorkersError,
+    UnexpectedAnswerError,
     WorkerNotFoundError,
 )
 from zndraw_joblib.client.manager import JobManager
@@ -62,5 +63,6 @@ __all__ = [
     "TooManyJobsError",
     "TooManyPendingError",
     "TooManyWorkersError",
+    "UnexpectedAnswerError",
     "WorkerNotFoundError",
 ]

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
 from zndraw_joblib.client.retry import UNREPEATABLE, is_outage
+from zndraw_joblib.client.schemas import read_nothing, read_registered, read_worker
 from zndraw_joblib.names import JobName
 
 logger = logging.getLogger(__name__)
@@ -54,12 +55,10 @@ class Registration:
         with self._lock:
             # Not repeated if the answer is lost, because the worker of the first request would be
             # left behind and count against the limit of workers.
-            answer = send(self._api, "POST", path("workers"), retry=UNREPEATABLE)
-            created = answer.json()
-            self.heartbeat_interval = created["heartbeat_interval_seconds"]
-            worker_id: str = created["id"]
-            self.worker_id = worker_id
-            return worker_id
+            created = send(self._api, "POST", path("workers"), read=read_worker, retry=UNREPEATABLE)
+            self.heartbeat_interval = created.heartbeat_interval_seconds
+            self.worker_id = created.id
+            return created.id
 
     def ensure_worker(self) -> str:
         """Id of the worker, which is made if there is none."""
@@ -90,7 +89,7 @@ class Registration:
             "schema": cls.model_json_schema(),
             "worker_id": self.ensure_worker(),
         }
-        send(self._api, "PUT", path("rooms", name.room_id, "jobs"), body=body)
+        send(self._api, "PUT", path("rooms", name.room_id, "jobs"), read=read_registered, body=body)
 
     def replace_worker(self, lost: str | None) -> None:
         """Make a new worker with the same jobs, after the server removed the worker `lost`."""
@@ -116,6 +115,6 @@ class Registration:
             if worker_id is None:
                 return
             try:
-                send(self._api, "DELETE", path("workers", worker_id))
+                send(self._api, "DELETE", path("workers", worker_id), read=read_nothing)
             except WorkerNotFoundError:
                 logger.info("worker %s was gone already", worker_id)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -15,8 +15,17 @@ from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.batches import array, batch_slices, encode
 from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
 from zndraw_joblib.client.registration import job_name
-from zndraw_joblib.client.schemas import TaskInfo
+from zndraw_joblib.client.schemas import (
+    SubmittedTask,
+    TaskInfo,
+    read_list,
+    read_submitted,
+    read_submitted_list,
+    read_task,
+)
 from zndraw_joblib.names import GLOBAL_ROOM
+
+T = TypeVar("T")
 
 
 class Submitter:
@@ -45,8 +54,7 @@ class Submitter:
             `JobNotFoundError`, `InvalidPayloadError`, `ForbiddenError`, `TooManyPendingError`.
         """
         url = self._tasks_of(type(instance), room, job_room)
-        task_id: str = self._post(url, encode(_entry(instance)))["id"]
-        return task_id
+        return self._post(url, encode(_entry(instance)), read_submitted).id
 
     def submit_many(
         self, instances: Iterable[BaseModel], *, room: str, job_room: str | None = None
@@ -81,7 +89,7 @@ class Submitter:
                         self._post_batch(url, entries[batch_slice], places[batch_slice]),
                         strict=True,
                     ):
-                        task_ids[place] = accepted["id"]
+                        task_ids[place] = accepted.id
         except (ApiError, httpx.TransportError) as error:
             if any(task_ids):
                 raise PartlySubmittedError(task_ids, error) from error
@@ -90,20 +98,19 @@ class Submitter:
 
     def _post_batch(
         self, url: str, entries: Sequence[bytes], places: Sequence[int]
-    ) -> list[dict[str, Any]]:
+    ) -> list[SubmittedTask]:
         try:
-            accepted: list[dict[str, Any]] = self._post(url, array(entries))
+            return self._post(url, array(entries), read_list(read_submitted_list, len(entries)))
         except ApiError as error:
             for entry in error.errors:
                 head, slash, tail = entry.get("pointer", "").removeprefix("/").partition("/")
                 if head.isdigit() and int(head) < len(places):
                     entry["pointer"] = f"/{places[int(head)]}{slash}{tail}"
             raise
-        return accepted
 
-    def _post(self, url: str, body: bytes) -> Any:
+    def _post(self, url: str, body: bytes, read: Callable[[httpx.Response], T]) -> T:
         key = {"Idempotency-Key": f'"{uuid4()}"'}
-        return send(self.api, "POST", url, body=body, headers=key).json()
+        return send(self.api, "POST", url, read=read, body=body, headers=key)
 
     def _tasks_of(self, cls: type[BaseModel], room: str, job_room: str | None) -> str:
         if job_room is None:
@@ -165,7 +172,7 @@ class Submitter:
         TaskNotFoundError
             The task does not exist, or the caller may not read it.
         """
-        return TaskInfo.model_validate_json(send(self.api, "GET", path("tasks", task_id)).content)
+        return send(self.api, "GET", path("tasks", task_id), read=read_task)
 
     def wait(self, task_id: str, timeout: float | None = None) -> TaskInfo:
         """Wait until the task ends, at most `timeout` seconds, and return it.

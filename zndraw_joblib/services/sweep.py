@@ -6,14 +6,18 @@ that died midway, do no harm.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.db import router
 
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
 from zndraw_joblib.settings import get_settings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ def sweep(using: str | None = None) -> SweepReport:
     """
     using = using or router.db_for_write(Task)
     settings = get_settings()
+    _cap_times(using, settings.lease)
     requeued, retried, failed = _recover_tasks(using)
     stale_workers = Worker.objects.using(using).stale(settings.lease)
     expired_keys = IdempotencyKey.objects.using(using).expired(settings.idempotency_key_ttl)
@@ -55,6 +60,19 @@ def sweep(using: str | None = None) -> SweepReport:
         jobs=_repeat_until_none(Job.objects.using(using).retire),
         keys=_repeat_until_none(expired_keys.remove),
     )
+
+
+def _cap_times(using: str, lease: timedelta) -> None:
+    """Correct leases and heartbeats that lie further in the future than they can."""
+    leases = _repeat_until_none(lambda: Task.objects.db_manager(using).cap_leases(lease))
+    heartbeats = _repeat_until_none(Worker.objects.using(using).cap_heartbeats)
+    if leases or heartbeats:
+        logger.warning(
+            "corrected %d leases and %d heartbeats that lay too far in the future, because the "
+            "database's clock went back or worker_timeout_seconds was lowered",
+            leases,
+            heartbeats,
+        )
 
 
 def _recover_tasks(using: str) -> tuple[int, int, int]:

@@ -29,11 +29,11 @@ def open_cursor(connection: Any, statement: str) -> Any:
     A connection keeps a cursor for each statement, because psycopg then reuses the adapters of its
     parameters and columns.
     """
+    # Django's cursor first, because a host's engine may choose the schema of a tenant when it opens
+    # one, as that of django-tenants does.
+    cursor = connection.cursor()
     if connection.vendor != "postgresql":
-        return connection.cursor()
-    connection.validate_thread_sharing()
-    connection.close_if_health_check_failed()
-    connection.ensure_connection()
+        return cursor
     preparing_cursor, logged_cursor = _cursor_classes()
     if connection.queries_logged:
         return connection.make_debug_cursor(logged_cursor(connection.connection))
