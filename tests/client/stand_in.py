@@ -201,9 +201,9 @@ def bodies(server, task_id):
     ]
 
 
-def serve(server, manager, count, execute=None, **options):
-    """Serve until `count` tasks have a status and none is running, then stop."""
-    manager.register(Rotate)
+def serve(server, manager, count, execute=None, cls=Rotate, **options):
+    """Serve a class until `count` tasks have a status and none is running, then stop."""
+    manager.register(cls)
 
     def stop():
         deadline = time.monotonic() + 15

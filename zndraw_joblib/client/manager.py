@@ -14,10 +14,12 @@ from pydantic import BaseModel
 
 from zndraw_joblib.client.api import ApiManager
 from zndraw_joblib.client.batches import BATCH_SIZE
+from zndraw_joblib.client.calls import TaskCall
 from zndraw_joblib.client.claiming import INTERVAL, Claims
 from zndraw_joblib.client.exceptions import ApiError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.heartbeats import Heartbeats
+from zndraw_joblib.client.payloads import load
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.reports import Outcome, Report, Reporter
 from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
@@ -105,6 +107,12 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         Raises
         ------
+        TypeError
+            The class is no pydantic model, has no JSON Schema, or its payloads are no JSON objects;
+            or its method `run` is a generator function or takes other arguments than the task.
+        ValueError
+            Another class is registered under the same name. A class of the same module and
+            qualified name takes its place, as when a notebook's cell is run again.
         ApiError
             `InvalidCategoryError`, `InvalidRoomIdError`, `ForbiddenError` (``@global`` needs an
             administrator), `SchemaConflictError`.
@@ -145,6 +153,18 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         """
         with self._grants.expected() if start else nullcontext():
             return self._claims.send(limit, wait=wait, start=start).tasks
+
+    def instance(self, task: ClaimedTask) -> BaseModel:
+        """The instance that was submitted as a claimed task.
+
+        Raises
+        ------
+        KeyError
+            This manager registered no class for the task's job.
+        pydantic.ValidationError
+            The class refuses the task's payload.
+        """
+        return load(self[task.job_name], task.payload)
 
     def listen(self, interval: float = INTERVAL) -> TaskStream:
         """An endless iterator over the tasks granted to this worker.
@@ -239,7 +259,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         `execute` is called as ``execute(task, instance)``, or as ``execute(task)`` if it takes one
         argument; without it ``run(task)`` or ``run()`` of the instance is called. A task is
-        completed when the call returns, and failed when it raises. Running tasks are finished
+        completed when the call returns, and failed when it raises. A coroutine is run to its end,
+        in an event loop that its thread keeps until the end. Running tasks are finished
         before `serve` returns. During an outage claims and reports are repeated until it is over; a
         stopped worker gives up after `reports.GIVE_UP_SECONDS`.
 
@@ -249,6 +270,9 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         Raises
         ------
+        TypeError
+            `execute` or a method `run` cannot be called so, or is a generator function; without
+            `execute`, a class has no method `run`.
         ApiError
             The server refuses to grant tasks, for instance because the token is not valid.
         Exception
@@ -256,13 +280,14 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         """
         if concurrency < 1 or prefetch < 0:
             raise ValueError("concurrency must be at least 1, prefetch at least 0")
+        call = TaskCall(execute, self.values())
         with nullcontext() if self._heartbeats.running else self:
             self._add_stream(
                 Worker(
                     self._claims,
                     self._reporter,
                     self._registration.classes,
-                    execute,
+                    call,
                     self.stop,
                     concurrency=concurrency,
                     prefetch=prefetch,

@@ -10,7 +10,9 @@ import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.calls import check_run
 from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
+from zndraw_joblib.client.payloads import schema_of
 from zndraw_joblib.client.retry import UNREPEATABLE, is_outage
 from zndraw_joblib.client.schemas import read_nothing, read_registered, read_worker
 from zndraw_joblib.names import JobName
@@ -27,6 +29,11 @@ def job_name(cls: type[BaseModel], room: str) -> JobName:
     return JobName(
         room, str(category.value if isinstance(category, Enum) else category), cls.__name__
     )
+
+
+def is_same_class(one: type, other: type) -> bool:
+    """Whether two classes are one in the source, though it may have run twice, as in a notebook."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 class Registration:
@@ -70,11 +77,20 @@ class Registration:
 
         Raises
         ------
-        ApiError
+        TypeError, ValueError, ApiError
             As in `JobManager.register`.
         """
+        # The schema first, because only the class of a model has a name and a method to look at.
+        schema_of(cls)
+        check_run(cls)
         name = job_name(cls, room)
         with self._lock:
+            other = self.classes.get(str(name), cls)
+            if not is_same_class(other, cls):
+                raise ValueError(
+                    f"{name} is the job of {other.__module__}.{other.__qualname__} already; rename "
+                    f"{cls.__module__}.{cls.__qualname__}, or give it another category or room"
+                )
             try:
                 self._put_job(name, cls)
             except WorkerNotFoundError:
@@ -86,7 +102,7 @@ class Registration:
         body = {
             "category": name.category,
             "name": name.name,
-            "schema": cls.model_json_schema(),
+            "schema": schema_of(cls),
             "worker_id": self.ensure_worker(),
         }
         send(self._api, "PUT", path("rooms", name.room_id, "jobs"), read=read_registered, body=body)
