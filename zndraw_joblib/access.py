@@ -44,10 +44,14 @@ class Caller:
 
     request: Any
 
+    def ask(self, hook: str, *args: Any) -> Any:
+        """Call a hook of the host; raises the host's exceptions."""
+        return get_settings().hook(hook)(self.request, *args)
+
     @cached_property
     def identity(self) -> str:
         """The caller's identity, opaque text of 1 to 255 characters."""
-        identity = get_settings().hook("identity")(self.request)
+        identity = self.ask("identity")
         if not isinstance(identity, str) or not 1 <= len(identity) <= MAX_IDENTITY_LENGTH:
             raise ImproperlyConfigured(
                 f"The hook `identity` must return 1 to {MAX_IDENTITY_LENGTH} characters."
@@ -57,7 +61,7 @@ class Caller:
     @cached_property
     def is_admin(self) -> bool:
         """Whether the caller administers the job server."""
-        return bool(get_settings().hook("is_admin")(self.request))
+        return bool(self.ask("is_admin"))
 
     def may(self, action: Action, room_id: str) -> bool:
         """Whether the caller may take this action in a room; only admins register in `@global`.
@@ -67,9 +71,7 @@ class Caller:
         room_id = nfc(room_id)
         if action == "register" and room_id == GLOBAL_ROOM:
             return self.is_admin
-        return bool(get_settings().hook("room_access")(self.request, room_id, action)) or (
-            self.is_admin
-        )
+        return bool(self.ask("room_access", room_id, action)) or self.is_admin
 
     def require(
         self, action: Action, room_id: str, *, hidden: type[ProblemException] = JobNotFound

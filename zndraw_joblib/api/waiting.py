@@ -18,7 +18,6 @@ from uuid import UUID
 
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
@@ -97,9 +96,6 @@ def waiting_view(view: View) -> Callable[..., Any]:
     A response that may change has the attribute `waits_for`, an `UntilEnd` or an `UntilWork`.
     """
 
-    # Without a transaction, because Django refuses async views under ATOMIC_REQUESTS and a wait
-    # would keep the transaction open.
-    @transaction.non_atomic_requests
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         wait = granted_wait(request.META.get("HTTP_PREFER"))
@@ -164,7 +160,8 @@ async def _wait_for_end(
     try:
         found = await ends.read(tuple(until.rooms), until.visible)
     except Exception:
-        # The hub has logged the error. The view runs again to answer with the problem.
+        # The hub has logged an error of the database. The view runs again to answer with the
+        # problem, and to log an error of a hook.
         return await run_view()
     if not found and not until.many:
         return await run_view()

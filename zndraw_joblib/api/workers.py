@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -13,6 +14,7 @@ from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import EmptyBody, HeartbeatBody
 from zndraw_joblib.api.documents import utc, worker_document
 from zndraw_joblib.api.pagination import page
+from zndraw_joblib.models import Worker
 from zndraw_joblib.services import workers
 from zndraw_joblib.services.register import withdraw
 from zndraw_joblib.settings import get_settings
@@ -28,6 +30,11 @@ class WorkerViewSet(JobLibView, ViewSet):
         "destroy": "joblib_work",
         "withdraw": "joblib_work",
     }
+
+    def get_queryset(self) -> QuerySet[Any]:
+        """Workers."""
+        none: QuerySet[Any] = Worker.objects.none()
+        return none
 
     @openapi.workers_list
     def list(self, request: Request) -> Response:
