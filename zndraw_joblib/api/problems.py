@@ -20,13 +20,13 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template import Context, Engine, Template
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
-from django.utils.encoding import escape_uri_path
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from zndraw_joblib import exceptions
 from zndraw_joblib.api.parsing import invalid_fields
+from zndraw_joblib.api.script_prefix import request_path
 from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, ProblemException, json_pointer
 from zndraw_joblib.storage.outages import Outage, outage_of
 
@@ -43,7 +43,7 @@ def type_url(problem: type[ProblemException]) -> str:
 def problem_response(problem: ProblemException, request: HttpRequest) -> Response:
     """The problem as an answer to this request."""
     return Response(
-        problem.document(type_url(type(problem)), escape_uri_path(request.path)),
+        problem.document(type_url(type(problem)), request_path(request)),
         status=problem.status,
         headers=problem.headers,
         content_type=MEDIA_TYPE,

@@ -6,7 +6,6 @@ from itertools import chain
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.utils.encoding import escape_uri_path
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -18,6 +17,7 @@ from zndraw_joblib.api.documents import task_document
 from zndraw_joblib.api.lookup import parse_task_id, task_page, task_path
 from zndraw_joblib.api.parsing import invalid_fields, read_body
 from zndraw_joblib.api.problems import type_url
+from zndraw_joblib.api.script_prefix import request_path
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.services.claim import claim, jobs_of_worker
@@ -106,7 +106,7 @@ class TaskViewSet(JobLibView, ViewSet):
         }
         for index, error in errors.items():
             task_id = ListedReportBody.id_of(entries[index])
-            path = escape_uri_path(request.path)
+            path = request_path(request)
             results[index] = refused_result(task_id, invalid_fields(error), path)
         return Response([results[index] for index in range(len(entries))])
 

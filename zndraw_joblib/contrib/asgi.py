@@ -38,10 +38,10 @@ from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefi
 from django.db import close_old_connections
 from django.http import HttpResponse, HttpResponseBase
 from django.urls import Resolver404, get_resolver, resolve, set_script_prefix
-from django.utils.encoding import escape_uri_path
 
 from zndraw_joblib.api.documents import json_text
 from zndraw_joblib.api.problems import MEDIA_TYPE, type_url
+from zndraw_joblib.api.script_prefix import client_path
 from zndraw_joblib.api.waiting import (
     MustWait,
     can_wait,
@@ -242,7 +242,13 @@ def _is_api(scope: Scope) -> bool:
     path = scope["path"]
     if not any(mark in path for mark in MARKS):
         return False
-    return _leads_to_api(path.removeprefix(get_script_prefix(scope)), settings.ROOT_URLCONF)
+    return _leads_to_api(_path_info(scope), settings.ROOT_URLCONF)
+
+
+def _path_info(scope: Scope) -> str:
+    """The path within the site's URLs, as `ASGIRequest.path_info`."""
+    path: str = scope["path"]
+    return path.removeprefix(get_script_prefix(scope))
 
 
 # Caches no view, because the view of a route depends on whether an event loop runs.
@@ -302,7 +308,7 @@ def _request(scope: Scope, content: bytes, is_whole: bool) -> ASGIRequest:
 def _refusal(problem: ProblemException, scope: Scope) -> HttpResponse:
     """The response to a request that Django could not pass to the middleware."""
     set_script_prefix(get_script_prefix(scope))
-    body = json_text(problem.document(type_url(type(problem)), escape_uri_path(scope["path"])))
+    body = json_text(problem.document(type_url(type(problem)), client_path(_path_info(scope))))
     return HttpResponse(
         body, status=problem.status, content_type=MEDIA_TYPE, headers={"Vary": "Prefer"}
     )
