@@ -176,14 +176,13 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_type_and_instance_of_problems_have_the_prefix(site, settings_of, case):
-    method, path, body, headers, expected = REFUSED[case]
+def test_type_and_instance_of_problems_have_the_prefix(site, settings_of):
     settings_of(room_access=f"{__name__}.broken")
-    status, found, problem = site(method, path, body, **headers)
-    assert (status, found["content-type"]) == (expected, "application/problem+json")
-    assert problem["instance"] == QUOTED + path.replace(" ", "%20")
-    assert problem["type"].startswith(f"{QUOTED}/v1/problems/")
+    for case, (method, url, body, headers, expected) in REFUSED.items():
+        status, found, problem = site(method, url, body, **headers)
+        assert (status, found["content-type"]) == (expected, "application/problem+json"), case
+        assert problem["instance"] == QUOTED + url.replace(" ", "%20"), case
+        assert problem["type"].startswith(f"{QUOTED}/v1/problems/"), case
     slug = problem["type"].rpartition("/")[2]
     status, _, about = site("GET", f"/v1/problems/{slug}")
     assert (status, about["type"]) == (200, problem["type"])
@@ -211,17 +210,17 @@ def test_urls_that_are_included_below_a_path_keep_the_prefix_too(site, settings,
     assert problem["type"] == f"{QUOTED}{base}/v1/problems/not-found"
 
 
-@pytest.mark.parametrize("page", ["/", "/api/docs", "/api/redoc", "/admin/login/"])
-def test_pages_of_the_example_project_link_below_the_prefix(site, settings, page):
+def test_pages_of_the_example_project_link_below_the_prefix(site, settings):
     # Set anew, because Django and its storage keep the address that they made for another prefix.
     settings.STATIC_URL = "static/"
-    links = re.findall(r'(?:href|src|action)="(/[^"]*)"', site.page(page))
-    assert links
-    lost = {link for link in links if not link.replace(" ", "%20").startswith(f"{QUOTED}/")}
-    if site.way == "middleware" or (site.handler != "wsgi" and "unstripped" not in site.way):
-        # The form of Django's own page leads to `request.path`, which lacks the prefix here.
-        lost.discard("/admin/login/")
-    assert lost == set()
+    for page in ("/", "/api/docs", "/api/redoc", "/admin/login/"):
+        links = re.findall(r'(?:href|src|action)="(/[^"]*)"', site.page(page))
+        assert links, page
+        lost = {link for link in links if not link.replace(" ", "%20").startswith(f"{QUOTED}/")}
+        if site.way == "middleware" or (site.handler != "wsgi" and "unstripped" not in site.way):
+            # The form of Django's own page leads to `request.path`, which lacks the prefix here.
+            lost.discard("/admin/login/")
+        assert lost == set(), page
 
 
 def test_the_openapi_document_has_the_prefix(site):
