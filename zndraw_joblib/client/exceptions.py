@@ -214,6 +214,14 @@ class PartlySubmittedError(Exception):
         super().__init__(f"{accepted} of {len(self.task_ids)} tasks were submitted: {cause}")
 
 
+class CredentialsError(httpx.TransportError):
+    """The credentials of a request could not be made, for instance while a token server is away.
+
+    It counts as an outage, because the server has not refused these credentials. `__cause__` is the
+    error of the function or of the `httpx.Auth` that failed.
+    """
+
+
 _BY_SLUG = {cls.slug: cls for cls in ApiError.__subclasses__() if cls.slug}
 
 

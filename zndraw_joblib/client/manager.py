@@ -64,7 +64,7 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         self.long_poll = long_poll
         self._grants = Grants()
         self._claims = Claims(api, self._registration, self._grants, batch_size)
-        self._reporter = Reporter(api, self._grants, batch_size)
+        self._reporter = Reporter(api, self._registration, self._grants, batch_size)
         self._heartbeats = Heartbeats(
             api, self._registration, self._grants, heartbeat_interval, self._fail
         )
