@@ -132,7 +132,6 @@ class Expiring(httpx.Auth):
 
 @pytest.mark.parametrize("kind", ["function", "auth"])
 def test_a_token_that_expires_while_a_task_runs_is_renewed(manage, guard, server, running, kind):
-    """Control: the task stays running when `RenewedToken` sends its request once."""
     options = {"token": lambda: guard.valid, "scheme": "Bearer"}
     if kind == "auth":
         options = {"auth": Expiring(guard)}

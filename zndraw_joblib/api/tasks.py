@@ -34,6 +34,7 @@ class TaskViewSet(JobLibView, ViewSet):
         "partial_update": "joblib_work",
         "report_many": "joblib_work",
     }
+    unthrottled: ClassVar = {"partial_update", "report_many"}
 
     @openapi.tasks_list
     def list(self, request: Request, room_id: str) -> Response:

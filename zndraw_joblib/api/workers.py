@@ -26,6 +26,7 @@ class WorkerViewSet(JobLibView, ViewSet):
         "partial_update": "joblib_work",
         "destroy": "joblib_work",
     }
+    unthrottled: ClassVar = {"partial_update", "destroy"}
 
     @openapi.workers_list
     def list(self, request: Request) -> Response:

@@ -247,6 +247,11 @@ class Reporter:
             self._settle(entry, task)
 
 
+def with_remark(error: str, remark: str) -> str:
+    """An error text with a remark at its end, for which the text is truncated if need be."""
+    return f"{truncate_utf8(error, MAX_ERROR_BYTES - len(remark.encode()) - 2)}\n\n{remark}"
+
+
 def _unsettled(entries: Sequence[_Entry]) -> list[_Entry]:
     return [entry for entry in entries if entry.outcome is None]
 
