@@ -8,9 +8,16 @@ from typing import Any, cast
 import pytest
 from cachetools import LRUCache
 from django.core.cache import cache
-from rest_framework.throttling import ScopedRateThrottle
+from rest_framework.throttling import (
+    AnonRateThrottle,
+    BaseThrottle,
+    ScopedRateThrottle,
+    SimpleRateThrottle,
+    UserRateThrottle,
+)
 
 from tests.factories import problem
+from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.contrib import throttling
 from zndraw_joblib.contrib.throttling import WindowRateThrottle
 
@@ -145,3 +152,83 @@ def test_a_scope_without_a_rate_is_not_counted(bob, monkeypatch):
     rate(monkeypatch, None)
     bob.register()
     assert [bob.submit().status_code for _ in range(3)] == [202] * 3
+
+
+class Never(BaseThrottle):
+    """A throttle of the host's own, without a scope."""
+
+    def allow_request(self, request, view):
+        return False
+
+
+class Burst(UserRateThrottle):
+    scope = "burst"
+
+
+class OwnWork(UserRateThrottle):
+    """A throttle of the host's own that names a scope of this app."""
+
+    scope = "joblib_work"
+
+
+def once_a_day(monkeypatch, scope):
+    monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", {scope: "1/day"})
+
+
+def works(person):
+    """The statuses of a heartbeat, a start, a list of reports, a cancel and a removal."""
+    worker = person.worker()
+    person.register(worker_id=worker)
+    tasks = [person.submit().json()["id"] for _ in range(3)]
+    for _ in tasks:
+        person.claim(worker)
+
+    def statuses():
+        report = {"id": tasks[1], "status": "running", "attempt": 1}
+        return [
+            person.send("patch", f"/workers/{worker}", {}).status_code,
+            person.report(tasks[0], "running", attempt=1).status_code,
+            person.send("patch", "/tasks", [report]).status_code,
+            person.report(tasks[2], "cancelled").status_code,
+            person.send("delete", f"/workers/{worker}").status_code,
+        ]
+
+    return statuses
+
+
+@pytest.mark.parametrize(
+    ("throttle", "scope"),
+    [(UserRateThrottle, "user"), (AnonRateThrottle, "anon"), (Burst, "burst"), (Never, "none")],
+)
+def test_throttles_without_our_scope_do_not_limit_heartbeats_and_reports(
+    bob, monkeypatch, throttle, scope
+):
+    """Control: 429 when `get_throttles` returns all throttles."""
+    statuses = works(bob)
+    once_a_day(monkeypatch, scope)
+    monkeypatch.setattr(JobLibView, "throttle_classes", [throttle])
+    limited = throttle is not AnonRateThrottle
+    bob.get("/workers")
+    assert bob.get("/workers").status_code == (429 if limited else 200)
+    assert bob.submit().status_code == (429 if limited else 202)
+    assert bob.send("post", "/tasks/claim", {}).status_code == (429 if limited else 200)
+    assert statuses() == [200, 200, 200, 200, 204]
+
+
+def test_heartbeats_are_not_counted_by_throttles_without_our_scope(bob, monkeypatch):
+    worker = bob.worker()
+    once_a_day(monkeypatch, "user")
+    monkeypatch.setattr(JobLibView, "throttle_classes", [UserRateThrottle])
+    for _ in range(3):
+        assert bob.send("patch", f"/workers/{worker}", {}).status_code == 200
+    assert bob.get("/workers").status_code == 200
+    assert bob.get("/workers").status_code == 429
+
+
+@pytest.mark.parametrize("throttle", [ScopedRateThrottle, WindowRateThrottle, OwnWork])
+def test_a_rate_of_our_scope_limits_heartbeats_and_reports_too(bob, monkeypatch, throttle):
+    statuses = works(bob)
+    once_a_day(monkeypatch, "joblib_work")
+    monkeypatch.setattr(JobLibView, "throttle_classes", [throttle])
+    first, *others = statuses()
+    assert (first, set(others)) == (200, {429})

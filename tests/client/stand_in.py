@@ -31,7 +31,7 @@ class Server:
         self.calls, self.queue, self.fail, self.tasks = [], [], {}, {}
         self.workers, self.released = 0, threading.Event()
         self.honours_waits = True
-        self.keys, self.interval = [], 20.0
+        self.keys, self.interval, self.lease = [], 20.0, 60.0
         self.submitted, self.refused = {}, {}
         # Refusals of the first report of a status on a task, by id and status.
         self.refuse_once = {}
@@ -61,7 +61,11 @@ class Server:
     def post(self, path, body, request):
         if path == "/workers":
             self.workers += 1
-            worker = {"id": f"w{self.workers}", "heartbeat_interval_seconds": self.interval}
+            worker = {
+                "id": f"w{self.workers}",
+                "heartbeat_interval_seconds": self.interval,
+                "worker_timeout_seconds": self.lease,
+            }
             return httpx.Response(201, json=worker)
         if path == "/tasks/claim":
             if not self.queue and self.honours_waits and "prefer" in request.headers:

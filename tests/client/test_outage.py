@@ -168,7 +168,6 @@ def test_a_report_on_a_lost_task_is_not_retried(server, manager, outage, running
 
 REFUSALS = [
     ("validation-error", 400),
-    ("not-authenticated", 401),
     ("payment-required", 402),
     ("conflict", 409),
     ("content-too-large", 413),

@@ -102,6 +102,28 @@ def test_a_failure_is_logged_once_for_each_outage(caplog):
     ]
 
 
+NOON = "Wed, 21 Oct 2015 12:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("after", "seconds"),
+    [
+        ("Wed, 21 Oct 2015 12:01:30 GMT", 90),
+        ("Wed, 21 Oct 2015 12:00:07 -0000", 7),
+        ("Wed, 21 Oct 2015 11:00:00 GMT", 0),
+        ("Thu, 21 Oct 2055 12:00:00 GMT", 86_400),
+        ("9" * 400, 86_400),
+        ("0", 0),
+        ("-5", None),
+        ("1.5", None),
+        ("٣", None),
+        ("", None),
+    ],
+)
+def test_retry_after_has_seconds_or_a_date_and_is_a_day_at_most(after, seconds):
+    assert answer(429, **{"Retry-After": after.encode(), "Date": NOON}).retry_after == seconds
+
+
 def test_pauses_grow_up_to_five_seconds():
     pauses = [backoff(attempt) for attempt in (1, 2, 4, 7, 100_000)]
     assert 0.1 <= pauses[0] <= 1.1

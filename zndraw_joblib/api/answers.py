@@ -90,9 +90,12 @@ class WorkerDocument(TypedDict):
 
 
 class NewWorkerDocument(WorkerDocument):
-    """A new worker, and the interval at which it should send heartbeats."""
+    """A new worker, the interval of its heartbeats, and the time after which it counts as dead."""
 
     heartbeat_interval_seconds: float
+    worker_timeout_seconds: Annotated[
+        float, Field(description="Seconds after the last heartbeat; also the lease of a task.")
+    ]
 
 
 class HeartbeatDocument(TypedDict):

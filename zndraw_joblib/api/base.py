@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -16,7 +16,7 @@ from rest_framework.parsers import JSONParser
 from rest_framework.permissions import AllowAny, IsAuthenticated, IsAuthenticatedOrReadOnly
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
-from rest_framework.throttling import SimpleRateThrottle
+from rest_framework.throttling import ScopedRateThrottle, SimpleRateThrottle
 from rest_framework.views import APIView
 
 from zndraw_joblib.access import Caller
@@ -65,6 +65,9 @@ class JobLibView(APIView):
     route: str = ""
     #: Scopes of DRF's `ScopedRateThrottle` by action.
     throttle_scopes: ClassVar[Mapping[str | None, str]] = {}
+    #: Actions that only throttles of this app's scopes limit, because a worker whose heartbeats or
+    #: reports are refused loses healthy tasks.
+    unthrottled: ClassVar[Collection[str]] = ()
 
     @property
     def throttle_scope(self) -> str | None:
@@ -156,6 +159,13 @@ class JobLibView(APIView):
                 errors[index] = error.errors
         return valid, errors
 
+    def get_throttles(self) -> list[Any]:
+        """The host's throttles; for an `unthrottled` action those of this app's scopes."""
+        throttles: list[Any] = super().get_throttles()
+        if getattr(self, "action", None) not in self.unthrottled:
+            return throttles
+        return [throttle for throttle in throttles if _has_scope(throttle)]
+
     def check_throttles(self, request: Request) -> None:
         """Count a request only once, although its view runs again after a wait."""
         if not getattr(request._request, "joblib_is_rerun", False):
@@ -175,6 +185,12 @@ class JobLibView(APIView):
         response = super().finalize_response(request, response, *args, **kwargs)
         patch_vary_headers(response, ["Prefer"])
         return response
+
+
+def _has_scope(throttle: Any) -> bool:
+    """Whether a throttle counts by a scope of this app, unlike DRF's `UserRateThrottle`."""
+    scope = getattr(throttle, "scope", None) or ""
+    return isinstance(throttle, ScopedRateThrottle) or str(scope).startswith("joblib_")
 
 
 class UnknownURL(JobLibView):

@@ -15,10 +15,10 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.http import QueryDict
-from django.utils.encoding import escape_uri_path
 from rest_framework.request import Request
 
 from zndraw_joblib.api.parsing import has_surrogate, invalid
+from zndraw_joblib.api.paths import request_path
 from zndraw_joblib.settings import get_settings
 
 R = TypeVar("R")
@@ -55,7 +55,7 @@ class Page:
         """The header `Link` to the page that follows this row."""
         query = self._request.query_params.copy()
         query["cursor"] = _encode([getattr(last, name) for name in self._names])
-        target = f"{escape_uri_path(self._request.path)}?{query.urlencode()}"
+        target = f"{request_path(self._request)}?{query.urlencode()}"
         return {"Link": f'<{self._request.build_absolute_uri(target)}>; rel="next"'}
 
     def _follow(self, after: list[Any]) -> models.Q:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 from uuid import UUID
 
+from django.http import HttpRequest
 from django.urls import get_script_prefix
 from django.utils.encoding import escape_uri_path
 from django.utils.http import escape_leading_slashes
@@ -16,15 +17,29 @@ API = f"{VERSION}/joblib/"
 _SEGMENT = "!$&'()*+,;=:@~"
 
 
+def client_path(path_info: str) -> str:
+    """The percent-encoded path at which a client finds a path of the site's URLs.
+
+    The prefix is the one that `reverse` uses. `HttpRequest.path` may lack it: under ASGI it is the
+    path that the server received, without a prefix that a proxy took off.
+    """
+    return escape_leading_slashes(
+        escape_uri_path(get_script_prefix() + path_info.removeprefix("/"))
+    )
+
+
+def request_path(request: HttpRequest) -> str:
+    """The path of a request, as `client_path` gives it."""
+    return client_path(request.path_info)
+
+
 def mount_path(path_info: str, route: str) -> str:
     """The path at which the host includes this app's URLs, with a slash at its end.
 
     Cut from the path of the request, which matched `route`. `reverse` would need the host's
     namespaces and the values in its prefix (``t/<slug:tenant>/``), and cannot fill unnamed groups.
     """
-    before = path_info.rsplit("/", route.count("/"))[0].removesuffix(VERSION)
-    mount = get_script_prefix().removesuffix("/") + before
-    return escape_leading_slashes(escape_uri_path(mount))
+    return client_path(path_info.rsplit("/", route.count("/"))[0].removesuffix(VERSION))
 
 
 def task_path(mount: str, task_id: UUID) -> str:

@@ -11,12 +11,11 @@ from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import Context, Engine, Template
 from django.utils.cache import patch_vary_headers
-from django.utils.encoding import escape_uri_path
 from rest_framework.response import Response
 
 from zndraw_joblib import exceptions
 from zndraw_joblib.api.host_errors import HostProblem, as_problem
-from zndraw_joblib.api.paths import problem_type_path
+from zndraw_joblib.api.paths import problem_type_path, request_path
 from zndraw_joblib.exceptions import PROBLEM_TYPES, ProblemException
 from zndraw_joblib.storage.outages import Outage, outage_of
 
@@ -35,7 +34,7 @@ def type_url(problem: type[ProblemException], mount: str) -> str:
 def problem_response(problem: ProblemException, request: HttpRequest, mount: str) -> Response:
     """The problem as an answer to this request."""
     return Response(
-        problem.document(type_url(type(problem), mount), escape_uri_path(request.path)),
+        problem.document(type_url(type(problem), mount), request_path(request)),
         status=problem.status,
         headers=problem.headers,
         content_type=MEDIA_TYPE,

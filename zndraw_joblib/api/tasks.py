@@ -6,7 +6,6 @@ from itertools import chain
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.utils.encoding import escape_uri_path
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -17,7 +16,7 @@ from zndraw_joblib.api.bodies import ClaimBody, ListedReportBody, LookupBody, Re
 from zndraw_joblib.api.documents import task_document
 from zndraw_joblib.api.lookup import parse_task_id, task_page
 from zndraw_joblib.api.parsing import invalid_fields, read_body
-from zndraw_joblib.api.paths import task_path
+from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
@@ -35,6 +34,7 @@ class TaskViewSet(JobLibView, ViewSet):
         "partial_update": "joblib_work",
         "report_many": "joblib_work",
     }
+    unthrottled: ClassVar = {"partial_update", "report_many"}
 
     @openapi.tasks_list
     def list(self, request: Request, room_id: str) -> Response:
@@ -107,7 +107,7 @@ class TaskViewSet(JobLibView, ViewSet):
         }
         for index, error in errors.items():
             task_id = ListedReportBody.id_of(entries[index])
-            path = escape_uri_path(request.path)
+            path = request_path(request)
             results[index] = self._refused(task_id, invalid_fields(error), path)
         return Response([results[index] for index in range(len(entries))])
 

@@ -30,6 +30,7 @@ class WorkerViewSet(JobLibView, ViewSet):
         "destroy": "joblib_work",
         "withdraw": "joblib_work",
     }
+    unthrottled: ClassVar = {"partial_update", "destroy"}
 
     def get_queryset(self) -> QuerySet[Any]:
         """Workers."""
@@ -51,8 +52,11 @@ class WorkerViewSet(JobLibView, ViewSet):
         """Make a worker for one process."""
         self.body(EmptyBody)
         made = workers.create_own_worker(self.caller)
-        interval = get_settings().heartbeat_interval_seconds
-        document = worker_document(made) | {"heartbeat_interval_seconds": interval}
+        settings = get_settings()
+        document = worker_document(made) | {
+            "heartbeat_interval_seconds": settings.heartbeat_interval_seconds,
+            "worker_timeout_seconds": settings.worker_timeout_seconds,
+        }
         return Response(document, status=201)
 
     @openapi.workers_heartbeat

@@ -9,6 +9,7 @@ from __future__ import annotations
 from zndraw_joblib.client.api import Api, ApiManager
 from zndraw_joblib.client.exceptions import (
     ApiError,
+    CredentialsError,
     ForbiddenError,
     IdempotencyKeyReusedError,
     InvalidCategoryError,
@@ -41,6 +42,7 @@ __all__ = [
     "ApiError",
     "ApiManager",
     "ClaimedTask",
+    "CredentialsError",
     "ForbiddenError",
     "HeartbeatReply",
     "IdempotencyKeyReusedError",

@@ -10,7 +10,13 @@ from urllib.parse import quote
 
 import httpx
 
-from zndraw_joblib.client.exceptions import ApiError, UnexpectedAnswerError, error_of
+from zndraw_joblib.client.credentials import GuardedAuth, RenewedToken, authorization
+from zndraw_joblib.client.exceptions import (
+    ApiError,
+    CredentialsError,
+    UnexpectedAnswerError,
+    error_of,
+)
 from zndraw_joblib.client.retry import REPEATABLE, OutageLog, Retry
 
 T = TypeVar("T")
@@ -30,46 +36,77 @@ class ApiManager(Protocol):
 
     @property
     def base_url(self) -> str:
-        """Address of the site, without the path: ``https://example.org``."""
+        """Address below which ``v1/joblib`` is: ``https://example.org`` or with a path."""
 
     def get_headers(self) -> dict[str, str]:
-        """Headers of each request, such as ``Authorization``."""
+        """Headers of each request, such as ``Authorization``; called before each attempt."""
 
 
 class Api:
-    """A ready `ApiManager` for token authentication.
+    """A ready `ApiManager`.
 
     Parameters
     ----------
     base_url
-        Address of the site: ``https://example.org``.
+        Address below which ``v1/joblib`` is: ``https://example.org``, or with a path as in
+        ``https://example.org/t/acme/``.
     token
-        Sent as ``Authorization: Token <token>``.
+        Sent as ``Authorization: <scheme> <token>``; a text with a space is sent as it is. A
+        function without arguments returns the token and is asked again after a 401.
+    scheme
+        Precedes a token: ``Token`` for DRF's tokens, ``Bearer`` for JSON Web Tokens.
+    auth
+        Authenticates the requests in place of `token`.
     timeout
-        Seconds within which the server must answer, in addition to the seconds of a wait.
+        Seconds within which the server must answer, in addition to the seconds of a wait, and the
+        function of a token must return.
     transport
         Carries the requests; for tests.
+
+    Raises
+    ------
+    ValueError
+        The address is not one of HTTP, the token cannot be sent in a header, or both `token` and
+        `auth` are given.
+    TypeError
+        `auth` is no `httpx.Auth`.
     """
 
     def __init__(
         self,
         base_url: str,
-        token: str | None = None,
+        token: str | Callable[[], str] | None = None,
         *,
+        scheme: str = "Token",
+        auth: httpx.Auth | None = None,
         timeout: float = GRACE,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        address = httpx.URL(base_url)
+        if address.scheme not in {"http", "https"} or not address.host:
+            raise ValueError(f"base_url must be like https://example.org, not {base_url!r}")
+        if token and auth:
+            raise ValueError("give either token or auth")
+        if not isinstance(auth, httpx.Auth | None):
+            raise TypeError("auth must be an httpx.Auth; a function is given as token")
         self.base_url = base_url.rstrip("/")
-        self._token = token
+        self._headers: dict[str, str] = {}
+        if callable(token):
+            auth = RenewedToken(token, scheme, timeout)
+        elif token:
+            self._headers = {"Authorization": authorization(token, scheme)}
+        elif auth:
+            auth = GuardedAuth(auth)
         self.http = httpx.Client(
+            auth=auth,
             timeout=timeout,
             transport=transport,
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=20),
         )
 
     def get_headers(self) -> dict[str, str]:
-        """The credentials."""
-        return {"Authorization": f"Token {self._token}"} if self._token else {}
+        """The fixed token; empty without one, because `http` adds all other credentials."""
+        return self._headers
 
     def close(self) -> None:
         """Close the connections."""
@@ -134,7 +171,7 @@ def send(
     httpx.TransportError
         The server cannot be reached.
     """
-    headers = {**api.get_headers(), **(headers or {})}
+    headers = dict(headers or {})
     timeout: Any = httpx.USE_CLIENT_DEFAULT
     content: dict[str, Any] = {"json": body}
     if isinstance(body, bytes):
@@ -163,7 +200,8 @@ def send(
 
 def _request(api: ApiManager, method: str, url: str, options: dict[str, Any]) -> httpx.Response:
     try:
-        return api.http.request(method, api.base_url + url, **options)
+        options = {**options, "headers": {**_credentials(api), **options["headers"]}}
+        return api.http.request(method, api.base_url.rstrip("/") + url, **options)
     except httpx.DecodingError as error:
         # Not a `TransportError`, although the answer is as damaged as one that was cut off.
         raise httpx.RemoteProtocolError(
@@ -181,3 +219,12 @@ def _value(response: httpx.Response, read: Callable[[httpx.Response], T]) -> T:
             pass
     # Without the error of `read`, because its text may contain a payload.
     raise UnexpectedAnswerError(response, {})
+
+
+def _credentials(api: ApiManager) -> dict[str, str]:
+    try:
+        return api.get_headers()
+    except httpx.TransportError:
+        raise
+    except Exception as error:
+        raise CredentialsError(f"get_headers() failed: {error!r}") from error

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import httpx
 
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
+from zndraw_joblib.client.exceptions import (
+    ApiError,
+    NotAuthenticatedError,
+    WorkerNotFoundError,
+)
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.retry import UNREPEATABLE, OutageLog, Retry
@@ -37,6 +42,11 @@ class Claims:
         self._registration = registration
         self.grants = grants
         self._batch_size = batch_size
+
+    @property
+    def lease(self) -> float:
+        """Seconds after which the server takes the tasks of a worker without heartbeats."""
+        return self._registration.lease
 
     def send(
         self,
@@ -137,6 +147,8 @@ class Claimer:
         self._retry = retry
         self._failures = 0
         self._outage = OutageLog("claim")
+        self._has_claimed = False
+        self._unauthenticated_since: float | None = None
         self._wait = wait
         self._interval = INTERVAL if interval is None else interval
         self._stopped = threading.Event()
@@ -219,7 +231,8 @@ class Claimer:
     def _send(self, limit: int, *, wait: int = 0, start: bool = False) -> Claimed:
         # Without `retry`, because `send` would sleep; a stop must end the pauses of `_handle`.
         claimed = self._claims.send(limit, wait=wait, start=start, retry=None)
-        self._failures = 0
+        self._failures, self._unauthenticated_since = 0, None
+        self._has_claimed = True
         self._outage.ended()
         return claimed
 
@@ -234,7 +247,7 @@ class Claimer:
     def _handle(self, error: ApiError | httpx.TransportError) -> int:
         """Pause after a failed claim, or hand the error over; returns the places it occupies."""
         self._failures += 1
-        pause = self._retry.pause(error, self._failures)
+        pause = self._retry.pause(error, self._failures, self._patience(error))
         if pause is None:
             return self._fail(error)
         self._outage.failed(error, pause)
@@ -247,3 +260,11 @@ class Claimer:
         if not self.stopped:
             self._receiver.fail(error)
         return 1
+
+    def _patience(self, error: Exception) -> float:
+        """Seconds for which claims go on after a 401; 0 before the first claim that succeeded."""
+        if not self._has_claimed or not isinstance(error, NotAuthenticatedError):
+            return 0.0
+        now = time.monotonic()
+        self._unauthenticated_since = self._unauthenticated_since or now
+        return self._unauthenticated_since + self._claims.lease - now

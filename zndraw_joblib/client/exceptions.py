@@ -59,14 +59,15 @@ class ApiError(Exception):
 
         The header has seconds or a date (RFC 9110, section 10.2.3). At most a day is returned.
         """
-        text = self.response.headers.get("Retry-After", "")
+        text = self.response.headers.get("Retry-After", "").strip()
         if text.isascii() and text.isdigit():
             return min(float(text), LONGEST_RETRY_AFTER)
-        try:
-            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError):
+        until = _date(text)
+        if until is None:
             return None
-        return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+        # By the clock of the server that set the date, if it sent its time.
+        now = _date(self.response.headers.get("Date", "")) or datetime.now(UTC)
+        return min(max((until - now).total_seconds(), 0.0), LONGEST_RETRY_AFTER)
 
 
 class UnexpectedAnswerError(ApiError):
@@ -219,6 +220,23 @@ class PartlySubmittedError(Exception):
         self.task_ids = list(task_ids)
         accepted = sum(task_id is not None for task_id in self.task_ids)
         super().__init__(f"{accepted} of {len(self.task_ids)} tasks were submitted: {cause}")
+
+
+class CredentialsError(httpx.TransportError):
+    """The credentials of a request could not be made, for instance while a token server is away.
+
+    It counts as an outage, because the server has not refused these credentials. `__cause__` is the
+    error of the function or of the `httpx.Auth` that failed.
+    """
+
+
+def _date(text: str) -> datetime | None:
+    """The time of an HTTP date; None for any other text."""
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 _BY_SLUG = {cls.slug: cls for cls in ApiError.__subclasses__() if cls.slug}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,9 @@ class Grants:
         self._changed = threading.Condition()
         self._held: dict[str, ClaimedTask] = {}
         self._stopped: set[str] = set()
+        # The monotonic time of each held task's claim, and how late the heartbeats were since.
+        self._granted_at: dict[str, float] = {}
+        self._lateness: dict[str, str] = {}
         self._expected = 0
 
     def add(self, tasks: Iterable[ClaimedTask]) -> None:
@@ -24,6 +28,8 @@ class Grants:
             for task in tasks:
                 self._held[task.id] = task
                 self._stopped.discard(task.id)
+                self._granted_at[task.id] = time.monotonic()
+                self._lateness.pop(task.id, None)
 
     def drop(self, task_id: str, attempt: int | None = None) -> None:
         """Remove a task; with `attempt`, only if the held attempt is the same."""
@@ -32,6 +38,8 @@ class Grants:
             if held is not None and attempt in {None, held.attempt}:
                 del self._held[task_id]
                 self._stopped.discard(task_id)
+                self._granted_at.pop(task_id, None)
+                self._lateness.pop(task_id, None)
                 self._changed.notify_all()
 
     def held(self) -> list[ClaimedTask]:
@@ -52,6 +60,23 @@ class Grants:
         with self._changed:
             held = self._held.get(task.id)
             return held is not None and (task.id in self._stopped or held.attempt != task.attempt)
+
+    def note_lateness(self, text: str, before: float) -> list[str]:
+        """Note how late heartbeats are at the tasks granted before a monotonic time.
+
+        Returns the ids of these tasks.
+        """
+        with self._changed:
+            late = [task_id for task_id in self._held if self._granted_at[task_id] < before]
+            self._lateness.update(dict.fromkeys(late, text))
+            return late
+
+    def lateness(self, task: ClaimedTask) -> str | None:
+        """The latest note at a held task about late heartbeats."""
+        with self._changed:
+            held = self._held.get(task.id)
+            is_held = held is not None and held.attempt == task.attempt
+            return self._lateness.get(task.id) if is_held else None
 
     @contextmanager
     def expected(self) -> Iterator[None]:

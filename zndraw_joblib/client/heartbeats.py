@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.exceptions import WorkerNotFoundError
 from zndraw_joblib.client.grants import Grants
+from zndraw_joblib.client.pulse import Pulse
 from zndraw_joblib.client.registration import Registration
-from zndraw_joblib.client.retry import LONGEST_PAUSE, OutageLog
+from zndraw_joblib.client.retry import (
+    LASTING,
+    LONGEST_PAUSE,
+    REPEATABLE,
+    OutageLog,
+    Retry,
+    retry_after,
+)
 from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, read_heartbeat
 from zndraw_joblib.client.threads import as_exception
 
@@ -34,12 +43,14 @@ class Heartbeats:
         api: ApiManager,
         registration: Registration,
         grants: Grants,
+        pulse: Pulse,
         interval: float | None,
         fail: Callable[[Exception], None],
     ) -> None:
         self._api = api
         self._registration = registration
         self._grants = grants
+        self._pulse = pulse
         self._interval = interval
         self._fail = fail
         self._outage = OutageLog("send a heartbeat")
@@ -54,6 +65,7 @@ class Heartbeats:
     def start(self) -> None:
         """Send heartbeats from a thread."""
         self._ended = threading.Event()
+        self._pulse.begin()
         self._thread = threading.Thread(target=self._run, name="joblib-heartbeat", daemon=True)
         self._thread.start()
 
@@ -64,17 +76,19 @@ class Heartbeats:
             self._thread.join()
         self._thread = None
 
-    def send(self) -> HeartbeatReply:
+    def send(self, retry: Retry | None = REPEATABLE) -> HeartbeatReply:
         """Renew the leases of all held tasks and mark those that were cancelled or lost."""
+        sent_at = time.monotonic()
         held = self._grants.held()
-        reply = self._send_batch(held[:HEARTBEAT_TASKS])
+        reply = self._send_batch(held[:HEARTBEAT_TASKS], retry)
         for start in range(HEARTBEAT_TASKS, len(held), HEARTBEAT_TASKS):
-            further = self._send_batch(held[start : start + HEARTBEAT_TASKS])
+            further = self._send_batch(held[start : start + HEARTBEAT_TASKS], retry)
             reply.lost += further.lost
             reply.cancelled += further.cancelled
+        self._pulse.answered(sent_at)
         return reply
 
-    def _send_batch(self, tasks: Sequence[ClaimedTask]) -> HeartbeatReply:
+    def _send_batch(self, tasks: Sequence[ClaimedTask], retry: Retry | None) -> HeartbeatReply:
         worker_id = self._registration.ensure_worker()
         body = {"tasks": [{"id": task.id, "attempt": task.attempt} for task in tasks]}
         try:
@@ -84,11 +98,14 @@ class Heartbeats:
                 path("workers", worker_id),
                 read=read_heartbeat,
                 body=body,
+                retry=retry,
                 outage=self._outage,
             )
         except WorkerNotFoundError:
             self._registration.replace_worker(worker_id)
-            return self._send_batch(tasks)
+            return self._send_batch(tasks, retry)
+        if reply.lost:
+            logger.warning("the server took these tasks away: %s", ", ".join(reply.lost))
         stopped = {*reply.lost, *reply.cancelled}
         self._grants.stop(task for task in tasks if task.id in stopped)
         return reply
@@ -101,18 +118,48 @@ class Heartbeats:
             self._fail(as_exception(error))
 
     def _send_until_ended(self) -> None:
-        pause = self._pause()
-        while not self._ended.wait(pause):
+        pause, failures = self._pause(), 0
+        while not self._sleep(pause):
             pause = self._pause()
             if self._registration.worker_id is None:
+                self._pulse.begin()
                 continue
             try:
-                self.send()
+                # Sent once, because a stop must be able to end the pause before another attempt.
+                self.send(retry=None)
+                failures = 0
             except Exception as error:
-                # Code of the host, such as `get_headers`, may fail too, and work the next time.
-                # Soon again, because the leases may end before the usual time.
-                pause = min(pause, LONGEST_PAUSE)
-                self._outage.failed(error, pause)
+                # Code of the host, such as an `httpx.Auth`, may fail too, and work the next time.
+                failures += 1
+                pause = self._pause_after(error, failures, pause)
+
+    def _sleep(self, seconds: float) -> bool:
+        """Sleep; returns whether the thread has to end."""
+        self._pulse.sleeps(seconds)
+        ended = self._ended.wait(seconds)
+        if not ended:
+            self._pulse.woke()
+        return ended
+
+    def _pause_after(self, error: Exception, failures: int, usual: float) -> float:
+        """Seconds until the next heartbeat after so many failed, in place of the usual time."""
+        self._pulse.failed(error)
+        if asked := retry_after(error):
+            left = self._pulse.lease_left
+            if asked >= left:
+                logger.error(
+                    "The server accepts no heartbeat for %.0f s, but the leases of the worker's "
+                    "tasks end in %.0f s, so that it will take them away. Raise the server's "
+                    "limit for heartbeats: the rate of the scope joblib_work, or a proxy's.",
+                    asked,
+                    max(0.0, left),
+                )
+            pause = asked
+        else:
+            # Soon again, because the leases may end before the usual time.
+            pause = min(usual, LASTING.pause(error, failures) or LONGEST_PAUSE)
+        self._outage.failed(error, pause)
+        return pause
 
     def _pause(self) -> float:
         """Seconds until the next heartbeat."""

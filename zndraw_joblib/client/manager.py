@@ -20,6 +20,7 @@ from zndraw_joblib.client.exceptions import ApiError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.heartbeats import Heartbeats
 from zndraw_joblib.client.payloads import load
+from zndraw_joblib.client.pulse import Pulse
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.reports import Outcome, Report, Reporter
 from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
@@ -66,9 +67,10 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         self.long_poll = long_poll
         self._grants = Grants()
         self._claims = Claims(api, self._registration, self._grants, batch_size)
-        self._reporter = Reporter(api, self._grants, batch_size)
+        self._reporter = Reporter(api, self._registration, self._grants, batch_size)
+        self._pulse = Pulse(self._registration, self._grants)
         self._heartbeats = Heartbeats(
-            api, self._registration, self._grants, heartbeat_interval, self._fail
+            api, self._registration, self._grants, self._pulse, heartbeat_interval, self._fail
         )
         # Held while a stream is added or all are stopped, because a stop must reach every stream.
         self._starting = threading.Lock()
@@ -302,6 +304,7 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
                 Worker(
                     self._claims,
                     self._reporter,
+                    self._pulse,
                     self._registration.known,
                     call,
                     self.stop,

@@ -14,12 +14,18 @@ from zndraw_joblib.client.calls import check_run
 from zndraw_joblib.client.exceptions import (
     ApiError,
     JobNotFoundError,
+    NotAuthenticatedError,
     SchemaConflictError,
     WorkerNotFoundError,
 )
 from zndraw_joblib.client.payloads import schema_of
 from zndraw_joblib.client.retry import UNREPEATABLE, is_outage
-from zndraw_joblib.client.schemas import read_nothing, read_registered, read_worker
+from zndraw_joblib.client.schemas import (
+    DEFAULT_LEASE,
+    read_nothing,
+    read_registered,
+    read_worker,
+)
 from zndraw_joblib.names import JobName
 
 logger = logging.getLogger(__name__)
@@ -50,6 +56,8 @@ class Registration:
         Id of the worker; None before it is made and after it is deleted.
     heartbeat_interval : float
         Seconds between two heartbeats, from the server's answer to the worker's creation.
+    lease : float
+        Seconds after which the server takes the tasks of a worker without heartbeats, likewise.
     classes : dict
         Class of each registered job, by the job's full name.
     known : dict
@@ -60,6 +68,7 @@ class Registration:
         self._api = api
         self.worker_id: str | None = None
         self.heartbeat_interval = float("inf")
+        self.lease = DEFAULT_LEASE
         self.classes: dict[str, type[BaseModel]] = {}
         self.known: dict[str, type[BaseModel]] = {}
         # Held while the worker is made or replaced, because only one thread must do so.
@@ -72,6 +81,7 @@ class Registration:
             # left behind and count against the limit of workers.
             created = send(self._api, "POST", path("workers"), read=read_worker, retry=UNREPEATABLE)
             self.heartbeat_interval = created.heartbeat_interval_seconds
+            self.lease = created.worker_timeout_seconds
             self.worker_id = created.id
             return created.id
 
@@ -180,7 +190,7 @@ class Registration:
                 for name, cls in self.classes.items():
                     self._put_job(JobName.parse(name), cls)
             except (ApiError, httpx.TransportError) as error:
-                if is_outage(error):
+                if is_outage(error) or isinstance(error, NotAuthenticatedError):
                     # Keeps the old id, because the new worker lacks jobs and its claims would not
                     # fail. The next request with the old id fails, and registers all jobs again.
                     self.worker_id = lost

@@ -20,6 +20,7 @@ from zndraw_joblib.client.exceptions import (
     error_of,
 )
 from zndraw_joblib.client.grants import Grants
+from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.retry import LASTING, REPEATABLE, OutageLog
 from zndraw_joblib.client.schemas import (
     ClaimedTask,
@@ -104,8 +105,11 @@ class Reporter:
     report like the first.
     """
 
-    def __init__(self, api: ApiManager, grants: Grants, batch_size: int) -> None:
+    def __init__(
+        self, api: ApiManager, registration: Registration, grants: Grants, batch_size: int
+    ) -> None:
         self._api = api
+        self._registration = registration
         self._grants = grants
         self._batch_size = batch_size
         self._outage = OutageLog("deliver reports")
@@ -194,7 +198,9 @@ class Reporter:
         """Set the outcome of a report, unless another attempt follows."""
         entry.attempts += 1
         if isinstance(outcome, Exception) and time.monotonic() < self._given_up_at(entry):
-            pause = entry.retry.pause(outcome, entry.attempts)
+            # For a lease, because the server also refuses the heartbeats that would renew it.
+            patience = entry.made_at + self._registration.lease - time.monotonic()
+            pause = entry.retry.pause(outcome, entry.attempts, patience if entry.lasting else 0)
             if pause is not None:
                 entry.error, entry.pause = outcome, pause
                 return
@@ -239,6 +245,11 @@ class Reporter:
         else:
             self._outage.ended()
             self._settle(entry, task)
+
+
+def with_remark(error: str, remark: str) -> str:
+    """An error text with a remark at its end, for which the text is truncated if need be."""
+    return f"{truncate_utf8(error, MAX_ERROR_BYTES - len(remark.encode()) - 2)}\n\n{remark}"
 
 
 def _unsettled(entries: Sequence[_Entry]) -> list[_Entry]:

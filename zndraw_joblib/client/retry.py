@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from zndraw_joblib.client.exceptions import ApiError
+from zndraw_joblib.client.exceptions import ApiError, CredentialsError, NotAuthenticatedError
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 
 #: Errors of a request that did not reach the server.
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, CredentialsError)
 #: Statuses of a request that the server did not begin to carry out.
 _NOT_BEGUN = {429, 503}
 #: Statuses of a proxy whose server is away; the server may have carried out the request.
@@ -54,6 +54,10 @@ def backoff(attempt: int) -> float:
     return min(LONGEST_PAUSE, doubled + random.uniform(0, 1))
 
 
+def _is_patient(error: Exception, patience: float) -> bool:
+    return isinstance(error, NotAuthenticatedError) and patience > 0
+
+
 @dataclass(frozen=True)
 class Retry:
     """A policy for requests that fail.
@@ -75,9 +79,14 @@ class Retry:
     repeatable: bool = True
     attempts: int | None = ATTEMPTS
 
-    def pause(self, error: Exception, attempt: int) -> float | None:
-        """Seconds to wait after this attempt failed; None if the error is final."""
-        if self.attempts is None and is_outage(error):
+    def pause(self, error: Exception, attempt: int, patience: float = 0.0) -> float | None:
+        """Seconds to wait after this attempt failed; None if the error is final.
+
+        While `patience` seconds are left, a 401 of credentials that were good before is repeated
+        like an outage, because they may be good again: a token file is written anew, a revoked
+        token is restored.
+        """
+        if self.attempts is None and (is_outage(error) or _is_patient(error, patience)):
             return retry_after(error) or backoff(attempt)
         if attempt >= (self.attempts or ATTEMPTS) or not self._is_worthwhile(error):
             return None

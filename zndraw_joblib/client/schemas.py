@@ -17,6 +17,9 @@ from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 
 T = TypeVar("T")
 
+#: Seconds of a lease by the server's default, for a server that does not tell it.
+DEFAULT_LEASE = 60.0
+
 
 class ClaimedTask(BaseModel):
     """A task granted to this worker. Each report on it carries its `attempt`.
@@ -73,10 +76,14 @@ class Grant(BaseModel):
 
 
 class CreatedWorker(BaseModel):
-    """A worker that the server made; heartbeats are due after each interval."""
+    """A worker that the server made; heartbeats are due after each interval.
+
+    Without heartbeats for `worker_timeout_seconds` the server takes the worker's tasks away.
+    """
 
     id: str
     heartbeat_interval_seconds: float
+    worker_timeout_seconds: float = DEFAULT_LEASE
 
 
 class RegisteredJob(BaseModel):

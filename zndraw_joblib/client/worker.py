@@ -16,7 +16,8 @@ from zndraw_joblib.client.calls import TaskCall
 from zndraw_joblib.client.claiming import Claimer, Claims
 from zndraw_joblib.client.exceptions import TaskNotFoundError
 from zndraw_joblib.client.execution import execute_task
-from zndraw_joblib.client.reports import LOST, Report, Reporter
+from zndraw_joblib.client.pulse import Pulse
+from zndraw_joblib.client.reports import LOST, Report, Reporter, with_remark
 from zndraw_joblib.client.retry import LASTING, is_outage
 from zndraw_joblib.client.schemas import ClaimedTask
 from zndraw_joblib.client.threads import WorkThreads, as_exception
@@ -43,6 +44,8 @@ class Worker:
         Sends the claims.
     reporter
         Delivers the reports.
+    pulse
+        Explains the loss of tasks.
     classes
         Class of each job, by the job's full name.
     call
@@ -61,6 +64,7 @@ class Worker:
         self,
         claims: Claims,
         reporter: Reporter,
+        pulse: Pulse,
         classes: Mapping[str, type[BaseModel]],
         call: TaskCall,
         stop_all: Callable[[], None],
@@ -71,6 +75,7 @@ class Worker:
     ) -> None:
         self._grants = claims.grants
         self._reporter = reporter
+        self._pulse = pulse
         self._classes = classes
         self._call = call
         self._stop_all = stop_all
@@ -168,6 +173,9 @@ class Worker:
         cls = self._classes.get(task.job_name)
         error = execute_task(task, cls, self._call)
         status = TaskStatus.COMPLETED if error is None else TaskStatus.FAILED
+        if late := self._pulse.explanation(task):
+            # Kept as a remark, also of a completed task, because the next one may be lost.
+            error = late if error is None else with_remark(error, late)
         return task, Report.on(task, status, error)
 
     def _start_next(self, ended: tuple[ClaimedTask, Report] | None = None) -> ClaimedTask | None:
@@ -197,10 +205,13 @@ class Worker:
         failed, with the refusal as its error. A task is dropped if that is refused too, if it is
         lost, or if the report was given up after a stop; the server recovers it after its lease.
         """
+        late = [self._pulse.explanation(task) for task, _ in reports]
         outcomes = self._reporter.send([report for _, report in reports], lasting=True)
-        for (task, report), outcome in zip(reports, outcomes, strict=True):
+        for (task, report), outcome, reason in zip(reports, outcomes, late, strict=True):
             if isinstance(outcome, (*LOST, TaskNotFoundError)):
                 logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, outcome)
+                if reason:
+                    self._explain_loss(task, reason)
             elif isinstance(outcome, Exception):
                 logger.error("could not report on task %s: %s", task.id, outcome)
                 if report.status != TaskStatus.RUNNING and not is_outage(outcome):
@@ -208,6 +219,12 @@ class Worker:
             if isinstance(outcome, Exception):
                 self._grants.drop(task.id, task.attempt)
         return [not isinstance(outcome, Exception) for outcome in outcomes]
+
+    def _explain_loss(self, task: ClaimedTask, reason: str) -> None:
+        """Say why a task was lost, also in its error, if the server has ended it meanwhile."""
+        logger.error("task %s was lost. %s", task.id, reason)
+        # Refused if the task goes on elsewhere; its error is then another attempt's to write.
+        self._reporter.send([Report.on(task, TaskStatus.FAILED, reason)])
 
     def _report_refusal(self, task: ClaimedTask, refusal: Exception) -> None:
         """Report a task as failed, because the server refuses the report of its end for good."""

@@ -38,11 +38,10 @@ from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefi
 from django.db import close_old_connections
 from django.http import HttpResponse, HttpResponseBase
 from django.urls import Resolver404, get_resolver, resolve, set_script_prefix
-from django.utils.encoding import escape_uri_path
 
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.documents import json_text
-from zndraw_joblib.api.paths import mount_path
+from zndraw_joblib.api.paths import client_path, mount_path
 from zndraw_joblib.api.problems import MEDIA_TYPE, type_url
 from zndraw_joblib.api.waiting import (
     MustWait,
@@ -246,6 +245,7 @@ def _is_api(scope: Scope) -> bool:
 
 
 def _path_info(scope: Scope) -> str:
+    """The path within the site's URLs, as `ASGIRequest.path_info`."""
     path: str = scope["path"]
     return path.removeprefix(get_script_prefix(scope))
 
@@ -315,8 +315,7 @@ def _refusal(problem: ProblemException, scope: Scope) -> HttpResponse:
     set_script_prefix(get_script_prefix(scope))
     path = _path_info(scope)
     mount = mount_path(path, _route(path, settings.ROOT_URLCONF) or "")
-    type_ = type_url(type(problem), mount)
-    body = json_text(problem.document(type_, escape_uri_path(scope["path"])))
+    body = json_text(problem.document(type_url(type(problem), mount), client_path(path)))
     return HttpResponse(
         body, status=problem.status, content_type=MEDIA_TYPE, headers={"Vary": "Prefer"}
     )
