@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from channels.security.websocket import OriginValidator
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user
 from django.contrib.auth.models import AnonymousUser
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
@@ -40,6 +41,9 @@ from zndraw_joblib.models import Task
 from zndraw_joblib.names import room_error
 from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.tenancy import in_tenant, tenant_of
+
+Found = TypeVar("Found")
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +67,8 @@ class CloseConnection(Exception):
 class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """A connection that sends documents until `follow` returns or the client leaves."""
 
+    #: Known from the first read on.
+    tenant: str | None = None
     _following: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
@@ -99,6 +105,16 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             logger.exception("a WebSocket of %s failed", self.scope["path"][:200])
             await self.close(1011)
 
+    def request(self) -> HttpRequest:
+        """The connection as a request without a user."""
+        request = HttpRequest()
+        request.method, request.path = "GET", self.scope["path"]
+        for name, value in self.scope["headers"]:
+            request.META[f"HTTP_{name.decode('latin1').upper().replace('-', '_')}"] = value.decode(
+                "latin1"
+            )
+        return request
+
     def caller(self) -> Caller:
         """The caller, by the host's authenticators; called from a thread.
 
@@ -107,12 +123,7 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         CloseConnection
             The caller is not authenticated.
         """
-        request = HttpRequest()
-        request.method, request.path = "GET", self.scope["path"]
-        for name, value in self.scope["headers"]:
-            request.META[f"HTTP_{name.decode('latin1').upper().replace('-', '_')}"] = value.decode(
-                "latin1"
-            )
+        request = self.request()
         offered = self.scope.get("subprotocols") or []
         if len(offered) == 2 and offered[0].lower() in SCHEMES:
             request.META["HTTP_AUTHORIZATION"] = f"{SCHEMES[offered[0].lower()]} {offered[1]}"
@@ -130,6 +141,19 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         except APIException:
             pass
         raise CloseConnection(NOT_AUTHENTICATED)
+
+    async def read(self, query: Callable[..., Found], **options: Any) -> Found:
+        """Call a function that reads the database, in a thread and for the connection's tenant."""
+
+        def call() -> Found:
+            try:
+                self.tenant = tenant_of(self.request())
+            except Http404 as error:
+                raise CloseConnection(NOT_FOUND) from error
+            with in_tenant(self.tenant):
+                return query(**options)
+
+        return await database_sync_to_async(call)()  # type: ignore[no-any-return]
 
     def _check_origin(self) -> None:
         """Refuse pages of other sites, because a browser sends the session cookie for them too."""
@@ -153,10 +177,9 @@ class TaskConsumer(EventConsumer):
 
     async def follow(self) -> None:
         """Send the task when it has ended."""
-        read = database_sync_to_async(self._read)
-        while not (task := await read()).is_terminal:
+        while not (task := await self.read(self._read)).is_terminal:
             deadline = asyncio.get_running_loop().time() + RECHECK_SECONDS
-            await get_hub().ends.wait({task.id: task.room_id}, deadline)
+            await get_hub(self.tenant).ends.wait({task.id: task.room_id}, deadline)
         await self.send_json(task_document(task))
 
     def _read(self) -> TaskRow:
@@ -178,10 +201,9 @@ class RoomConsumer(EventConsumer):
         """Send the tasks that ended since the last read, until the client leaves."""
         self._ended = asyncio.Event()
         self._sent: dict[UUID, datetime] = {}
-        read = database_sync_to_async(self._read)
         joined = await self._join()
         # Tasks that ended before the connection are not sent.
-        await read(first=True)
+        await self.read(self._read, first=True)
         while True:
             try:
                 async with asyncio.timeout(REREAD_SECONDS):
@@ -190,7 +212,7 @@ class RoomConsumer(EventConsumer):
                 joined = joined or await self._join()
             self._ended.clear()
             try:
-                documents = await read(first=False)
+                documents = await self.read(self._read, first=False)
             except CloseConnection:
                 raise
             except Exception:

@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from zndraw_joblib.events.publisher import flush
-from zndraw_joblib.services.sweep import sweep
+from zndraw_joblib.services.sweep import sweep_tenants
 from zndraw_joblib.settings import get_settings
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Command(BaseCommand):
 
     def _sweep_once(self) -> None:
         try:
-            logger.info("sweep %s", sweep())
+            logger.info("sweep %s", sweep_tenants())
         except (DatabaseError, InterfaceError) as error:
             raise CommandError(f"The sweep failed: {error}") from error
 
@@ -89,7 +89,7 @@ class Command(BaseCommand):
         pause = 0.0
         while not _is_stopped_within(pause, signals):
             try:
-                logger.info("sweep %s", sweep())
+                logger.info("sweep %s", sweep_tenants())
             except (DatabaseError, InterfaceError):
                 logger.exception("sweep failed; trying again at the next sweep")
             # Closes a connection that the database dropped, so that the next sweep makes a new one.
