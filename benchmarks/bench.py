@@ -23,7 +23,7 @@ from benchmarks.stack.processes import Server, clean_environment, output_of
 
 #: Number of jobs in each database.
 JOBS = 100
-#: Number of users in each database; a user may have 50 workers at most.
+#: Number of users in each database, whose workers are idle beside each other.
 USERS = 4
 
 

@@ -224,9 +224,6 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
     "COMPONENT_SPLIT_PATCH": False,
-    "ENUM_NAME_OVERRIDES": {
-        "ReportStatusEnum": "zndraw_joblib.api.bodies.REPORT_STATUSES",
-    },
 }
 
 ZNDRAW_JOBLIB: dict[str, Any] = {}

@@ -80,22 +80,19 @@ def process(*command: str, **extra: str) -> Iterator[Any]:
             print(f"Output of process {child.pid}:\n{child.log.read_text()[-10_000:]}")
 
 
+#: Options of the ASGI servers, each a module that `python -m` runs.
+SERVERS = {
+    "uvicorn": ["--log-level", "warning", "--timeout-graceful-shutdown", "3"],
+    "granian": ["--log-level", "warning", "--interface", "asginl"],
+}
+
+
 @contextmanager
-def server(**extra: str) -> Iterator[Address]:
-    """Run the example project under uvicorn; yields its address when it answers."""
+def server(program: str = "uvicorn", **extra: str) -> Iterator[Address]:
+    """Run the example project under an ASGI server; yields its address when it answers."""
     port = free_port()
-    with process(
-        "-m",
-        "uvicorn",
-        "example_project.asgi:application",
-        "--port",
-        str(port),
-        "--log-level",
-        "warning",
-        "--timeout-graceful-shutdown",
-        "3",
-        **extra,
-    ) as child:
+    command = [program, "example_project.asgi:application", "--port", str(port), *SERVERS[program]]
+    with process("-m", *command, **extra) as child:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 30
         while True:

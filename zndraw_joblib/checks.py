@@ -19,7 +19,7 @@ from rest_framework.settings import api_settings
 from rest_framework.throttling import ScopedRateThrottle, SimpleRateThrottle
 
 from zndraw_joblib.models import Task
-from zndraw_joblib.settings import ENV_PREFIX, JobLibSettings, get_settings
+from zndraw_joblib.settings import ENV_PREFIX, NEEDS_USE_TZ, JobLibSettings, get_settings
 
 _DOCS = "See docs/reference/settings.md."
 #: The first version with `UPDATE ... RETURNING`.
@@ -37,6 +37,8 @@ def check_settings(
     try:
         get_settings()
     except ImproperlyConfigured as error:
+        if str(error) == NEEDS_USE_TZ:
+            return []  # E015 reports it.
         messages.append(Error(str(error), hint=_DOCS, id="zndraw_joblib.E001"))
     known = {f"{ENV_PREFIX}{name}".upper() for name in JobLibSettings.model_fields}
     for name in sorted(os.environ):
@@ -83,6 +85,28 @@ def check_database(
             id="zndraw_joblib.E011",
         )
     ]
+
+
+@register(Tags.compatibility)
+def check_time_zones(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E015: times have an offset, and SQLite, which keeps none, has them in UTC."""
+    if not django_settings.USE_TZ:
+        hint = "Set USE_TZ = True. TIME_ZONE may stay as it is."
+        return [Error(NEEDS_USE_TZ, hint=hint, id="zndraw_joblib.E015")]
+    alias = router.db_for_write(Task)
+    connection = connections[alias]
+    if connection.vendor == "sqlite" and connection.timezone_name not in {"UTC", "Etc/UTC"}:
+        return [
+            Error(
+                f'DATABASES["{alias}"] has TIME_ZONE = "{connection.timezone_name}", but SQLite '
+                "keeps times without an offset, and zndraw_joblib writes them in UTC.",
+                hint=f'Remove DATABASES["{alias}"]["TIME_ZONE"].',
+                id="zndraw_joblib.E015",
+            )
+        ]
+    return []
 
 
 def _dotted(version: Sequence[int]) -> str:
@@ -240,7 +264,7 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
 def check_servers(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E005-E008, W006, W007: database, channel layer and cache work with several processes."""
+    """E005-E007, W006, W007: database, channel layer and cache work with several processes."""
     messages: list[CheckMessage] = []
     alias = router.db_for_write(Task)
     # The vendor of the connection, because a host's ENGINE may be derived from one of Django's.
@@ -295,16 +319,6 @@ def check_servers(
                 "requests write at once.",
                 hint=f'Set DATABASES["{alias}"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
                 id="zndraw_joblib.E007",
-            )
-        )
-    if database.get("ATOMIC_REQUESTS"):
-        messages.append(
-            Error(
-                "ATOMIC_REQUESTS makes each claim, report and heartbeat hold its row locks until "
-                "its answer is complete, and doubles the number of statements.",
-                hint=f'Set DATABASES["{alias}"]["ATOMIC_REQUESTS"] = False, and use '
-                "transaction.atomic where your own views need it.",
-                id="zndraw_joblib.E008",
             )
         )
     return messages

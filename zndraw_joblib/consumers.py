@@ -1,9 +1,11 @@
 """WebSockets: the end of one task, or each end in a room.
 
 The host's DRF authenticators authenticate a connection, by the session, an `Authorization` header
-or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). Close codes: 4401 not
-authenticated, 4403 not from this site (Origin), 4404 no such task or room for the caller, or an
-unknown address.
+or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). The host's DRF
+permissions and throttles are not asked, because they expect a view. Close codes: 4401 not
+authenticated, 4403 from a page that is not trusted (`origins`), 4404 no such task or room for the
+caller, or an unknown address. A refusal by the host's authenticator or hook closes with 4000 and
+its HTTP status (4423).
 
 The caller is authenticated and authorized again at each read of the database, because meanwhile a
 session may have been logged out, or its user deactivated or given another password. The connection
@@ -15,30 +17,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from contextlib import suppress
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
-from channels.security.websocket import OriginValidator
-from django.conf import settings
 from django.contrib.auth import SESSION_KEY, get_user
-from django.contrib.auth.models import AnonymousUser
-from django.http import Http404, HttpRequest
-from rest_framework.exceptions import APIException
+from django.http import HttpRequest
+from django.urls import ResolverMatch
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
+from zndraw_joblib.api.caller import ApiCaller
 from zndraw_joblib.api.documents import json_text, task_document
+from zndraw_joblib.api.host_errors import as_problem
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import end_group, room_digest, split_entry
 from zndraw_joblib.events.reads import REREAD_SECONDS
-from zndraw_joblib.exceptions import TaskNotFound
-from zndraw_joblib.models import Task
-from zndraw_joblib.names import room_error
+from zndraw_joblib.exceptions import ProblemException
+from zndraw_joblib.names import nfc, room_error
+from zndraw_joblib.origins import Trust, page_trust
+from zndraw_joblib.services.ends import RoomEnds
 from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.tenancy import in_tenant, tenant_of
@@ -48,10 +49,10 @@ Found = TypeVar("Found")
 logger = logging.getLogger(__name__)
 
 NOT_AUTHENTICATED, FORBIDDEN, NOT_FOUND = 4401, 4403, 4404
+#: Added to the status of a problem, it gives the close code.
+HTTP_STATUS = 4000
 #: Schemes of `Authorization` that may be offered as a subprotocol.
 SCHEMES = {"token": "Token", "bearer": "Bearer"}
-#: Most time between the `completed_at` that a transaction writes and its commit.
-OVERLAP = timedelta(seconds=10)
 #: Seconds of one wait on the hub, after which the caller's rights are checked again.
 RECHECK_SECONDS = 300.0
 
@@ -70,6 +71,37 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     #: Known from the first read on.
     tenant: str | None = None
     _following: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Handle the connection until either side closes it."""
+        self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        closing = False
+
+        async def receive_or_close() -> Any:
+            nonlocal closing
+            if closing:
+                return await receive()
+            message = asyncio.ensure_future(receive())
+            try:
+                await asyncio.wait({message, self._code}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                message.cancel()
+            await asyncio.wait({message})
+            if not message.cancelled():
+                return message.result()
+            closing = True
+            return {"type": "close.with.code", "code": self._code.result()}
+
+        await super().__call__(scope, receive_or_close, send)
+
+    async def close_with_code(self, message: dict[str, Any]) -> None:
+        """Close the connection while nothing waits for the client's next message.
+
+        granian (2.8) sends no close frame while a `receive` is pending.
+        """
+        # granian raises RuntimeError where the client has left meanwhile.
+        with suppress(RuntimeError):
+            await self.close(message["code"])
 
     async def connect(self) -> None:
         """Accept every client, because only an accepted one receives a close code."""
@@ -96,19 +128,29 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
     async def _run(self) -> None:
         try:
-            self._check_origin()
+            # A browser sends the session cookie for pages of other sites too.
+            if self._trust() is Trust.NONE:
+                raise CloseConnection(FORBIDDEN)
             await self.follow()
-            await self.close()
+            code = 1000
         except CloseConnection as closing:
-            await self.close(closing.code)
+            code = closing.code
+        except ProblemException as problem:
+            code = HTTP_STATUS + problem.status
         except Exception:
             logger.exception("a WebSocket of %s failed", self.scope["path"][:200])
-            await self.close(1011)
+            code = 1011
+        self._code.set_result(code)
 
     def request(self) -> HttpRequest:
         """The connection as a request without a user."""
         request = HttpRequest()
         request.method, request.path = "GET", self.scope["path"]
+        found = self.scope.get("url_route", {})
+        # With the variables of the host's prefix, as in a request.
+        request.resolver_match = ResolverMatch(
+            type(self), found.get("args", ()), found.get("kwargs", {})
+        )
         for name, value in self.scope["headers"]:
             request.META[f"HTTP_{name.decode('latin1').upper().replace('-', '_')}"] = value.decode(
                 "latin1"
@@ -122,13 +164,23 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         ------
         CloseConnection
             The caller is not authenticated.
+        ProblemException
+            The host's authenticator refuses.
         """
         request = self.request()
         offered = self.scope.get("subprotocols") or []
         if len(offered) == 2 and offered[0].lower() in SCHEMES:
             request.META["HTTP_AUTHORIZATION"] = f"{SCHEMES[offered[0].lower()]} {offered[1]}"
-        request.user = self.scope.get("user") or AnonymousUser()
-        request.session = session = self.scope.get("session")
+        # As DRF has it, because a site without `django.contrib.auth` has no `AnonymousUser`.
+        make_anonymous: Any = api_settings.UNAUTHENTICATED_USER
+        anonymous: Any = make_anonymous() if make_anonymous else None
+        user: Any = self.scope.get("user") or anonymous
+        session: Any = self.scope.get("session")
+        if request.META.get("HTTP_COOKIE") and self._trust() is Trust.WITHOUT_COOKIES:
+            # The page of another site must not act for the user whose cookies the browser added.
+            del request.META["HTTP_COOKIE"]
+            user, session = anonymous, None
+        request.user, request.session = user, session
         if session is not None and session.get(SESSION_KEY) == _user_key(request.user):
             # Reads session and user again, because the scope's are as old as the connection.
             request.session = session.__class__(session.session_key)
@@ -137,39 +189,33 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         wrapped = Request(request, authenticators=[cls() for cls in classes])
         try:
             if wrapped.user and wrapped.user.is_authenticated:
-                return Caller(wrapped)
-        except APIException:
-            pass
+                return ApiCaller(wrapped)
+        except Exception as error:
+            if problem := as_problem(error):
+                raise problem from error
+            raise
         raise CloseConnection(NOT_AUTHENTICATED)
 
-    async def read(self, query: Callable[..., Found], **options: Any) -> Found:
+    async def read(self, query: Callable[[], Found]) -> Found:
         """Call a function that reads the database, in a thread and for the connection's tenant."""
 
         def call() -> Found:
             try:
                 self.tenant = tenant_of(self.request())
-            except Http404 as error:
-                raise CloseConnection(NOT_FOUND) from error
+            except Exception as error:
+                if problem := as_problem(error):
+                    raise problem from error
+                raise
             with in_tenant(self.tenant):
-                return query(**options)
+                return query()
 
         return await database_sync_to_async(call)()  # type: ignore[no-any-return]
 
-    def _check_origin(self) -> None:
-        """Refuse pages of other sites, because a browser sends the session cookie for them too."""
+    def _trust(self) -> Trust:
+        """The trust in the page that opened the connection."""
         origin = dict(self.scope["headers"]).get(b"origin")
-        if origin is None:
-            return
-        allowed = settings.ALLOWED_HOSTS or (
-            ["localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else []
-        )
-        try:
-            parsed = urlsplit(origin.decode("latin1"))
-            valid = bool(parsed.hostname) and OriginValidator(None, allowed).valid_origin(parsed)
-        except ValueError:
-            valid = False
-        if not valid:
-            raise CloseConnection(FORBIDDEN)
+        text = None if origin is None else origin.decode("latin1")
+        return page_trust(text, self.scope["path"])
 
 
 class TaskConsumer(EventConsumer):
@@ -186,7 +232,7 @@ class TaskConsumer(EventConsumer):
         caller = self.caller()
         try:
             return find_task(caller, UUID(self.scope["url_route"]["kwargs"]["task_id"]))
-        except (ValueError, TaskNotFound) as error:
+        except ValueError as error:
             raise CloseConnection(NOT_FOUND) from error
 
 
@@ -200,10 +246,10 @@ class RoomConsumer(EventConsumer):
     async def follow(self) -> None:
         """Send the tasks that ended since the last read, until the client leaves."""
         self._ended = asyncio.Event()
-        self._sent: dict[UUID, datetime] = {}
+        self._ends = RoomEnds(self._room_id)
         joined = await self._join()
         # Tasks that ended before the connection are not sent.
-        await self.read(self._read, first=True)
+        await self.read(self._read)
         while True:
             try:
                 async with asyncio.timeout(REREAD_SECONDS):
@@ -212,8 +258,8 @@ class RoomConsumer(EventConsumer):
                 joined = joined or await self._join()
             self._ended.clear()
             try:
-                documents = await self.read(self._read, first=False)
-            except CloseConnection:
+                documents = await self.read(self._read)
+            except (CloseConnection, ProblemException):
                 raise
             except Exception:
                 logger.exception("could not read the ends of a room; trying again")
@@ -238,7 +284,7 @@ class RoomConsumer(EventConsumer):
     @property
     def _room_id(self) -> str:
         room_id: str = self.scope["url_route"]["kwargs"]["room_id"]
-        return room_id
+        return nfc(room_id)
 
     @property
     def _group(self) -> str:
@@ -252,29 +298,11 @@ class RoomConsumer(EventConsumer):
             return False
         return True
 
-    def _read(self, *, first: bool) -> list[dict[str, Any]]:
-        """Documents of ended tasks that were not sent yet, oldest first; none with `first`."""
+    def _read(self) -> list[dict[str, Any]]:
+        """Documents of the tasks that ended since the last read, oldest first."""
         if room_error(self._room_id) or not self.caller().may("read", self._room_id):
             raise CloseConnection(NOT_FOUND)
-        tasks = Task.objects.using(Task.objects.write_db)
-        ended = tasks.filter(room_id=self._room_id, completed_at__isnull=False)
-        latest = ended.order_by("-completed_at").values_list("completed_at", flat=True)
-        newest: datetime | None = max(self._sent.values(), default=None) or latest.first()
-        if newest is None:
-            return []
-        if not self._sent and not first:
-            window = ended
-        else:
-            window = ended.filter(completed_at__gte=newest - OVERLAP)
-        found: dict[UUID, Any] = dict(
-            window.order_by("completed_at").values_list("pk", "completed_at")
-        )
-        unsent = [task_id for task_id in found if task_id not in self._sent]
-        self._sent = found
-        if first or not unsent:
-            return []
-        rows = Task.objects.read(unsent).values()
-        return [task_document(task) for task in sorted(rows, key=_end_order)]
+        return [task_document(task) for task in self._ends.new()]
 
 
 class UnknownConsumer(EventConsumer):
@@ -288,7 +316,3 @@ class UnknownConsumer(EventConsumer):
 def _user_key(user: Any) -> str:
     """The user's key as a session has it; ``None`` as text for a host's own object without one."""
     return str(getattr(user, "pk", None))
-
-
-def _end_order(task: TaskRow) -> tuple[Any, UUID]:
-    return task.completed_at, task.id

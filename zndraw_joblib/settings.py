@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
@@ -13,11 +14,15 @@ from django.utils.module_loading import import_string
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from zndraw_joblib.names import MAX_NAME_LENGTH
+from zndraw_joblib.names import MAX_NAME_LENGTH, nfc
 
 #: Name of the dict in Django's settings.
 SETTING = "ZNDRAW_JOBLIB"
 ENV_PREFIX = f"{SETTING}_"
+NEEDS_USE_TZ = (
+    "zndraw_joblib needs USE_TZ = True, because without it Django reads times without an offset, "
+    "which are ambiguous for an hour each year."
+)
 
 
 class JobLibSettings(BaseSettings):
@@ -78,7 +83,7 @@ class JobLibSettings(BaseSettings):
         description="Most jobs that one worker may offer; one more is `too-many-jobs` (409).",
     )
     max_workers_per_identity: int = Field(
-        default=50,
+        default=1_000,
         gt=0,
         description="Most workers that one identity may have; one more is `too-many-workers` "
         "(409).",
@@ -161,6 +166,12 @@ class JobLibSettings(BaseSettings):
     default_page_size: int = Field(
         default=100, gt=0, le=10_000, description="Entries of a list without `limit`."
     )
+    websocket_origins: list[str] = Field(
+        default=[],
+        description="Origins of pages that may open WebSockets, besides those of `ALLOWED_HOSTS` "
+        'and of django-cors-headers: `"https://app.example.org"`, or `"https://.example.org"` with '
+        'all subdomains. `"*"` admits every page, but without its cookies.',
+    )
     identity: str = Field(
         default="zndraw_joblib.access.default_identity",
         description="Dotted path of `identity(request) -> str`, the caller's identity.",
@@ -190,6 +201,29 @@ class JobLibSettings(BaseSettings):
         description="Dotted path of `tenants() -> Iterable[str]`, all tenants, for which "
         "`manage.py run_sweeper` sweeps.",
     )
+
+    @field_validator("allowed_categories")
+    @classmethod
+    def _normalized(cls, categories: list[str]) -> list[str]:
+        return [nfc(category) for category in categories]
+
+    @field_validator("websocket_origins")
+    @classmethod
+    def _origins(cls, entries: list[str]) -> list[str]:
+        for entry in entries:
+            parts = urlsplit(entry)
+            # `port` raises ValueError if it is not a number.
+            whole = parts.port != 0 and entry.lower() == f"{parts.scheme}://{parts.netloc}".lower()
+            if entry != "*" and not (parts.scheme and parts.hostname and whole):
+                raise ValueError(
+                    f"{entry!r} is not an origin: a scheme, a host and perhaps a port, without a "
+                    "path"
+                )
+            if parts.scheme in {"ws", "wss"} or "@" in parts.netloc or "*" in parts.netloc:
+                raise ValueError(
+                    f"{entry!r} is not the origin of a page, such as https://app.example.org"
+                )
+        return entries
 
     @field_validator("identity", "is_admin", "room_access", "tenant", "in_tenant", "tenants")
     @classmethod
@@ -235,7 +269,7 @@ def get_settings() -> JobLibSettings:
     Raises
     ------
     ImproperlyConfigured
-        A key is unknown or a value is invalid.
+        A key is unknown or a value is invalid, or Django's ``USE_TZ`` is off.
     """
     global _current
     if _current is None:
@@ -253,6 +287,9 @@ def reset_settings() -> None:
 
 
 def _build() -> JobLibSettings:
+    if not django_settings.USE_TZ:
+        # Refused here too, because servers other than `runserver` run no system checks.
+        raise ImproperlyConfigured(NEEDS_USE_TZ)
     configured: Any = getattr(django_settings, SETTING, {})
     if not isinstance(configured, Mapping):
         raise ImproperlyConfigured(f"{SETTING} must be a dict.")
@@ -272,7 +309,7 @@ def _describe(error: ValidationError) -> str:
 
 
 def _reset_on_change(*, setting: str, **kwargs: Any) -> None:
-    if setting == SETTING:
+    if setting in {SETTING, "USE_TZ"}:
         reset_settings()
 
 

@@ -1,14 +1,30 @@
-"""Truncates text to a number of bytes.
+"""Makes free text, such as the error of a task, fit to be sent and stored.
 
 Standard library only: the server and the SDK share this module.
 """
 
 from __future__ import annotations
 
+#: Takes the place of characters that PostgreSQL or UTF-8 cannot hold.
+REPLACEMENT = "\ufffd"
+
+
+def clean_text(text: str) -> str:
+    """Replace U+0000 and each lone surrogate by U+FFFD.
+
+    PostgreSQL does not store U+0000, and UTF-8 has no form for a lone surrogate. Two surrogates
+    that form a pair become their character.
+    """
+    text = text.replace("\x00", REPLACEMENT)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # UTF-16 shows which surrogates are lone.
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
 
 def truncate_utf8(text: str, limit: int) -> str:
-    """Return the first `limit` bytes of a text in UTF-8, without a half character at the end.
-
-    A lone surrogate has no form in UTF-8 and becomes a question mark.
-    """
-    return text.encode(errors="replace")[:limit].decode(errors="ignore")
+    """Return the first `limit` bytes of a cleaned text in UTF-8, without a part of a character."""
+    # Cut by characters first, because a text may be much longer than the limit.
+    return clean_text(text[:limit]).encode()[:limit].decode(errors="ignore")

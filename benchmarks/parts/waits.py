@@ -26,7 +26,7 @@ def measure(bench: Bench) -> Section:
         address = f"http://127.0.0.1:{original.port}"
         originals = other.run("original_waits.py", address, str(bench.scale.original_wakes))
         here, there = target_of(first, site), target_of(second, site)
-        # Several users, because one may have 50 workers and a hundred are needed.
+        # Several users, because a site's workers belong to several.
         all_targets = [
             target_of(server, site, user)
             for user in range(len(site.tokens))

@@ -257,7 +257,7 @@ def test_a_report_in_a_batch_needs_the_permission_of_a_single_report(alice, caro
         ({"id": "x"}, ""),
         ([{"status": "running"}], "/0/id"),
         ([{"id": "x", "status": "running"}], "/0/id"),
-        ([{"id": "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b", "status": "pending"}], "/0/status"),
+        ([{"id": "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b", "status": "done"}], "/0/status"),
         ([{"id": "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b", "status": []}], "/0/status"),
         (
             [{"id": "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b", "status": "running", "attempt": "1"}],
@@ -282,7 +282,7 @@ def test_an_invalid_report_in_a_batch_does_not_stop_the_others(bob, running):
     results = bob.report_many(
         [
             report(first, "completed"),
-            {"id": second["id"], "status": "pending"},
+            {"id": second["id"], "status": "done"},
             7,
             report(third, "completed"),
             {"id": "x", "status": "completed"},

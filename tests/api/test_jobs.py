@@ -32,6 +32,16 @@ def test_json_schema_is_accepted_for_schema(bob):
     assert bob.send("put", "/rooms/open/jobs", body).status_code == 201
 
 
+def test_a_registration_without_a_schema_accepts_every_payload(bob):
+    answer = bob.send("put", "/rooms/open/jobs", {"category": "modifiers", "name": "Rotate"})
+    assert answer.status_code == 201
+    assert answer.json()["schema"] == {}
+    assert bob.register(schema={}).status_code == 200
+    assert bob.submit(anything=[1]).status_code == 202
+    document = problem(bob.register(schema=None), "validation-error", 400)
+    assert document["errors"][0]["pointer"] == "/schema"
+
+
 def test_a_schema_keeps_the_order_of_its_keys(bob):
     schema = {"type": "object", "properties": {"z": {}, "a": {}, "m": {}}}
     bob.register(schema=schema)
@@ -73,6 +83,47 @@ def test_a_retired_job_is_not_found_and_revived_by_registering(bob):
     assert bob.get("/rooms/open/jobs").json() == []
     assert bob.register().status_code == 201
     assert bob.submit().status_code == 202
+
+
+@pytest.mark.parametrize("room", ["open", "@global"])
+def test_addresses_of_accepted_tasks_stay_valid_after_their_job_is_retired(bob, root, room):
+    root.register(room)
+    full_name = f"{room}:modifiers:Rotate"
+    payloads = [{"payload": {"angle": angle}} for angle in range(3)]
+    many = bob.send("post", f"/rooms/open/tasks/{full_name}", payloads)
+    one = bob.submit(job=full_name)
+    ids = [task["id"] for task in (*many.json(), one.json())]
+    first_page = bob.get(f"/rooms/open/jobs/{full_name}/tasks?limit=3")
+    for task_id in ids:
+        bob.report(task_id, "cancelled")
+    Worker.objects.all().delete()
+    assert Job.objects.retire() == 1
+    listed = bob.client.get(many["Location"])
+    assert [task["id"] for task in listed.json()] == ids[::-1]
+    assert bob.client.get(one["Location"]).json()["id"] == ids[3]
+    next_page = first_page["Link"].partition(">")[0].removeprefix("<")
+    assert [task["id"] for task in bob.client.get(next_page).json()] == ids[:1]
+    assert len(bob.get("/rooms/open/tasks").json()) == 4
+    problem(bob.get(f"/rooms/open/jobs/{full_name}"), "job-not-found", 404)
+    problem(bob.submit(job=full_name), "job-not-found", 404)
+    # By room, as before: another room's list of a global job has none of them.
+    other = bob.get(f"/rooms/open2/jobs/{full_name}/tasks")
+    if room == "@global":
+        assert other.json() == []
+    else:
+        problem(other, "job-not-found", 404)
+
+
+def test_tasks_of_a_retired_job_are_hidden_from_callers_who_may_not_read_the_room(
+    bob, carol, settings_of
+):
+    settings_of(room_access="tests.factories.by_room")
+    bob.register("bob-room")
+    Worker.objects.all().delete()
+    assert Job.objects.retire() == 1
+    path = "/rooms/bob-room/jobs/bob-room:modifiers:Rotate/tasks"
+    assert bob.get(path).json() == []
+    problem(carol.get(path), "job-not-found", 404)
 
 
 def test_only_admins_register_global_jobs(bob, root):

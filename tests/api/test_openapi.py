@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,23 @@ def test_the_document_is_valid_in_openapi_3_1_too(tmp_path):
         assert "'null'" in validated(tmp_path / "openapi.yml")
     finally:
         spectacular_settings.clear_patches()
+
+
+@pytest.mark.parametrize("own", [[], ["own"]], ids=["this app alone", "enums of the host too"])
+def test_a_host_with_default_settings_generates_its_document_without_a_warning(own):
+    """Control: failed with the enum of a report within its field, where the host has enums."""
+    command = ["-m", "tests.small_host", *own, "spectacular", "--validate", "--fail-on-warn"]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # The name that drf-spectacular gives the host's enum without this app.
+    assert ("    StatusEnum:\n" in done.stdout) == bool(own)
+
+
+def test_no_field_has_an_enum_without_a_name():
+    schemas = document()["components"]["schemas"]
+    fields = {f"{name}.{field}": schema for name, model in schemas.items()
+              for field, schema in model.get("properties", {}).items()}  # fmt: skip
+    assert [name for name, schema in fields.items() if "Enum" in str(schema)] == []
 
 
 def property_of(document, model, name):

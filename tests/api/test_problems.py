@@ -45,6 +45,7 @@ EXPECTED = {
     "throttled": 429,
     "server-error": 500,
     "service-unavailable": 503,
+    "database-not-migrated": 503,
 }
 
 
@@ -66,6 +67,32 @@ def test_problem_types_are_explained_in_html_and_json(client, slug):
     assert page["Content-Type"].startswith("text/html")
     assert f"<h1>{PROBLEM_TYPES[slug].title}</h1>" in page.content.decode()
     assert "Accept" in page["Vary"]
+
+
+DJANGO = "django.template.backends.django.DjangoTemplates"
+ENGINES = {
+    "none": [],
+    "without the folders of apps": [{"BACKEND": DJANGO, "APP_DIRS": False}],
+    "Jinja only": [{"BACKEND": "django.template.backends.jinja2.Jinja2", "APP_DIRS": True}],
+    "a broken context processor": [
+        {
+            "BACKEND": DJANGO,
+            "APP_DIRS": True,
+            "OPTIONS": {"context_processors": ["tests.nowhere.processor"]},
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("engines", ENGINES.values(), ids=ENGINES)
+def test_a_browser_gets_the_page_whatever_templates_the_host_has(client, settings, engines):
+    """Control: each of these was a 500 when the host's engine rendered the page."""
+    address = "/v1/problems/invalid-room-id"
+    usual = client.get(address, headers={"accept": "text/html"}).content
+    settings.TEMPLATES = engines
+    page = client.get(address, headers={"accept": "text/html"})
+    assert page.status_code == 200
+    assert page.content == usual
 
 
 def test_an_unknown_problem_type_is_not_found(client):

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from tests.factories import problem
+from tests.factories import V1, problem
 from zndraw_joblib.lifecycle import TRANSITIONS, TaskStatus
 from zndraw_joblib.models import Task
 
@@ -39,8 +39,7 @@ def test_a_report_is_accepted_for_the_transitions_of_the_state_machine_only(
     answer = reporter.report(task["id"], target, attempt=task["attempt"])
     stored = Task.objects.get(pk=task["id"])
     if target not in REPORTS:
-        document = problem(answer, "validation-error", 400)
-        assert document["errors"][0]["pointer"] == "/status"
+        problem(answer, "invalid-task-transition", 409)
     elif target in TRANSITIONS[before] or target == before:
         assert answer.status_code == 200
         assert answer.json()["status"] == target
@@ -119,12 +118,120 @@ def test_error_texts_are_cut_at_the_limit_between_characters(bob):
     assert failed["error"] == "é" * 4096
 
 
-@pytest.mark.parametrize("status", ["running", "completed"])
-def test_an_error_text_needs_a_report_of_a_failure(bob, status):
+def send_raw(person, path, body):
+    """Send a report whose JSON is written by hand."""
+    return person.client.generic("PATCH", V1 + path, body, "application/json")
+
+
+#: Escaped error texts, and the text that is stored.
+FREE_TEXTS = {
+    "NUL": (r"A\u0000B", "A\ufffdB"),
+    "high surrogate": (r"a\ud800", "a\ufffd"),
+    "low surrogate": (r"\uDC00b", "\ufffdb"),
+    "reversed surrogates": (r"\udc00\ud800", "\ufffd\ufffd"),
+    "pair": (r"\ud83d\ude00", "\U0001f600"),
+    "other control characters": (r"\u0001\n", "\x01\n"),
+    "an escaped backslash": (r"\\u0000", r"\u0000"),
+}
+
+
+@pytest.mark.parametrize(("escaped", "stored"), FREE_TEXTS.values(), ids=FREE_TEXTS)
+@pytest.mark.parametrize("many", [False, True])
+def test_an_error_text_may_have_any_character(bob, many, escaped, stored):
     task = in_state(bob, "running")
-    document = problem(bob.report(task["id"], status, error="x"), "validation-error", 400)
+    body = f'{{"id": "{task["id"]}", "status": "failed", "error": "{escaped}", "attempt": 1}}'
+    if many:
+        answer = send_raw(bob, "/tasks", f"[{body}]")
+        (result,) = answer.json()
+        assert result["task"]["error"] == stored
+    else:
+        body = body.replace(f'"id": "{task["id"]}", ', "")
+        answer = send_raw(bob, f"/tasks/{task['id']}", body)
+        assert answer.json()["error"] == stored
+    assert Task.objects.get().error == stored
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        r'{"status": "failed", "error": "x", "more": "\u0000"}',
+        r'{"status": "failed", "error": {"error": "\u0000"}}',
+        r'{"status": "failed", "\ud800": "x"}',
+        r'{"status": "\ud800", "error": "x"}',
+    ],
+)
+def test_other_text_of_a_report_may_not_have_any_character(bob, body):
+    task = in_state(bob, "running")
+    problem(send_raw(bob, f"/tasks/{task['id']}", body), "validation-error", 400)
+    assert Task.objects.get().status == "running"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "fail"])
+def test_error_texts_of_host_code_are_cleaned_and_cut_too(bob, verb):
+    task = in_state(bob, "running")
+    getattr(Task.objects.filter(pk=task["id"]), verb)("A\x00\ud800" + "é" * 5000)
+    assert Task.objects.get().error == ("A\ufffd\ufffd" + "é" * 4092)
+
+
+@pytest.mark.parametrize("target", ["pending", "claimed"])
+def test_the_refusal_of_a_status_that_the_server_sets_tells_no_more_than_other_refusals(
+    bob, alice, carol, root, target
+):
+    """A caller without the right is refused as for other statuses, and nothing changes."""
+    task = in_state(bob, "running")
+    problem(carol.report(task["id"], target), "forbidden", 403)
+    problem(bob.report(task["id"], target, attempt=2), "lease-lost", 409)
+    for person in (bob, root):
+        document = problem(person.report(task["id"], target), "invalid-task-transition", 409)
+        assert target in document["detail"]
+    body = {"status": target, "error": "why", "attempt": 1}
+    problem(bob.report(task["id"], **body), "invalid-task-transition", 409)
+    assert Task.objects.values("status", "attempt", "error").get() == {
+        "status": "running",
+        "attempt": 1,
+        "error": None,
+    }
+
+
+@pytest.mark.parametrize("target", ["pending", "claimed"])
+def test_in_a_batch_the_report_of_a_status_that_the_server_sets_is_refused_alone(bob, root, target):
+    task = in_state(bob, "running")
+    for person in (root, bob):
+        refused, done = person.report_many(
+            [{"id": task["id"], "status": status} for status in (target, "completed")]
+        )
+        assert refused["status"] == 409
+        assert refused["problem"]["type"].endswith("/invalid-task-transition")
+        assert done["status"] == 200
+        assert done["task"]["status"] == "completed"
+
+
+@pytest.mark.parametrize("status", ["", "done", "Running", None, 1, [], {}])
+def test_a_status_that_does_not_exist_is_refused_as_malformed(bob, status):
+    task = in_state(bob, "running")
+    document = problem(bob.report(task["id"], status), "validation-error", 400)
+    assert document["errors"][0]["pointer"] == "/status"
+
+
+def test_a_report_of_a_start_takes_no_error_text(bob):
+    task = in_state(bob, "claimed")
+    document = problem(bob.report(task["id"], "running", error="x"), "validation-error", 400)
     assert document["errors"][0]["pointer"] == "/error"
-    assert bob.report(task["id"], status, error=None).status_code == 200
+    assert bob.report(task["id"], "running", error=None).status_code == 200
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_error_text_beside_completed_is_kept_as_a_remark_and_cut_like_others(bob, batch):
+    task = in_state(bob, "running")
+    report = {"status": "completed", "attempt": 1, "error": "é" * 5000}
+    if batch:
+        done = bob.report_many([{"id": task["id"], **report}])[0]["task"]
+    else:
+        done = bob.report(task["id"], **report).json()
+    assert done["status"] == "completed"
+    assert done["error"] == "é" * 4096
+    assert bob.get(f"/tasks/{task['id']}").json()["error"] == "é" * 4096
+    assert bob.report(task["id"], "completed", attempt=1, error="later").json() == done
 
 
 def test_a_heartbeat_lists_a_task_that_its_submitter_cancelled(bob, alice):

@@ -33,6 +33,8 @@ class Server:
         self.honours_waits = True
         self.keys, self.interval = [], 20.0
         self.submitted, self.refused = {}, {}
+        # Refusals of the first report of a status on a task, by id and status.
+        self.refuse_once = {}
         self.hidden = set()
         self.lock, self.changed = threading.RLock(), threading.Condition()
 
@@ -101,8 +103,10 @@ class Server:
         return httpx.Response(result["status"], json=result.get("task") or result["problem"])
 
     def result(self, report):
-        if slug := self.refused.get(report["id"]):
-            problem = refusal(slug).json()
+        once = self.refuse_once.pop((report["id"], report["status"]), None)
+        slug = self.refused.get(report["id"])
+        if once or slug:
+            problem = (once or refusal(slug)).json()
             return {"id": report["id"], "status": problem["status"], "problem": problem}
         self.tasks[report["id"]] = report["status"]
         done = task(report["id"], status=report["status"])
@@ -172,7 +176,7 @@ def refusal(slug, status=409, **headers):
     return httpx.Response(
         status,
         json={"type": f"/v1/problems/{slug}", "title": "T", "status": status, "detail": "why"},
-        headers=headers,
+        headers={"Content-Type": "application/problem+json", **headers},
     )
 
 
@@ -197,9 +201,9 @@ def bodies(server, task_id):
     ]
 
 
-def serve(server, manager, count, execute=None, **options):
-    """Serve until `count` tasks have a status and none is running, then stop."""
-    manager.register(Rotate)
+def serve(server, manager, count, execute=None, cls=Rotate, **options):
+    """Serve a class until `count` tasks have a status and none is running, then stop."""
+    manager.register(cls)
 
     def stop():
         deadline = time.monotonic() + 15

@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel, Field, create_model
 
 from tests import servers
+from tests.client.instances import SENT
 from tests.client.jobs import Double
 from tests.servers import process, server, until
 from zndraw_joblib.client import (
@@ -30,6 +31,7 @@ from zndraw_joblib.client import (
     TaskNotFoundError,
     retry,
 )
+from zndraw_joblib.client.differences import difference
 from zndraw_joblib.client.reports import Report
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task, Worker
@@ -143,6 +145,23 @@ def test_a_worker_without_prefetch_sends_two_requests_a_task(client, worker):
     assert not Worker.objects.exists()
 
 
+def test_a_worker_gets_instances_of_all_kinds_as_they_were_submitted(client):
+    worker, arrived = client(), {}
+    for instance in SENT:
+        worker.register(room="open")(type(instance))
+    ids = client().submit_many(SENT, room="open", job_room="open")
+
+    def execute(task, instance):
+        arrived[task.id] = instance
+        if len(arrived) == len(SENT):
+            worker.stop()
+
+    worker.serve(execute, prefetch=50)
+    for task_id, instance in zip(ids, SENT, strict=True):
+        assert type(arrived[task_id]) is type(instance)
+        assert difference(instance, arrived[task_id]) is None
+
+
 def test_waits_raise_for_unknown_tasks_and_malformed_ids(client, worker):
     manager = client()
     known = manager.submit(Rotate(angle=1), room="open", job_room="open")
@@ -238,6 +257,31 @@ def test_each_report_in_a_batch_has_its_own_outcome(client, worker):
     held = {task.id for task in worker._grants.held()}
     # The task whose report had a wrong attempt stays held.
     assert held == {tasks[2].id}
+
+
+def test_a_report_that_is_too_large_for_the_server_ends_as_a_failed_task(bob):
+    """Control: the task is running at the end when `Worker._deliver` drops a refused report."""
+    with server(ZNDRAW_JOBLIB_MAX_BODY_BYTES="2000") as url, Api(url, bob.token) as api:
+        manager = JobManager(api)
+        manager.register(room="open")(Rotate)
+        ids = manager.submit_many([Rotate(angle=a) for a in range(4)], room="open", job_room="open")
+
+        def execute(task, instance):
+            if instance.angle == 0:
+                raise ValueError("A\x00\ud800")
+            raise ValueError("x" * 5000)
+
+        thread = threading.Thread(
+            target=manager.serve, args=(execute,), kwargs={"concurrency": 4}, daemon=True
+        )
+        thread.start()
+        ends = {task.payload["angle"]: task for task in manager.as_completed(ids, timeout=30)}
+        manager.stop()
+        thread.join(20)
+    assert {task.status for task in ends.values()} == {"failed"}
+    assert ends[0].error.startswith("ValueError: A\ufffd\ufffd\n")
+    for angle in (1, 2, 3):
+        assert ends[angle].error.startswith("The result of this task was refused: 413")
 
 
 def test_a_worker_process_finishes_its_running_tasks_on_sigterm(url, root, client):

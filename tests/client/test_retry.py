@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
 import httpx
 import pytest
 
-from zndraw_joblib.client.exceptions import error_of
-from zndraw_joblib.client.retry import ATTEMPTS, LASTING, REPEATABLE, UNREPEATABLE, backoff
+from tests.client.stand_in import refusal
+from zndraw_joblib.client.exceptions import UnexpectedAnswerError, error_of
+from zndraw_joblib.client.retry import (
+    ATTEMPTS,
+    LASTING,
+    REPEATABLE,
+    UNREPEATABLE,
+    OutageLog,
+    backoff,
+)
 
 
 def answer(status, **headers):
-    return error_of(httpx.Response(status, json={}, headers=headers))
+    """A refusal of the server."""
+    return error_of(refusal("some-problem", status, **headers))
+
+
+def page(status, **headers):
+    """A page of a proxy."""
+    response = httpx.Response(status, html="<h1>Sorry</h1>", headers=headers)
+    return UnexpectedAnswerError(response, {}) if status < 400 else error_of(response)
 
 
 #: Errors, and whether REPEATABLE, UNREPEATABLE and LASTING send the request again.
@@ -27,6 +45,9 @@ ERRORS = [
     (answer(504), True, False, True),
     (answer(500), False, False, True),
     *((answer(status), False, False, False) for status in (400, 401, 403, 404, 409, 413, 422)),
+    *((page(status), True, True, True) for status in (200, 204, 302, 400, 401, 403, 404, 413)),
+    *((page(status), True, True, True) for status in (429, 503)),
+    *((page(status), True, False, True) for status in (500, 502, 504, 520)),
     (ValueError("a bug"), False, False, False),
 ]
 
@@ -47,6 +68,38 @@ def test_attempts_are_bounded_except_for_lasting_requests():
 def test_retry_after_sets_the_pause():
     assert REPEATABLE.pause(answer(503, **{"Retry-After": "7"}), 1) == 7
     assert REPEATABLE.pause(answer(503, **{"Retry-After": "soon"}), 1) < 2
+    assert LASTING.pause(page(403, **{"Retry-After": "7"}), 9) == 7
+    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert 57 < LASTING.pause(page(429, **{"Retry-After": in_a_minute}), 1) <= 60
+
+
+def test_a_long_retry_after_is_at_most_a_day():
+    """A longer pause would be an `OverflowError` of `Event.wait`."""
+    for text in ("9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"):
+        assert LASTING.pause(answer(503, **{"Retry-After": text}), 1) == 86_400
+
+
+@pytest.mark.parametrize("status", [413, 414, 431])
+def test_a_request_that_is_too_large_for_a_proxy_is_repeated_six_times_at_most(status):
+    assert LASTING.pause(page(status), ATTEMPTS - 1) is not None
+    assert LASTING.pause(page(status), ATTEMPTS) is None
+
+
+def test_a_failure_is_logged_once_for_each_outage(caplog):
+    caplog.set_level("INFO")
+    log = OutageLog("fly")
+    for error in (page(302), page(302), httpx.ConnectError("refused"), page(302)):
+        log.failed(error, 1.0)
+    log.ended()
+    log.ended()
+    log.failed(page(302), 1.0)
+    page_text = "302 Found: not an answer of the server (text/html; charset=utf-8)"
+    assert caplog.messages == [
+        f"could not fly: {page_text}; trying again in 1.0 s",
+        "could not fly: refused; trying again in 1.0 s",
+        "could fly again",
+        f"could not fly: {page_text}; trying again in 1.0 s",
+    ]
 
 
 def test_pauses_grow_up_to_five_seconds():

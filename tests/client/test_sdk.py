@@ -22,7 +22,7 @@ from zndraw_joblib.client import (
     TooManyPendingError,
     exceptions,
 )
-from zndraw_joblib.text import truncate_utf8
+from zndraw_joblib.text import clean_text, truncate_utf8
 
 
 def slugs():
@@ -41,11 +41,12 @@ def test_problems_become_typed_errors(server, manager, cls):
     assert "why" in str(caught.value)
 
 
-def test_error_responses_without_a_problem_document_raise_too(server, manager):
-    server.fail["GET /tasks/t"] = [httpx.Response(500, text="oops")]
+def test_error_responses_without_a_problem_document_raise_too(server, manager, monkeypatch):
+    monkeypatch.setattr("zndraw_joblib.client.retry.backoff", lambda attempt: 0.001)
+    server.fail["GET /tasks/t"] = [httpx.Response(500, text="oops") for _ in range(6)]
     with pytest.raises(ServerError):
         manager.task("t")
-    server.fail["GET /tasks/t"] = [httpx.Response(418, json=[])]
+    server.fail["GET /tasks/t"] = [httpx.Response(418, json=[]) for _ in range(6)]
     with pytest.raises(ApiError) as caught:
         manager.task("t")
     assert type(caught.value) is ApiError
@@ -153,6 +154,11 @@ def test_a_report_is_retried_until_it_succeeds(server, manager):
     assert manager.complete(claimed).status == "completed"
     bodies = [c[2] for c in server.sent("PATCH", "/tasks")]
     assert bodies == [{"status": "completed", "attempt": 1}] * 3
+
+
+def test_a_remark_is_sent_beside_completed(server, manager):
+    manager.complete("t", remark="two frames were skipped")
+    assert bodies(server, "t") == [{"status": "completed", "error": "two frames were skipped"}]
 
 
 def test_wait_returns_the_ended_task_or_times_out(server, manager):
@@ -348,7 +354,31 @@ def test_text_is_truncated_between_characters():
     assert truncate_utf8("é" * 5000, 8192) == "é" * 4096
     assert truncate_utf8("é" * 5000, 8191) == "é" * 4095
     assert truncate_utf8("x", 8192) == "x"
-    assert truncate_utf8("\ud800", 8192) == "?"
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("A\x00B", "A\ufffdB"),
+        ("a\ud800", "a\ufffd"),
+        ("\udc00\ud800b", "\ufffd\ufffdb"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ("\ud800\ud83d\ude00\x00", "\ufffd\U0001f600\ufffd"),
+        ("plain \x01 text\n", "plain \x01 text\n"),
+    ],
+)
+def test_text_has_a_replacement_for_each_character_that_cannot_be_stored(text, cleaned):
+    assert clean_text(text) == truncate_utf8(text, 100) == cleaned
+
+
+def test_a_report_carries_clean_and_short_text(server, manager):
+    """Control: the body has 50 MB when `Report.body` does not cut the text."""
+    manager.register(Rotate)
+    server.queue.append(task("a"))
+    manager.fail(manager.claim(), "A\x00\ud800" * 1000 + "x" * 50_000_000)
+    (body,) = bodies(server, "a")
+    assert body["error"].startswith("A\ufffd\ufffdA")
+    assert len(body["error"].encode()) <= 8192
 
 
 def test_the_sdk_imports_without_django():

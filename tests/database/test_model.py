@@ -409,7 +409,7 @@ class Life(RuleBasedStateMachine):
 
 @pytest.fixture
 def life(people, settings_of):
-    settings_of(task_max_retries=RETRIES, max_workers_per_identity=1000)
+    settings_of(task_max_retries=RETRIES)
 
     class LifeWithPeople(Life):
         pass

@@ -23,7 +23,10 @@ LITERALS = {
     "statuses": json.dumps(["pending"]),
     "ids": json.dumps([ID]),
 }
-NUMBERS = {"limit", "most_ahead", "lease_seconds", "ttl_seconds", "revision", "retries_left"}
+NUMBERS = {
+    *("limit", "most_ahead", "lease_seconds", "longest_seconds", "ttl_seconds"),
+    *("revision", "retries_left"),
+}
 ARRAYS = {"ids", "statuses"}
 
 

@@ -135,6 +135,7 @@ HOT = {
         lambda w, j, held: Task.objects.renew(w.pk, LEASE, [(r.task_id, 1) for r in held]),
     ),
     "sweep": ("joblib_task_lease", lambda w, j, held: Task.objects.recover_expired("timed out")),
+    "cap leases": ("joblib_task_lease", lambda w, j, held: Task.objects.cap_leases(LEASE)),
     "leave": ("joblib_task_worker", lambda w, j, held: Task.objects.recover_from(w.pk, "left")),
     "list": ("joblib_task_room_status", lambda w, j, held: Task.objects.newest("room", 50)),
     "list, next page": (

@@ -17,7 +17,8 @@ from django.db.backends.postgresql import base as postgresql
 from django.db.utils import ConnectionHandler
 from django.test import override_settings
 from rest_framework.permissions import AllowAny
-from rest_framework.throttling import BaseThrottle
+from rest_framework.settings import api_settings
+from rest_framework.throttling import BaseThrottle, SimpleRateThrottle
 
 from zndraw_joblib import checks
 from zndraw_joblib.settings import JobLibSettings, get_settings, reset_settings
@@ -104,6 +105,15 @@ def test_an_environment_variable_that_is_not_json_is_an_error(environment):
         get_settings()
     with pytest.raises(SystemCheckError, match=r"zndraw_joblib\.E001.*allowed_categories"):
         call_command("check")
+
+
+def test_without_use_tz_the_server_refuses_to_work(settings):
+    """A server that runs no system checks must not answer with times that are off by hours."""
+    settings.USE_TZ = False
+    with pytest.raises(ImproperlyConfigured, match="USE_TZ = True"):
+        get_settings()
+    settings.USE_TZ = True
+    assert get_settings()
 
 
 def derived_engine(monkeypatch, base, **attributes):
@@ -216,6 +226,16 @@ DEPLOYMENTS = {
         {"DATABASES": {"default": SQLITE}, "CHANNEL_LAYERS": IN_MEMORY, "CACHES": LOCMEM},
         [],
     ),
+    "no offsets": ({"USE_TZ": False}, ["E015"]),
+    "another time zone": ({"TIME_ZONE": "Europe/Berlin"}, []),
+    "another time zone of PostgreSQL": (
+        {"DATABASES": {"default": {**_POSTGRES, "TIME_ZONE": "Europe/Berlin"}}},
+        [],
+    ),
+    "another time zone of SQLite": (
+        {"DATABASES": {"default": {**SQLITE, "TIME_ZONE": "Europe/Berlin"}}},
+        ["E015"],
+    ),
     "debug": ({"DEBUG": True}, ["E002"]),
     "any host": ({"ALLOWED_HOSTS": ["a.example", "*"]}, ["E003"]),
     "allow any": (
@@ -247,7 +267,7 @@ DEPLOYMENTS = {
         {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3"}}},
         ["E007"],
     ),
-    "atomic requests": ({"DATABASES": {"default": {**SQLITE, "ATOMIC_REQUESTS": True}}}, ["E008"]),
+    "atomic requests": ({"DATABASES": {"default": {**SQLITE, "ATOMIC_REQUESTS": True}}}, []),
     "short lease": (
         {"ZNDRAW_JOBLIB": {**PRODUCTION["ZNDRAW_JOBLIB"], "worker_timeout_seconds": 59}},
         ["E009"],
@@ -316,6 +336,9 @@ def deploy(settings, monkeypatch):
         monkeypatch.setattr(checks, "connections", handler)
         for name, value in values.items():
             setattr(settings, name, value)
+        # DRF's class keeps the rates of the start of the process.
+        rates = api_settings.DEFAULT_THROTTLE_RATES
+        monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", rates)
         found = run_checks(include_deployment_checks=True)
         return [message for message in found if message.id.startswith("zndraw_joblib.")]
 
@@ -403,7 +426,7 @@ UNSUITABLE = (
     {
         "DEBUG": True,
         "ALLOWED_HOSTS": ["*"],
-        "DATABASES": {"default": {**BARE, "ATOMIC_REQUESTS": True}},
+        "DATABASES": {"default": BARE},
         "CHANNEL_LAYERS": IN_MEMORY,
         "CACHES": LOCMEM,
         "REST_FRAMEWORK": {},
@@ -413,6 +436,13 @@ UNSUITABLE = (
     {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3"}}, "CHANNEL_LAYERS": {}},
     {"CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}},
     {"DATABASES": {"default": {"ENGINE": "django.db.backends.dummy"}}},
+    {
+        "REST_FRAMEWORK": {
+            "DEFAULT_AUTHENTICATION_CLASSES": [],
+            "DEFAULT_THROTTLE_RATES": {"joblib_work": "often"},
+        }
+    },
+    {"USE_TZ": False},
 )
 
 

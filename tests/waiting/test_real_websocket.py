@@ -1,4 +1,7 @@
-"""WebSockets through a server process."""
+"""WebSockets through a server process.
+
+Control: under granian these tests failed when the consumer closed beside a pending `receive`.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,18 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.servers import server
+from tests.servers import SERVERS, server
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.parametrize("program", SERVERS),
+]
 
 
-def test_a_socket_receives_an_end_caused_by_another_request(bob):
+def test_a_socket_receives_an_end_caused_by_another_request(bob, program):
     bob.register()
     task_id = bob.submit().json()["id"]
-    with server() as url:
+    with server(program) as url:
         base = url.replace("http", "ws") + "/ws/v1/joblib"
         token = ["token", bob.token]
         with (
@@ -35,8 +41,8 @@ def test_a_socket_receives_an_end_caused_by_another_request(bob):
             assert closed.value.rcvd.code == 1000
 
 
-def test_a_socket_to_an_unknown_path_is_closed_without_an_error_in_the_log():
-    with server() as url:
+def test_a_socket_to_an_unknown_path_is_closed_without_an_error_in_the_log(program):
+    with server(program) as url:
         for path in ("/", "/v1/joblib/workers", "/ws/v1/joblib/x/"):
             with connect(url.replace("http", "ws") + path) as unknown:
                 with pytest.raises(ConnectionClosed) as closed:

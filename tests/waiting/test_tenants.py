@@ -169,7 +169,15 @@ def test_a_tenant_whose_sweep_fails_does_not_keep_others_from_theirs(tenants, mo
         return sweeps.SweepReport(failed=1)
 
     monkeypatch.setattr(sweeps, "sweep", sweep)
-    with pytest.raises(CommandError, match="the schema is gone"):
-        call_command("run_sweeper", once=True)
+    call_command("run_sweeper", once=True)
     assert swept == ["b"]
-    assert "could not sweep for the tenant a" in caplog.text
+    assert "could not sweep for the tenant a: the schema is gone" in caplog.text
+
+
+def test_the_sweeper_fails_if_no_tenant_can_be_swept(tenants, monkeypatch):
+    def sweep():
+        raise DatabaseError("the database is gone")
+
+    monkeypatch.setattr(sweeps, "sweep", sweep)
+    with pytest.raises(CommandError, match="the database is gone"):
+        call_command("run_sweeper", once=True)

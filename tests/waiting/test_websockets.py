@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -12,6 +13,7 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.urls import path as route_to, re_path
+from django.utils import timezone
 
 from example_project.accounts.models import User
 from tests.sockets import Socket, token
@@ -52,6 +54,18 @@ async def test_each_end_in_the_room_is_sent(bob, running):
         other = await sync_to_async(bob.claim)()
         await sync_to_async(bob.report)(other["id"], "cancelled")
         assert (await socket.json())["id"] == other["id"]
+        assert await socket.communicator.receive_nothing(0.3)
+
+
+async def test_ends_in_the_room_are_sent_after_the_databases_clock_went_back(bob, running):
+    old = await sync_to_async(bob.submit)()
+    await sync_to_async(bob.report)(old.json()["id"], "cancelled")
+    ahead = timezone.now() + timedelta(hours=1)
+    await Task.objects.filter(pk=old.json()["id"]).aupdate(completed_at=ahead)
+    async with Socket("rooms/open", token(bob)) as socket:
+        await asyncio.sleep(0.5)
+        await sync_to_async(bob.report)(running, "completed")
+        assert (await socket.json())["id"] == running
         assert await socket.communicator.receive_nothing(0.3)
 
 

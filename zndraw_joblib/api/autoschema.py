@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import pydantic
@@ -29,13 +30,14 @@ GENERAL_PROBLEMS: tuple[Problem, ...] = (
     problems.NotAuthenticated,
     problems.NotFound,
     problems.MethodNotAllowed,
+    problems.ValidationError,
     problems.Throttled,
     problems.ServerError,
     problems.ServiceUnavailable,
+    problems.DatabaseNotMigrated,
 )
 #: Problems of every endpoint with a body.
 BODY_PROBLEMS: tuple[Problem, ...] = (
-    problems.ValidationError,
     problems.ContentTooLarge,
     problems.LengthRequired,
     problems.UnsupportedMediaType,
@@ -94,6 +96,11 @@ class Operation:
         """Attach the operation to the method, where `JobLibSchema` finds it."""
         handler.operation = self  # type: ignore[attr-defined]
         return handler
+
+    @cached_property
+    def query_names(self) -> tuple[str, ...]:
+        """The query parameters that the endpoint knows."""
+        return tuple(each.name for each in self.parameters if each.location == "query")
 
     def describe(self, registry: ComponentRegistry) -> dict[str, Any]:
         """Parameters, request body and responses in the terms of OpenAPI."""
@@ -160,8 +167,6 @@ class Operation:
         possible = [*self.problems, *GENERAL_PROBLEMS]
         if self.body is not None:
             possible += BODY_PROBLEMS
-        elif any(parameter.location == "query" for parameter in self.parameters):
-            possible.append(problems.ValidationError)
         return possible
 
 
@@ -211,6 +216,12 @@ def _schema(type_: Any, mode: JsonSchemaMode, registry: ComponentRegistry) -> di
     return dict(schemas["only", mode])
 
 
+def operation_of(view: Any, method: str | None) -> Operation | None:
+    """The operation of a view's method; None for a method that the view does not support."""
+    name = getattr(view, "action", None) or (method or "").lower()
+    return getattr(getattr(view, name, None), "operation", None)
+
+
 class JobLibSchema(AutoSchema):
     """Describes this app's views by their operations; a host's own schema class is not used."""
 
@@ -226,7 +237,17 @@ class JobLibSchema(AutoSchema):
         operation = super().get_operation(path, path_regex, path_prefix, method, registry) or {}
         # Removed, because they would precede the request's body in the document.
         operation.pop("responses", None)
-        return {**operation, **self._operation.describe(registry)}
+        described = self._operation.describe(registry)
+        known = [parameter["name"] for parameter in described.get("parameters", ())]
+        # A host's prefix may have variables too.
+        added = [
+            parameter
+            for parameter in operation.get("parameters", ())
+            if parameter["in"] == "path" and parameter["name"] not in known
+        ]
+        if added:
+            described["parameters"] = [*added, *described.get("parameters", ())]
+        return {**operation, **described}
 
     def get_operation_id(self) -> str:
         """The id that the operation was given."""
@@ -250,6 +271,6 @@ class JobLibSchema(AutoSchema):
 
     @property
     def _operation(self) -> Operation:
-        name = getattr(self.view, "action", None) or self.method.lower()
-        operation: Operation = getattr(self.view, name).operation
+        operation = operation_of(self.view, self.method)
+        assert operation is not None  # Each view's method has one.
         return operation

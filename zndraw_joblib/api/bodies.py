@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 from uuid import UUID
 
 import pydantic
@@ -12,9 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PlainValidator,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -22,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import invalid_fields
 from zndraw_joblib.exceptions import FieldError, json_pointer
-from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, TaskStatus
+from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 from zndraw_joblib.names import MAX_NAME_LENGTH
 
@@ -32,7 +30,6 @@ MAX_ATTEMPT = 2**31 - 1
 MAX_HEARTBEAT_TASKS = 500
 #: Most ids of a lookup. Not a setting, because a client divides longer lists beforehand.
 MAX_LOOKUP = 500
-REPORT_STATUSES = sorted(status.value for status in REPORTABLE_STATUSES)
 
 #: Messages in the words of JSON, because pydantic's own name Python's types.
 _MESSAGES = {
@@ -46,6 +43,9 @@ class Body(BaseModel):
     """A JSON object with strict types, in which unknown fields are errors."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
+
+    #: Names of the fields whose text may have any character, because it is not the client's own.
+    free_text: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def read(cls, value: Any, *path: int) -> Self:
@@ -91,14 +91,6 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
-def _reportable_status(value: Any) -> TaskStatus:
-    if isinstance(value, str) and value in REPORTABLE_STATUSES:
-        return TaskStatus(value)
-    raise PydanticCustomError(
-        "status", "Must be one of {statuses}.", {"statuses": ", ".join(REPORT_STATUSES)}
-    )
-
-
 #: Not strict, because strict pydantic accepts instances of UUID only, which JSON does not have.
 TaskId = Annotated[UUID, Field(strict=False, description="Id of the task.")]
 Attempt = Annotated[int, Field(ge=0, le=MAX_ATTEMPT)]
@@ -106,15 +98,13 @@ WorkerId = Annotated[
     Annotated[str, Field(min_length=1, max_length=MAX_IDENTITY_LENGTH)] | None,
     Field(description="One of your workers; left out or null, your default worker."),
 ]
+#: Every status, because a report of `pending` or `claimed` is well-formed; the service refuses it.
 ReportedStatus = Annotated[
     TaskStatus,
-    PlainValidator(_reportable_status),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "enum": REPORT_STATUSES,
-            "description": "`claimed` and `pending` are set by the server alone.",
-        }
+    Field(
+        strict=False,
+        description="`claimed` and `pending` are set by the server alone "
+        "(409 `invalid-task-transition`).",
     ),
 ]
 
@@ -138,10 +128,14 @@ class RegistrationBody(Body):
         dict[str, Any],
         Described(
             "JSON Schema (draft 2020-12, 2019-09 or 7) of a payload, at most {max_schema_bytes} "
-            "bytes of JSON nested at most {max_schema_depth} deep; `json_schema` is accepted for "
-            "its name."
+            "bytes of JSON nested at most {max_schema_depth} deep; left out it is `{{}}`, which "
+            "every payload satisfies. `json_schema` is accepted for its name."
         ),
-    ] = Field(alias="schema", validation_alias=AliasChoices("schema", "json_schema", "schema_"))
+    ] = Field(
+        default_factory=dict,
+        alias="schema",
+        validation_alias=AliasChoices("schema", "json_schema", "schema_"),
+    )
     worker_id: WorkerId = None
 
 
@@ -173,11 +167,14 @@ class ClaimBody(Body):
 class ReportBody(Body):
     """Reports on a task."""
 
+    free_text: ClassVar = frozenset({"error"})
+
     status: ReportedStatus
     error: Annotated[
         str | None,
         Described(
-            "Why the task failed or was cancelled; cut after {max_error_bytes} bytes of UTF-8."
+            "Why the task failed or was cancelled, or a remark on a completed one; cut after "
+            "{max_error_bytes} bytes of UTF-8."
         ),
     ] = None
     attempt: Attempt | None = Field(
@@ -187,11 +184,12 @@ class ReportBody(Body):
 
     @field_validator("error")
     @classmethod
-    def _goes_with_the_status(cls, error: str | None, info: ValidationInfo) -> str | None:
+    def _goes_with_an_end(cls, error: str | None, info: ValidationInfo) -> str | None:
         # An invalid status is missing from `data` and has its own error.
-        status = info.data.get("status", TaskStatus.FAILED)
-        if error is not None and status not in {TaskStatus.FAILED, TaskStatus.CANCELLED}:
-            raise PydanticCustomError("error", "Goes with the status failed or cancelled only.")
+        if error is not None and info.data.get("status") == TaskStatus.RUNNING:
+            raise PydanticCustomError(
+                "error", "Goes with the status completed, failed or cancelled only."
+            )
         return error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -20,8 +20,11 @@ from zndraw_joblib.exceptions import (
     UnsupportedMediaType,
     ValidationError,
     first_errors,
+    json_pointer,
 )
+from zndraw_joblib.names import MAX_NAME_LENGTH
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.text import clean_text
 
 #: Most digits of an integer, because parsing takes quadratic time; no identifier is that long.
 MAX_DIGITS = 300
@@ -33,6 +36,8 @@ _CHUNK_BYTES = 65_536
 _KEY = re.compile(r'"(?P<quoted>(?:[ !#-\[\]-~]|\\["\\])*)"|(?P<bare>[!#-+\--~]+)')
 #: Digits that may be an integer beyond 64 bits, which orjson would turn into a float.
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+#: An escaped surrogate. orjson refuses a lone one, which free text may have.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _ALL_BUT_BRACKETS_AND_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 
 
@@ -48,8 +53,35 @@ def invalid_fields(errors: Iterable[FieldError]) -> ValidationError:
     return ValidationError(detail, errors=errors)
 
 
-def read_body(request: HttpRequest) -> Any:
+def check_query(request: HttpRequest, known: Sequence[str]) -> None:
+    """Refuse query parameters that are unknown or repeated.
+
+    Ignoring a misspelt filter would answer with more than the client asked for.
+
+    Raises
+    ------
+    ValidationError
+        `errors` has a pointer with the name of each such parameter.
+    """
+    if not request.META.get("QUERY_STRING"):
+        return
+    errors = []
+    for name, values in request.GET.lists():
+        pointer = json_pointer([name[:MAX_NAME_LENGTH]])
+        if name not in known:
+            listed = f"known are {', '.join(known)}" if known else "this endpoint has none"
+            errors.append(FieldError(f"Unknown query parameter; {listed}.", pointer))
+        elif len(values) > 1:
+            errors.append(FieldError("The query parameter must be given once only.", pointer))
+    if errors:
+        raise invalid_fields(errors)
+
+
+def read_body(request: HttpRequest, free_text: Collection[str] = ()) -> Any:
     """The JSON in the request's body; ``{}`` if the body is empty.
+
+    `free_text` names the fields of the object, or of each object of the array, whose text may have
+    any character. Their text is cleaned (`zndraw_joblib.text.clean_text`).
 
     Raises
     ------
@@ -70,19 +102,21 @@ def read_body(request: HttpRequest) -> Any:
         raise UnsupportedMediaType(
             f"The body must be application/json, not {(request.content_type or '')[:100]!r}."
         )
-    return parse_json(body)
+    return parse_json(body, free_text)
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes, free_text: Collection[str] = ()) -> Any:
     """Parse strict JSON of bounded depth; raises the validation errors of `read_body`."""
     limit = get_settings().max_json_depth
     if _depth(body) > limit:
         raise invalid(f"The body must not be nested deeper than {limit}.")
     try:
-        value = _parse_slowly(body) if _LONG_NUMBER.search(body) else orjson.loads(body)
+        slowly = _LONG_NUMBER.search(body) or (free_text and _SURROGATE.search(body))
+        value = _parse_slowly(body) if slowly else orjson.loads(body)
     except ValueError as error:
         raise invalid(f"The body is not valid JSON: {error}") from error
     if b"\\u" in body:
+        _clean_fields(value, free_text)
         _check_strings(value)
     return value
 
@@ -213,6 +247,15 @@ def _bounded_int(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
     return int(text)
+
+
+def _clean_fields(value: Any, names: Collection[str]) -> None:
+    """Clean the text of these fields, in the object or in each object of the array."""
+    for entry in value if isinstance(value, list) else [value]:
+        if isinstance(entry, dict):
+            for name in names:
+                if isinstance(text := entry.get(name), str):
+                    entry[name] = clean_text(text)
 
 
 def _check_strings(value: Any) -> None:

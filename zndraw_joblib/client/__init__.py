@@ -20,6 +20,7 @@ from zndraw_joblib.client.exceptions import (
     NotAuthenticatedError,
     PartlySubmittedError,
     RequestInvalidError,
+    RoundTripError,
     SchemaConflictError,
     ServerError,
     TaskNotFoundError,
@@ -28,6 +29,7 @@ from zndraw_joblib.client.exceptions import (
     TooManyJobsError,
     TooManyPendingError,
     TooManyWorkersError,
+    UnexpectedAnswerError,
     WorkerNotFoundError,
 )
 from zndraw_joblib.client.manager import JobManager
@@ -52,6 +54,7 @@ __all__ = [
     "NotAuthenticatedError",
     "PartlySubmittedError",
     "RequestInvalidError",
+    "RoundTripError",
     "SchemaConflictError",
     "ServerError",
     "TaskInfo",
@@ -62,5 +65,6 @@ __all__ = [
     "TooManyJobsError",
     "TooManyPendingError",
     "TooManyWorkersError",
+    "UnexpectedAnswerError",
     "WorkerNotFoundError",
 ]

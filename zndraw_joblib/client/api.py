@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 
-from zndraw_joblib.client.exceptions import ApiError, raise_for_problem
-from zndraw_joblib.client.retry import REPEATABLE, Retry
+from zndraw_joblib.client.exceptions import ApiError, UnexpectedAnswerError, error_of
+from zndraw_joblib.client.retry import REPEATABLE, OutageLog, Retry
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Seconds that an answer may take in addition to the requested wait.
 GRACE = 10.0
@@ -97,15 +97,24 @@ def send(
     method: str,
     url: str,
     *,
+    read: Callable[[httpx.Response], T],
     body: dict[str, Any] | bytes | None = None,
     headers: dict[str, str] | None = None,
     wait: int = 0,
     retry: Retry | None = REPEATABLE,
-) -> httpx.Response:
-    """Send a request; returns the answer, and raises the problem of a refusal.
+    outage: OutageLog | None = None,
+) -> T:
+    """Send a request; returns what `read` makes of the answer, and raises a refusal.
+
+    An answer that is not the server's is an error like a failed connection, because proxies send
+    pages of their own while the server is away. Redirects are not followed: a redirected POST
+    becomes a GET, and the credentials would go to another host.
 
     Parameters
     ----------
+    read
+        Returns the value of an answer below 300, and raises `ValueError` if it is not one that the
+        server gives.
     body
         Sent as JSON; bytes are JSON already.
     headers
@@ -115,11 +124,13 @@ def send(
         RFC 7240).
     retry
         The policy for further attempts; None sends the request once.
+    outage
+        Logs the failures before further attempts; given by a caller that repeats the request.
 
     Raises
     ------
     ApiError
-        The server refused.
+        The server refused, or the answer is not the server's (its `problem` is empty).
     httpx.TransportError
         The server cannot be reached.
     """
@@ -132,18 +143,41 @@ def send(
     if wait:
         headers["Prefer"] = f"wait={wait}"
         timeout = httpx.Timeout(GRACE, read=wait + GRACE)
+    options = {"headers": headers, "timeout": timeout, "follow_redirects": False, **content}
+    outage = outage or OutageLog(f"{method} {url}")
     attempt = 1
     while True:
         try:
-            return raise_for_problem(
-                api.http.request(
-                    method, api.base_url + url, headers=headers, timeout=timeout, **content
-                )
-            )
+            value = _value(_request(api, method, url, options), read)
         except (ApiError, httpx.TransportError) as error:
             pause = retry.pause(error, attempt) if retry else None
             if pause is None:
                 raise
-            logger.info("%s %s failed (%s); trying again in %.1f s", method, url, error, pause)
+            outage.failed(error, pause)
+        else:
+            outage.ended()
+            return value
         time.sleep(pause)
         attempt += 1
+
+
+def _request(api: ApiManager, method: str, url: str, options: dict[str, Any]) -> httpx.Response:
+    try:
+        return api.http.request(method, api.base_url + url, **options)
+    except httpx.DecodingError as error:
+        # Not a `TransportError`, although the answer is as damaged as one that was cut off.
+        raise httpx.RemoteProtocolError(
+            f"the body of the answer cannot be decoded: {error}", request=error.request
+        ) from error
+
+
+def _value(response: httpx.Response, read: Callable[[httpx.Response], T]) -> T:
+    if response.status_code >= 400:
+        raise error_of(response)
+    if response.is_success:
+        try:
+            return read(response)
+        except ValueError:
+            pass
+    # Without the error of `read`, because its text may contain a payload.
+    raise UnexpectedAnswerError(response, {})

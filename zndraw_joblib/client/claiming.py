@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import httpx
+
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.exceptions import WorkerNotFoundError
+from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
-from zndraw_joblib.client.retry import UNREPEATABLE, Retry
-from zndraw_joblib.client.schemas import ClaimedTask
-
-logger = logging.getLogger(__name__)
+from zndraw_joblib.client.retry import UNREPEATABLE, OutageLog, Retry
+from zndraw_joblib.client.schemas import ClaimedTask, read_grant
+from zndraw_joblib.client.threads import as_exception
 
 #: Seconds between two claims if the server does not honour waits, as under WSGI.
 INTERVAL = 2.0
@@ -57,15 +57,25 @@ class Claims:
         worker_id = self._registration.ensure_worker()
         body["worker_id"] = worker_id
         try:
-            answer = send(
-                self._api, "POST", path("tasks", "claim"), body=body, wait=wait, retry=retry
+            claimed = send(
+                self._api,
+                "POST",
+                path("tasks", "claim"),
+                read=_read_claimed,
+                body=body,
+                wait=wait,
+                retry=retry,
             )
         except WorkerNotFoundError:
             self._registration.replace_worker(worker_id)
             return Claimed([], True)
-        tasks = [ClaimedTask.model_validate(task) for task in answer.json()["tasks"]]
-        self.grants.add(tasks)
-        return Claimed(tasks, bool(tasks) or "Preference-Applied" in answer.headers)
+        self.grants.add(claimed.tasks)
+        return claimed
+
+
+def _read_claimed(answer: httpx.Response) -> Claimed:
+    tasks = read_grant(answer).tasks
+    return Claimed(tasks, bool(tasks) or "Preference-Applied" in answer.headers)
 
 
 class Receiver(Protocol):
@@ -126,6 +136,7 @@ class Claimer:
         self._starts = starts
         self._retry = retry
         self._failures = 0
+        self._outage = OutageLog("claim")
         self._wait = wait
         self._interval = INTERVAL if interval is None else interval
         self._stopped = threading.Event()
@@ -163,12 +174,15 @@ class Claimer:
 
     def _run(self) -> None:
         while not self.stopped:
-            places = self._take_places()
+            places = 0
             try:
+                places = self._take_places()
                 used = self._claim(places)
-            except Exception as error:
+            except (ApiError, httpx.TransportError) as error:
                 used = self._handle(error)
-            self.free(places - used)
+            except BaseException as error:
+                used = self._fail(as_exception(error))
+            self.free(max(0, places - used))
 
     def _take_places(self) -> int:
         """Wait for `least` free places, then take all free ones; returns their number."""
@@ -206,6 +220,7 @@ class Claimer:
         # Without `retry`, because `send` would sleep; a stop must end the pauses of `_handle`.
         claimed = self._claims.send(limit, wait=wait, start=start, retry=None)
         self._failures = 0
+        self._outage.ended()
         return claimed
 
     def _hand_over(self, tasks: Sequence[ClaimedTask]) -> None:
@@ -216,15 +231,19 @@ class Claimer:
         for task in tasks:
             self._claims.grants.drop(task.id, task.attempt)
 
-    def _handle(self, error: Exception) -> int:
+    def _handle(self, error: ApiError | httpx.TransportError) -> int:
         """Pause after a failed claim, or hand the error over; returns the places it occupies."""
         self._failures += 1
         pause = self._retry.pause(error, self._failures)
         if pause is None:
-            self._failures = 0
-            if not self.stopped:
-                self._receiver.fail(error)
-            return 1
-        logger.warning("could not claim: %s; trying again in %.1f s", error, pause)
+            return self._fail(error)
+        self._outage.failed(error, pause)
         self._stopped.wait(pause)
         return 0
+
+    def _fail(self, error: Exception) -> int:
+        """Hand an error over, unless the claimer is stopped; returns the place that it occupies."""
+        self._failures = 0
+        if not self.stopped:
+            self._receiver.fail(error)
+        return 1

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 
 import httpx
 
+#: Media type of a problem document.
+PROBLEM_TYPE = "application/problem+json"
+#: Most seconds that `Retry-After` sets.
+LONGEST_RETRY_AFTER = 86_400.0
+
 
 class ApiError(Exception):
-    """The server refused a request.
+    """The server refused a request, or another program answered in its place.
+
+    An answer without a problem document is not the server's. A proxy sends such answers while the
+    server is away.
 
     Attributes
     ----------
@@ -29,7 +39,13 @@ class ApiError(Exception):
         self.problem = problem
         self.response = response
         title = problem.get("title") or response.reason_phrase
-        super().__init__(f"{self.status} {title}: {problem.get('detail', '')}".rstrip(": "))
+        detail = problem.get("detail", "") if problem else self._described(response)
+        super().__init__(f"{self.status} {title}: {detail}".rstrip(": "))
+
+    @staticmethod
+    def _described(response: httpx.Response) -> str:
+        """Text about an answer that is not the server's, without its body, which may be secret."""
+        return f"not an answer of the server ({response.headers.get('Content-Type', 'no type')})"
 
     @property
     def errors(self) -> list[dict[str, str]]:
@@ -39,9 +55,22 @@ class ApiError(Exception):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds to wait before another attempt, from `Retry-After`; None without this header."""
+        """Seconds to wait before another attempt, from `Retry-After`; None without this header.
+
+        The header has seconds or a date (RFC 9110, section 10.2.3). At most a day is returned.
+        """
         text = self.response.headers.get("Retry-After", "")
-        return float(text) if text.isascii() and text.isdigit() else None
+        if text.isascii() and text.isdigit():
+            return min(float(text), LONGEST_RETRY_AFTER)
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
+        except (TypeError, ValueError):
+            return None
+        return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+class UnexpectedAnswerError(ApiError):
+    """A redirect, or a 2xx whose body is not what the server answers to this request."""
 
 
 class JobNotFoundError(ApiError):
@@ -169,6 +198,13 @@ class TaskWaitTimeout(TimeoutError):
         super().__init__(f"task {self.task_ids[0]} has not ended within {timeout} s{rest}")
 
 
+class RoundTripError(ValueError):
+    """An instance cannot be submitted, because its worker would get another one or none."""
+
+    def __init__(self, cls: type, reason: str) -> None:
+        super().__init__(f"{cls.__name__} cannot be submitted: {reason}")
+
+
 class PartlySubmittedError(Exception):
     """Some of many tasks were submitted before a request failed; `__cause__` is its error.
 
@@ -185,29 +221,30 @@ class PartlySubmittedError(Exception):
         super().__init__(f"{accepted} of {len(self.task_ids)} tasks were submitted: {cause}")
 
 
-_BY_SLUG = {cls.slug: cls for cls in ApiError.__subclasses__()}
+_BY_SLUG = {cls.slug: cls for cls in ApiError.__subclasses__() if cls.slug}
 
 
-def error_of(response: httpx.Response) -> ApiError:
-    """The error for a refusal; `ServerError` for a 5xx of an unknown problem type."""
-    try:
-        document = response.json()
-    except ValueError:
-        document = {}
-    problem = document if isinstance(document, dict) else {}
+def error_of(response: httpx.Response, problem: dict[str, Any] | None = None) -> ApiError:
+    """The error for an answer of 400 or above; `ServerError` for a 5xx of an unknown problem type.
+
+    Without `problem` the problem document is read from the answer.
+    """
+    if problem is None:
+        problem = _problem_of(response)
     slug = str(problem.get("type", "")).rpartition("/")[2]
     fallback = ServerError if response.status_code >= 500 else ApiError
     return _BY_SLUG.get(slug, fallback)(response, problem)
 
 
-def raise_for_problem(response: httpx.Response) -> httpx.Response:
-    """Return an answer below 400, and raise any other as an error.
-
-    Raises
-    ------
-    ApiError
-        The error that `error_of` returns.
-    """
-    if response.status_code < 400:
-        return response
-    raise error_of(response)
+def _problem_of(response: httpx.Response) -> dict[str, Any]:
+    """The problem document of an answer; empty if it has none."""
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(document, dict) or not isinstance(document.get("type"), str):
+        return {}
+    media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    # Also plain JSON with the address of a problem type, because a proxy may change the media type.
+    is_problem = media_type == PROBLEM_TYPE or "/problems/" in document["type"]
+    return document if is_problem else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -21,16 +20,25 @@ from zndraw_joblib.client.exceptions import (
     error_of,
 )
 from zndraw_joblib.client.grants import Grants
-from zndraw_joblib.client.retry import LASTING, REPEATABLE
-from zndraw_joblib.client.schemas import ClaimedTask, TaskInfo
+from zndraw_joblib.client.retry import LASTING, REPEATABLE, OutageLog
+from zndraw_joblib.client.schemas import (
+    ClaimedTask,
+    ReportResult,
+    TaskInfo,
+    read_list,
+    read_results,
+    read_task,
+)
 from zndraw_joblib.lifecycle import TaskStatus
-
-logger = logging.getLogger(__name__)
+from zndraw_joblib.text import truncate_utf8
 
 #: Seconds for which a report is repeated after a stop, or after it was made if that is later. A
 #: restart of the server may take as long, because the server answers its long polls first, and the
 #: default lease is no longer.
 GIVE_UP_SECONDS = 60.0
+
+#: Most bytes of an error text in UTF-8. A server with a lower limit cuts the text itself.
+MAX_ERROR_BYTES = 8192
 
 #: Statuses of a refused list whose reports are then sent one by one, because the list may be longer
 #: than the server's limit, or one report in it may be malformed or make the server fail.
@@ -45,7 +53,10 @@ Outcome = TaskInfo | ApiError | httpx.TransportError
 
 @dataclass(frozen=True)
 class Report:
-    """A report on a task. Without `attempt` the caller's identity single_body is the fence."""
+    """A report on a task. Without `attempt` the caller's identity alone is the fence.
+
+    `error` says why the task failed or was cancelled; beside completed it is a remark.
+    """
 
     task_id: str
     status: TaskStatus
@@ -62,8 +73,9 @@ class Report:
 
     @property
     def body(self) -> dict[str, Any]:
-        """The fields that are sent."""
-        fields = {"status": self.status, "attempt": self.attempt, "error": self.error}
+        """The fields that are sent; the error without characters that the server cannot store."""
+        error = self.error and truncate_utf8(self.error, MAX_ERROR_BYTES)
+        fields = {"status": self.status, "attempt": self.attempt, "error": error}
         return {key: value for key, value in fields.items() if value is not None}
 
 
@@ -96,6 +108,7 @@ class Reporter:
         self._api = api
         self._grants = grants
         self._batch_size = batch_size
+        self._outage = OutageLog("deliver reports")
         self._turn = threading.Condition()
         self._waiting: list[_Entry] = []
         self._sending = False
@@ -162,7 +175,8 @@ class Reporter:
         with self._turn:
             failed = [entry for entry in self._waiting if entry.error is not None]
             error, seconds = failed[0].error, max(entry.pause for entry in failed)
-            logger.warning("could not deliver %d reports: %s; trying again", len(failed), error)
+            if error is not None:
+                self._outage.failed(error, seconds)
             ends = time.monotonic() + seconds
             while (
                 left := min([ends, *map(self._given_up_at, self._waiting)]) - time.monotonic()
@@ -196,7 +210,14 @@ class Reporter:
                 continue
             body = array(encoded[cut])
             try:
-                answer = send(self._api, "PATCH", path("tasks"), body=body, retry=None)
+                results = send(
+                    self._api,
+                    "PATCH",
+                    path("tasks"),
+                    read=read_list(read_results, len(batch)),
+                    body=body,
+                    retry=None,
+                )
             except (ApiError, httpx.TransportError) as error:
                 for entry in batch:
                     if isinstance(error, ApiError) and error.status in _SEND_ALONE:
@@ -204,25 +225,28 @@ class Reporter:
                     else:
                         self._settle(entry, error)
             else:
-                for entry, result in zip(batch, answer.json(), strict=True):
-                    self._settle(entry, _outcome(result, answer))
+                self._outage.ended()
+                for entry, result in zip(batch, results, strict=True):
+                    self._settle(entry, _outcome(result))
 
     def _deliver_alone(self, entry: _Entry) -> None:
         try:
-            answer = send(self._api, "PATCH", entry.url, body=entry.single_body, retry=None)
+            task = send(
+                self._api, "PATCH", entry.url, read=read_task, body=entry.single_body, retry=None
+            )
         except (ApiError, httpx.TransportError) as error:
             self._settle(entry, error)
         else:
-            self._settle(entry, TaskInfo.model_validate_json(answer.content))
+            self._outage.ended()
+            self._settle(entry, task)
 
 
 def _unsettled(entries: Sequence[_Entry]) -> list[_Entry]:
     return [entry for entry in entries if entry.outcome is None]
 
 
-def _outcome(result: dict[str, Any], answer: httpx.Response) -> Outcome:
+def _outcome(result: ReportResult) -> Outcome:
     """The outcome of one report, from its result in the answer to a list."""
-    if "task" in result:
-        return TaskInfo.model_validate(result["task"])
-    single_body = httpx.Response(result["status"], json=result["problem"], request=answer.request)
-    return error_of(single_body)
+    if result.task is not None:
+        return result.task
+    return error_of(httpx.Response(result.status, json=result.problem), result.problem)

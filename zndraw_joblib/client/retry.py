@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from dataclasses import dataclass
 
 import httpx
 
 from zndraw_joblib.client.exceptions import ApiError
+
+logger = logging.getLogger(__name__)
 
 #: Most attempts while a caller waits for the answer; they take about six seconds.
 ATTEMPTS = 6
@@ -22,11 +25,20 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _NOT_BEGUN = {429, 503}
 #: Statuses of a proxy whose server is away; the server may have carried out the request.
 _UNCERTAIN = {502, 504}
+#: Statuses by which a proxy says that the request is too large for it. It will say so again, unless
+#: the answer is part of an outage; such requests are therefore sent `ATTEMPTS` times at most.
+_TOO_LARGE = {413, 414, 431}
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether the server is unreachable, failing or overloaded, and did not refuse the request."""
+    """Whether the server is unreachable, failing or overloaded, and did not refuse the request.
+
+    An answer without a problem document means that the server is unreachable, because a proxy or a
+    captive portal answered in its place.
+    """
     if isinstance(error, ApiError):
+        if not error.problem:
+            return error.status not in _TOO_LARGE
         return error.status >= 500 or error.status == 429
     return isinstance(error, httpx.TransportError)
 
@@ -56,7 +68,8 @@ class Retry:
         sent again if the server certainly did not carry it out.
     attempts
         Most requests. None repeats them until the outage is over, even after a 500, because a
-        server answers so while its database starts.
+        server answers so while its database starts. Without a problem document, a request that is
+        too large has `ATTEMPTS` all the same.
     """
 
     repeatable: bool = True
@@ -64,18 +77,21 @@ class Retry:
 
     def pause(self, error: Exception, attempt: int) -> float | None:
         """Seconds to wait after this attempt failed; None if the error is final."""
-        if self.attempts is not None and attempt >= self.attempts:
-            return None
-        if not self._is_worthwhile(error):
+        if self.attempts is None and is_outage(error):
+            return retry_after(error) or backoff(attempt)
+        if attempt >= (self.attempts or ATTEMPTS) or not self._is_worthwhile(error):
             return None
         return retry_after(error) or backoff(attempt)
 
     def _is_worthwhile(self, error: Exception) -> bool:
-        if self.attempts is None:
-            return is_outage(error)
-        if isinstance(error, ApiError):
-            return error.status in _NOT_BEGUN or (self.repeatable and error.status in _UNCERTAIN)
-        return isinstance(error, httpx.TransportError if self.repeatable else _NOT_SENT)
+        if not isinstance(error, ApiError):
+            return isinstance(error, httpx.TransportError if self.repeatable else _NOT_SENT)
+        if self.repeatable and not error.problem:
+            return True
+        # The page of a proxy below 500 shows that the request did not reach the server.
+        if error.status in _NOT_BEGUN or (error.status < 500 and not error.problem):
+            return True
+        return self.repeatable and error.status in _UNCERTAIN
 
 
 #: For requests that the server answers alike each time.
@@ -84,3 +100,27 @@ REPEATABLE = Retry()
 UNREPEATABLE = Retry(repeatable=False)
 #: For requests that are repeated until the outage is over.
 LASTING = Retry(attempts=None)
+
+
+class OutageLog:
+    """Logs each kind of failure of an outage once, because requests are repeated many times.
+
+    `action` is the failing action, for messages: ``deliver reports``.
+    """
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+        self._logged: set[str] = set()
+
+    def failed(self, error: Exception, pause: float) -> None:
+        """Log a failure; `pause` is the number of seconds until the next attempt."""
+        text = str(error) or type(error).__name__
+        level = logging.DEBUG if text in self._logged else logging.WARNING
+        self._logged.add(text)
+        logger.log(level, "could not %s: %s; trying again in %.1f s", self._action, text, pause)
+
+    def ended(self) -> None:
+        """Log the end of the outage, if there was one."""
+        if self._logged:
+            logger.info("could %s again", self._action)
+            self._logged.clear()

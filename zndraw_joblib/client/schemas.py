@@ -1,13 +1,21 @@
-"""The documents of the server as pydantic models. Unknown fields are ignored."""
+"""The documents of the server as pydantic models. Unknown fields are ignored.
+
+The functions and adapters read answers for `api.send`: they raise `ValueError` for an answer that
+is not the server's.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+import httpx
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
+
+T = TypeVar("T")
 
 
 class ClaimedTask(BaseModel):
@@ -56,3 +64,73 @@ class HeartbeatReply(BaseModel):
     last_heartbeat: datetime
     lost: list[str] = []
     cancelled: list[str] = []
+
+
+class Grant(BaseModel):
+    """The server's answer to a claim."""
+
+    tasks: list[ClaimedTask]
+
+
+class CreatedWorker(BaseModel):
+    """A worker that the server made; heartbeats are due after each interval."""
+
+    id: str
+    heartbeat_interval_seconds: float
+
+
+class RegisteredJob(BaseModel):
+    """The part of a registered job by which the answer is known to be the server's."""
+
+    worker_id: str
+
+
+class SubmittedTask(BaseModel):
+    """The part of a submitted task that the SDK needs."""
+
+    id: str
+
+
+class ReportResult(BaseModel):
+    """The result of one report of a list: the task, or the problem of its refusal."""
+
+    status: int
+    task: TaskInfo | None = None
+    problem: dict[str, Any] = {}
+
+
+def reader(kind: type[T]) -> Callable[[httpx.Response], T]:
+    """A function that reads the JSON of an answer."""
+    adapter = TypeAdapter(kind)
+    return lambda response: adapter.validate_json(response.content)
+
+
+read_task = reader(TaskInfo)
+read_tasks = reader(list[TaskInfo])
+read_grant = reader(Grant)
+read_worker = reader(CreatedWorker)
+read_registered = reader(RegisteredJob)
+read_heartbeat = reader(HeartbeatReply)
+read_submitted = reader(SubmittedTask)
+read_submitted_list = reader(list[SubmittedTask])
+read_results = reader(list[ReportResult])
+
+
+def read_list(
+    read: Callable[[httpx.Response], list[T]], length: int
+) -> Callable[[httpx.Response], list[T]]:
+    """A function that reads a list of this length."""
+
+    def read_whole(response: httpx.Response) -> list[T]:
+        values = read(response)
+        if len(values) != length:
+            raise ValueError("the list has another length")
+        return values
+
+    return read_whole
+
+
+def read_nothing(response: httpx.Response) -> None:
+    """Read an answer without a body."""
+    if response.status_code != httpx.codes.NO_CONTENT:
+        raise ValueError("the answer has a body")

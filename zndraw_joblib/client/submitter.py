@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 from uuid import uuid4
 
 import httpx
@@ -12,11 +12,21 @@ from pydantic import BaseModel
 
 from zndraw_joblib.client import waiting
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.batches import array, batch_slices, encode
+from zndraw_joblib.client.batches import array, batch_slices
 from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
-from zndraw_joblib.client.registration import job_name
-from zndraw_joblib.client.schemas import TaskInfo
+from zndraw_joblib.client.payloads import payload_json
+from zndraw_joblib.client.registration import is_same_class, job_name
+from zndraw_joblib.client.schemas import (
+    SubmittedTask,
+    TaskInfo,
+    read_list,
+    read_submitted,
+    read_submitted_list,
+    read_task,
+)
 from zndraw_joblib.names import GLOBAL_ROOM
+
+T = TypeVar("T")
 
 
 class Submitter:
@@ -43,10 +53,13 @@ class Submitter:
         ------
         ApiError
             `JobNotFoundError`, `InvalidPayloadError`, `ForbiddenError`, `TooManyPendingError`.
+        RoundTripError
+            A worker with the same class would not get the instance as it is.
+        TypeError
+            The class has no JSON Schema.
         """
         url = self._tasks_of(type(instance), room, job_room)
-        task_id: str = self._post(url, encode(_entry(instance)))["id"]
-        return task_id
+        return self._post(url, _entry(instance), read_submitted).id
 
     def submit_many(
         self, instances: Iterable[BaseModel], *, room: str, job_room: str | None = None
@@ -62,6 +75,8 @@ class Submitter:
         ApiError
             As in `submit`, if no task was accepted. The pointers of its `errors` begin with the
             index of the instance: ``/3/payload/angle``.
+        RoundTripError, TypeError
+            As in `submit`; no task was submitted.
         PartlySubmittedError
             A later request failed. `task_ids` lists the accepted tasks, `__cause__` is the error.
         """
@@ -70,7 +85,7 @@ class Submitter:
         # All are encoded before the first request, because an instance may have no form in JSON.
         for number, instance in enumerate(instances, 1):
             url = self._tasks_of(type(instance), room, job_room)
-            groups[url].append((number - 1, encode(_entry(instance))))
+            groups[url].append((number - 1, _entry(instance)))
         task_ids: list[str | None] = [None] * number
         try:
             for url, group in groups.items():
@@ -81,7 +96,7 @@ class Submitter:
                         self._post_batch(url, entries[batch_slice], places[batch_slice]),
                         strict=True,
                     ):
-                        task_ids[place] = accepted["id"]
+                        task_ids[place] = accepted.id
         except (ApiError, httpx.TransportError) as error:
             if any(task_ids):
                 raise PartlySubmittedError(task_ids, error) from error
@@ -90,25 +105,24 @@ class Submitter:
 
     def _post_batch(
         self, url: str, entries: Sequence[bytes], places: Sequence[int]
-    ) -> list[dict[str, Any]]:
+    ) -> list[SubmittedTask]:
         try:
-            accepted: list[dict[str, Any]] = self._post(url, array(entries))
+            return self._post(url, array(entries), read_list(read_submitted_list, len(entries)))
         except ApiError as error:
             for entry in error.errors:
                 head, slash, tail = entry.get("pointer", "").removeprefix("/").partition("/")
                 if head.isdigit() and int(head) < len(places):
                     entry["pointer"] = f"/{places[int(head)]}{slash}{tail}"
             raise
-        return accepted
 
-    def _post(self, url: str, body: bytes) -> Any:
+    def _post(self, url: str, body: bytes, read: Callable[[httpx.Response], T]) -> T:
         key = {"Idempotency-Key": f'"{uuid4()}"'}
-        return send(self.api, "POST", url, body=body, headers=key).json()
+        return send(self.api, "POST", url, read=read, body=body, headers=key)
 
     def _tasks_of(self, cls: type[BaseModel], room: str, job_room: str | None) -> str:
         if job_room is None:
             own = self._classes.get(str(job_name(cls, room)))
-            job_room = room if own is cls else GLOBAL_ROOM
+            job_room = room if own and is_same_class(own, cls) else GLOBAL_ROOM
         return path("rooms", room, "tasks", str(job_name(cls, job_room)))
 
     def map(
@@ -165,7 +179,7 @@ class Submitter:
         TaskNotFoundError
             The task does not exist, or the caller may not read it.
         """
-        return TaskInfo.model_validate_json(send(self.api, "GET", path("tasks", task_id)).content)
+        return send(self.api, "GET", path("tasks", task_id), read=read_task)
 
     def wait(self, task_id: str, timeout: float | None = None) -> TaskInfo:
         """Wait until the task ends, at most `timeout` seconds, and return it.
@@ -176,5 +190,5 @@ class Submitter:
         return task
 
 
-def _entry(instance: BaseModel) -> dict[Literal["payload"], Any]:
-    return {"payload": instance.model_dump(mode="json")}
+def _entry(instance: BaseModel) -> bytes:
+    return b'{"payload":' + payload_json(instance) + b"}"

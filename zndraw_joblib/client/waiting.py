@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 
 from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.exceptions import ApiError, TaskWaitTimeout
-from zndraw_joblib.client.retry import LASTING
-from zndraw_joblib.client.schemas import TaskInfo
-from zndraw_joblib.lifecycle import TERMINAL_STATUSES
+from zndraw_joblib.client.retry import LASTING, OutageLog
+from zndraw_joblib.client.schemas import TaskInfo, read_task, read_tasks
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Longest wait of one request, in seconds.
 LONGEST_WAIT = 60
@@ -103,6 +101,19 @@ class _Found(NamedTuple):
     missing: Sequence[str]
 
 
+class _Answer(NamedTuple):
+    """The answer to a lookup: its tasks, its bytes, and whether the server honoured the wait."""
+
+    tasks: Sequence[TaskInfo]
+    size: int
+    waited: bool
+
+
+def _read_answer(answer: httpx.Response) -> _Answer:
+    waited = "Preference-Applied" in answer.headers
+    return _Answer(read_tasks(answer), len(answer.content), waited)
+
+
 class _Lookups:
     """Requests for the tasks that have not ended, whose ids are in `left`, oldest first.
 
@@ -125,6 +136,7 @@ class _Lookups:
         self._covered_all = False
         self._pause = FIRST_PAUSE
         self._failures = 0
+        self._outage = OutageLog("wait for tasks")
 
     def next(self) -> _Found:
         """Send one request, and pause if no task has ended and the server did not wait.
@@ -136,21 +148,17 @@ class _Lookups:
         """
         self._sleep(self._next_request_at - time.monotonic())
         ids, wait = self._choose()
-        answer = self._send("POST", path("tasks", "lookup"), body={"ids": ids}, wait=wait)
+        url = path("tasks", "lookup")
+        answer = self._send("POST", url, read=_read_answer, body={"ids": ids}, wait=wait)
         if answer is None:
             return _Found([], [])
-        documents = answer.json()
-        self._adapt(len(answer.content), len(documents))
-        ended = [
-            TaskInfo.model_validate(document)
-            for document in documents
-            if document["status"] in TERMINAL_STATUSES
-        ]
-        found = {document["id"] for document in documents}
+        self._adapt(answer.size, len(answer.tasks))
+        ended = [task for task in answer.tasks if task.is_terminal]
+        found = {task.id for task in answer.tasks}
         missing = [task_id for task_id in ids if task_id not in found]
         if ended:
             self._pause = FIRST_PAUSE
-        elif not (wait and "Preference-Applied" in answer.headers):
+        elif not (wait and answer.waited):
             self._sleep(self._pause)
             self._pause = min(LONGEST_PAUSE, self._pause * 1.5)
         return _Found(ended, missing)
@@ -163,8 +171,7 @@ class _Lookups:
         TaskNotFoundError
             The task does not exist, or the caller may not read it.
         """
-        answer = self._send("GET", path("tasks", task_id))
-        return None if answer is None else TaskInfo.model_validate_json(answer.content)
+        return self._send("GET", path("tasks", task_id), read=read_task)
 
     def _choose(self) -> tuple[list[str], int]:
         """The ids of the next request, and the seconds that it waits."""
@@ -194,19 +201,22 @@ class _Lookups:
             self._size = max(1, min(MAX_LOOKUP, LOOKUP_BYTES * documents // size))
         self._next_request_at = time.monotonic() + PAUSE_PER_TASK * documents
 
-    def _send(self, method: str, url: str, **options: Any) -> httpx.Response | None:
+    def _send(
+        self, method: str, url: str, *, read: Callable[[httpx.Response], T], **options: Any
+    ) -> T | None:
         """Send a request once; None after an outage and the pause for it."""
         try:
-            answer = send(self._api, method, url, retry=None, **options)
+            answer = send(self._api, method, url, read=read, retry=None, **options)
         except (httpx.TransportError, ApiError) as error:
             self._failures += 1
             pause = LASTING.pause(error, self._failures)
             if pause is None:
                 raise
-            logger.info("waiting for %d tasks: %s; trying again", len(self._left), error)
+            self._outage.failed(error, pause)
             self._sleep(pause)
             return None
         self._failures = 0
+        self._outage.ended()
         return answer
 
     def _sleep(self, seconds: float) -> None:

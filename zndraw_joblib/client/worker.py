@@ -7,18 +7,19 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from pydantic import BaseModel
 
+from zndraw_joblib.client.calls import TaskCall
 from zndraw_joblib.client.claiming import Claimer, Claims
 from zndraw_joblib.client.exceptions import TaskNotFoundError
-from zndraw_joblib.client.execution import Execute, execute_task
+from zndraw_joblib.client.execution import execute_task
 from zndraw_joblib.client.reports import LOST, Report, Reporter
-from zndraw_joblib.client.retry import LASTING
+from zndraw_joblib.client.retry import LASTING, is_outage
 from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.threads import WorkThreads, as_exception
 from zndraw_joblib.lifecycle import TaskStatus
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,8 @@ class Worker:
         Delivers the reports.
     classes
         Class of each job, by the job's full name.
-    execute
-        Runs a task; None leaves it to the method `run` of the class.
+    call
+        Calls the code of a task; closed at the end.
     stop_all
         Stops the worker and the streams of the manager; called after a signal or an error.
     concurrency
@@ -61,7 +62,7 @@ class Worker:
         claims: Claims,
         reporter: Reporter,
         classes: Mapping[str, type[BaseModel]],
-        execute: Execute | None,
+        call: TaskCall,
         stop_all: Callable[[], None],
         *,
         concurrency: int,
@@ -71,9 +72,9 @@ class Worker:
         self._grants = claims.grants
         self._reporter = reporter
         self._classes = classes
-        self._execute = execute
+        self._call = call
         self._stop_all = stop_all
-        self._executor = ThreadPoolExecutor(concurrency, "joblib-work")
+        self._threads = WorkThreads(concurrency, "joblib-work")
         # Claimed tasks that have not started.
         self._queue: deque[ClaimedTask] = deque()
         self._error: Exception | None = None
@@ -105,10 +106,13 @@ class Worker:
         ------
         ApiError
             The server refuses to grant tasks, for instance because the token is no longer valid.
+        Exception
+            A thread of the worker ended unexpectedly.
         """
         drained = threading.Thread(target=self._drain, name="joblib-drain", daemon=True)
         with _signals_call(self._stop_all):
             try:
+                self._threads.start()
                 self._claimer.start()
                 while not self._claimer.wait_until_stopped(SIGNAL_LATENCY):
                     pass
@@ -117,14 +121,16 @@ class Worker:
                     drained.join(SIGNAL_LATENCY)
             finally:
                 # Without waiting, because after an interrupt running tasks are not finished.
-                self._executor.shutdown(wait=False)
+                self._threads.end()
         if self._error is not None:
             raise self._error
 
     def _drain(self) -> None:
-        """Wait for running tasks and for tasks that a claim under way may start."""
+        """Wait for running tasks and for tasks that a claim under way may start; close loops."""
         self._grants.wait_until_none_expected()
-        self._executor.shutdown()
+        self._threads.end()
+        self._threads.join()
+        self._call.close()
 
     def receive(self, tasks: Sequence[ClaimedTask]) -> None:
         """Run started tasks, and queue the others; the claimer calls this."""
@@ -133,29 +139,34 @@ class Worker:
         queued = [task for task in tasks if task.status != TaskStatus.RUNNING]
         self._queue.extend(queued)
         for _ in queued:
-            self._executor.submit(self._work)
+            self._threads.submit(self._work)
         for task in started:
             # Not queued, because a started task must run at once, even after a stop.
-            self._executor.submit(self._work, task)
+            self._threads.submit(self._work, task)
 
     def fail(self, error: Exception) -> None:
-        """End the worker with an error, which `serve` raises; the claimer calls this."""
+        """End the worker with an error, which `serve` raises; called by any thread that fails."""
         self._error = self._error or error
         self._stop_all()
 
     def _work(self, started: ClaimedTask | None = None) -> None:
         """Run a started task, and then queued tasks until the queue is empty."""
+        task = started
         try:
-            task = started or self._start_next()
+            task = task or self._start_next()
             while task is not None:
                 task = self._start_next(self._run(task))
-        except Exception as error:
-            self.fail(error)
+        except BaseException as error:
+            logger.exception("a thread of the worker ended")
+            if task is not None:
+                # Its lease must end, because nobody will report on it.
+                self._grants.drop(task.id, task.attempt)
+            self.fail(as_exception(error))
 
     def _run(self, task: ClaimedTask) -> tuple[ClaimedTask, Report]:
         """Run a task; returns the task and the report of its end."""
         cls = self._classes.get(task.job_name)
-        error = execute_task(task, cls, self._execute, self._stop_all)
+        error = execute_task(task, cls, self._call)
         status = TaskStatus.COMPLETED if error is None else TaskStatus.FAILED
         return task, Report.on(task, status, error)
 
@@ -182,18 +193,29 @@ class Worker:
     def _deliver(self, reports: Sequence[tuple[ClaimedTask, Report]]) -> list[bool]:
         """Send reports until they are delivered; returns for each whether the server accepted it.
 
-        Heartbeats renew the leases meanwhile. A task is dropped if the server refuses its report,
-        or if the report was given up after a stop; the server recovers it after its lease.
+        Heartbeats renew the leases meanwhile. A task whose end the server refuses is reported as
+        failed, with the refusal as its error. A task is dropped if that is refused too, if it is
+        lost, or if the report was given up after a stop; the server recovers it after its lease.
         """
         outcomes = self._reporter.send([report for _, report in reports], lasting=True)
-        for (task, _), outcome in zip(reports, outcomes, strict=True):
+        for (task, report), outcome in zip(reports, outcomes, strict=True):
             if isinstance(outcome, (*LOST, TaskNotFoundError)):
                 logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, outcome)
             elif isinstance(outcome, Exception):
                 logger.error("could not report on task %s: %s", task.id, outcome)
+                if report.status != TaskStatus.RUNNING and not is_outage(outcome):
+                    self._report_refusal(task, outcome)
             if isinstance(outcome, Exception):
                 self._grants.drop(task.id, task.attempt)
         return [not isinstance(outcome, Exception) for outcome in outcomes]
+
+    def _report_refusal(self, task: ClaimedTask, refusal: Exception) -> None:
+        """Report a task as failed, because the server refuses the report of its end for good."""
+        error = f"The result of this task was refused: {refusal}"
+        report = Report.on(task, TaskStatus.FAILED, error)
+        (outcome,) = self._reporter.send([report], lasting=True)
+        if isinstance(outcome, Exception):
+            logger.error("could not report task %s as failed: %s", task.id, outcome)
 
     def _next_queued(self) -> ClaimedTask | None:
         """Take the next task from the queue; drops tasks that were cancelled or lost meanwhile."""

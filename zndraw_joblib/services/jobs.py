@@ -7,7 +7,7 @@ from django.db import router
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import JobNotFound
 from zndraw_joblib.models import Job
-from zndraw_joblib.names import GLOBAL_ROOM, JobName
+from zndraw_joblib.names import GLOBAL_ROOM, JobName, nfc
 from zndraw_joblib.storage.jobs import JobQuerySet
 
 
@@ -41,10 +41,13 @@ def offered_job(caller: Caller, room_id: str, full_name: str) -> Job:
 
 
 def room_job(caller: Caller, room_id: str, full_name: str) -> Job:
-    """A live job whose tasks in a room the caller may read; raises as `offered_job` does."""
+    """A job, retired or not, whose tasks in a room the caller may read; raises as `offered_job`.
+
+    A retired job counts, because the `Location` of a submit leads to the list of its tasks.
+    """
     # Checked also for `@global`, because every caller may use its jobs but not read its tasks.
     caller.require("read", room_id)
-    job: Job | None = jobs().live().named(name_in_room(room_id, full_name)).first()
+    job: Job | None = jobs().named(name_in_room(room_id, full_name)).first()
     if job is None:
         raise JobNotFound
     return job
@@ -62,6 +65,6 @@ def name_in_room(room_id: str, full_name: str) -> JobName:
         name = JobName.parse(full_name)
     except ValueError as error:
         raise JobNotFound(f"{error}.") from error
-    if name.room_id not in {room_id, GLOBAL_ROOM}:
+    if name.room_id not in {nfc(room_id), GLOBAL_ROOM}:
         raise JobNotFound
     return name

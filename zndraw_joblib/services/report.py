@@ -13,11 +13,9 @@ from zndraw_joblib.exceptions import (
     ProblemException,
     TaskNotFound,
 )
-from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, TaskStatus
 from zndraw_joblib.models import Task
-from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import Report, TaskRow
-from zndraw_joblib.text import truncate_utf8
 
 
 def report(caller: Caller, given: Report) -> TaskRow:
@@ -32,11 +30,10 @@ def report(caller: Caller, given: Report) -> TaskRow:
     LeaseLost
         The report's attempt is not the task's latest one.
     InvalidTaskTransition
-        The status of the task does not allow it.
+        The status of the task does not allow it, or the server alone sets this status.
     """
-    given = _with_short_error(given)
     # Without a read of the task, because nearly every report is the worker's own.
-    for task in Task.objects.move([given], caller.identity):
+    for task in _move([given], caller.identity):
         return task
     return _report_without_lease(caller, given, _read(given.task_id))
 
@@ -46,15 +43,11 @@ def report_each(caller: Caller, given: Sequence[Report]) -> list[TaskRow | Probl
 
     Reports on the same task are carried out in their order.
     """
-    return [
-        outcome
-        for wave in _waves([_with_short_error(report) for report in given])
-        for outcome in _report_wave(caller, wave)
-    ]
+    return [outcome for wave in _waves(given) for outcome in _report_wave(caller, wave)]
 
 
 def _report_wave(caller: Caller, wave: Sequence[Report]) -> Iterator[TaskRow | ProblemException]:
-    moved = {task.id: task for task in Task.objects.move(wave, caller.identity)}
+    moved = {task.id: task for task in _move(wave, caller.identity)}
     others = Task.objects.read(report.task_id for report in wave if report.task_id not in moved)
     for given in wave:
         try:
@@ -73,17 +66,26 @@ def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -
     if task is None or not caller.may_read(task):
         raise TaskNotFound
     if _may_move_without_lease(caller, given, task):
-        for moved in Task.objects.move([given]):
+        for moved in _move([given]):
             return moved
         # Read again, because another report has changed the task meanwhile.
         task = _read(given.task_id)
         if task is None:
             raise TaskNotFound
     _check_permission(caller, given, task)
+    if given.status not in REPORTABLE_STATUSES:
+        raise InvalidTaskTransition(f"The server alone makes a task {given.status}.")
     if task.status == given.status:
         # Accepted, because the report may be a retry whose first answer was lost.
         return task
     raise InvalidTaskTransition(f"A task that is {task.status} cannot become {given.status}.")
+
+
+def _move(given: Sequence[Report], identity: str | None = None) -> list[TaskRow]:
+    """Carry out the reports of statuses that a report may set; as `TaskManager.move`."""
+    reportable = [report for report in given if report.status in REPORTABLE_STATUSES]
+    moved: list[TaskRow] = Task.objects.move(reportable, identity)
+    return moved
 
 
 def _may_move_without_lease(caller: Caller, given: Report, task: TaskRow) -> bool:
@@ -119,13 +121,6 @@ def _check_permission(caller: Caller, given: Report, task: TaskRow) -> None:
     if not may_override and cancels and task.status == TaskStatus.PENDING:
         # The task was requeued, so the caller's worker has no more right to cancel it.
         raise Forbidden(refusal)
-
-
-def _with_short_error(given: Report) -> Report:
-    """Truncate a long error text, because a refusal would lose the report."""
-    if not given.error:
-        return given
-    return given._replace(error=truncate_utf8(given.error, get_settings().max_error_bytes))
 
 
 def _waves(given: Sequence[Report]) -> Iterator[list[Report]]:

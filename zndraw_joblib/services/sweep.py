@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.db import DatabaseError, InterfaceError, router
 
@@ -52,6 +53,7 @@ def sweep(using: str | None = None) -> SweepReport:
     """
     using = using or router.db_for_write(Task)
     settings = get_settings()
+    _cap_times(using, settings.lease)
     requeued, retried, failed = _recover_tasks(using)
     stale_workers = Worker.objects.using(using).stale(settings.lease)
     expired_keys = IdempotencyKey.objects.using(using).expired(settings.idempotency_key_ttl)
@@ -68,24 +70,39 @@ def sweep(using: str | None = None) -> SweepReport:
 def sweep_tenants() -> SweepReport:
     """Sweep for each tenant of the host; returns the sums.
 
+    A tenant whose sweep fails is logged and left out.
+
     Raises
     ------
     DatabaseError, InterfaceError
-        The last error, after the sweeps of all other tenants.
+        No sweep succeeded.
     """
-    total: SweepReport = SweepReport()
+    reports: list[SweepReport] = []
     failed: DatabaseError | InterfaceError | None = None
     for tenant in all_tenants():
         try:
             with in_tenant(tenant):
-                total += sweep()
+                reports.append(sweep())
         except (DatabaseError, InterfaceError) as error:
             failed = error
             if tenant is not None:
-                logger.error("could not sweep for the tenant %s: %s", tenant, error)
-    if failed:
+                logger.error("could not sweep for the tenant %s: %s", tenant, str(error).strip())
+    if failed and not reports:
         raise failed
-    return total
+    return sum(reports, SweepReport())
+
+
+def _cap_times(using: str, lease: timedelta) -> None:
+    """Correct leases and heartbeats that lie further in the future than they can."""
+    leases = _repeat_until_none(lambda: Task.objects.db_manager(using).cap_leases(lease))
+    heartbeats = _repeat_until_none(Worker.objects.using(using).cap_heartbeats)
+    if leases or heartbeats:
+        logger.warning(
+            "corrected %d leases and %d heartbeats that lay too far in the future, because the "
+            "database's clock went back or worker_timeout_seconds was lowered",
+            leases,
+            heartbeats,
+        )
 
 
 def _recover_tasks(using: str) -> tuple[int, int, int]:

@@ -44,7 +44,7 @@ class RoomBacklogQuerySet(models.QuerySet[Any]):
         locked = room.select_for_update().get()
         # Read under the lock, because another submit may have counted meanwhile.
         places = locked.places if locked.limit == limit else 0
-        just_full = room.filter(limit=limit, full_at__gt=Now() - RECOUNT_INTERVAL)
+        just_full = room.filter(limit=limit, full_at__range=_just_now())
         if places < number and not (limit > EXACT_BACKLOG and just_full.exists()):
             tasks = apps.get_model("zndraw_joblib", "Task")._base_manager.using(self.db)
             pending = tasks.filter(room_id=room_id, status=TaskStatus.PENDING)
@@ -64,5 +64,10 @@ class RoomBacklogQuerySet(models.QuerySet[Any]):
         """Record that a count has just found the room full."""
         if limit > EXACT_BACKLOG:
             self.bulk_create([self.model(room_id=room_id, limit=limit)], ignore_conflicts=True)
-            room = self.filter(room_id=room_id).exclude(full_at__gt=Now() - RECOUNT_INTERVAL)
+            room = self.filter(room_id=room_id).exclude(full_at__range=_just_now())
             room.update(limit=limit, places=0, full_at=Now())
+
+
+def _just_now() -> tuple[Any, Any]:
+    """The last `RECOUNT_INTERVAL`; a later time is of a clock that has gone back since."""
+    return Now() - RECOUNT_INTERVAL, Now()

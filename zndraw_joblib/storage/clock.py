@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models.functions import Now as DjangoNow
 from django.utils.deconstruct import deconstructible
+
+from zndraw_joblib.storage import statements
+from zndraw_joblib.storage.rows import parsed_time
+
+#: A time that lies further ahead of the clock than it can is not believed, because the clock went
+#: back. Two statements at the same moment may differ by less than this.
+TOLERANCE = timedelta(seconds=1)
+
+
+def database_time(using: str) -> datetime:
+    """The present time of a database."""
+    ((now,),) = statements.run(using, "read_clock").rows
+    return parsed_time(now, using)
 
 
 @deconstructible(path="zndraw_joblib.storage.clock.Now")

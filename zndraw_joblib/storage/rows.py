@@ -51,7 +51,8 @@ class TaskRow(NamedTuple):
 class Report(NamedTuple):
     """A change of a task's status that its worker, its submitter or an operator requests.
 
-    With `attempt` None the worker's identity alone is the fence.
+    With `attempt` None the worker's identity alone is the fence. `error` says why the task failed
+    or was cancelled; beside completed it is a remark.
     """
 
     task_id: UUID

@@ -17,9 +17,13 @@ from django.dispatch import Signal
 
 from zndraw_joblib import signals
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus, sources
+from zndraw_joblib.names import nfc
+from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage import locking, statements
+from zndraw_joblib.storage.clock import TOLERANCE
 from zndraw_joblib.storage.managers import WriteManager
 from zndraw_joblib.storage.rows import Report, TaskRow, parsed_id, task_rows
+from zndraw_joblib.text import truncate_utf8
 
 #: Largest `queue_position`; places beyond it are not counted, because a count takes time.
 MAX_QUEUE_POSITION = 1000
@@ -88,7 +92,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             "insert_tasks",
             job_id=job.pk,
             revision=job.revision,
-            room_id=room_id,
+            room_id=nfc(room_id),
             created_by=created_by,
             retries_left=retries,
             tasks=statements.records(using, tasks),
@@ -154,12 +158,14 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         self, statement: str, reports: Sequence[Report], identity: str | None
     ) -> list[TaskRow]:
         using = self.write_db
+        limit = get_settings().max_error_bytes
         listed = [
             {
                 "id": report.task_id,
                 "attempt": report.attempt,
                 "status": report.status.value,
-                "error": report.error,
+                # Cleaned and cut, because a refusal would lose the report.
+                "error": report.error and truncate_utf8(report.error, limit),
                 "legal_from": _legal_from(report.status, held_only=identity is not None),
             }
             for report in reports
@@ -168,6 +174,21 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             using, statement, reports=statements.records(using, listed), identity=identity
         )
         return task_rows(using, moved)
+
+    def cap_leases(self, lease: timedelta) -> int:
+        """Make leases that end later than `lease` from now end then, up to `BATCH` of them.
+
+        Returns how many. Such leases were granted before the clock went back, or by a longer
+        setting. They are shortened and not ended, because most of their workers are alive.
+        """
+        capped = statements.run(
+            self.write_db,
+            "cap_leases",
+            lease_seconds=lease.total_seconds(),
+            longest_seconds=(lease + TOLERANCE).total_seconds(),
+            limit=locking.BATCH,
+        )
+        return len(capped.rows)
 
     def recover_expired(self, reason: str) -> tuple[list[TaskRow], list[TaskRow]]:
         """Recover up to `BATCH` claimed and `BATCH` running tasks whose lease is over.
@@ -252,7 +273,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             self.write_db,
             "newest_tasks",
             statuses=[status.value for status in TaskStatus],
-            room_id=room_id,
+            room_id=nfc(room_id),
             before_time=before_time,
             before_id=before_id,
             limit=limit,

@@ -11,7 +11,7 @@ from django.db.models import Count, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 
 from zndraw_joblib.storage import statements
-from zndraw_joblib.storage.clock import Now
+from zndraw_joblib.storage.clock import TOLERANCE, Now
 from zndraw_joblib.storage.locking import lock_batch
 from zndraw_joblib.storage.managers import WriteManager
 from zndraw_joblib.storage.rows import Heartbeat, parsed_time
@@ -30,6 +30,18 @@ class WorkerQuerySet(models.QuerySet[Any]):
         of_worker = links.filter(worker=OuterRef("pk")).order_by()
         count = of_worker.values("worker").annotate(count=Count("pk")).values("count")
         return self.annotate(job_count=Coalesce(Subquery(count), 0))
+
+    def cap_heartbeats(self) -> int:
+        """Set heartbeats that lie ahead of the clock to now, up to `BATCH`; returns how many.
+
+        A worker that died before the clock went back would otherwise count as alive until the
+        clock has caught up.
+        """
+        ahead = self.filter(last_heartbeat__gt=Now() + TOLERANCE)
+        with transaction.atomic(using=self.db):
+            ids = lock_batch(ahead)
+            # The condition is repeated, because a heartbeat may have come before the lock.
+            return ahead.filter(pk__in=ids).update(last_heartbeat=Now()) if ids else 0
 
     def remove(self) -> list[str]:
         """Delete up to `BATCH` of these workers with their links; returns their ids."""

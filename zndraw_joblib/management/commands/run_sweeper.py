@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 from argparse import ArgumentParser, ArgumentTypeError
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -17,6 +18,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections
 from zndraw_joblib.events.publisher import flush
 from zndraw_joblib.services.sweep import sweep_tenants
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.outages import Outage, outage_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,44 @@ def _is_stopped_within(seconds: float, signals: queue.SimpleQueue[int]) -> bool:
             return False
 
 
+@contextmanager
+def _logging_to(stream: Any) -> Iterator[None]:
+    """Make the line of each sweep appear where the host's logging leaves its level or handler open.
+
+    A handler beside one of the host's would write each line twice.
+    """
+    handler = None if logger.hasHandlers() else logging.StreamHandler(stream)
+    level = logger.level
+    if handler is not None:
+        logger.addHandler(handler)
+    if not _has_level(logger):
+        # Otherwise the level of the root logger counts, which is WARNING by default.
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if handler is not None:
+            logger.removeHandler(handler)
+
+
+def _has_level(logger: logging.Logger) -> bool:
+    """Whether the host set a level for the logger, or for one above it other than the root."""
+    while logger.parent is not None:
+        if logger.level != logging.NOTSET:
+            return True
+        logger = logger.parent
+    return False
+
+
+def _refuse_unmigrated(outage: Outage | None, error: Exception) -> None:
+    """End the command if the database is not migrated, because no later sweep could succeed."""
+    if outage is Outage.UNMIGRATED:
+        raise CommandError(
+            f"The database lacks a table or column: {str(error).strip()}\nRun `manage.py migrate`."
+        ) from error
+
+
 class Command(BaseCommand):
     """Ends or requeues tasks of dead workers, removes those workers and retires their jobs."""
 
@@ -63,22 +103,20 @@ class Command(BaseCommand):
 
     def handle(self, *, once: bool, interval: float | None, **options: Any) -> None:
         """Sweep once, or until a signal stops the command."""
-        if not (logger.isEnabledFor(logging.INFO) and logger.hasHandlers()):
-            # Otherwise the host's logging would drop the line of each sweep.
-            logger.addHandler(logging.StreamHandler(self.stderr))
-            logger.setLevel(logging.INFO)
-        try:
-            if once:
-                self._sweep_once()
-            else:
-                self._sweep_until_stopped(interval)
-        finally:
-            flush()
+        with _logging_to(self.stderr):
+            try:
+                if once:
+                    self._sweep_once()
+                else:
+                    self._sweep_until_stopped(interval)
+            finally:
+                flush()
 
     def _sweep_once(self) -> None:
         try:
             logger.info("sweep %s", sweep_tenants())
         except (DatabaseError, InterfaceError) as error:
+            _refuse_unmigrated(outage_of(error), error)
             raise CommandError(f"The sweep failed: {error}") from error
 
     def _sweep_until_stopped(self, interval: float | None) -> None:
@@ -90,8 +128,15 @@ class Command(BaseCommand):
         while not _is_stopped_within(pause, signals):
             try:
                 logger.info("sweep %s", sweep_tenants())
-            except (DatabaseError, InterfaceError):
-                logger.exception("sweep failed; trying again at the next sweep")
+            except (DatabaseError, InterfaceError) as error:
+                outage = outage_of(error)
+                _refuse_unmigrated(outage, error)
+                # Without a traceback if the database is away, because the code has no fault then.
+                logger.error(
+                    "sweep failed; trying again at the next sweep: %s",
+                    str(error).strip(),
+                    exc_info=error if outage is None else None,
+                )
             # Closes a connection that the database dropped, so that the next sweep makes a new one.
             close_old_connections()
             pause = interval or get_settings().sweeper_interval_seconds

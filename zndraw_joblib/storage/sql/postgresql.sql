@@ -204,6 +204,26 @@ RETURNING task.*,
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
 
 
+-- name: read_clock
+-- The present time of the database.
+SELECT STATEMENT_TIMESTAMP();
+
+
+-- name: cap_leases
+-- Sweep: a lease that ends later than a grant of this moment could is of a clock that has gone back
+-- since. It ends %(lease_seconds)s from now.
+UPDATE zndraw_joblib_task AS task
+SET lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8)
+WHERE task.id = ANY(ARRAY(
+    SELECT held.id FROM zndraw_joblib_task held
+    WHERE held.status IN ('claimed', 'running')
+        AND held.lease_expires_at
+            > STATEMENT_TIMESTAMP() + make_interval(secs => %(longest_seconds)s::float8)
+    LIMIT %(limit)s::integer FOR UPDATE OF held SKIP LOCKED
+))
+RETURNING task.id;
+
+
 -- name: requeue_expired_claims
 -- Sweep: tasks that were claimed and not started within their lease are pending again. SKIP LOCKED,
 -- because another sweeper or a report is about to change a locked row. The first condition on the

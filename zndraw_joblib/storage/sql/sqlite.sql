@@ -116,6 +116,25 @@ RETURNING *,
      FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
 
 
+-- name: read_clock
+SELECT REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '');
+
+
+-- name: cap_leases
+UPDATE zndraw_joblib_task
+SET lease_expires_at = REPLACE(
+    STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', '')
+WHERE id IN (
+    SELECT held.id FROM zndraw_joblib_task held
+    WHERE held.status IN ('claimed', 'running')
+        AND held.lease_expires_at > REPLACE(
+            STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(longest_seconds)s || ' seconds') || '000',
+            '.000000', '')
+    LIMIT %(limit)s
+)
+RETURNING id;
+
+
 -- name: requeue_expired_claims
 UPDATE zndraw_joblib_task
 SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
