@@ -66,12 +66,6 @@ class JobLibView(APIView):
     #: Scopes of DRF's `ScopedRateThrottle` by action.
     throttle_scopes: ClassVar[Mapping[str | None, str]] = {}
 
-    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Bring room ids and names of jobs in the address into Unicode's form NFC."""
-        for name in kwargs.keys() & {"room_id", "full_name"}:
-            kwargs[name] = nfc(kwargs[name])
-        return super().dispatch(request, *args, **kwargs)
-
     @property
     def throttle_scope(self) -> str | None:
         """The scope of this request; None if the host set no rate for it."""
@@ -104,10 +98,12 @@ class JobLibView(APIView):
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer the request; the methods get only the variables of this app's own route.
 
-        The host's prefix may have more (``t/<slug:tenant>/``).
+        The host's prefix may have more (``t/<slug:tenant>/``). Room ids and names of jobs are
+        brought into Unicode's form NFC.
         """
-        self._captured = args, kwargs
         own = {name: value for name, value in kwargs.items() if f":{name}>" in self.route}
+        own |= {name: nfc(own[name]) for name in own.keys() & {"room_id", "full_name"}}
+        self._captured = args, {**kwargs, **own}
         return super().dispatch(request, **own)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
