@@ -9,11 +9,12 @@ from typing import Any, NamedTuple, Protocol
 import httpx
 
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.exceptions import WorkerNotFoundError
+from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.retry import UNREPEATABLE, OutageLog, Retry
 from zndraw_joblib.client.schemas import ClaimedTask, read_grant
+from zndraw_joblib.client.threads import as_exception
 
 #: Seconds between two claims if the server does not honour waits, as under WSGI.
 INTERVAL = 2.0
@@ -173,12 +174,15 @@ class Claimer:
 
     def _run(self) -> None:
         while not self.stopped:
-            places = self._take_places()
+            places = 0
             try:
+                places = self._take_places()
                 used = self._claim(places)
-            except Exception as error:
+            except (ApiError, httpx.TransportError) as error:
                 used = self._handle(error)
-            self.free(places - used)
+            except BaseException as error:
+                used = self._fail(as_exception(error))
+            self.free(max(0, places - used))
 
     def _take_places(self) -> int:
         """Wait for `least` free places, then take all free ones; returns their number."""
@@ -227,15 +231,19 @@ class Claimer:
         for task in tasks:
             self._claims.grants.drop(task.id, task.attempt)
 
-    def _handle(self, error: Exception) -> int:
+    def _handle(self, error: ApiError | httpx.TransportError) -> int:
         """Pause after a failed claim, or hand the error over; returns the places it occupies."""
         self._failures += 1
         pause = self._retry.pause(error, self._failures)
         if pause is None:
-            self._failures = 0
-            if not self.stopped:
-                self._receiver.fail(error)
-            return 1
+            return self._fail(error)
         self._outage.failed(error, pause)
         self._stopped.wait(pause)
         return 0
+
+    def _fail(self, error: Exception) -> int:
+        """Hand an error over, unless the claimer is stopped; returns the place that it occupies."""
+        self._failures = 0
+        if not self.stopped:
+            self._receiver.fail(error)
+        return 1

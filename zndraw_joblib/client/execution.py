@@ -4,44 +4,84 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
 
 from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.text import truncate_utf8
 
 logger = logging.getLogger(__name__)
+
+#: Most bytes of an exception's message before its traceback, so that a long message leaves room.
+MAX_MESSAGE_BYTES = 2048
+#: Most bytes of an exception's message and traceback together.
+MAX_TEXT_BYTES = 16_384
 
 Execute = Callable[..., Any]
 
 
 def execute_task(
-    task: ClaimedTask,
-    cls: type[BaseModel] | None,
-    execute: Execute | None,
-    stop: Callable[[], None],
+    task: ClaimedTask, cls: type[BaseModel] | None, execute: Execute | None
 ) -> str | None:
     """Run a task and return the text of its error; None if it succeeded.
 
-    `stop` is called if the task raises `KeyboardInterrupt` or `SystemExit`, because these must end
-    the whole worker.
+    Every exception fails the task alone, also `SystemExit`, `KeyboardInterrupt` and other
+    exceptions that are no `Exception`: Ctrl-C interrupts the main thread and never a task.
     """
     if cls is None:
         return f"This worker has no class for {task.job_name}."
+    process = os.getpid()
     try:
-        instance = cls.model_validate(task.payload)
-    except ValidationError as error:
-        return f"The payload was refused by {cls.__name__}: {error}"
-    try:
+        try:
+            instance = cls.model_validate(task.payload)
+        except ValidationError as error:
+            return f"The payload was refused by {cls.__name__}: {error}"
         _call(execute, task, instance)
     except BaseException as error:
-        logger.exception("task %s failed", task.id)
-        if not isinstance(error, Exception):
-            stop()
-        return f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
+        if os.getpid() != process:
+            _end_forked_process(error)
+        text = _described(error)
+        # The text and not the exception, because logging would format the exception while it holds
+        # a lock, and code of the task may be slow or wait for another thread.
+        logger.error("task %s failed: %s", task.id, text)
+        return text
+    if os.getpid() != process:
+        _end_forked_process(None)
     return None
+
+
+def _described(error: BaseException) -> str:
+    """The type, the message and the traceback of an exception, whose own code may fail."""
+    try:
+        message = truncate_utf8(str(error), MAX_MESSAGE_BYTES)
+    except BaseException as failure:
+        message = f"(no message, because str() raised {type(failure).__name__})"
+    try:
+        trace = "".join(traceback.format_exception(error))
+    except BaseException as failure:
+        trace = f"(no traceback, because its formatting raised {type(failure).__name__})"
+    return truncate_utf8(f"{type(error).__name__}: {message}\n\n{trace}", MAX_TEXT_BYTES)
+
+
+def _end_forked_process(error: BaseException | None) -> NoReturn:
+    """End a process that the task forked, because only the parent may report on the task."""
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        code = 1
+        with suppress(Exception):
+            traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code & 0xFF)
 
 
 def _call(execute: Execute | None, task: ClaimedTask, instance: BaseModel) -> None:

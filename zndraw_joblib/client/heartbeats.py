@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
-
-import httpx
+from collections.abc import Callable, Sequence
 
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.exceptions import ApiError, WorkerNotFoundError
+from zndraw_joblib.client.exceptions import WorkerNotFoundError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.retry import LONGEST_PAUSE, OutageLog
 from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, read_heartbeat
+from zndraw_joblib.client.threads import as_exception
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +25,23 @@ CHECK_INTERVAL = 1.0
 class Heartbeats:
     """Sends heartbeats, once or from a thread.
 
-    `interval` is in seconds; None leaves it to the server.
+    `interval` is in seconds; None leaves it to the server. `fail` receives the error of a thread
+    that ended unexpectedly.
     """
 
     def __init__(
-        self, api: ApiManager, registration: Registration, grants: Grants, interval: float | None
+        self,
+        api: ApiManager,
+        registration: Registration,
+        grants: Grants,
+        interval: float | None,
+        fail: Callable[[Exception], None],
     ) -> None:
         self._api = api
         self._registration = registration
         self._grants = grants
         self._interval = interval
+        self._fail = fail
         self._outage = OutageLog("send a heartbeat")
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -88,6 +94,13 @@ class Heartbeats:
         return reply
 
     def _run(self) -> None:
+        try:
+            self._send_until_ended()
+        except BaseException as error:
+            logger.exception("the heartbeats ended; the leases of this worker's tasks will end too")
+            self._fail(as_exception(error))
+
+    def _send_until_ended(self) -> None:
         pause = self._pause()
         while not self._ended.wait(pause):
             pause = self._pause()
@@ -95,7 +108,8 @@ class Heartbeats:
                 continue
             try:
                 self.send()
-            except (httpx.TransportError, ApiError) as error:
+            except Exception as error:
+                # Code of the host, such as `get_headers`, may fail too, and work the next time.
                 # Soon again, because the leases may end before the usual time.
                 pause = min(pause, LONGEST_PAUSE)
                 self._outage.failed(error, pause)

@@ -65,7 +65,9 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         self._grants = Grants()
         self._claims = Claims(api, self._registration, self._grants, batch_size)
         self._reporter = Reporter(api, self._grants, batch_size)
-        self._heartbeats = Heartbeats(api, self._registration, self._grants, heartbeat_interval)
+        self._heartbeats = Heartbeats(
+            api, self._registration, self._grants, heartbeat_interval, self._fail
+        )
         # Held while a stream is added or all are stopped, because a stop must reach every stream.
         self._starting = threading.Lock()
         self._streams: set[TaskStream | Worker] = set()
@@ -244,6 +246,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         ------
         ApiError
             The server refuses to grant tasks, for instance because the token is not valid.
+        Exception
+            A thread of the worker ended unexpectedly.
         """
         if concurrency < 1 or prefetch < 0:
             raise ValueError("concurrency must be at least 1, prefetch at least 0")
@@ -268,6 +272,13 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         with self._starting:
             for stream in self._streams:
                 stream.stop()
+
+    def _fail(self, error: Exception) -> None:
+        """End `serve` and interrupt every stream with an error, because the heartbeats ended."""
+        with self._starting:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.fail(error)
 
     def __enter__(self) -> Self:
         self._stopped.clear()

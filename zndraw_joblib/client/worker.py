@@ -7,7 +7,6 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +18,7 @@ from zndraw_joblib.client.execution import Execute, execute_task
 from zndraw_joblib.client.reports import LOST, Report, Reporter
 from zndraw_joblib.client.retry import LASTING, is_outage
 from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.threads import WorkThreads, as_exception
 from zndraw_joblib.lifecycle import TaskStatus
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Worker:
         self._classes = classes
         self._execute = execute
         self._stop_all = stop_all
-        self._executor = ThreadPoolExecutor(concurrency, "joblib-work")
+        self._threads = WorkThreads(concurrency, "joblib-work")
         # Claimed tasks that have not started.
         self._queue: deque[ClaimedTask] = deque()
         self._error: Exception | None = None
@@ -105,10 +105,13 @@ class Worker:
         ------
         ApiError
             The server refuses to grant tasks, for instance because the token is no longer valid.
+        Exception
+            A thread of the worker ended unexpectedly.
         """
         drained = threading.Thread(target=self._drain, name="joblib-drain", daemon=True)
         with _signals_call(self._stop_all):
             try:
+                self._threads.start()
                 self._claimer.start()
                 while not self._claimer.wait_until_stopped(SIGNAL_LATENCY):
                     pass
@@ -117,14 +120,15 @@ class Worker:
                     drained.join(SIGNAL_LATENCY)
             finally:
                 # Without waiting, because after an interrupt running tasks are not finished.
-                self._executor.shutdown(wait=False)
+                self._threads.end()
         if self._error is not None:
             raise self._error
 
     def _drain(self) -> None:
         """Wait for running tasks and for tasks that a claim under way may start."""
         self._grants.wait_until_none_expected()
-        self._executor.shutdown()
+        self._threads.end()
+        self._threads.join()
 
     def receive(self, tasks: Sequence[ClaimedTask]) -> None:
         """Run started tasks, and queue the others; the claimer calls this."""
@@ -133,29 +137,34 @@ class Worker:
         queued = [task for task in tasks if task.status != TaskStatus.RUNNING]
         self._queue.extend(queued)
         for _ in queued:
-            self._executor.submit(self._work)
+            self._threads.submit(self._work)
         for task in started:
             # Not queued, because a started task must run at once, even after a stop.
-            self._executor.submit(self._work, task)
+            self._threads.submit(self._work, task)
 
     def fail(self, error: Exception) -> None:
-        """End the worker with an error, which `serve` raises; the claimer calls this."""
+        """End the worker with an error, which `serve` raises; called by any thread that fails."""
         self._error = self._error or error
         self._stop_all()
 
     def _work(self, started: ClaimedTask | None = None) -> None:
         """Run a started task, and then queued tasks until the queue is empty."""
+        task = started
         try:
-            task = started or self._start_next()
+            task = task or self._start_next()
             while task is not None:
                 task = self._start_next(self._run(task))
-        except Exception as error:
-            self.fail(error)
+        except BaseException as error:
+            logger.exception("a thread of the worker ended")
+            if task is not None:
+                # Its lease must end, because nobody will report on it.
+                self._grants.drop(task.id, task.attempt)
+            self.fail(as_exception(error))
 
     def _run(self, task: ClaimedTask) -> tuple[ClaimedTask, Report]:
         """Run a task; returns the task and the report of its end."""
         cls = self._classes.get(task.job_name)
-        error = execute_task(task, cls, self._execute, self._stop_all)
+        error = execute_task(task, cls, self._execute)
         status = TaskStatus.COMPLETED if error is None else TaskStatus.FAILED
         return task, Report.on(task, status, error)
 
