@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from django.utils.cache import patch_vary_headers
 from django.utils.datastructures import MultiValueDict
+from django.utils.translation import override
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import JSONParser
 from rest_framework.permissions import IsAuthenticated
@@ -24,6 +25,8 @@ from zndraw_joblib.api.rendering import FastJSONRenderer
 from zndraw_joblib.exceptions import FieldError, NotFound, ValidationError
 from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.text import Message
+from zndraw_joblib.translation import answer_language
 
 BodyType = TypeVar("BodyType", bound=Body)
 
@@ -53,10 +56,12 @@ class JobLibView(APIView):
     throttle_scopes: ClassVar[Mapping[str | None, str]] = {}
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Bring room ids and names of jobs in the address into Unicode's form NFC."""
+        """Bring names in the address into Unicode's form NFC, and choose the language."""
         for name in kwargs.keys() & {"room_id", "full_name"}:
             kwargs[name] = nfc(kwargs[name])
-        return super().dispatch(request, *args, **kwargs)
+        # Django and DRF translate their own messages into more languages than this app has.
+        with override(answer_language()):
+            return super().dispatch(request, *args, **kwargs)
 
     @property
     def throttle_scope(self) -> str | None:
@@ -98,9 +103,15 @@ class JobLibView(APIView):
         """The valid entries of a JSON array by index, and the errors of the others by index."""
         limit = get_settings().max_batch_size
         if not isinstance(value, list):
-            raise invalid("The body must be a JSON array of objects.")
+            raise invalid(Message("The body must be a JSON array of objects."))
         if not 1 <= len(value) <= limit:
-            raise invalid(f"The array must have 1 to {limit} entries, not {len(value)}.")
+            raise invalid(
+                Message(
+                    "The array must have 1 to {limit} entries, not {number}.",
+                    limit=limit,
+                    number=len(value),
+                )
+            )
         valid: dict[int, BodyType] = {}
         errors: dict[int, tuple[FieldError, ...]] = {}
         for index, entry in enumerate(value):

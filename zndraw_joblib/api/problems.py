@@ -29,6 +29,8 @@ from rest_framework.views import set_rollback
 from zndraw_joblib import exceptions
 from zndraw_joblib.api.parsing import invalid_fields
 from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, ProblemException, json_pointer
+from zndraw_joblib.text import InActiveLanguage, Message
+from zndraw_joblib.translation import translated
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ def problem_response(problem: ProblemException, request: HttpRequest) -> Respons
     return Response(
         problem.document(type_url(type(problem)), escape_uri_path(request.path)),
         status=problem.status,
-        headers=problem.headers,
+        headers={"Content-Language": problem.texts()[1], **problem.headers},
         content_type=MEDIA_TYPE,
     )
 
@@ -87,26 +89,29 @@ def as_problem(exc: Exception) -> ProblemException | None:
         case drf.ValidationError():
             return invalid_fields(_field_errors(exc.detail))
         case drf.ParseError():
-            return exceptions.ValidationError(str(exc.detail))
+            return exceptions.ValidationError(InActiveLanguage(exc.detail))
         case drf.NotAuthenticated() | drf.AuthenticationFailed():
             challenge = getattr(exc, "auth_header", None)
             return exceptions.NotAuthenticated(
-                str(exc.detail), headers={"WWW-Authenticate": challenge} if challenge else None
+                InActiveLanguage(exc.detail),
+                headers={"WWW-Authenticate": challenge} if challenge else None,
             )
         case drf.PermissionDenied():
-            return exceptions.Forbidden(str(exc.detail))
+            return exceptions.Forbidden(InActiveLanguage(exc.detail))
         case PermissionDenied():
             return exceptions.Forbidden()
         case drf.NotFound() | Http404():
             return exceptions.NotFound()
         case drf.MethodNotAllowed():
-            return exceptions.MethodNotAllowed(str(exc.detail))
+            return exceptions.MethodNotAllowed(InActiveLanguage(exc.detail))
         case drf.UnsupportedMediaType():
-            return exceptions.UnsupportedMediaType(str(exc.detail))
+            return exceptions.UnsupportedMediaType(InActiveLanguage(exc.detail))
         case drf.Throttled():
             # `wait` is None if the throttle cannot compute it.
             wait = max(1, math.ceil(getattr(exc, "wait", None) or 0))
-            return exceptions.Throttled(str(exc.detail), headers={"Retry-After": str(wait)})
+            return exceptions.Throttled(
+                InActiveLanguage(exc.detail), headers={"Retry-After": str(wait)}
+            )
         case RequestDataTooBig():
             return exceptions.ContentTooLarge()
         case SuspiciousOperation() | BadRequest():
@@ -126,7 +131,7 @@ def _field_errors(detail: Any, path: tuple[str | int, ...] = ()) -> Iterator[Fie
             nested = isinstance(value, dict | list)
             yield from _field_errors(value, (*path, index) if nested else path)
     else:
-        yield FieldError(str(detail), json_pointer(path))
+        yield FieldError(InActiveLanguage(detail), json_pointer(path))
 
 
 @lru_cache(maxsize=1)
@@ -135,7 +140,10 @@ def _page() -> Template:
 
     With an engine of its own, because a host may have no `TEMPLATES`, or only Jinja's.
     """
-    engine = Engine(dirs=[str(Path(__file__).parents[1] / "templates")])
+    engine = Engine(
+        dirs=[str(Path(__file__).parents[1] / "templates")],
+        libraries={"i18n": "django.templatetags.i18n"},
+    )
     return engine.get_template("zndraw_joblib/problem.html")
 
 
@@ -149,17 +157,23 @@ def explain(request: HttpRequest, slug: str) -> HttpResponse:
     """
     problem = PROBLEM_TYPES.get(slug)
     if problem is None:
-        raise exceptions.NotFound(f"There is no problem type {slug[:100]!r}.")
+        raise exceptions.NotFound(
+            Message("There is no problem type {slug}.", slug=repr(slug[:100]))
+        )
+    (title, description), language = translated(
+        [Message(problem.title), Message(problem.description())]
+    )
     about = {
         "type": type_url(problem),
-        "title": problem.title,
+        "title": title,
         "status": problem.status,
-        "description": problem.description(),
+        "description": description,
     }
     response: HttpResponse
     if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-        response = HttpResponse(_page().render(Context({"problem": about})))
+        response = HttpResponse(_page().render(Context({"problem": about, "language": language})))
     else:
         response = JsonResponse(about)
+    response.headers["Content-Language"] = language
     patch_vary_headers(response, ["Accept"])
     return response

@@ -22,6 +22,7 @@ from zndraw_joblib.schemas import schema_errors
 from zndraw_joblib.services.workers import own_worker
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import canonical_json
+from zndraw_joblib.text import Message
 
 
 def register(
@@ -70,18 +71,22 @@ def check_registration(category: str, name: str, schema: dict[str, Any]) -> None
     settings = get_settings()
     if category not in settings.allowed_categories:
         raise InvalidCategory(
-            f"{category[:100]!r} is not one of {', '.join(settings.allowed_categories)}.",
-            errors=[FieldError("Not an allowed category.", "/category")],
+            Message(
+                "{category} is not one of {allowed}.",
+                category=repr(category[:100]),
+                allowed=", ".join(settings.allowed_categories),
+            ),
+            errors=[FieldError(Message("Not an allowed category."), "/category")],
         )
     if error := name_error(name):
-        detail = f"name {error}."
+        detail = Message("name {error}.", error=error)
         raise ValidationError(detail, errors=[FieldError(detail, "/name")])
     errors = schema_errors(
         schema, max_bytes=settings.max_schema_bytes, max_depth=settings.max_schema_depth
     )
     if errors:
         raise ValidationError(
-            "schema is not accepted; see errors.",
+            Message("schema is not accepted; see errors."),
             errors=[FieldError(error.detail, f"/schema{error.pointer}") for error in errors],
         )
 
@@ -129,7 +134,7 @@ def offer(
         links.bulk_create([WorkerJobLink(worker=worker, job=job)], ignore_conflicts=True)
         own = links.filter(worker=worker)
         if max_jobs is not None and own[: max_jobs + 1].count() > max_jobs:
-            raise TooManyJobs(f"A worker offers at most {max_jobs} jobs.")
+            raise TooManyJobs(Message("A worker offers at most {limit} jobs.", limit=max_jobs))
         return job, new
 
 
@@ -137,8 +142,11 @@ def _replace_schema(job: Job, schema: dict[str, Any], links: Any, stale: Any) ->
     """Set another schema, unless a live worker offers the job with the present one."""
     if links.exclude(worker__in=stale).exists():
         raise SchemaConflict(
-            f"{job.full_name} is registered with another schema by a live worker; register the "
-            "same schema, or stop the workers that offer the other one."
+            Message(
+                "{job} is registered with another schema by a live worker; register the "
+                "same schema, or stop the workers that offer the other one.",
+                job=job.full_name,
+            )
         )
     links.delete()
     job.schema = schema

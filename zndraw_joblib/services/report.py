@@ -17,7 +17,7 @@ from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import Report, TaskRow
-from zndraw_joblib.text import truncate_utf8
+from zndraw_joblib.text import Message, truncate_utf8
 
 
 def report(caller: Caller, given: Report) -> TaskRow:
@@ -83,7 +83,13 @@ def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -
     if task.status == given.status:
         # Accepted, because the report may be a retry whose first answer was lost.
         return task
-    raise InvalidTaskTransition(f"A task that is {task.status} cannot become {given.status}.")
+    raise InvalidTaskTransition(
+        Message(
+            "A task that is {status} cannot become {wanted}.",
+            status=str(task.status),
+            wanted=str(given.status),
+        )
+    )
 
 
 def _may_move_without_lease(caller: Caller, given: Report, task: TaskRow) -> bool:
@@ -106,15 +112,19 @@ def _check_permission(caller: Caller, given: Report, task: TaskRow) -> None:
     may_override = _may_move_without_lease(caller, given, task)
     cancels = given.status == TaskStatus.CANCELLED
     refusal = (
-        "Only its submitter, or the worker that holds it, may cancel it."
+        Message("Only its submitter, or the worker that holds it, may cancel it.")
         if cancels
-        else "Only the owner of the task's worker may report on it."
+        else Message("Only the owner of the task's worker may report on it.")
     )
     if not may_override and not caller.runs(task):
         raise Forbidden(refusal)
     if given.attempt not in {None, task.attempt}:
         raise LeaseLost(
-            f"Attempt {given.attempt} is not the current one, {task.attempt}; drop the result."
+            Message(
+                "Attempt {attempt} is not the current one, {current}; drop the result.",
+                attempt=given.attempt,
+                current=task.attempt,
+            )
         )
     if not may_override and cancels and task.status == TaskStatus.PENDING:
         # The task was requeued, so the caller's worker has no more right to cancel it.
