@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from zndraw_joblib.text import Message
-from zndraw_joblib.translation import translated
 
 #: Most errors that a problem lists. The last entry may be the number of errors left out.
 MAX_ERRORS = 1001
@@ -103,6 +102,9 @@ class ProblemException(Exception):
 
     def texts(self) -> tuple[list[str], str]:
         """Title, detail and the details of the errors in one language; and that language."""
+        # Imported here, because these classes can be imported without Django.
+        from zndraw_joblib.translation import translated  # noqa: PLC0415
+
         details = [error.detail for error in self.errors]
         return translated([Message(self.title), self.detail, *details])
 
