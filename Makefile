@@ -10,7 +10,7 @@ WHOLE_SITES := soak or deploy
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-sqlite test-postgres test-sites sqlite-busy sqlite-waiting \
-	postgres-busy postgres-waiting coverage matrix lint docs bench soak openapi clean
+	postgres-busy postgres-waiting coverage matrix lint docs bench soak openapi messages clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -82,6 +82,9 @@ lint: $(STAMP) ## Spelling, style, types, imports, migrations
 
 docs: $(STAMP) ## The documentation as a site, in .site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+messages: $(STAMP) ## Compile the translations in zndraw_joblib/locale
+	$(BIN)/pybabel compile --directory zndraw_joblib/locale --domain django
 
 openapi: $(STAMP) ## Write docs/openapi.yml anew
 	$(BIN)/python manage.py spectacular --file docs/openapi.yml --validate --fail-on-warn

@@ -19,9 +19,16 @@ from zndraw_joblib.names import GLOBAL_ROOM, nfc, room_error
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.tenancy import tenant_of
+from zndraw_joblib.text import Message
 
 #: Actions in a room that `room_access` allows or refuses.
 Action = Literal["read", "submit", "register"]
+
+
+_REFUSALS = {
+    "submit": Message("You may not submit in this room."),
+    "register": Message("You may not register in this room."),
+}
 
 
 def default_identity(request: Any) -> str:
@@ -96,13 +103,15 @@ class Caller:
         """
         room_id = nfc(room_id)
         if error := room_error(room_id):
-            raise InvalidRoomId(f"The room id {error}.")
+            raise InvalidRoomId(Message("The room id {error}.", error=error))
         if len(room_id) > (limit := get_settings().max_room_id_length):
-            raise InvalidRoomId(f"The room id must have at most {limit} characters.")
+            raise InvalidRoomId(
+                Message("The room id must have at most {limit} characters.", limit=limit)
+            )
         if not self.may(action, room_id):
             if action == "read":
                 raise hidden
-            raise Forbidden(f"You may not {action} in this room.")
+            raise Forbidden(_REFUSALS[action])
 
     def runs(self, task: TaskRow) -> bool:
         """Whether the latest attempt of the task was granted to a worker of the caller."""

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zndraw_joblib.text import Message
+
 #: Most errors that a problem lists. The last entry may be the number of errors left out.
 MAX_ERRORS = 1001
 
@@ -47,7 +49,10 @@ def first_errors(errors: Iterable[FieldError]) -> tuple[FieldError, ...]:
         return errors
     listed = errors[: MAX_ERRORS - 1]
     more = len(errors) - len(listed)
-    return (*listed, FieldError(f"At least {more} more errors are not listed."))
+    return (
+        *listed,
+        FieldError(Message("At least {number} more errors are not listed.", number=more)),
+    )
 
 
 class ProblemException(Exception):
@@ -64,7 +69,7 @@ class ProblemException(Exception):
         headers: Mapping[str, str] | None = None,
         members: Mapping[str, Any] | None = None,
     ) -> None:
-        self.detail = detail or self.description()
+        self.detail = detail or Message(self.description())
         self.errors = first_errors(errors)
         self.headers = dict(headers or {})
         #: Extension members of the document (RFC 9457, section 3.2), in JSON.
@@ -83,19 +88,29 @@ class ProblemException(Exception):
 
     def document(self, type_url: str, instance: str) -> dict[str, Any]:
         """The problem as an RFC 9457 document (section 3.1)."""
+        (title, detail, *details), _language = self.texts()
         document: dict[str, Any] = {
             "type": type_url,
-            "title": self.title,
+            "title": title,
             "status": self.status,
-            "detail": self.detail,
+            "detail": detail,
             "instance": instance,
             **self.members,
         }
         if self.errors:
             document["errors"] = [
-                {"detail": error.detail, "pointer": error.pointer} for error in self.errors
+                {"detail": shown, "pointer": error.pointer}
+                for shown, error in zip(details, self.errors, strict=True)
             ]
         return document
+
+    def texts(self) -> tuple[list[str], str]:
+        """Title, detail and the details of the errors in one language; and that language."""
+        # Imported here, because these classes can be imported without Django.
+        from zndraw_joblib.translation import translated  # noqa: PLC0415
+
+        details = [error.detail for error in self.errors]
+        return translated([Message(self.title), self.detail, *details])
 
 
 class JobNotFound(ProblemException):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
+from zndraw_joblib.text import Message
+
 #: Jobs registered here are offered in every room.
 GLOBAL_ROOM = "@global"
 #: Reserved for jobs that the server would run itself; clients cannot use it.
@@ -33,12 +35,16 @@ def name_error(text: str) -> str | None:
     The error is the end of a sentence: ``must not contain '@'``.
     """
     if not 1 <= len(text) <= MAX_NAME_LENGTH:
-        return f"must have 1 to {MAX_NAME_LENGTH} characters, not {len(text)}"
+        return Message(
+            "must have 1 to {limit} characters, not {number}",
+            limit=MAX_NAME_LENGTH,
+            number=len(text),
+        )
     for character in text:
         if character in _RESERVED:
-            return f"must not contain {character!r}"
+            return Message("must not contain {character}", character=repr(character))
         if unicodedata.category(character) in {"Cc", "Cs"}:
-            return "must not contain control characters or lone surrogates"
+            return Message("must not contain control characters or lone surrogates")
     return None
 
 
@@ -47,7 +53,7 @@ def room_error(room_id: str) -> str | None:
     if room_id == GLOBAL_ROOM:
         return None
     if room_id == INTERNAL_ROOM:
-        return f"{INTERNAL_ROOM} is reserved for the server"
+        return Message("{room} is reserved for the server", room=INTERNAL_ROOM)
     return name_error(room_id)
 
 
@@ -74,15 +80,17 @@ class JobName:
         """
         parts = nfc(text).split(":")
         if len(parts) != 3:
-            raise ValueError("a job's full name has three parts, room:category:Name")
+            raise ValueError(Message("a job's full name has three parts, room:category:Name"))
         room_id, category, name = parts
         for label, error in (
-            ("room", room_error(room_id)),
-            ("category", name_error(category)),
-            ("name", name_error(name)),
+            (Message("room"), room_error(room_id)),
+            (Message("category"), name_error(category)),
+            (Message("name"), name_error(name)),
         ):
             if error:
-                raise ValueError(f"the {label} of a job's full name {error}")
+                raise ValueError(
+                    Message("the {label} of a job's full name {error}", label=label, error=error)
+                )
         return cls(room_id, category, name)
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from django.utils.cache import patch_vary_headers
 from django.utils.datastructures import MultiValueDict
 from django.utils.functional import SimpleLazyObject
+from django.utils.translation import override
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import JSONParser
@@ -31,6 +32,8 @@ from zndraw_joblib.exceptions import FieldError, NotFound, ValidationError
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.text import Message
+from zndraw_joblib.translation import answer_language
 
 #: Permissions that say no more than `IsAuthenticated`, which each view has.
 _IMPLIED = (AllowAny, IsAuthenticated, IsAuthenticatedOrReadOnly)
@@ -107,7 +110,9 @@ class JobLibView(APIView):
         own = {name: value for name, value in kwargs.items() if f":{name}>" in self.route}
         own |= {name: nfc(own[name]) for name in own.keys() & {"room_id", "full_name"}}
         self._captured = args, {**kwargs, **own}
-        return super().dispatch(request, **own)
+        # Django and DRF translate their own messages into more languages than this app has.
+        with override(answer_language()):
+            return super().dispatch(request, **own)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Run DRF's checks with all variables of the path, then refuse unknown query parameters."""
@@ -147,9 +152,15 @@ class JobLibView(APIView):
         """The valid entries of a JSON array by index, and the errors of the others by index."""
         limit = get_settings().max_batch_size
         if not isinstance(value, list):
-            raise invalid("The body must be a JSON array of objects.")
+            raise invalid(Message("The body must be a JSON array of objects."))
         if not 1 <= len(value) <= limit:
-            raise invalid(f"The array must have 1 to {limit} entries, not {len(value)}.")
+            raise invalid(
+                Message(
+                    "The array must have 1 to {limit} entries, not {number}.",
+                    limit=limit,
+                    number=len(value),
+                )
+            )
         valid: dict[int, BodyType] = {}
         errors: dict[int, tuple[FieldError, ...]] = {}
         for index, entry in enumerate(value):

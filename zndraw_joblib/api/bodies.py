@@ -23,6 +23,8 @@ from zndraw_joblib.exceptions import FieldError, json_pointer
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 from zndraw_joblib.names import MAX_NAME_LENGTH
+from zndraw_joblib.text import Message
+from zndraw_joblib.translation import library_message
 
 #: Largest value of the database's column.
 MAX_ATTEMPT = 2**31 - 1
@@ -68,9 +70,12 @@ class Body(BaseModel):
         for each in error.errors(include_url=False, include_context=False, include_input=False):
             location = each["loc"]
             if each["type"] == "extra_forbidden":
-                message = f"Unknown field; known are {', '.join(cls._fields_at(location))}."
+                message = Message(
+                    "Unknown field; known are {names}.",
+                    names=", ".join(cls._fields_at(location)),
+                )
             else:
-                message = _MESSAGES.get(each["type"], each["msg"])
+                message = library_message(_MESSAGES.get(each["type"], each["msg"]))
             yield FieldError(message, json_pointer((*path, *location)))
 
     @classmethod

@@ -23,6 +23,7 @@ from rest_framework.utils.encoders import JSONEncoder
 from zndraw_joblib import exceptions
 from zndraw_joblib.api.parsing import invalid_fields
 from zndraw_joblib.exceptions import FieldError, ProblemException, json_pointer
+from zndraw_joblib.text import InActiveLanguage
 
 #: The problem types of DRF's exceptions. A subclass with another status has none.
 _TYPES: tuple[tuple[type[drf.APIException], type[ProblemException]], ...] = (
@@ -127,14 +128,14 @@ def _parts(detail: Any) -> tuple[str, dict[str, Any]]:
             if value is not None and name not in _MEMBERS
         }
         if not isinstance(detail.get("detail"), str | Promise):
-            return "; ".join(_texts(detail)), members
+            return InActiveLanguage("; ".join(_texts(detail))), members
         detail = detail["detail"]
     if isinstance(detail, list | tuple):
-        return "; ".join(_texts(detail)), members
+        return InActiveLanguage("; ".join(_texts(detail))), members
     code = getattr(detail, "code", None)
     if isinstance(code, str) and code not in _GENERAL_CODES:
         members.setdefault("code", code)
-    return _text(detail), members
+    return InActiveLanguage(_text(detail)), members
 
 
 def _texts(detail: Any) -> Iterator[str]:
@@ -166,7 +167,7 @@ def _text(value: Any) -> str:
 def _argument(error: Exception) -> str | None:
     """The text that Django's exception was raised with."""
     if len(error.args) == 1 and isinstance(error.args[0], str | Promise):
-        return _text(error.args[0])
+        return InActiveLanguage(_text(error.args[0]))
     return None
 
 
@@ -182,4 +183,4 @@ def _field_errors(detail: Any, path: tuple[str | int, ...] = ()) -> Iterator[Fie
             nested = isinstance(value, dict | list)
             yield from _field_errors(value, (*path, index) if nested else path)
     else:
-        yield FieldError(_text(detail), json_pointer(path))
+        yield FieldError(InActiveLanguage(_text(detail)), json_pointer(path))

@@ -14,6 +14,7 @@ from zndraw_joblib.api.parsing import invalid
 from zndraw_joblib.exceptions import TaskNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task
+from zndraw_joblib.text import Message
 
 
 def parse_task_id(text: str) -> UUID:
@@ -28,7 +29,9 @@ def task_page(request: Request, room_id: str, job: Job | None = None) -> Respons
     """A page of the tasks of a room, newest first, or of one of its jobs; ``?status=`` filters."""
     status = request.query_params.get("status")
     if status is not None and status not in set(TaskStatus):
-        raise invalid(f"status must be one of {', '.join(TaskStatus)}.", "/status")
+        raise invalid(
+            Message("status must be one of {statuses}.", statuses=", ".join(TaskStatus)), "/status"
+        )
     requested = Page(Task, request, "-created_at", "-id")
     if job is None and status is None:
         before = (requested.after[0], requested.after[1]) if requested.after else None

@@ -20,6 +20,7 @@ from rest_framework.request import Request
 from zndraw_joblib.api.parsing import has_surrogate, invalid
 from zndraw_joblib.api.paths import request_path
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.text import Message
 
 R = TypeVar("R")
 
@@ -90,7 +91,10 @@ def _limit(query: QueryDict) -> int:
         limit = int(text)
         if 1 <= limit <= settings.max_page_size:
             return limit
-    raise invalid(f"limit must be an integer from 1 to {settings.max_page_size}.", "/limit")
+    raise invalid(
+        Message("limit must be an integer from 1 to {limit}.", limit=settings.max_page_size),
+        "/limit",
+    )
 
 
 def _encode(values: list[Any]) -> str:
@@ -105,7 +109,7 @@ def _decode(model: type[models.Model], names: list[str], cursor: str) -> list[An
             raise ValueError("a cursor must be a list of strings")
         return [_value(model, name, text) for name, text in zip(names, texts, strict=True)]
     except (ValueError, binascii.Error, OverflowError, RecursionError, ValidationError) as error:
-        raise invalid("cursor must be one that a Link header gave.", "/cursor") from error
+        raise invalid(Message("cursor must be one that a Link header gave."), "/cursor") from error
 
 
 def _value(model: type[models.Model], name: str, text: str) -> datetime | UUID | str:

@@ -24,7 +24,8 @@ from zndraw_joblib.exceptions import (
 )
 from zndraw_joblib.names import MAX_NAME_LENGTH
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.text import clean_text
+from zndraw_joblib.text import Message, clean_text
+from zndraw_joblib.translation import library_message
 
 #: Most digits of an integer, because parsing takes quadratic time; no identifier is that long.
 MAX_DIGITS = 300
@@ -49,7 +50,13 @@ def invalid(detail: str, pointer: str = "") -> ValidationError:
 def invalid_fields(errors: Iterable[FieldError]) -> ValidationError:
     """A validation error whose detail names the first five errors."""
     errors = first_errors(errors)
-    detail = "; ".join(f"{error.pointer or 'body'}: {error.detail}" for error in errors[:5])
+    parts = {
+        f"error{number}": Message(
+            "{place}: {detail}", place=error.pointer or Message("body"), detail=error.detail
+        )
+        for number, error in enumerate(errors[:5])
+    }
+    detail = Message("; ".join(f"{{{name}}}" for name in parts), **parts)
     return ValidationError(detail, errors=errors)
 
 
@@ -69,10 +76,14 @@ def check_query(request: HttpRequest, known: Sequence[str]) -> None:
     for name, values in request.GET.lists():
         pointer = json_pointer([name[:MAX_NAME_LENGTH]])
         if name not in known:
-            listed = f"known are {', '.join(known)}" if known else "this endpoint has none"
-            errors.append(FieldError(f"Unknown query parameter; {listed}.", pointer))
+            detail = Message("Unknown query parameter; this endpoint has none.")
+            if known:
+                names = ", ".join(known)
+                detail = Message("Unknown query parameter; known are {names}.", names=names)
+            errors.append(FieldError(detail, pointer))
         elif len(values) > 1:
-            errors.append(FieldError("The query parameter must be given once only.", pointer))
+            detail = Message("The query parameter must be given once only.")
+            errors.append(FieldError(detail, pointer))
     if errors:
         raise invalid_fields(errors)
 
@@ -100,7 +111,10 @@ def read_body(request: HttpRequest, free_text: Collection[str] = ()) -> Any:
         return {}
     if request.content_type != "application/json":
         raise UnsupportedMediaType(
-            f"The body must be application/json, not {(request.content_type or '')[:100]!r}."
+            Message(
+                "The body must be application/json, not {type}.",
+                type=repr((request.content_type or "")[:100]),
+            )
         )
     return parse_json(body, free_text)
 
@@ -109,12 +123,14 @@ def parse_json(body: bytes, free_text: Collection[str] = ()) -> Any:
     """Parse strict JSON of bounded depth; raises the validation errors of `read_body`."""
     limit = get_settings().max_json_depth
     if _depth(body) > limit:
-        raise invalid(f"The body must not be nested deeper than {limit}.")
+        raise invalid(Message("The body must not be nested deeper than {limit}.", limit=limit))
     try:
         slowly = _LONG_NUMBER.search(body) or (free_text and _SURROGATE.search(body))
         value = _parse_slowly(body) if slowly else orjson.loads(body)
     except ValueError as error:
-        raise invalid(f"The body is not valid JSON: {error}") from error
+        raise invalid(
+            Message("The body is not valid JSON: {error}", error=library_message(str(error)))
+        ) from error
     if b"\\u" in body:
         _clean_fields(value, free_text)
         _check_strings(value)
@@ -145,7 +161,10 @@ def read_idempotency_key(request: HttpRequest) -> str | None:
     key = (match["bare"] or re.sub(r"\\(.)", r"\1", match["quoted"])) if match else ""
     if not 1 <= len(key) <= MAX_KEY_LENGTH:
         raise invalid(
-            f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable ASCII characters, in quotes."
+            Message(
+                "Idempotency-Key must be 1 to {limit} printable ASCII characters, in quotes.",
+                limit=MAX_KEY_LENGTH,
+            )
         )
     return key
 
@@ -158,12 +177,12 @@ def _read_bytes(request: HttpRequest) -> bytes:
         try:
             length = int(request.META.get("CONTENT_LENGTH") or 0)
         except ValueError as error:
-            raise invalid("Content-Length must be a number.") from error
+            raise invalid(Message("Content-Length must be a number.")) from error
         # A body with a Content-Length above the limit is refused unread; the length of a chunked
         # one is known only after reading it.
         kept = b"" if length > limit else _read_up_to(_stream(request), limit + 1)
         if max(length, len(kept)) > limit:
-            raise ContentTooLarge(f"The body must have at most {limit} bytes.")
+            raise ContentTooLarge(Message("The body must have at most {limit} bytes.", limit=limit))
         request._joblib_body = kept  # type: ignore[attr-defined]
     return kept
 
@@ -268,7 +287,7 @@ def _check_strings(value: Any) -> None:
         elif isinstance(item, list):
             stack.extend(item)
         elif isinstance(item, str) and ("\x00" in item or has_surrogate(item)):
-            raise invalid("Strings must not have the character U+0000 or lone surrogates.")
+            raise invalid(Message("Strings must not have the character U+0000 or lone surrogates."))
 
 
 def has_surrogate(text: str) -> bool:

@@ -18,6 +18,8 @@ from zndraw_joblib.api.host_errors import HostProblem, as_problem
 from zndraw_joblib.api.paths import problem_type_path, request_path
 from zndraw_joblib.exceptions import PROBLEM_TYPES, ProblemException
 from zndraw_joblib.storage.outages import Outage, outage_of
+from zndraw_joblib.text import Message
+from zndraw_joblib.translation import translated
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ def problem_response(problem: ProblemException, request: HttpRequest, mount: str
     return Response(
         problem.document(type_url(type(problem), mount), request_path(request)),
         status=problem.status,
-        headers=problem.headers,
+        headers={"Content-Language": problem.texts()[1], **problem.headers},
         content_type=MEDIA_TYPE,
     )
 
@@ -76,7 +78,10 @@ def _page() -> Template:
 
     With an engine of its own, because a host may have no `TEMPLATES`, or only Jinja's.
     """
-    engine = Engine(dirs=[str(Path(__file__).parents[1] / "templates")])
+    engine = Engine(
+        dirs=[str(Path(__file__).parents[1] / "templates")],
+        libraries={"i18n": "django.templatetags.i18n"},
+    )
     return engine.get_template("zndraw_joblib/problem.html")
 
 
@@ -90,17 +95,23 @@ def explain(request: HttpRequest, slug: str, mount: str) -> HttpResponse:
     """
     problem = PROBLEM_TYPES.get(slug)
     if problem is None:
-        raise exceptions.NotFound(f"There is no problem type {slug[:100]!r}.")
+        raise exceptions.NotFound(
+            Message("There is no problem type {slug}.", slug=repr(slug[:100]))
+        )
+    (title, description), language = translated(
+        [Message(problem.title), Message(problem.description())]
+    )
     about = {
         "type": type_url(problem, mount),
-        "title": problem.title,
+        "title": title,
         "status": problem.status,
-        "description": problem.description(),
+        "description": description,
     }
     response: HttpResponse
     if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-        response = HttpResponse(_page().render(Context({"problem": about})))
+        response = HttpResponse(_page().render(Context({"problem": about, "language": language})))
     else:
         response = JsonResponse(about)
+    response.headers["Content-Language"] = language
     patch_vary_headers(response, ["Accept"])
     return response

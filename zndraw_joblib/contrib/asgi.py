@@ -52,6 +52,7 @@ from zndraw_joblib.api.waiting import (
 )
 from zndraw_joblib.exceptions import ProblemException, UnsupportedMediaType, ValidationError
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.text import Message
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -297,16 +298,16 @@ def _request(scope: Scope, content: bytes, is_whole: bool) -> ASGIRequest:
     try:
         request = ASGIRequest(scope, Body(content, is_whole))
     except UnicodeDecodeError as error:
-        raise ValidationError("The query must be UTF-8, percent-encoded.") from error
+        raise ValidationError(Message("The query must be UTF-8, percent-encoded.")) from error
     except (ValueError, LookupError) as error:
         # Django reads the parameters of this header, and fails at an unknown charset.
-        raise UnsupportedMediaType("The Content-Type is malformed.") from error
+        raise UnsupportedMediaType(Message("The Content-Type is malformed.")) from error
     try:
         request.get_host()
     except DisallowedHost as error:
         # Logged as Django does.
         logging.getLogger("django.security.DisallowedHost").error("%s", error)
-        raise ValidationError("This site does not answer for that Host.") from error
+        raise ValidationError(Message("This site does not answer for that Host.")) from error
     return request
 
 

@@ -12,6 +12,8 @@ from zndraw_joblib.exceptions import FieldError, json_pointer
 from zndraw_joblib.schemas.bound import MAX_STEPS, MAX_WORK, Bound
 from zndraw_joblib.schemas.patterns import MAX_STATES, OPTIONS, measure
 from zndraw_joblib.schemas.subschemas import APPLICATORS, Document, Subschema
+from zndraw_joblib.text import Message
+from zndraw_joblib.translation import library_message
 
 #: The drafts that `$schema` may name. The first applies to a schema without `$schema`.
 DIALECTS = (
@@ -67,21 +69,28 @@ def compile_schema(schema: dict[str, Any]) -> tuple[jsonschema_rs.Validator, Bou
     dialect = schema.get("$schema", DIALECTS[0])
     if not isinstance(dialect, str) or dialect.rstrip("#") not in DIALECTS:
         raise SchemaRefused(
-            FieldError(f"$schema must be one of {', '.join(DIALECTS)}.", "/$schema")
+            FieldError(
+                Message("$schema must be one of {dialects}.", dialects=", ".join(DIALECTS)),
+                "/$schema",
+            )
         )
     document = Document(schema)
     if errors := [*document.errors, *_keyword_errors(document, dialect)]:
         raise SchemaRefused(*errors)
     bound = Bound(document)
     if bound.steps > MAX_STEPS:
-        detail = f"Subschemas and references must not nest deeper than {MAX_STEPS}."
+        detail = Message(
+            "Subschemas and references must not nest deeper than {limit}.", limit=MAX_STEPS
+        )
         raise SchemaRefused(FieldError(detail))
     if bound.visits > MAX_WORK:
         raise SchemaRefused(
-            FieldError("The schema grows too large when its references are followed.")
+            FieldError(Message("The schema grows too large when its references are followed."))
         )
     if bound.evaluated_steps > MAX_EVALUATED_STEPS or bound.evaluated_visits > MAX_EVALUATED_VISITS:
-        raise SchemaRefused(FieldError("An unevaluated keyword has too many subschemas beside it."))
+        raise SchemaRefused(
+            FieldError(Message("An unevaluated keyword has too many subschemas beside it."))
+        )
     unique = any(subschema.schema.get("uniqueItems") is True for subschema in document.subschemas)
     return _engine(schema), bound, unique
 
@@ -99,10 +108,10 @@ def _engine(schema: dict[str, Any]) -> jsonschema_rs.Validator:
             pattern_options=OPTIONS,
         )
     except jsonschema_rs.ValidationError as error:
-        detail = error.message[:MAX_MESSAGE]
+        detail = library_message(error.message[:MAX_MESSAGE])
         raise SchemaRefused(FieldError(detail, json_pointer(error.instance_path))) from None
     except jsonschema_rs.ReferencingError as error:
-        raise SchemaRefused(FieldError(error.message[:MAX_MESSAGE])) from None
+        raise SchemaRefused(FieldError(library_message(error.message[:MAX_MESSAGE]))) from None
 
 
 def _keyword_errors(document: Document, dialect: str) -> Iterator[FieldError]:
@@ -121,7 +130,8 @@ def _keyword_errors(document: Document, dialect: str) -> Iterator[FieldError]:
             for keyword, value in keywords.items():
                 if not jsonschema_rs.meta.is_valid({"$schema": dialect, keyword: value}):
                     yield FieldError(
-                        f"{keyword} does not take such a value.", f"{subschema.pointer}/{keyword}"
+                        Message("{keyword} does not take such a value.", keyword=keyword),
+                        f"{subschema.pointer}/{keyword}",
                     )
             continue
         for keyword, text in _patterns(subschema):
@@ -129,9 +139,11 @@ def _keyword_errors(document: Document, dialect: str) -> Iterator[FieldError]:
             states += pattern.states + 20
             error = pattern.error
             if states > MAX_STATES:
-                error = "is too large, together with those before it"
+                error = Message("is too large, together with those before it")
             if error:
-                detail = f"The pattern {text[:60]!r} {error}."
+                detail = Message(
+                    "The pattern {pattern} {error}.", pattern=repr(text[:60]), error=error
+                )
                 yield FieldError(detail, f"{subschema.pointer}/{keyword}")
 
 
@@ -145,20 +157,26 @@ def _patterns(subschema: Subschema) -> Iterator[tuple[str, str]]:
 
 def _size_error(schema: Any, max_bytes: int, max_depth: int) -> str | None:
     if not isinstance(schema, dict):
-        return "The schema must be an object."
+        return Message("The schema must be an object.")
     stack: list[tuple[Any, int]] = [(schema, 1)]
     while stack:
         item, depth = stack.pop()
         if isinstance(item, dict | list):
             if depth > max_depth:
-                return f"The schema must not be nested deeper than {max_depth}."
+                return Message(
+                    "The schema must not be nested deeper than {limit}.", limit=max_depth
+                )
             children = item.values() if isinstance(item, dict) else item
             stack.extend((child, depth + 1) for child in children)
     try:
         text = json.dumps(schema, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size = len(text.encode())
     except (TypeError, ValueError):
-        return "The schema is not JSON."
+        return Message("The schema is not JSON.")
     if size > max_bytes:
-        return f"The schema has {size} bytes of JSON; at most {max_bytes} are accepted."
+        return Message(
+            "The schema has {size} bytes of JSON; at most {limit} are accepted.",
+            size=size,
+            limit=max_bytes,
+        )
     return None

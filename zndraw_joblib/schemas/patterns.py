@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from jsonschema_rs import FancyRegexOptions
 
+from zndraw_joblib.text import Message
+
 #: Steps back that one match of a pattern with look-around may take, 0.1 ms.
 BACKTRACK_LIMIT = 500
 #: The engine's limits for a pattern; the sizes are bytes of one automaton.
@@ -52,13 +54,13 @@ def measure(text: str) -> Pattern:
         token = match.group()
         group = groups[-1]
         if token == "(?":
-            return Pattern(error="has a group that is not supported")
+            return Pattern(error=Message("has a group that is not supported"))
         if token == "(?i)":
             continue
         if token.startswith("("):
             inside = token in _LOOK_AROUND
             if inside and any(is_look_around for _, _, is_look_around in groups):
-                return Pattern(error="has a look-around within a look-around")
+                return Pattern(error=Message("has a look-around within a look-around"))
             look_arounds += inside
             groups.append([0, 0, int(inside)])
         elif token == ")" and len(groups) > 1:
@@ -69,12 +71,12 @@ def measure(text: str) -> Pattern:
         elif match.group(1):
             group[1] *= max(1, int((match.group(2) or match.group(1))[:9]))
         elif token == "+" and previous in ("*", "+", "?", "}"):
-            return Pattern(error="has a possessive repeat")
+            return Pattern(error=Message("has a possessive repeat"))
         elif token not in ("*", "+", "?", "|"):
             group[0] += group[1]
             group[1] = _STATES.get(token[:2], _STATES.get(token[:1], 1))
         previous = token[-1:] if token[0] in "*+?{" else ""
     states = sum(total + last for total, last, _ in groups) + 1
     if re.search(r"\\[1-9k]", re.sub(r"\\\\", "", text)):
-        return Pattern(error="has a back-reference")
+        return Pattern(error=Message("has a back-reference"))
     return Pattern(states, look_arounds)

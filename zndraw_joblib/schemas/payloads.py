@@ -14,6 +14,8 @@ from zndraw_joblib.exceptions import MAX_ERRORS, FieldError, json_pointer
 from zndraw_joblib.schemas.acceptance import MAX_MESSAGE, SchemaRefused, compile_schema
 from zndraw_joblib.schemas.bound import MAX_STEPS, MAX_WORK, Bound, Cost
 from zndraw_joblib.schemas.levels import read_levels
+from zndraw_joblib.text import Message
+from zndraw_joblib.translation import library_message
 
 #: Most characters of all errors of one answer.
 MAX_CHARACTERS = 200_000
@@ -22,7 +24,8 @@ SHARE = MAX_WORK // 250
 
 logger = logging.getLogger(__name__)
 
-_TOO_MUCH_WORK = "The payload takes too much work to check against this schema."
+_NOT_ALLOWED = Message("is not allowed")
+_TOO_MUCH_WORK = Message("The payload takes too much work to check against this schema.")
 
 
 class Budget:
@@ -62,7 +65,9 @@ class PayloadChecker:
         except SchemaRefused as refusal:
             logger.warning("The schema of job %s is not accepted: %s", job_id, refusal)
             return [
-                FieldError("The payload cannot be checked, because the schema is not accepted.")
+                FieldError(
+                    Message("The payload cannot be checked, because the schema is not accepted.")
+                )
             ]
         except Exception as error:
             return self._unchecked(error, job_id)
@@ -74,7 +79,7 @@ class PayloadChecker:
 
     def _unchecked(self, error: BaseException, job_id: object) -> list[FieldError]:
         logger.error("A payload of job %s cannot be checked.", job_id, exc_info=error)
-        return [FieldError("The payload cannot be checked against this schema.")]
+        return [FieldError(Message("The payload cannot be checked against this schema."))]
 
     def _errors(self, payload: Any, budget: Budget) -> list[FieldError]:
         validator, bound, unique = self._compiled
@@ -99,9 +104,13 @@ def _list_errors(
         try:
             validator.validate(payload)
         except jsonschema_rs.ValidationError as error:
-            remark = FieldError("Only the first error is listed, because the payload is large.")
+            remark = FieldError(
+                Message("Only the first error is listed, because the payload is large.")
+            )
             return [*_within_limits(_field_errors(error)), remark]
-    return [FieldError("The payload does not match the schema; it is too large to say where.")]
+    return [
+        FieldError(Message("The payload does not match the schema; it is too large to say where."))
+    ]
 
 
 def _field_errors(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
@@ -109,12 +118,17 @@ def _field_errors(error: jsonschema_rs.ValidationError) -> Iterator[FieldError]:
     kinds = jsonschema_rs.ValidationErrorKind
     if isinstance(error.kind, kinds.AdditionalProperties | kinds.UnevaluatedProperties):
         for name in error.kind.unexpected:
-            yield FieldError("is not allowed", pointer + json_pointer([name]))
+            yield FieldError(_NOT_ALLOWED, pointer + json_pointer([name]))
         return
-    detail = "is not allowed" if isinstance(error.kind, kinds.FalseSchema) else error.message
-    if len(detail) > MAX_MESSAGE:
-        detail = detail[:MAX_MESSAGE] + "…"
+    detail = _NOT_ALLOWED if isinstance(error.kind, kinds.FalseSchema) else _message(error)
     yield FieldError(detail, pointer)
+
+
+def _message(error: jsonschema_rs.ValidationError) -> Message:
+    text = error.message
+    if len(text) > MAX_MESSAGE:
+        text = text[:MAX_MESSAGE] + "…"
+    return library_message(text)
 
 
 def _within_limits(errors: Iterable[FieldError]) -> list[FieldError]:
@@ -123,7 +137,9 @@ def _within_limits(errors: Iterable[FieldError]) -> list[FieldError]:
     left = MAX_CHARACTERS
     for error in errors:
         if listed and (len(listed) == MAX_ERRORS - 1 or left < len(error.pointer)):
-            more = FieldError(f"There are more than these {len(listed)} errors.")
+            more = FieldError(
+                Message("There are more than these {number} errors.", number=len(listed))
+            )
             return [*sorted(listed, key=_pointer), more]
         listed.append(error)
         left -= len(error.pointer) + len(error.detail)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from zndraw_joblib.exceptions import FieldError, json_pointer
+from zndraw_joblib.text import Message
 
 #: Most subschemas of a schema, and most targets of its references.
 MAX_SUBSCHEMAS = 4000
@@ -96,7 +97,9 @@ class Document:
         # The list grows while it is read, because recursion could fill the stack.
         for node in self.subschemas:
             if len(self.subschemas) > MAX_SUBSCHEMAS:
-                detail = f"The schema must not have more than {MAX_SUBSCHEMAS} subschemas."
+                detail = Message(
+                    "The schema must not have more than {limit} subschemas.", limit=MAX_SUBSCHEMAS
+                )
                 self.errors.append(FieldError(detail))
                 return
             for keyword in filter(APPLICATORS.__contains__, node.schema):
@@ -105,12 +108,18 @@ class Document:
                 self._anchors.setdefault(str(node.schema[keyword]), []).append(node)
             if node is not self.root:
                 for keyword in filter(node.schema.__contains__, _ROOT_ONLY):
-                    self._add_error(f"{keyword} is accepted at the top only.", node, keyword)
+                    self._add_error(
+                        Message("{keyword} is accepted at the top only.", keyword=keyword),
+                        node,
+                        keyword,
+                    )
 
     def _collect_children(self, node: Subschema, keyword: str) -> None:
         pairs = paths_and_schemas(keyword, node.schema[keyword])
         if pairs is None:
-            self._add_error(f"{keyword} must contain schemas.", node, keyword)
+            self._add_error(
+                Message("{keyword} must contain schemas.", keyword=keyword), node, keyword
+            )
             return
         edges = _edges(node, keyword)
         for tokens, schema in pairs:
@@ -120,7 +129,7 @@ class Document:
             if keyword == "dependencies" and isinstance(schema, list):
                 continue
             if not isinstance(schema, dict):
-                detail = "A schema must be an object or a boolean."
+                detail = Message("A schema must be an object or a boolean.")
                 self._add_error(detail, node, keyword + json_pointer(tokens))
                 continue
             child = self._known.get(id(schema))
@@ -136,17 +145,29 @@ class Document:
             for keyword in filter(node.schema.__contains__, REFERENCES):
                 reference = node.schema[keyword]
                 if not isinstance(reference, str):
-                    self._add_error(f"{keyword} must be text.", node, keyword)
+                    self._add_error(
+                        Message("{keyword} must be text.", keyword=keyword), node, keyword
+                    )
                 elif reference[:1] not in ("", "#"):
-                    self._add_error(f"{keyword} must point into this schema (#...).", node, keyword)
+                    self._add_error(
+                        Message("{keyword} must point into this schema (#...).", keyword=keyword),
+                        node,
+                        keyword,
+                    )
                 elif (targets := self._targets(unquote(reference[1:]))) is None:
-                    self._add_error(f"{keyword} does not lead to a schema.", node, keyword)
+                    self._add_error(
+                        Message("{keyword} does not lead to a schema.", keyword=keyword),
+                        node,
+                        keyword,
+                    )
                 else:
                     node.references[keyword] = targets
                     node.in_place.extend(targets)
                     resolved += len(targets)
                     if resolved > MAX_REFERENCES:
-                        self._add_error("References lead to too many anchors.", node, keyword)
+                        self._add_error(
+                            Message("References lead to too many anchors."), node, keyword
+                        )
                         return
 
     def _targets(self, fragment: str) -> list[Subschema] | None:
@@ -184,7 +205,7 @@ class Document:
                 pending.add(id(node))
                 for child in {id(c): c for c in (*node.in_place, *node.branches)}.values():
                     if id(child) in pending:
-                        detail = "References must not lead back to the same value."
+                        detail = Message("References must not lead back to the same value.")
                         self.errors.append(FieldError(detail, child.pointer))
                     elif id(child) not in done:
                         stack.append(child)

@@ -9,6 +9,7 @@ from zndraw_joblib.exceptions import JobNotFound
 from zndraw_joblib.models import Job
 from zndraw_joblib.names import GLOBAL_ROOM, JobName, nfc
 from zndraw_joblib.storage.jobs import JobQuerySet
+from zndraw_joblib.text import Message
 
 
 def jobs() -> JobQuerySet:
@@ -64,7 +65,7 @@ def name_in_room(room_id: str, full_name: str) -> JobName:
     try:
         name = JobName.parse(full_name)
     except ValueError as error:
-        raise JobNotFound(f"{error}.") from error
+        raise JobNotFound(Message("{error}.", error=error.args[0])) from error
     if name.room_id not in {nfc(room_id), GLOBAL_ROOM}:
         raise JobNotFound
     return name

@@ -23,6 +23,7 @@ from zndraw_joblib.schemas import same_meaning, schema_errors
 from zndraw_joblib.services.workers import checked_worker_id, own_worker, visible_workers
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import json_dumps
+from zndraw_joblib.text import Message
 
 
 def register(
@@ -71,18 +72,22 @@ def check_registration(category: str, name: str, schema: dict[str, Any]) -> None
     settings = get_settings()
     if category not in settings.allowed_categories:
         raise InvalidCategory(
-            f"{category[:100]!r} is not one of {', '.join(settings.allowed_categories)}.",
-            errors=[FieldError("Not an allowed category.", "/category")],
+            Message(
+                "{category} is not one of {allowed}.",
+                category=repr(category[:100]),
+                allowed=", ".join(settings.allowed_categories),
+            ),
+            errors=[FieldError(Message("Not an allowed category."), "/category")],
         )
     if error := name_error(name):
-        detail = f"name {error}."
+        detail = Message("name {error}.", error=error)
         raise ValidationError(detail, errors=[FieldError(detail, "/name")])
     errors = schema_errors(
         schema, max_bytes=settings.max_schema_bytes, max_depth=settings.max_schema_depth
     )
     if errors:
         raise ValidationError(
-            "schema is not accepted; see errors.",
+            Message("schema is not accepted; see errors."),
             errors=[FieldError(error.detail, f"/schema{error.pointer}") for error in errors],
         )
 
@@ -130,7 +135,7 @@ def offer(
         links.bulk_create([WorkerJobLink(worker=worker, job=job)], ignore_conflicts=True)
         own = links.filter(worker=worker)
         if max_jobs is not None and own[: max_jobs + 1].count() > max_jobs:
-            raise TooManyJobs(f"A worker offers at most {max_jobs} jobs.")
+            raise TooManyJobs(Message("A worker offers at most {limit} jobs.", limit=max_jobs))
         return job, new
 
 
@@ -151,10 +156,14 @@ def _replace_schema(job: Job, schema: dict[str, Any], links: Any, stale: Any) ->
         others = live.count() - 1
         seen = latest.worker.last_heartbeat.astimezone(UTC).isoformat(timespec="seconds")
         raise SchemaConflict(
-            f"{job.full_name} is registered with another schema by the live worker "
-            f"{latest.worker_id}, last seen at {seen.replace('+00:00', 'Z')}"
-            + (f", and by {others} more" if others else "")
-            + "; register the same schema, or withdraw or stop these workers."
+            Message(
+                "{job} is registered with another schema by the live worker {worker}, last seen "
+                "at {seen}{others}; register the same schema, or withdraw or stop these workers.",
+                job=job.full_name,
+                worker=latest.worker_id,
+                seen=seen.replace("+00:00", "Z"),
+                others=Message(", and by {number} more", number=others) if others else "",
+            )
         )
     if not same:
         links.delete()
@@ -188,4 +197,8 @@ def withdraw(caller: Caller, worker_id: str, full_name: str) -> None:
         # The number of deleted rows decides, because another request may withdraw the job as well.
         if links.delete()[0]:
             return
-    raise JobNotFound("The worker does not offer such a job.") if own.exists() else WorkerNotFound
+    raise (
+        JobNotFound(Message("The worker does not offer such a job."))
+        if own.exists()
+        else WorkerNotFound
+    )

@@ -16,6 +16,7 @@ from zndraw_joblib.exceptions import (
 from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, TaskStatus
 from zndraw_joblib.models import Task
 from zndraw_joblib.storage.rows import Report, TaskRow
+from zndraw_joblib.text import Message
 
 
 def report(caller: Caller, given: Report) -> TaskRow:
@@ -78,7 +79,13 @@ def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -
     if task.status == given.status:
         # Accepted, because the report may be a retry whose first answer was lost.
         return task
-    raise InvalidTaskTransition(f"A task that is {task.status} cannot become {given.status}.")
+    raise InvalidTaskTransition(
+        Message(
+            "A task that is {status} cannot become {wanted}.",
+            status=str(task.status),
+            wanted=str(given.status),
+        )
+    )
 
 
 def _move(given: Sequence[Report], identity: str | None = None) -> list[TaskRow]:
@@ -108,15 +115,19 @@ def _check_permission(caller: Caller, given: Report, task: TaskRow) -> None:
     may_override = _may_move_without_lease(caller, given, task)
     cancels = given.status == TaskStatus.CANCELLED
     refusal = (
-        "Only its submitter, or the worker that holds it, may cancel it."
+        Message("Only its submitter, or the worker that holds it, may cancel it.")
         if cancels
-        else "Only the owner of the task's worker may report on it."
+        else Message("Only the owner of the task's worker may report on it.")
     )
     if not may_override and not caller.runs(task):
         raise Forbidden(refusal)
     if given.attempt not in {None, task.attempt}:
         raise LeaseLost(
-            f"Attempt {given.attempt} is not the current one, {task.attempt}; drop the result."
+            Message(
+                "Attempt {attempt} is not the current one, {current}; drop the result.",
+                attempt=given.attempt,
+                current=task.attempt,
+            )
         )
     if not may_override and cancels and task.status == TaskStatus.PENDING:
         # The task was requeued, so the caller's worker has no more right to cancel it.

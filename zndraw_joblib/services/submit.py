@@ -29,6 +29,7 @@ from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import canonical_json, json_size
 from zndraw_joblib.storage.ids import consecutive_ids, new_ids
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.text import Message
 
 #: Most jobs that a process caches.
 MAX_CACHED_JOBS = 1024
@@ -54,7 +55,11 @@ class CachedJob:
         errors: list[FieldError] = []
         for index, payload in enumerate(payloads):
             if json_size(payload) > limit:
-                found = [FieldError(f"The payload must have at most {limit} bytes of JSON.")]
+                found = [
+                    FieldError(
+                        Message("The payload must have at most {limit} bytes of JSON.", limit=limit)
+                    )
+                ]
             else:
                 found = self._checker.errors(payload, budget, self.job.pk)
             errors += [

@@ -17,6 +17,7 @@ from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.workers import WorkerQuerySet
+from zndraw_joblib.text import Message
 
 #: A task and the attempt that its worker was granted.
 Grant = tuple[UUID, int]
@@ -127,7 +128,9 @@ def create_worker(identity: str, limit: int, worker_id: str | None = None) -> Wo
             found: Worker = known
             return found
         if workers().filter(identity=identity)[:limit].count() >= limit:
-            raise TooManyWorkers(f"You have {limit} workers, as many as you may.")
+            raise TooManyWorkers(
+                Message("You have {limit} workers, as many as you may.", limit=limit)
+            )
         named = {} if worker_id is None else {"pk": worker_id}
         made: Worker = workers().create(identity=identity, **named)
         return made

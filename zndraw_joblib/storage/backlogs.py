@@ -12,6 +12,7 @@ from django.db.models import F
 from zndraw_joblib.exceptions import TooManyPending
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.storage.clock import Now
+from zndraw_joblib.text import Message
 
 #: Largest limit with which a full room is counted again at each submit.
 EXACT_BACKLOG = 1000
@@ -51,7 +52,11 @@ class RoomBacklogQuerySet(models.QuerySet[Any]):
             places = limit - pending.order_by()[:limit].count()
         if places < number:
             raise TooManyPending(
-                f"At most {limit} tasks may be pending in this room; {number} more do not fit.",
+                Message(
+                    "At most {limit} tasks may be pending in this room; {number} more do not fit.",
+                    limit=limit,
+                    number=number,
+                ),
                 headers={"Retry-After": "1"},
             )
         room.update(limit=limit, places=places - number, full_at=None)
