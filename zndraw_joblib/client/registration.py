@@ -42,11 +42,11 @@ class Registration:
         Class of each registered job, by the job's full name.
     """
 
-    def __init__(self, api: ApiManager) -> None:
+    def __init__(self, api: ApiManager, classes: dict[str, type[BaseModel]]) -> None:
         self._api = api
         self.worker_id: str | None = None
         self.heartbeat_interval = float("inf")
-        self.classes: dict[str, type[BaseModel]] = {}
+        self.classes = classes
         # Held while the worker is made or replaced, because only one thread must do so.
         self._lock = threading.RLock()
 
@@ -61,9 +61,12 @@ class Registration:
             return created.id
 
     def ensure_worker(self) -> str:
-        """Id of the worker, which is made if there is none."""
+        """Id of the worker; if there is none, a new one offers the registered classes."""
         with self._lock:
-            return self.worker_id or self.create_worker()
+            if self.worker_id is None:
+                self.replace_worker(None)
+            assert self.worker_id is not None
+            return self.worker_id
 
     def register(self, cls: type[BaseModel], room: str) -> None:
         """Offer a class as a job of a room.
@@ -74,6 +77,11 @@ class Registration:
             As in `JobManager.register`.
         """
         name = job_name(cls, room)
+        if cls.__module__ == "__mp_main__":
+            # A process that multiprocessing has spawned imports the script again. It needs a worker
+            # only if it serves, and its first claim then makes one.
+            self.classes[str(name)] = cls
+            return
         with self._lock:
             try:
                 self._put_job(name, cls)
@@ -96,7 +104,8 @@ class Registration:
         with self._lock:
             if self.worker_id != lost:
                 return  # Another thread has replaced it.
-            logger.warning("worker %s is gone; registering again", lost)
+            if lost is not None:
+                logger.warning("worker %s is gone; registering again", lost)
             self.create_worker()
             try:
                 for name, cls in self.classes.items():
