@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from tests.client.stand_in import Rotate, bodies, serve, task, until
+from tests.servers import ROOT
 from zndraw_joblib.client import heartbeats
 
 
@@ -214,7 +216,12 @@ manager.serve()
 
 def test_a_worker_that_ends_because_of_an_error_exits_with_1():
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", SCRIPT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 1
     assert "ForbiddenError" in done.stderr

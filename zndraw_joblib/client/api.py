@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from zndraw_joblib.client.exceptions import (
     UnexpectedAnswerError,
     error_of,
 )
+from zndraw_joblib.client.forks import reset_after_fork
 from zndraw_joblib.client.retry import REPEATABLE, OutageLog, Retry
 
 T = TypeVar("T")
@@ -97,12 +99,24 @@ class Api:
             self._headers = {"Authorization": authorization(token, scheme)}
         elif auth:
             auth = GuardedAuth(auth)
-        self.http = httpx.Client(
-            auth=auth,
-            timeout=timeout,
-            transport=transport,
+        self._auth = auth
+        self._timeout = timeout
+        self._transport = transport
+        reset_after_fork(self)
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        """The client that sends the requests, made at the first one of each process."""
+        return httpx.Client(
+            auth=self._auth,
+            timeout=self._timeout,
+            transport=self._transport,
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=20),
         )
+
+    def after_fork(self) -> None:
+        """Leave the connections to the parent, because two processes cannot share them."""
+        self.__dict__.pop("http", None)
 
     def get_headers(self) -> dict[str, str]:
         """The fixed token; empty without one, because `http` adds all other credentials."""

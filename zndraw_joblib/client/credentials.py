@@ -11,6 +11,7 @@ from concurrent.futures import Future
 import httpx
 
 from zndraw_joblib.client.exceptions import CredentialsError
+from zndraw_joblib.client.forks import reset_after_fork
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,11 @@ class RenewedToken(httpx.Auth):
         self._source = source
         self._scheme = scheme
         self._timeout = timeout
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin without a token, because the thread of a call under way belongs to the parent."""
         self._lock = threading.Lock()
         self._latest: Future[str] | None = None
         self._asked_at = 0.0

@@ -17,6 +17,7 @@ from zndraw_joblib.client.batches import BATCH_SIZE
 from zndraw_joblib.client.calls import TaskCall
 from zndraw_joblib.client.claiming import INTERVAL, Claims
 from zndraw_joblib.client.exceptions import ApiError
+from zndraw_joblib.client.forks import reset_after_fork
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.heartbeats import Heartbeats
 from zndraw_joblib.client.payloads import load
@@ -62,20 +63,40 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         long_poll: int = 30,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        self._registration = Registration(api)
-        super().__init__(api, batch_size, self._registration.classes)
+        classes: dict[str, type[BaseModel]] = {}
+        super().__init__(api, batch_size, classes)
         self.long_poll = long_poll
+        self._heartbeat_interval = heartbeat_interval
+        self._make_parts(classes)
+        reset_after_fork(self)
+
+    def _make_parts(self, classes: dict[str, type[BaseModel]]) -> None:
+        """Make the parts that belong to one process and its worker."""
+        api, batch_size = self.api, self.batch_size
+        self._registration = Registration(api, classes)
         self._grants = Grants()
         self._claims = Claims(api, self._registration, self._grants, batch_size)
         self._reporter = Reporter(api, self._registration, self._grants, batch_size)
         self._pulse = Pulse(self._registration, self._grants)
         self._heartbeats = Heartbeats(
-            api, self._registration, self._grants, self._pulse, heartbeat_interval, self._fail
+            api,
+            self._registration,
+            self._grants,
+            self._pulse,
+            self._heartbeat_interval,
+            self._fail,
         )
         # Held while a stream is added or all are stopped, because a stop must reach every stream.
         self._starting = threading.Lock()
         self._streams: set[TaskStream | Worker] = set()
         self._stopped = threading.Event()
+
+    def after_fork(self) -> None:
+        """Begin without a worker, because the parent's worker and its tasks are the parent's.
+
+        A claim in the child makes a worker of its own, with the same jobs.
+        """
+        self._make_parts(self._registration.classes)
 
     def __getitem__(self, name: str) -> type[BaseModel]:
         return self._registration.classes[nfc(name)]

@@ -64,13 +64,13 @@ class Registration:
         `classes`, and those of withdrawn jobs, because a worker keeps their tasks.
     """
 
-    def __init__(self, api: ApiManager) -> None:
+    def __init__(self, api: ApiManager, classes: dict[str, type[BaseModel]]) -> None:
         self._api = api
         self.worker_id: str | None = None
         self.heartbeat_interval = float("inf")
         self.lease = DEFAULT_LEASE
-        self.classes: dict[str, type[BaseModel]] = {}
-        self.known: dict[str, type[BaseModel]] = {}
+        self.classes = classes
+        self.known = dict(classes)
         # Held while the worker is made or replaced, because only one thread must do so.
         self._lock = threading.RLock()
 
@@ -86,9 +86,12 @@ class Registration:
             return created.id
 
     def ensure_worker(self) -> str:
-        """Id of the worker, which is made if there is none."""
+        """Id of the worker; if there is none, a new one offers the registered classes."""
         with self._lock:
-            return self.worker_id or self.create_worker()
+            if self.worker_id is None:
+                self.replace_worker(None)
+            assert self.worker_id is not None
+            return self.worker_id
 
     def register(self, cls: type[BaseModel], room: str) -> None:
         """Offer a class as a job of a room.
@@ -102,6 +105,11 @@ class Registration:
         schema_of(cls)
         check_run(cls)
         name = job_name(cls, room)
+        if cls.__module__ == "__mp_main__":
+            # A process that multiprocessing has spawned imports the script again. It needs a worker
+            # only if it serves, and its first claim then makes one.
+            self.classes[str(name)] = self.known[str(name)] = cls
+            return
         with self._lock:
             other = self.classes.get(str(name), cls)
             if not is_same_class(other, cls):
@@ -184,7 +192,8 @@ class Registration:
         with self._lock:
             if self.worker_id != lost:
                 return  # Another thread has replaced it.
-            logger.warning("worker %s is gone; registering again", lost)
+            if lost is not None:
+                logger.warning("worker %s is gone; registering again", lost)
             self.create_worker()
             try:
                 for name, cls in self.classes.items():

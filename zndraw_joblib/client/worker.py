@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import BaseModel
 
@@ -16,6 +13,7 @@ from zndraw_joblib.client.calls import TaskCall
 from zndraw_joblib.client.claiming import Claimer, Claims
 from zndraw_joblib.client.exceptions import TaskNotFoundError
 from zndraw_joblib.client.execution import execute_task
+from zndraw_joblib.client.forks import signals_call
 from zndraw_joblib.client.pulse import Pulse
 from zndraw_joblib.client.reports import LOST, Report, Reporter, with_remark
 from zndraw_joblib.client.retry import LASTING, is_outage
@@ -115,7 +113,7 @@ class Worker:
             A thread of the worker ended unexpectedly.
         """
         drained = threading.Thread(target=self._drain, name="joblib-drain", daemon=True)
-        with _signals_call(self._stop_all):
+        with signals_call(self._stop_all):
             try:
                 self._threads.start()
                 self._claimer.start()
@@ -253,25 +251,3 @@ class Worker:
         """Stop renewing a queued task's lease and free its place."""
         self._grants.drop(task.id, task.attempt)
         self._claimer.free()
-
-
-@contextmanager
-def _signals_call(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at SIGINT and SIGTERM; a second SIGINT interrupts as usual."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, _frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        # In another thread, because the interrupted one may hold a lock that `stop` needs.
-        threading.Thread(target=stop, name="joblib-stop").start()
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
