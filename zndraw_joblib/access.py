@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from zndraw_joblib.exceptions import Forbidden, InvalidRoomId, JobNotFound, ProblemException
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
-from zndraw_joblib.names import GLOBAL_ROOM, room_error
+from zndraw_joblib.names import GLOBAL_ROOM, nfc, room_error
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import TaskRow
 
@@ -44,10 +44,14 @@ class Caller:
 
     request: Any
 
+    def ask(self, hook: str, *args: Any) -> Any:
+        """Call a hook of the host; raises the host's exceptions."""
+        return get_settings().hook(hook)(self.request, *args)
+
     @cached_property
     def identity(self) -> str:
         """The caller's identity, opaque text of 1 to 255 characters."""
-        identity = get_settings().hook("identity")(self.request)
+        identity = self.ask("identity")
         if not isinstance(identity, str) or not 1 <= len(identity) <= MAX_IDENTITY_LENGTH:
             raise ImproperlyConfigured(
                 f"The hook `identity` must return 1 to {MAX_IDENTITY_LENGTH} characters."
@@ -57,15 +61,17 @@ class Caller:
     @cached_property
     def is_admin(self) -> bool:
         """Whether the caller administers the job server."""
-        return bool(get_settings().hook("is_admin")(self.request))
+        return bool(self.ask("is_admin"))
 
     def may(self, action: Action, room_id: str) -> bool:
-        """Whether the caller may take this action in a room; only admins register in `@global`."""
+        """Whether the caller may take this action in a room; only admins register in `@global`.
+
+        The hook gets the room id in Unicode's form NFC.
+        """
+        room_id = nfc(room_id)
         if action == "register" and room_id == GLOBAL_ROOM:
             return self.is_admin
-        return bool(get_settings().hook("room_access")(self.request, room_id, action)) or (
-            self.is_admin
-        )
+        return bool(self.ask("room_access", room_id, action)) or self.is_admin
 
     def require(
         self, action: Action, room_id: str, *, hidden: type[ProblemException] = JobNotFound
@@ -82,6 +88,7 @@ class Caller:
             `hidden`, if the caller may not read the room, because a 404 does not reveal whether
             the room exists.
         """
+        room_id = nfc(room_id)
         if error := room_error(room_id):
             raise InvalidRoomId(f"The room id {error}.")
         if len(room_id) > (limit := get_settings().max_room_id_length):

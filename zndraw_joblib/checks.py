@@ -264,7 +264,7 @@ def check_site(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) ->
 def check_servers(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E005-E008, W006, W007: database, channel layer and cache work with several processes."""
+    """E005-E007, W006, W007: database, channel layer and cache work with several processes."""
     messages: list[CheckMessage] = []
     alias = router.db_for_write(Task)
     # The vendor of the connection, because a host's ENGINE may be derived from one of Django's.
@@ -319,16 +319,6 @@ def check_servers(
                 "requests write at once.",
                 hint=f'Set DATABASES["{alias}"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
                 id="zndraw_joblib.E007",
-            )
-        )
-    if database.get("ATOMIC_REQUESTS"):
-        messages.append(
-            Error(
-                "ATOMIC_REQUESTS makes each claim, report and heartbeat hold its row locks until "
-                "its answer is complete, and doubles the number of statements.",
-                hint=f'Set DATABASES["{alias}"]["ATOMIC_REQUESTS"] = False, and use '
-                "transaction.atomic where your own views need it.",
-                id="zndraw_joblib.E008",
             )
         )
     return messages

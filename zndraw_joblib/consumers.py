@@ -1,9 +1,11 @@
 """WebSockets: the end of one task, or each end in a room.
 
 The host's DRF authenticators authenticate a connection, by the session, an `Authorization` header
-or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). Close codes: 4401 not
+or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). The host's DRF
+permissions and throttles are not asked, because they expect a view. Close codes: 4401 not
 authenticated, 4403 from a page that is not trusted (`origins`), 4404 no such task or room for the
-caller, or an unknown address.
+caller, or an unknown address. A refusal by the host's authenticator or hook closes with 4000 and
+its HTTP status (4423).
 
 The caller is authenticated and authorized again at each read of the database, because meanwhile a
 session may have been logged out, or its user deactivated or given another password. The connection
@@ -21,19 +23,20 @@ from uuid import UUID
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.contrib.auth import SESSION_KEY, get_user
-from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest
-from rest_framework.exceptions import APIException
+from django.urls import ResolverMatch
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
+from zndraw_joblib.api.caller import ApiCaller
 from zndraw_joblib.api.documents import json_text, task_document
+from zndraw_joblib.api.host_errors import as_problem
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import end_group, room_digest, split_entry
 from zndraw_joblib.events.reads import REREAD_SECONDS
-from zndraw_joblib.exceptions import TaskNotFound
-from zndraw_joblib.names import room_error
+from zndraw_joblib.exceptions import ProblemException
+from zndraw_joblib.names import nfc, room_error
 from zndraw_joblib.origins import Trust, page_trust
 from zndraw_joblib.services.ends import RoomEnds
 from zndraw_joblib.services.lookup import find_task
@@ -42,6 +45,8 @@ from zndraw_joblib.storage.rows import TaskRow
 logger = logging.getLogger(__name__)
 
 NOT_AUTHENTICATED, FORBIDDEN, NOT_FOUND = 4401, 4403, 4404
+#: Added to the status of a problem, it gives the close code.
+HTTP_STATUS = 4000
 #: Schemes of `Authorization` that may be offered as a subprotocol.
 SCHEMES = {"token": "Token", "bearer": "Bearer"}
 #: Seconds of one wait on the hub, after which the caller's rights are checked again.
@@ -124,6 +129,8 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             code = 1000
         except CloseConnection as closing:
             code = closing.code
+        except ProblemException as problem:
+            code = HTTP_STATUS + problem.status
         except Exception:
             logger.exception("a WebSocket of %s failed", self.scope["path"][:200])
             code = 1011
@@ -136,9 +143,16 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         ------
         CloseConnection
             The caller is not authenticated.
+        ProblemException
+            The host's authenticator refuses.
         """
         request = HttpRequest()
         request.method, request.path = "GET", self.scope["path"]
+        found = self.scope.get("url_route", {})
+        # With the variables of the host's prefix, as in a request.
+        request.resolver_match = ResolverMatch(
+            type(self), found.get("args", ()), found.get("kwargs", {})
+        )
         for name, value in self.scope["headers"]:
             request.META[f"HTTP_{name.decode('latin1').upper().replace('-', '_')}"] = value.decode(
                 "latin1"
@@ -146,12 +160,15 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         offered = self.scope.get("subprotocols") or []
         if len(offered) == 2 and offered[0].lower() in SCHEMES:
             request.META["HTTP_AUTHORIZATION"] = f"{SCHEMES[offered[0].lower()]} {offered[1]}"
-        user: Any = self.scope.get("user") or AnonymousUser()
+        # As DRF has it, because a site without `django.contrib.auth` has no `AnonymousUser`.
+        make_anonymous: Any = api_settings.UNAUTHENTICATED_USER
+        anonymous: Any = make_anonymous() if make_anonymous else None
+        user: Any = self.scope.get("user") or anonymous
         session: Any = self.scope.get("session")
         if request.META.get("HTTP_COOKIE") and self._trust() is Trust.WITHOUT_COOKIES:
             # The page of another site must not act for the user whose cookies the browser added.
             del request.META["HTTP_COOKIE"]
-            user, session = AnonymousUser(), None
+            user, session = anonymous, None
         request.user, request.session = user, session
         if session is not None and session.get(SESSION_KEY) == _user_key(request.user):
             # Reads session and user again, because the scope's are as old as the connection.
@@ -161,9 +178,11 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         wrapped = Request(request, authenticators=[cls() for cls in classes])
         try:
             if wrapped.user and wrapped.user.is_authenticated:
-                return Caller(wrapped)
-        except APIException:
-            pass
+                return ApiCaller(wrapped)
+        except Exception as error:
+            if problem := as_problem(error):
+                raise problem from error
+            raise
         raise CloseConnection(NOT_AUTHENTICATED)
 
     def _trust(self) -> Trust:
@@ -188,7 +207,7 @@ class TaskConsumer(EventConsumer):
         caller = self.caller()
         try:
             return find_task(caller, UUID(self.scope["url_route"]["kwargs"]["task_id"]))
-        except (ValueError, TaskNotFound) as error:
+        except ValueError as error:
             raise CloseConnection(NOT_FOUND) from error
 
 
@@ -216,7 +235,7 @@ class RoomConsumer(EventConsumer):
             self._ended.clear()
             try:
                 documents = await read()
-            except CloseConnection:
+            except (CloseConnection, ProblemException):
                 raise
             except Exception:
                 logger.exception("could not read the ends of a room; trying again")
@@ -241,7 +260,7 @@ class RoomConsumer(EventConsumer):
     @property
     def _room_id(self) -> str:
         room_id: str = self.scope["url_route"]["kwargs"]["room_id"]
-        return room_id
+        return nfc(room_id)
 
     @property
     def _group(self) -> str:

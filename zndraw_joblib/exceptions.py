@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 #: Most errors that a problem lists. The last entry may be the number of errors left out.
 MAX_ERRORS = 1001
@@ -53,8 +53,8 @@ def first_errors(errors: Iterable[FieldError]) -> tuple[FieldError, ...]:
 class ProblemException(Exception):
     """The server could not carry out the request."""
 
-    status: ClassVar[int] = 500
-    title: ClassVar[str] = "Server Error"
+    status: int = 500
+    title: str = "Server Error"
 
     def __init__(
         self,
@@ -62,10 +62,13 @@ class ProblemException(Exception):
         *,
         errors: Iterable[FieldError] = (),
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
         self.detail = detail or self.description()
         self.errors = first_errors(errors)
         self.headers = dict(headers or {})
+        #: Extension members of the document (RFC 9457, section 3.2), in JSON.
+        self.members = dict(members or {})
         super().__init__(self.detail)
 
     @classmethod
@@ -86,6 +89,7 @@ class ProblemException(Exception):
             "status": self.status,
             "detail": self.detail,
             "instance": instance,
+            **self.members,
         }
         if self.errors:
             document["errors"] = [

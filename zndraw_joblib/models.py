@@ -17,7 +17,7 @@ from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStat
 from zndraw_joblib.names import MAX_NAME_LENGTH, JobName
 from zndraw_joblib.storage.backlogs import RoomBacklogQuerySet
 from zndraw_joblib.storage.clock import Now
-from zndraw_joblib.storage.fields import OrderedJSONField
+from zndraw_joblib.storage.fields import NameField, OrderedJSONField
 from zndraw_joblib.storage.idempotency import IdempotencyKeyManager
 from zndraw_joblib.storage.ids import new_id, new_worker_id
 from zndraw_joblib.storage.jobs import JobQuerySet
@@ -36,9 +36,9 @@ class Job(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    room_id = models.CharField(max_length=MAX_NAME_LENGTH)
-    category = models.CharField(max_length=MAX_NAME_LENGTH)
-    name = models.CharField(max_length=MAX_NAME_LENGTH)
+    room_id = NameField(max_length=MAX_NAME_LENGTH)
+    category = NameField(max_length=MAX_NAME_LENGTH)
+    name = NameField(max_length=MAX_NAME_LENGTH)
     schema = OrderedJSONField(
         help_text=_(
             "JSON Schema of a payload: draft 2020-12, or 2019-09 or 7 where `$schema` says so."
@@ -153,7 +153,7 @@ class Task(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="tasks", db_index=False)
-    room_id = models.CharField(max_length=MAX_NAME_LENGTH)
+    room_id = NameField(max_length=MAX_NAME_LENGTH)
     created_by = models.CharField(
         max_length=MAX_IDENTITY_LENGTH, help_text=_("Identity of the submitter.")
     )
@@ -296,7 +296,7 @@ class RoomBacklog(models.Model):
     A room has a row if a task was submitted there while `max_pending_per_room` was set.
     """
 
-    room_id = models.CharField(primary_key=True, max_length=MAX_NAME_LENGTH)
+    room_id = NameField(primary_key=True, max_length=MAX_NAME_LENGTH)
     limit = models.PositiveIntegerField(help_text=_("Limit of the room at the last count."))
     places = models.PositiveIntegerField(default=0)
     full_at = models.DateTimeField(null=True)

@@ -18,6 +18,14 @@ MAX_NAME_LENGTH = 128
 _RESERVED = frozenset("@:/")
 
 
+def nfc(text: str) -> str:
+    """A text in Unicode's form NFC, because ``ö`` typed as one or as two characters looks the same.
+
+    Names are stored and compared in this form, so both spellings name one room or job.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def name_error(text: str) -> str | None:
     """Return the error in a room id, a category or a job's name; None if it is valid.
 
@@ -45,11 +53,15 @@ def room_error(room_id: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class JobName:
-    """The full name of a job, unique on a server."""
+    """The full name of a job, unique on a server; its parts are in Unicode's form NFC."""
 
     room_id: str
     category: str
     name: str
+
+    def __post_init__(self) -> None:
+        for part in ("room_id", "category", "name"):
+            object.__setattr__(self, part, nfc(getattr(self, part)))
 
     @classmethod
     def parse(cls, text: str) -> JobName:
@@ -60,7 +72,7 @@ class JobName:
         ValueError
             The text does not have three parts, or a part is not a valid name.
         """
-        parts = text.split(":")
+        parts = nfc(text).split(":")
         if len(parts) != 3:
             raise ValueError("a job's full name has three parts, room:category:Name")
         room_id, category, name = parts

@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from zndraw_joblib.names import MAX_NAME_LENGTH
+from zndraw_joblib.names import MAX_NAME_LENGTH, nfc
 
 #: Name of the dict in Django's settings.
 SETTING = "ZNDRAW_JOBLIB"
@@ -186,6 +186,11 @@ class JobLibSettings(BaseSettings):
         description="Dotted path of `room_access(request, room_id, action) -> bool`, whether the "
         "caller may `read`, `submit` or `register` in the room.",
     )
+
+    @field_validator("allowed_categories")
+    @classmethod
+    def _normalized(cls, categories: list[str]) -> list[str]:
+        return [nfc(category) for category in categories]
 
     @field_validator("websocket_origins")
     @classmethod

@@ -242,6 +242,12 @@ MATRIX = [
         (401, 404, 404, 204, 404, 204),
         lambda person, worker, _: person.send("delete", f"/workers/{worker}"),
     ),
+    Row(
+        "worker-job",
+        "delete",
+        (401, 404, 404, 204, 404, 204),
+        lambda person, worker, _: person.send("delete", f"/workers/{worker}/jobs/{JOB}"),
+    ),
     Row("me", "get", FOR_ALL, lambda person, *_: person.client.get("/v1/me")),
     Row(
         "problem",

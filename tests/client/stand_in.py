@@ -195,7 +195,7 @@ class Rotate(BaseModel):
 
 def bodies(server, task_id):
     """The reports of a task, first those sent in a request each, then those in batches."""
-    single = [c[2] for c in server.sent("PATCH", f"/tasks/{task_id}")]
+    single = [c[2] for c in server.sent("PATCH") if c[1] == f"/tasks/{task_id}"]
     return single + [
         one
         for c in server.sent("PATCH", "/tasks")
@@ -205,9 +205,9 @@ def bodies(server, task_id):
     ]
 
 
-def serve(server, manager, count, execute=None, **options):
-    """Serve until `count` tasks have a status and none is running, then stop."""
-    manager.register(Rotate)
+def serve(server, manager, count, execute=None, cls=Rotate, **options):
+    """Serve a class until `count` tasks have a status and none is running, then stop."""
+    manager.register(cls)
 
     def stop():
         deadline = time.monotonic() + 15

@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel, Field, create_model
 
 from tests import servers
+from tests.client.instances import SENT
 from tests.client.jobs import Double
 from tests.servers import process, server, until
 from zndraw_joblib.client import (
@@ -30,6 +31,7 @@ from zndraw_joblib.client import (
     TaskNotFoundError,
     retry,
 )
+from zndraw_joblib.client.differences import difference
 from zndraw_joblib.client.reports import Report
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task, Worker
@@ -141,6 +143,23 @@ def test_a_worker_without_prefetch_sends_two_requests_a_task(client, worker):
         worker.stop()
         thread.join(20)
     assert not Worker.objects.exists()
+
+
+def test_a_worker_gets_instances_of_all_kinds_as_they_were_submitted(client):
+    worker, arrived = client(), {}
+    for instance in SENT:
+        worker.register(room="open")(type(instance))
+    ids = client().submit_many(SENT, room="open", job_room="open")
+
+    def execute(task, instance):
+        arrived[task.id] = instance
+        if len(arrived) == len(SENT):
+            worker.stop()
+
+    worker.serve(execute, prefetch=50)
+    for task_id, instance in zip(ids, SENT, strict=True):
+        assert type(arrived[task_id]) is type(instance)
+        assert difference(instance, arrived[task_id]) is None
 
 
 def test_waits_raise_for_unknown_tasks_and_malformed_ids(client, worker):

@@ -48,7 +48,7 @@ def recurse():
 
 
 def nested_group():
-    error = ValueError("inner")
+    error: Exception = ValueError("inner")
     for _ in range(5000):
         error = ExceptionGroup("outer", [error])
     return error

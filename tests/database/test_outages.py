@@ -121,6 +121,7 @@ def switch(transactional_db, bob, request, monkeypatch):
     yield change
     change(False)
     replace_sessions()
+    sessions._failed_over.clear()
 
 
 def is_pool_complete() -> bool:
@@ -187,6 +188,16 @@ def test_a_failover_costs_at_most_one_failed_write_for_a_pool(bob, switch, monke
         statuses.append(bob.submit().status_code)
         release_connections()
     assert statuses == [503, 202, 202, 202]
+
+
+def test_read_only_sessions_are_kept_where_no_write_has_failed(bob, switch):
+    """A site may read from a standby, and would lose its connection with each request."""
+    switch(True)
+    replace_sessions()
+    bob.get("/workers")
+    session = connection.connection
+    bob.get("/workers")
+    assert connection.connection is session
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite only")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import connection, connections
 
@@ -34,7 +36,7 @@ def choose_schema(monkeypatch):
             for name in TABLES
         ),
     )
-    engine = type(connections["default"])
+    engine: Any = type(connections["default"])
     open_cursor, chosen = engine._cursor, ["public"]
 
     def open_in_schema(self, name=None):

@@ -299,6 +299,31 @@ async def test_a_wakeup_of_a_disconnected_claimer_is_passed_to_the_next(bob):
     assert time.monotonic() - started < reads.REREAD_SECONDS
 
 
+async def test_a_claimer_whose_job_was_withdrawn_passes_its_wakeup_on(bob, monkeypatch):
+    """Only the passed wakeup can wake the second, because the next re-read is a minute away.
+
+    Control: failed while a claimer that was granted nothing kept the wakeup.
+    """
+    monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
+    await sync_to_async(bob.register)()
+    worker = await sync_to_async(bob.worker)()
+    await sync_to_async(bob.register)(worker_id=worker)
+    first = asyncio.create_task(claiming(bob, worker_id=worker))
+    await change_during_wait(lambda: None)
+    second = asyncio.create_task(claiming(bob))
+    while sum(len(queue) for queue in get_hub().work._lines.values()) < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    path = f"/workers/{worker}/jobs/open:modifiers:Rotate"
+    assert (await sync_to_async(bob.send)("delete", path)).status_code == 204
+    started = time.monotonic()
+    submitted = await sync_to_async(bob.submit)()
+    assert (await second).json()["task"]["id"] == submitted.json()["id"]
+    # It claims again, because its worker may offer other jobs by now.
+    assert (await first).json() == {"task": None}
+    assert time.monotonic() - started < LONG / 2
+
+
 async def test_a_claim_by_a_deleted_worker_is_not_found(bob):
     worker = await sync_to_async(bob.worker)()
     await sync_to_async(bob.register)(worker_id=worker)

@@ -14,6 +14,7 @@ from zndraw_joblib.admin.base import ReadOnlyAdmin
 from zndraw_joblib.admin.filters import RoomFilter
 from zndraw_joblib.admin.formats import indented_json
 from zndraw_joblib.models import Job
+from zndraw_joblib.names import nfc
 
 
 @admin.register(Job)
@@ -29,6 +30,12 @@ class JobAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         """Jobs with the annotation `worker_count`."""
         return Job.objects.with_worker_count()
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """As Django's, for a term in the spelling in which names are stored."""
+        return super().get_search_results(request, queryset, nfc(search_term))
 
     @admin.display(description=_("workers"), ordering="worker_count")
     def worker_count(self, job: Any) -> int:

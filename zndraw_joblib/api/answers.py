@@ -136,7 +136,13 @@ class FieldErrorDocument(TypedDict):
 class ProblemDocument(TypedDict):
     """A problem document (RFC 9457)."""
 
-    type: Annotated[str, Field(description="Address of the problem type's description.")]
+    type: Annotated[
+        str,
+        Field(
+            description="Address of the problem type's description, or `about:blank` for an error "
+            "of the site itself, which may have further members."
+        ),
+    ]
     title: str
     status: int
     detail: str

@@ -237,7 +237,17 @@ class JobLibSchema(AutoSchema):
         operation = super().get_operation(path, path_regex, path_prefix, method, registry) or {}
         # Removed, because they would precede the request's body in the document.
         operation.pop("responses", None)
-        return {**operation, **self._operation.describe(registry)}
+        described = self._operation.describe(registry)
+        known = [parameter["name"] for parameter in described.get("parameters", ())]
+        # A host's prefix may have variables too.
+        added = [
+            parameter
+            for parameter in operation.get("parameters", ())
+            if parameter["in"] == "path" and parameter["name"] not in known
+        ]
+        if added:
+            described["parameters"] = [*added, *described.get("parameters", ())]
+        return {**operation, **described}
 
     def get_operation_id(self) -> str:
         """The id that the operation was given."""

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from functools import cached_property, partial
+from typing import Any, ClassVar, NoReturn, TypeVar
 
+from django.db.models import QuerySet
 from django.utils.cache import patch_vary_headers
 from django.utils.datastructures import MultiValueDict
+from django.utils.functional import SimpleLazyObject
+from rest_framework.exceptions import NotAuthenticated
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import JSONParser
-from rest_framework.permissions import IsAuthenticated
+from rest_framework.permissions import AllowAny, IsAuthenticated, IsAuthenticatedOrReadOnly
 from rest_framework.request import Request
+from rest_framework.settings import api_settings
 from rest_framework.throttling import ScopedRateThrottle, SimpleRateThrottle
 from rest_framework.views import APIView
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.api.autoschema import JobLibSchema, operation_of
-from zndraw_joblib.api.bodies import Body
+from zndraw_joblib.api.bodies import Body, ReportBody
+from zndraw_joblib.api.caller import ApiCaller
 from zndraw_joblib.api.parsing import check_query, discard_body, invalid, read_body
+from zndraw_joblib.api.paths import mount_path
 from zndraw_joblib.api.problems import problem_exception_handler
 from zndraw_joblib.api.rendering import FastJSONRenderer
 from zndraw_joblib.exceptions import FieldError, NotFound, ValidationError
+from zndraw_joblib.models import Task
+from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
+
+#: Permissions that say no more than `IsAuthenticated`, which each view has.
+_IMPLIED = (AllowAny, IsAuthenticated, IsAuthenticatedOrReadOnly)
 
 BodyType = TypeVar("BodyType", bound=Body)
 
@@ -48,6 +59,10 @@ class JobLibView(APIView):
     content_negotiation_class = AlwaysJSON
     http_method_names = ("get", "head", "post", "put", "patch", "delete")
     schema = JobLibSchema()
+    #: None, because a host's versions are those of its own API; this one has `v1` in its paths.
+    versioning_class = None
+    #: The path of the view's route below the host's prefix, as in `urls.py`.
+    route: str = ""
     #: Scopes of DRF's `ScopedRateThrottle` by action.
     throttle_scopes: ClassVar[Mapping[str | None, str]] = {}
     #: Actions that only throttles of this app's scopes limit, because a worker whose heartbeats or
@@ -58,30 +73,69 @@ class JobLibView(APIView):
     def throttle_scope(self) -> str | None:
         """The scope of this request; None if the host set no rate for it."""
         scope = self.throttle_scopes.get(getattr(self, "action", None), "joblib_read")
-        return scope if scope in SimpleRateThrottle.THROTTLE_RATES else None
+        return scope if scope in (SimpleRateThrottle.THROTTLE_RATES or {}) else None
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
-        """Keep DRF from parsing the body, which `body` reads.
+        """Keep DRF from parsing the body.
 
         DRF would parse it for the CSRF check of a session, without a limit of size or depth, and
-        again at each run of a view that waits.
+        again at each run of a view that waits. `data` is parsed at its first use, because a host's
+        permission or throttle may read it, and with free text, because one endpoint accepts it.
         """
         made: Any = super().initialize_request(request, *args, **kwargs)
-        made._data = made._full_data = {}
+        made._data = {}
+        made._full_data = SimpleLazyObject(partial(read_body, request, ReportBody.free_text))
         made._files = MultiValueDict()
         return made  # type: ignore[no-any-return]
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Refuse query parameters that the endpoint does not know, after DRF's own checks."""
-        super().initial(request, *args, **kwargs)
-        operation = operation_of(self, request.method)
-        if operation is not None:
-            check_query(request._request, operation.query_names)
 
     @cached_property
     def caller(self) -> Caller:
         """The caller of this request."""
-        return Caller(self.request)
+        return ApiCaller(self.request)
+
+    @cached_property
+    def mount(self) -> str:
+        """The path at which the host includes this app's URLs, as this request has it."""
+        return mount_path(self.request._request.path_info, self.route)
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Answer the request; the methods get only the variables of this app's own route.
+
+        The host's prefix may have more (``t/<slug:tenant>/``). Room ids and names of jobs are
+        brought into Unicode's form NFC.
+        """
+        own = {name: value for name, value in kwargs.items() if f":{name}>" in self.route}
+        own |= {name: nfc(own[name]) for name in own.keys() & {"room_id", "full_name"}}
+        self._captured = args, {**kwargs, **own}
+        return super().dispatch(request, **own)
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Run DRF's checks with all variables of the path, then refuse unknown query parameters."""
+        self.args, self.kwargs = self._captured
+        super().initial(request, *self.args, **self.kwargs)
+        operation = operation_of(self, request.method)
+        if operation is not None:
+            check_query(request._request, operation.query_names)
+
+    def get_permissions(self) -> Any:
+        """The view's permissions and then the host's, each of which may refuse."""
+        if not self.permission_classes:
+            return []
+        defaults: Any = api_settings.DEFAULT_PERMISSION_CLASSES
+        return [*super().get_permissions(), *(cls() for cls in defaults if cls not in _IMPLIED)]
+
+    def get_queryset(self) -> QuerySet[Any]:
+        """No rows of the model whose permissions a host's `DjangoModelPermissions` asks for."""
+        none: QuerySet[Any] = Task.objects.none()
+        return none
+
+    def permission_denied(
+        self, request: Request, message: str | None = None, code: str | None = None
+    ) -> NoReturn:
+        """Refuse, with 401 for an anonymous caller also where the host has no authenticators."""
+        if not (request.user and request.user.is_authenticated):
+            raise NotAuthenticated
+        super().permission_denied(request, message, code)
 
     def body(self, model: type[BodyType]) -> BodyType:
         """The validated body of the request, a JSON object."""
@@ -148,6 +202,7 @@ class UnknownURL(JobLibView):
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer 404 to every method."""
+        self.route += kwargs["rest"]
         request = self.initialize_request(request, *args, **kwargs)
         self.request, self.args, self.kwargs, self.headers = request, args, kwargs, {}
         response = self.handle_exception(NotFound())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
-from django.urls import reverse
+from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -15,10 +15,12 @@ from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody
 from zndraw_joblib.api.documents import job_document, job_summary, task_document
-from zndraw_joblib.api.lookup import task_page, task_path
+from zndraw_joblib.api.lookup import task_page
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
+from zndraw_joblib.api.paths import job_tasks_path, task_path
 from zndraw_joblib.exceptions import FieldError, InvalidPayload
+from zndraw_joblib.models import Job, Task
 from zndraw_joblib.services.jobs import offered_job, offered_jobs, room_job
 from zndraw_joblib.services.register import register
 from zndraw_joblib.services.submit import Submission, submit
@@ -29,6 +31,10 @@ class JobViewSet(JobLibView, ViewSet):
     """Jobs of a room."""
 
     throttle_scopes: ClassVar = {"register": "joblib_register", "submit": "joblib_submit"}
+
+    def get_queryset(self) -> QuerySet[Any]:
+        """Jobs, or tasks where the request is about these."""
+        return (Task if self.action in {"submit", "tasks"} else Job).objects.none()
 
     @openapi.jobs_list
     def list(self, request: Request, room_id: str) -> Response:
@@ -72,7 +78,7 @@ class JobViewSet(JobLibView, ViewSet):
                 raise invalid_fields(chain.from_iterable(errors.values()))
             payloads = [entry.payload for entry in valid.values()]
             tasks = self._submit(room_id, full_name, payloads, payloads)
-            location = reverse("zndraw_joblib:job-tasks", args=[room_id, full_name])
+            location = job_tasks_path(self.mount, room_id, full_name)
             return accepted([task_document(task) for task in tasks], location)
         payload = self.body(SubmissionBody).payload
         try:
@@ -81,7 +87,7 @@ class JobViewSet(JobLibView, ViewSet):
             # The service lists payloads, but this request has only one.
             alone = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
             raise InvalidPayload(errors=alone) from refusal
-        return accepted(task_document(task), task_path(task.id))
+        return accepted(task_document(task), task_path(self.mount, task.id))
 
     def _submit(
         self, room_id: str, full_name: str, payloads: Sequence[dict[str, Any]], body: Any

@@ -1,12 +1,10 @@
-"""Ids, paths and pages of tasks, which several views need."""
+"""Ids and pages of tasks, which several views need."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from django.urls import get_script_prefix, get_urlconf, reverse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -17,9 +15,6 @@ from zndraw_joblib.exceptions import TaskNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task
 
-#: Replaces the id of a task in the cached path.
-PLACEHOLDER = UUID(int=0)
-
 
 def parse_task_id(text: str) -> UUID:
     """The task id in a path; raises TaskNotFound for a text that is not a UUID."""
@@ -27,19 +22,6 @@ def parse_task_id(text: str) -> UUID:
         return UUID(text)
     except ValueError as error:
         raise TaskNotFound from error
-
-
-def task_path(task_id: UUID) -> str:
-    """The path of a task."""
-    return _path_with_placeholder(get_script_prefix(), get_urlconf()).replace(
-        str(PLACEHOLDER), str(task_id)
-    )
-
-
-@lru_cache(maxsize=64)
-def _path_with_placeholder(prefix: str, urlconf: Any) -> str:
-    # Cached for each script prefix, because `reverse` takes longer than the rest of the answer.
-    return reverse("zndraw_joblib:task", urlconf, args=[PLACEHOLDER])
 
 
 def task_page(request: Request, room_id: str, job: Job | None = None) -> Response:

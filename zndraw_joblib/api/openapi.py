@@ -215,6 +215,19 @@ workers_delete = Operation(
     problems=[problems.WorkerNotFound],
     parameters=[_WORKER],
 )
+workers_withdraw = Operation(
+    id="workers_withdraw",
+    answers={204: None},
+    problems=[problems.WorkerNotFound, problems.JobNotFound],
+    parameters=[
+        _WORKER,
+        Parameter(
+            name="full_name",
+            location="path",
+            description="Full name of a job that the worker offers: `room:category:Name`.",
+        ),
+    ],
+)
 me = Operation(id="me", answers={200: answers.IdentityDocument})
 problem_types = Operation(
     id="problem_types",

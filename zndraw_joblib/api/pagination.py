@@ -18,7 +18,7 @@ from django.http import QueryDict
 from rest_framework.request import Request
 
 from zndraw_joblib.api.parsing import has_surrogate, invalid
-from zndraw_joblib.api.script_prefix import request_path
+from zndraw_joblib.api.paths import request_path
 from zndraw_joblib.settings import get_settings
 
 R = TypeVar("R")

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from django.core.exceptions import (
-    BadRequest,
-    PermissionDenied,
-    RequestDataTooBig,
-    SuspiciousOperation,
-)
 from django.core.signals import got_request_exception
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import Context, Engine, Template
-from django.urls import reverse
 from django.utils.cache import patch_vary_headers
-from rest_framework import exceptions as drf
 from rest_framework.response import Response
-from rest_framework.views import set_rollback
 
 from zndraw_joblib import exceptions
-from zndraw_joblib.api.parsing import invalid_fields
-from zndraw_joblib.api.script_prefix import request_path
-from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, ProblemException, json_pointer
+from zndraw_joblib.api.host_errors import HostProblem, as_problem
+from zndraw_joblib.api.paths import problem_type_path, request_path
+from zndraw_joblib.exceptions import PROBLEM_TYPES, ProblemException
 from zndraw_joblib.storage.outages import Outage, outage_of
 
 logger = logging.getLogger(__name__)
@@ -35,15 +24,17 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 
 
-def type_url(problem: type[ProblemException]) -> str:
-    """The path of the problem type's description."""
-    return reverse("zndraw_joblib:problem", args=[problem.slug()])
+def type_url(problem: type[ProblemException], mount: str) -> str:
+    """The path of the problem type's description; ``about:blank`` if the type is none of ours."""
+    if issubclass(problem, HostProblem):
+        return "about:blank"
+    return problem_type_path(mount, problem.slug())
 
 
-def problem_response(problem: ProblemException, request: HttpRequest) -> Response:
+def problem_response(problem: ProblemException, request: HttpRequest, mount: str) -> Response:
     """The problem as an answer to this request."""
     return Response(
-        problem.document(type_url(type(problem)), request_path(request)),
+        problem.document(type_url(type(problem), mount), request_path(request)),
         status=problem.status,
         headers=problem.headers,
         content_type=MEDIA_TYPE,
@@ -56,14 +47,16 @@ def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Respon
     An unexpected exception is logged, sent as `got_request_exception` and answered 500, or 503 if
     the database is away or not migrated.
     """
-    set_rollback()
-    request = context["request"]
+    view, request = context["view"], context["request"]
     problem = as_problem(exc)
     if problem is None:
         problem = _problem_of_failure(exc)
         logger.error("%s %s failed: %s", request.method, request.path, problem, exc_info=exc)
-        got_request_exception.send(type(context["view"]), request=request._request)
-    return problem_response(problem, request)
+        got_request_exception.send(type(view), request=request._request)
+    if problem.status == 401:
+        # A hook's exception has none, and RFC 9110 requires one.
+        problem.headers.setdefault("WWW-Authenticate", view.get_authenticate_header(request))
+    return problem_response(problem, request, view.mount)
 
 
 def _problem_of_failure(exc: Exception) -> ProblemException:
@@ -77,56 +70,6 @@ def _problem_of_failure(exc: Exception) -> ProblemException:
             return exceptions.ServerError()
 
 
-def as_problem(exc: Exception) -> ProblemException | None:
-    """The problem for an exception of Django or DRF; None for an unexpected exception."""
-    match exc:
-        case ProblemException():
-            return exc
-        case drf.ValidationError():
-            return invalid_fields(_field_errors(exc.detail))
-        case drf.ParseError():
-            return exceptions.ValidationError(str(exc.detail))
-        case drf.NotAuthenticated() | drf.AuthenticationFailed():
-            challenge = getattr(exc, "auth_header", None)
-            return exceptions.NotAuthenticated(
-                str(exc.detail), headers={"WWW-Authenticate": challenge} if challenge else None
-            )
-        case drf.PermissionDenied():
-            return exceptions.Forbidden(str(exc.detail))
-        case PermissionDenied():
-            return exceptions.Forbidden()
-        case drf.NotFound() | Http404():
-            return exceptions.NotFound()
-        case drf.MethodNotAllowed():
-            return exceptions.MethodNotAllowed(str(exc.detail))
-        case drf.UnsupportedMediaType():
-            return exceptions.UnsupportedMediaType(str(exc.detail))
-        case drf.Throttled():
-            # `wait` is None if the throttle cannot compute it.
-            wait = max(1, math.ceil(getattr(exc, "wait", None) or 0))
-            return exceptions.Throttled(str(exc.detail), headers={"Retry-After": str(wait)})
-        case RequestDataTooBig():
-            return exceptions.ContentTooLarge()
-        case SuspiciousOperation() | BadRequest():
-            # For instance too many query parameters, or a Host that is not allowed.
-            return exceptions.ValidationError(str(exc)[:300])
-    return None
-
-
-def _field_errors(detail: Any, path: tuple[str | int, ...] = ()) -> Iterator[FieldError]:
-    """The errors in the detail of DRF's `ValidationError`, with JSON pointers."""
-    if isinstance(detail, dict):
-        for key, value in detail.items():
-            # Without the key that DRF uses for errors of the whole object.
-            yield from _field_errors(value, path if key == "non_field_errors" else (*path, key))
-    elif isinstance(detail, list):
-        for index, value in enumerate(detail):
-            nested = isinstance(value, dict | list)
-            yield from _field_errors(value, (*path, index) if nested else path)
-    else:
-        yield FieldError(str(detail), json_pointer(path))
-
-
 @lru_cache(maxsize=1)
 def _page() -> Template:
     """The page of a problem type.
@@ -137,7 +80,7 @@ def _page() -> Template:
     return engine.get_template("zndraw_joblib/problem.html")
 
 
-def explain(request: HttpRequest, slug: str) -> HttpResponse:
+def explain(request: HttpRequest, slug: str, mount: str) -> HttpResponse:
     """Describes a problem type, in HTML for a browser and as JSON otherwise.
 
     Raises
@@ -149,7 +92,7 @@ def explain(request: HttpRequest, slug: str) -> HttpResponse:
     if problem is None:
         raise exceptions.NotFound(f"There is no problem type {slug[:100]!r}.")
     about = {
-        "type": type_url(problem),
+        "type": type_url(problem, mount),
         "title": problem.title,
         "status": problem.status,
         "description": problem.description(),

@@ -14,10 +14,10 @@ from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import ClaimBody, ListedReportBody, LookupBody, ReportBody
 from zndraw_joblib.api.documents import task_document
-from zndraw_joblib.api.lookup import parse_task_id, task_page, task_path
+from zndraw_joblib.api.lookup import parse_task_id, task_page
 from zndraw_joblib.api.parsing import invalid_fields, read_body
+from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
-from zndraw_joblib.api.script_prefix import request_path
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.services.claim import claim, jobs_of_worker
@@ -100,7 +100,7 @@ class TaskViewSet(JobLibView, ViewSet):
             raise invalid_fields(chain.from_iterable(errors.values()))
         reports = [parse_report(body.id, body) for body in valid.values()]
         results = {
-            index: report_result(given.task_id, outcome)
+            index: self._result(given.task_id, outcome)
             for index, given, outcome in zip(
                 valid, reports, report_each(self.caller, reports), strict=True
             )
@@ -108,23 +108,23 @@ class TaskViewSet(JobLibView, ViewSet):
         for index, error in errors.items():
             task_id = ListedReportBody.id_of(entries[index])
             path = request_path(request)
-            results[index] = refused_result(task_id, invalid_fields(error), path)
+            results[index] = self._refused(task_id, invalid_fields(error), path)
         return Response([results[index] for index in range(len(entries))])
+
+    def _result(self, task_id: UUID, outcome: TaskRow | ProblemException) -> dict[str, Any]:
+        """The result of one report of a list."""
+        if isinstance(outcome, ProblemException):
+            return self._refused(task_id, outcome, task_path(self.mount, task_id))
+        return {"id": task_id, "status": 200, "task": task_document(outcome)}
+
+    def _refused(
+        self, task_id: UUID | None, problem: ProblemException, path: str
+    ) -> dict[str, Any]:
+        """The result of a report that was refused."""
+        document = problem.document(type_url(type(problem), self.mount), path)
+        return {"id": task_id, "status": problem.status, "problem": document}
 
 
 def parse_report(task_id: UUID, body: ReportBody) -> Report:
     """The report that a validated body describes."""
     return Report(task_id, body.status, body.attempt, body.error)
-
-
-def report_result(task_id: UUID, outcome: TaskRow | ProblemException) -> dict[str, Any]:
-    """The result of one report of a list."""
-    if isinstance(outcome, ProblemException):
-        return refused_result(task_id, outcome, task_path(task_id))
-    return {"id": task_id, "status": 200, "task": task_document(outcome)}
-
-
-def refused_result(task_id: UUID | None, problem: ProblemException, path: str) -> dict[str, Any]:
-    """The result of a report that was refused."""
-    document = problem.document(type_url(type(problem)), path)
-    return {"id": task_id, "status": problem.status, "problem": document}

@@ -2,71 +2,48 @@
 
 from __future__ import annotations
 
-from django.urls import path, re_path
-
 from zndraw_joblib.api.base import UnknownURL
 from zndraw_joblib.api.jobs import JobViewSet
-from zndraw_joblib.api.routes import WaitingRoute
+from zndraw_joblib.api.paths import API, VERSION
+from zndraw_joblib.api.routes import CatchAll, Route, WaitingRoute
 from zndraw_joblib.api.tasks import TaskViewSet
 from zndraw_joblib.api.views import MeView, ProblemTypeView
 from zndraw_joblib.api.workers import WorkerViewSet
 
 app_name = "zndraw_joblib"
 
-_PREFIX = "v1/joblib/"
+_ROOM = f"{API}rooms/<str:room_id>"
+_JOB = f"{_ROOM}/jobs/<str:full_name>"
 
 urlpatterns = [
     # The most frequent routes come first, because Django tries them in this order.
-    WaitingRoute(f"{_PREFIX}tasks/claim", TaskViewSet.as_view({"post": "claim"}), "claim"),
-    WaitingRoute(f"{_PREFIX}tasks/lookup", TaskViewSet.as_view({"post": "lookup"}), "lookup"),
+    WaitingRoute(f"{API}tasks/claim", TaskViewSet, "claim", post="claim"),
+    WaitingRoute(f"{API}tasks/lookup", TaskViewSet, "lookup", post="lookup"),
     WaitingRoute(
-        f"{_PREFIX}tasks/<str:task_id>",
-        TaskViewSet.as_view({"get": "retrieve", "patch": "partial_update"}),
-        "task",
+        f"{API}tasks/<str:task_id>", TaskViewSet, "task", get="retrieve", patch="partial_update"
     ),
-    path(
-        f"{_PREFIX}rooms/<str:room_id>/tasks/<str:full_name>",
-        JobViewSet.as_view({"post": "submit"}),
-        name="submit",
+    Route(f"{_ROOM}/tasks/<str:full_name>", JobViewSet, "submit", post="submit"),
+    Route(
+        f"{API}workers/<str:worker_id>",
+        WorkerViewSet,
+        "worker",
+        patch="partial_update",
+        delete="destroy",
     ),
-    path(
-        f"{_PREFIX}workers/<str:worker_id>",
-        WorkerViewSet.as_view({"patch": "partial_update", "delete": "destroy"}),
-        name="worker",
+    Route(f"{API}tasks", TaskViewSet, "tasks", patch="report_many"),
+    Route(f"{_ROOM}/jobs", JobViewSet, "jobs", get="list", put="register"),
+    Route(_JOB, JobViewSet, "job", get="retrieve"),
+    Route(f"{_JOB}/tasks", JobViewSet, "job-tasks", get="tasks"),
+    Route(f"{_ROOM}/tasks", TaskViewSet, "room-tasks", get="list"),
+    Route(f"{_ROOM}/workers", WorkerViewSet, "room-workers", get="of_room"),
+    Route(f"{API}workers", WorkerViewSet, "workers", get="list", post="create"),
+    Route(
+        f"{API}workers/<str:worker_id>/jobs/<str:full_name>",
+        WorkerViewSet,
+        "worker-job",
+        delete="withdraw",
     ),
-    path(f"{_PREFIX}tasks", TaskViewSet.as_view({"patch": "report_many"}), name="tasks"),
-    path(
-        f"{_PREFIX}rooms/<str:room_id>/jobs",
-        JobViewSet.as_view({"get": "list", "put": "register"}),
-        name="jobs",
-    ),
-    path(
-        f"{_PREFIX}rooms/<str:room_id>/jobs/<str:full_name>",
-        JobViewSet.as_view({"get": "retrieve"}),
-        name="job",
-    ),
-    path(
-        f"{_PREFIX}rooms/<str:room_id>/jobs/<str:full_name>/tasks",
-        JobViewSet.as_view({"get": "tasks"}),
-        name="job-tasks",
-    ),
-    path(
-        f"{_PREFIX}rooms/<str:room_id>/tasks",
-        TaskViewSet.as_view({"get": "list"}),
-        name="room-tasks",
-    ),
-    path(
-        f"{_PREFIX}rooms/<str:room_id>/workers",
-        WorkerViewSet.as_view({"get": "of_room"}),
-        name="room-workers",
-    ),
-    path(
-        f"{_PREFIX}workers",
-        WorkerViewSet.as_view({"get": "list", "post": "create"}),
-        name="workers",
-    ),
-    path("v1/me", MeView.as_view(), name="me"),
-    path("v1/problems/<str:slug>", ProblemTypeView.as_view(), name="problem"),
-    # `[\s\S]`, because a dot does not match a newline.
-    re_path(r"^v1/joblib(?:/[\s\S]*)?$", UnknownURL.as_view(), name="unknown"),
+    Route(f"{VERSION}/me", MeView, "me"),
+    Route(f"{VERSION}/problems/<str:slug>", ProblemTypeView, "problem"),
+    CatchAll(API.removesuffix("/"), UnknownURL, "unknown"),
 ]

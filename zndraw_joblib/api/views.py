@@ -20,11 +20,14 @@ class ProblemTypeView(JobLibView):
     @openapi.problem_types
     def get(self, request: Request, slug: str) -> HttpResponse:
         """Describe a problem type."""
-        return explain(request._request, slug)
+        return explain(request._request, slug, self.mount)
 
 
 class MeView(JobLibView):
     """Describes the caller."""
+
+    #: As of a viewset, because a host's permission may read it.
+    action = "get"
 
     @openapi.me
     def get(self, request: Request) -> Response:

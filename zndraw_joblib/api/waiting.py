@@ -18,7 +18,6 @@ from uuid import UUID
 
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.core.handlers.asgi import ASGIRequest
-from django.db import transaction
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
@@ -97,9 +96,6 @@ def waiting_view(view: View) -> Callable[..., Any]:
     A response that may change has the attribute `waits_for`, an `UntilEnd` or an `UntilWork`.
     """
 
-    # Without a transaction, because Django refuses async views under ATOMIC_REQUESTS and a wait
-    # would keep the transaction open.
-    @transaction.non_atomic_requests
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         wait = granted_wait(request.META.get("HTTP_PREFER"))
@@ -164,7 +160,8 @@ async def _wait_for_end(
     try:
         found = await ends.read(tuple(until.rooms), until.visible)
     except Exception:
-        # The hub has logged the error. The view runs again to answer with the problem.
+        # The hub has logged an error of the database. The view runs again to answer with the
+        # problem, and to log an error of a hook.
         return await run_view()
     if not found and not until.many:
         return await run_view()
@@ -181,9 +178,12 @@ async def _wait_for_work(
     async def attempt() -> list[str] | None:
         nonlocal response
         response = await run_view()
-        # An error ends the wait, as a claimed task does.
         claimed = [task["id"].hex for task in _claimed(response)]
-        return claimed if claimed or response.status_code >= 400 else None
+        now: UntilWork | None = getattr(response, "waits_for", None)
+        # An error ends the wait, as a claimed task does. So does a change of the worker's jobs,
+        # because this claimer would take wakeups of a job that its worker offers no more.
+        ends = claimed or now is None or set(now.jobs) != set(until.jobs)
+        return claimed if ends else None
 
     if not await get_hub().work.wait(until.jobs, deadline, attempt):
         # One more attempt, because a message may have been lost, or the worker may have been

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
@@ -13,7 +14,9 @@ from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import EmptyBody, HeartbeatBody
 from zndraw_joblib.api.documents import utc, worker_document
 from zndraw_joblib.api.pagination import page
+from zndraw_joblib.models import Worker
 from zndraw_joblib.services import workers
+from zndraw_joblib.services.register import withdraw
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.workers import WorkerQuerySet
 
@@ -25,8 +28,14 @@ class WorkerViewSet(JobLibView, ViewSet):
         "create": "joblib_register",
         "partial_update": "joblib_work",
         "destroy": "joblib_work",
+        "withdraw": "joblib_work",
     }
     unthrottled: ClassVar = {"partial_update", "destroy"}
+
+    def get_queryset(self) -> QuerySet[Any]:
+        """Workers."""
+        none: QuerySet[Any] = Worker.objects.none()
+        return none
 
     @openapi.workers_list
     def list(self, request: Request) -> Response:
@@ -68,6 +77,12 @@ class WorkerViewSet(JobLibView, ViewSet):
     def destroy(self, request: Request, worker_id: str) -> Response:
         """Remove a worker; its claimed tasks are pending again."""
         workers.remove_worker(self.caller, worker_id)
+        return Response(status=204)
+
+    @openapi.workers_withdraw
+    def withdraw(self, request: Request, worker_id: str, full_name: str) -> Response:
+        """Offer a job by a worker no more; the worker keeps the tasks that it holds."""
+        withdraw(self.caller, worker_id, full_name)
         return Response(status=204)
 
 

@@ -199,6 +199,13 @@ class TaskWaitTimeout(TimeoutError):
         super().__init__(f"task {self.task_ids[0]} has not ended within {timeout} s{rest}")
 
 
+class RoundTripError(ValueError):
+    """An instance cannot be submitted, because its worker would get another one or none."""
+
+    def __init__(self, cls: type, reason: str) -> None:
+        super().__init__(f"{cls.__name__} cannot be submitted: {reason}")
+
+
 class PartlySubmittedError(Exception):
     """Some of many tasks were submitted before a request failed; `__cause__` is its error.
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pydantic import BaseModel, ValidationError
 
+from zndraw_joblib.client.payloads import load
 from zndraw_joblib.client.schemas import ClaimedTask
 from zndraw_joblib.text import truncate_utf8
 
@@ -23,11 +23,11 @@ MAX_MESSAGE_BYTES = 2048
 #: Most bytes of an exception's message and traceback together.
 MAX_TEXT_BYTES = 16_384
 
-Execute = Callable[..., Any]
-
 
 def execute_task(
-    task: ClaimedTask, cls: type[BaseModel] | None, execute: Execute | None
+    task: ClaimedTask,
+    cls: type[BaseModel] | None,
+    call: Callable[[ClaimedTask, BaseModel], None],
 ) -> str | None:
     """Run a task and return the text of its error; None if it succeeded.
 
@@ -39,10 +39,10 @@ def execute_task(
     process = os.getpid()
     try:
         try:
-            instance = cls.model_validate(task.payload)
+            instance = load(cls, task.payload)
         except ValidationError as error:
             return f"The payload was refused by {cls.__name__}: {error}"
-        _call(execute, task, instance)
+        call(task, instance)
     except BaseException as error:
         if os.getpid() != process:
             _end_forked_process(error)
@@ -82,22 +82,3 @@ def _end_forked_process(error: BaseException | None) -> NoReturn:
         with suppress(Exception):
             stream.flush()
     os._exit(code & 0xFF)
-
-
-def _call(execute: Execute | None, task: ClaimedTask, instance: BaseModel) -> None:
-    if execute is None:
-        run: Execute = instance.run  # type: ignore[attr-defined]
-        run(task) if _positional(run) else run()
-    elif _positional(execute) > 1:
-        execute(task, instance)
-    else:
-        execute(task)
-
-
-def _positional(function: Execute) -> int:
-    """The number of positional arguments that a callable accepts; 2 for ``*args``."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
-        return 2
-    return sum(parameter.kind in kinds for parameter in parameters)

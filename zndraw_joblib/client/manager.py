@@ -14,10 +14,12 @@ from pydantic import BaseModel
 
 from zndraw_joblib.client.api import ApiManager
 from zndraw_joblib.client.batches import BATCH_SIZE
+from zndraw_joblib.client.calls import TaskCall
 from zndraw_joblib.client.claiming import INTERVAL, Claims
 from zndraw_joblib.client.exceptions import ApiError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.heartbeats import Heartbeats
+from zndraw_joblib.client.payloads import load
 from zndraw_joblib.client.pulse import Pulse
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.reports import Outcome, Report, Reporter
@@ -26,7 +28,7 @@ from zndraw_joblib.client.stream import TaskStream
 from zndraw_joblib.client.submitter import Submitter
 from zndraw_joblib.client.worker import Worker
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.names import GLOBAL_ROOM
+from zndraw_joblib.names import GLOBAL_ROOM, nfc
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         self._stopped = threading.Event()
 
     def __getitem__(self, name: str) -> type[BaseModel]:
-        return self._registration.classes[name]
+        return self._registration.classes[nfc(name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._registration.classes))
@@ -103,10 +105,17 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         """Offer a pydantic model class as a job, as a decorator or called.
 
         The category is the class's attribute `category`, by default ``"modifiers"``; the schema is
-        its `model_json_schema`.
+        its `model_json_schema`. A class that was edited and registered again, as in a notebook,
+        takes the place of its earlier version, unless other workers offer that one.
 
         Raises
         ------
+        TypeError
+            The class is no pydantic model, has no JSON Schema, or its payloads are no JSON objects;
+            or its method `run` is a generator function or takes other arguments than the task.
+        ValueError
+            Another class is registered under the same name. A class of the same module and
+            qualified name takes its place, as when a notebook's cell is run again.
         ApiError
             `InvalidCategoryError`, `InvalidRoomIdError`, `ForbiddenError` (``@global`` needs an
             administrator), `SchemaConflictError`.
@@ -118,6 +127,21 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
     def _register(self, cls: J, room: str) -> J:
         self._registration.register(cls, room)
         return cls
+
+    def unregister(self, job: type[BaseModel] | str) -> None:
+        """Offer a job no more, by its full name or, in all rooms, by its class.
+
+        Tasks of the job that this worker holds are finished. Pending ones wait for another worker
+        or for the next registration.
+
+        Raises
+        ------
+        KeyError
+            This worker does not offer the job.
+        ApiError
+            The server refused the request.
+        """
+        self._registration.unregister(job)
 
     def disconnect(self) -> None:
         """Delete the worker.
@@ -147,6 +171,18 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         """
         with self._grants.expected() if start else nullcontext():
             return self._claims.send(limit, wait=wait, start=start).tasks
+
+    def instance(self, task: ClaimedTask) -> BaseModel:
+        """The instance that was submitted as a claimed task.
+
+        Raises
+        ------
+        KeyError
+            This manager registered no class for the task's job.
+        pydantic.ValidationError
+            The class refuses the task's payload.
+        """
+        return load(self[task.job_name], task.payload)
 
     def listen(self, interval: float = INTERVAL) -> TaskStream:
         """An endless iterator over the tasks granted to this worker.
@@ -241,7 +277,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         `execute` is called as ``execute(task, instance)``, or as ``execute(task)`` if it takes one
         argument; without it ``run(task)`` or ``run()`` of the instance is called. A task is
-        completed when the call returns, and failed when it raises. Running tasks are finished
+        completed when the call returns, and failed when it raises. A coroutine is run to its end,
+        in an event loop that its thread keeps until the end. Running tasks are finished
         before `serve` returns. During an outage claims and reports are repeated until it is over; a
         stopped worker gives up after `reports.GIVE_UP_SECONDS`.
 
@@ -251,6 +288,9 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         Raises
         ------
+        TypeError
+            `execute` or a method `run` cannot be called so, or is a generator function; without
+            `execute`, a class has no method `run`.
         ApiError
             The server refuses to grant tasks, for instance because the token is not valid.
         Exception
@@ -258,14 +298,15 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         """
         if concurrency < 1 or prefetch < 0:
             raise ValueError("concurrency must be at least 1, prefetch at least 0")
+        call = TaskCall(execute, self.values())
         with nullcontext() if self._heartbeats.running else self:
             self._add_stream(
                 Worker(
                     self._claims,
                     self._reporter,
                     self._pulse,
-                    self._registration.classes,
-                    execute,
+                    self._registration.known,
+                    call,
                     self.stop,
                     concurrency=concurrency,
                     prefetch=prefetch,

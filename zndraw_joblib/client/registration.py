@@ -10,7 +10,15 @@ import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.exceptions import ApiError, NotAuthenticatedError, WorkerNotFoundError
+from zndraw_joblib.client.calls import check_run
+from zndraw_joblib.client.exceptions import (
+    ApiError,
+    JobNotFoundError,
+    NotAuthenticatedError,
+    SchemaConflictError,
+    WorkerNotFoundError,
+)
+from zndraw_joblib.client.payloads import schema_of
 from zndraw_joblib.client.retry import UNREPEATABLE, is_outage
 from zndraw_joblib.client.schemas import (
     DEFAULT_LEASE,
@@ -34,6 +42,11 @@ def job_name(cls: type[BaseModel], room: str) -> JobName:
     )
 
 
+def is_same_class(one: type, other: type) -> bool:
+    """Whether two classes are one in the source, though it may have run twice, as in a notebook."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
+
+
 class Registration:
     """A worker and its jobs; any thread may use it.
 
@@ -47,6 +60,8 @@ class Registration:
         Seconds after which the server takes the tasks of a worker without heartbeats, likewise.
     classes : dict
         Class of each registered job, by the job's full name.
+    known : dict
+        `classes`, and those of withdrawn jobs, because a worker keeps their tasks.
     """
 
     def __init__(self, api: ApiManager) -> None:
@@ -55,6 +70,7 @@ class Registration:
         self.heartbeat_interval = float("inf")
         self.lease = DEFAULT_LEASE
         self.classes: dict[str, type[BaseModel]] = {}
+        self.known: dict[str, type[BaseModel]] = {}
         # Held while the worker is made or replaced, because only one thread must do so.
         self._lock = threading.RLock()
 
@@ -79,23 +95,86 @@ class Registration:
 
         Raises
         ------
-        ApiError
+        TypeError, ValueError, ApiError
             As in `JobManager.register`.
         """
+        # The schema first, because only the class of a model has a name and a method to look at.
+        schema_of(cls)
+        check_run(cls)
         name = job_name(cls, room)
         with self._lock:
+            other = self.classes.get(str(name), cls)
+            if not is_same_class(other, cls):
+                raise ValueError(
+                    f"{name} is the job of {other.__module__}.{other.__qualname__} already; rename "
+                    f"{cls.__module__}.{cls.__qualname__}, or give it another category or room"
+                )
+            # Known beforehand, because a task may be granted before the answer arrives.
+            is_new = self.known.setdefault(str(name), cls) is cls
+            try:
+                try:
+                    self._offer(name, cls)
+                except WorkerNotFoundError:
+                    self.replace_worker(self.worker_id)
+                    self._offer(name, cls)
+            except BaseException:
+                if is_new and str(name) not in self.classes:
+                    del self.known[str(name)]
+                raise
+            self.classes[str(name)] = self.known[str(name)] = cls
+
+    def _offer(self, name: JobName, cls: type[BaseModel]) -> None:
+        """Offer a class; an edited class takes the place of its earlier version."""
+        try:
+            self._put_job(name, cls)
+        except SchemaConflictError:
+            earlier = self.classes.get(str(name))
+            if earlier is None or not is_same_class(earlier, cls):
+                raise
+            self._withdraw(str(name))
+            self.known[str(name)] = cls
             try:
                 self._put_job(name, cls)
-            except WorkerNotFoundError:
-                self.replace_worker(self.worker_id)
-                self._put_job(name, cls)
-            self.classes[str(name)] = cls
+            except SchemaConflictError:
+                # Another worker offers the earlier schema, so this worker goes on offering it too.
+                self._put_job(name, earlier)
+                self.classes[str(name)] = self.known[str(name)] = earlier
+                raise
+
+    def unregister(self, job: type[BaseModel] | str) -> None:
+        """Withdraw a job by its full name, or a class from all rooms.
+
+        Raises
+        ------
+        KeyError
+            This worker does not offer the job.
+        ApiError
+            The server refused the request.
+        """
+        with self._lock:
+            if isinstance(job, str):
+                names = [job] if job in self.classes else []
+            else:
+                names = [name for name, cls in self.classes.items() if is_same_class(cls, job)]
+            if not names:
+                raise KeyError(job)
+            for name in names:
+                self._withdraw(name)
+
+    def _withdraw(self, name: str) -> None:
+        if self.worker_id is not None:
+            try:
+                url = path("workers", self.worker_id, "jobs", name)
+                send(self._api, "DELETE", url, read=read_nothing)
+            except (JobNotFoundError, WorkerNotFoundError):
+                logger.info("%s was not offered by worker %s any more", name, self.worker_id)
+        self.classes.pop(name, None)
 
     def _put_job(self, name: JobName, cls: type[BaseModel]) -> None:
         body = {
             "category": name.category,
             "name": name.name,
-            "schema": cls.model_json_schema(),
+            "schema": schema_of(cls),
             "worker_id": self.ensure_worker(),
         }
         send(self._api, "PUT", path("rooms", name.room_id, "jobs"), read=read_registered, body=body)

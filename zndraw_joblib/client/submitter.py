@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 import httpx
@@ -12,9 +12,10 @@ from pydantic import BaseModel
 
 from zndraw_joblib.client import waiting
 from zndraw_joblib.client.api import ApiManager, path, send
-from zndraw_joblib.client.batches import array, batch_slices, encode
+from zndraw_joblib.client.batches import array, batch_slices
 from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
-from zndraw_joblib.client.registration import job_name
+from zndraw_joblib.client.payloads import payload_json
+from zndraw_joblib.client.registration import is_same_class, job_name
 from zndraw_joblib.client.schemas import (
     SubmittedTask,
     TaskInfo,
@@ -52,9 +53,13 @@ class Submitter:
         ------
         ApiError
             `JobNotFoundError`, `InvalidPayloadError`, `ForbiddenError`, `TooManyPendingError`.
+        RoundTripError
+            A worker with the same class would not get the instance as it is.
+        TypeError
+            The class has no JSON Schema.
         """
         url = self._tasks_of(type(instance), room, job_room)
-        return self._post(url, encode(_entry(instance)), read_submitted).id
+        return self._post(url, _entry(instance), read_submitted).id
 
     def submit_many(
         self, instances: Iterable[BaseModel], *, room: str, job_room: str | None = None
@@ -70,6 +75,8 @@ class Submitter:
         ApiError
             As in `submit`, if no task was accepted. The pointers of its `errors` begin with the
             index of the instance: ``/3/payload/angle``.
+        RoundTripError, TypeError
+            As in `submit`; no task was submitted.
         PartlySubmittedError
             A later request failed. `task_ids` lists the accepted tasks, `__cause__` is the error.
         """
@@ -78,7 +85,7 @@ class Submitter:
         # All are encoded before the first request, because an instance may have no form in JSON.
         for number, instance in enumerate(instances, 1):
             url = self._tasks_of(type(instance), room, job_room)
-            groups[url].append((number - 1, encode(_entry(instance))))
+            groups[url].append((number - 1, _entry(instance)))
         task_ids: list[str | None] = [None] * number
         try:
             for url, group in groups.items():
@@ -115,7 +122,7 @@ class Submitter:
     def _tasks_of(self, cls: type[BaseModel], room: str, job_room: str | None) -> str:
         if job_room is None:
             own = self._classes.get(str(job_name(cls, room)))
-            job_room = room if own is cls else GLOBAL_ROOM
+            job_room = room if own and is_same_class(own, cls) else GLOBAL_ROOM
         return path("rooms", room, "tasks", str(job_name(cls, job_room)))
 
     def map(
@@ -183,5 +190,5 @@ class Submitter:
         return task
 
 
-def _entry(instance: BaseModel) -> dict[Literal["payload"], Any]:
-    return {"payload": instance.model_dump(mode="json")}
+def _entry(instance: BaseModel) -> bytes:
+    return b'{"payload":' + payload_json(instance) + b"}"

@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from zndraw_joblib.client.calls import TaskCall
 from zndraw_joblib.client.claiming import Claimer, Claims
 from zndraw_joblib.client.exceptions import TaskNotFoundError
-from zndraw_joblib.client.execution import Execute, execute_task
+from zndraw_joblib.client.execution import execute_task
 from zndraw_joblib.client.pulse import Pulse
 from zndraw_joblib.client.reports import LOST, Report, Reporter, with_remark
 from zndraw_joblib.client.retry import LASTING, is_outage
@@ -47,8 +48,8 @@ class Worker:
         Explains the loss of tasks.
     classes
         Class of each job, by the job's full name.
-    execute
-        Runs a task; None leaves it to the method `run` of the class.
+    call
+        Calls the code of a task; closed at the end.
     stop_all
         Stops the worker and the streams of the manager; called after a signal or an error.
     concurrency
@@ -65,7 +66,7 @@ class Worker:
         reporter: Reporter,
         pulse: Pulse,
         classes: Mapping[str, type[BaseModel]],
-        execute: Execute | None,
+        call: TaskCall,
         stop_all: Callable[[], None],
         *,
         concurrency: int,
@@ -76,7 +77,7 @@ class Worker:
         self._reporter = reporter
         self._pulse = pulse
         self._classes = classes
-        self._execute = execute
+        self._call = call
         self._stop_all = stop_all
         self._threads = WorkThreads(concurrency, "joblib-work")
         # Claimed tasks that have not started.
@@ -130,10 +131,11 @@ class Worker:
             raise self._error
 
     def _drain(self) -> None:
-        """Wait for running tasks and for tasks that a claim under way may start."""
+        """Wait for running tasks and for tasks that a claim under way may start; close loops."""
         self._grants.wait_until_none_expected()
         self._threads.end()
         self._threads.join()
+        self._call.close()
 
     def receive(self, tasks: Sequence[ClaimedTask]) -> None:
         """Run started tasks, and queue the others; the claimer calls this."""
@@ -169,7 +171,7 @@ class Worker:
     def _run(self, task: ClaimedTask) -> tuple[ClaimedTask, Report]:
         """Run a task; returns the task and the report of its end."""
         cls = self._classes.get(task.job_name)
-        error = execute_task(task, cls, self._execute)
+        error = execute_task(task, cls, self._call)
         status = TaskStatus.COMPLETED if error is None else TaskStatus.FAILED
         if late := self._pulse.explanation(task):
             # Kept as a remark, also of a completed task, because the next one may be lost.

@@ -39,9 +39,10 @@ from django.db import close_old_connections
 from django.http import HttpResponse, HttpResponseBase
 from django.urls import Resolver404, get_resolver, resolve, set_script_prefix
 
+from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.documents import json_text
+from zndraw_joblib.api.paths import client_path, mount_path
 from zndraw_joblib.api.problems import MEDIA_TYPE, type_url
-from zndraw_joblib.api.script_prefix import client_path
 from zndraw_joblib.api.waiting import (
     MustWait,
     can_wait,
@@ -58,8 +59,7 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Each of the app's paths contains one of these, wherever the host includes its URLs.
-MARKS = ("/v1/joblib", "/v1/me", "/v1/problems/")
-APP_NAME = "zndraw_joblib"
+MARKS = ("v1/joblib", "v1/me", "v1/problems/")
 #: Discards at most this many times `max_body_bytes` before answering.
 MAX_DISCARDED = 16
 
@@ -239,10 +239,9 @@ class Body(BytesIO):
 
 def _is_api(scope: Scope) -> bool:
     """Whether the path resolves to one of this app's routes in the host's URLs."""
-    path = scope["path"]
-    if not any(mark in path for mark in MARKS):
+    if not any(mark in scope["path"] for mark in MARKS):
         return False
-    return _leads_to_api(_path_info(scope), settings.ROOT_URLCONF)
+    return _route(_path_info(scope), settings.ROOT_URLCONF) is not None
 
 
 def _path_info(scope: Scope) -> str:
@@ -253,11 +252,17 @@ def _path_info(scope: Scope) -> str:
 
 # Caches no view, because the view of a route depends on whether an event loop runs.
 @lru_cache(maxsize=1024)
-def _leads_to_api(path: str, urlconf: Any) -> bool:
+def _route(path: str, urlconf: Any) -> str | None:
+    """The route of this app that the path matches, as in `JobLibView.route`; None for others."""
     try:
-        return APP_NAME in resolve(path, urlconf).app_names
+        match = resolve(path, urlconf)
     except Resolver404:
-        return False
+        return None
+    view: Any = match.func
+    # By the view, because a host may include the URLs under an app name of its own.
+    if not issubclass(getattr(view, "cls", object), JobLibView):
+        return None
+    return f"{view.initkwargs['route']}{match.kwargs.get('rest', '')}"
 
 
 async def _read(receive: Receive) -> tuple[bytes, bool]:
@@ -308,7 +313,10 @@ def _request(scope: Scope, content: bytes, is_whole: bool) -> ASGIRequest:
 def _refusal(problem: ProblemException, scope: Scope) -> HttpResponse:
     """The response to a request that Django could not pass to the middleware."""
     set_script_prefix(get_script_prefix(scope))
-    body = json_text(problem.document(type_url(type(problem)), client_path(_path_info(scope))))
+    path = _path_info(scope)
+    mount = mount_path(path, _route(path, settings.ROOT_URLCONF) or "")
+    type_ = type_url(type(problem), mount)
+    body = json_text(problem.document(type_, client_path(path)))
     return HttpResponse(
         body, status=problem.status, content_type=MEDIA_TYPE, headers={"Vary": "Prefer"}
     )

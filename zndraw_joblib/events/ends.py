@@ -60,9 +60,14 @@ class EndWaits:
         ------
         DatabaseError, InterfaceError
             The tasks could not be read.
+        Exception
+            An exception of `visible`.
         """
         reads = self._single_reads if len(ids) == 1 else self._lookup_reads
-        return await reads.read((tuple(ids), visible))
+        found = await reads.read((tuple(ids), visible))
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def end(self, task_id: UUID) -> None:
         """Wake the waiters of a task."""

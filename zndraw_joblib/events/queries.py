@@ -44,18 +44,30 @@ def jobs_with_pending_tasks(ids: list[UUID]) -> set[UUID]:
         release_connections()
 
 
-def read_tasks(keys: list[TasksKey]) -> list[list[TaskRow]]:
-    """For each key the tasks that exist and its caller may read, in the order of its ids."""
+def read_tasks(keys: list[TasksKey]) -> list[list[TaskRow] | Exception]:
+    """For each key the tasks that exist and its caller may read, in the order of its ids.
+
+    An exception of the host's hook is the result of its key, because it is not the other callers'.
+    """
     try:
         found: dict[UUID, TaskRow] = {}
         for chunk in _chunks(list({task_id for ids, _ in keys for task_id in ids})):
             found.update(Task.objects.read(chunk))
         return [
-            visible([found[task_id] for task_id in ids if task_id in found])
+            _visible(visible, [found[task_id] for task_id in ids if task_id in found])
             for ids, visible in keys
         ]
     finally:
         release_connections()
+
+
+def _visible(
+    visible: Callable[[Sequence[TaskRow]], list[TaskRow]], tasks: list[TaskRow]
+) -> list[TaskRow] | Exception:
+    try:
+        return visible(tasks)
+    except Exception as error:
+        return error
 
 
 def workers_worth_claiming(ids: list[str]) -> list[bool]:

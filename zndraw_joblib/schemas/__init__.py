@@ -8,6 +8,7 @@ computes the most work from these; `acceptance` and `payloads` refuse what is ab
 from __future__ import annotations
 
 from zndraw_joblib.schemas.acceptance import schema_errors
+from zndraw_joblib.schemas.meaning import same_meaning
 from zndraw_joblib.schemas.payloads import Budget, PayloadChecker
 
-__all__ = ["Budget", "PayloadChecker", "schema_errors"]
+__all__ = ["Budget", "PayloadChecker", "same_meaning", "schema_errors"]

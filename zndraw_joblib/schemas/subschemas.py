@@ -32,7 +32,7 @@ _OBJECTS = {"$defs", "definitions", "dependentSchemas", "dependencies"} | {
 _ARRAYS = {"allOf", "anyOf", "oneOf", "prefixItems"}
 APPLICATORS = _IN_PLACE | _BRANCHES | _EXCLUSIVE | _OVERLAPPING | _NOT_APPLIED
 
-_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
+REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _ANCHORS = ("$anchor", "$dynamicAnchor")
 _ROOT_ONLY = ("$id", "$schema")
 
@@ -40,7 +40,10 @@ _ROOT_ONLY = ("$id", "$schema")
 class Subschema:
     """An object within the schema that is a schema itself, with the subschemas that it applies."""
 
-    __slots__ = ("branches", "exclusive", "in_place", "overlapping", "parent", "schema", "tokens")
+    __slots__ = (
+        *("branches", "exclusive", "in_place", "overlapping"),
+        *("parent", "references", "schema", "tokens"),
+    )
 
     def __init__(self, schema: dict[str, Any], parent: Subschema | None = None) -> None:
         self.schema = schema
@@ -50,6 +53,8 @@ class Subschema:
         self.branches: list[Subschema] = []
         self.exclusive: list[Subschema] = []
         self.overlapping: list[Subschema] = []
+        #: The targets of each keyword that refers to other subschemas; they are in `in_place` too.
+        self.references: dict[str, list[Subschema]] = {}
 
     @property
     def pointer(self) -> str:
@@ -68,8 +73,8 @@ class Document:
     def __init__(self, schema: dict[str, Any]) -> None:
         self.root = Subschema(schema)
         self.subschemas = [self.root]
-        #: Stands for the schemas `True` and `False`.
-        self.boolean = Subschema({"not": {}})
+        #: Stand for the schemas `True` and `False`.
+        self.booleans = {True: Subschema({}), False: Subschema({"not": {}})}
         self.errors: list[FieldError] = []
         #: All subschemas; one comes after those that it applies to the same value.
         self.order: list[Subschema] = []
@@ -79,6 +84,10 @@ class Document:
         self._resolve()
         if not self.errors:
             self._sort()
+
+    def subschema(self, schema: Any) -> Subschema:
+        """The subschema of an object or a boolean within the schema, which must be valid."""
+        return self.booleans[schema] if isinstance(schema, bool) else self._known[id(schema)]
 
     def _add_error(self, detail: str, at: Subschema, keyword: str) -> None:
         self.errors.append(FieldError(detail, f"{at.pointer}/{keyword}"))
@@ -99,14 +108,14 @@ class Document:
                     self._add_error(f"{keyword} is accepted at the top only.", node, keyword)
 
     def _collect_children(self, node: Subschema, keyword: str) -> None:
-        pairs = _paths_and_schemas(keyword, node.schema[keyword])
+        pairs = paths_and_schemas(keyword, node.schema[keyword])
         if pairs is None:
             self._add_error(f"{keyword} must contain schemas.", node, keyword)
             return
         edges = _edges(node, keyword)
         for tokens, schema in pairs:
             if isinstance(schema, bool):
-                edges.append(self.boolean)
+                edges.append(self.booleans[schema])
                 continue
             if keyword == "dependencies" and isinstance(schema, list):
                 continue
@@ -124,7 +133,7 @@ class Document:
     def _resolve(self) -> None:
         resolved = 0
         for node in self.subschemas:
-            for keyword in filter(node.schema.__contains__, _REFERENCES):
+            for keyword in filter(node.schema.__contains__, REFERENCES):
                 reference = node.schema[keyword]
                 if not isinstance(reference, str):
                     self._add_error(f"{keyword} must be text.", node, keyword)
@@ -133,6 +142,7 @@ class Document:
                 elif (targets := self._targets(unquote(reference[1:]))) is None:
                     self._add_error(f"{keyword} does not lead to a schema.", node, keyword)
                 else:
+                    node.references[keyword] = targets
                     node.in_place.extend(targets)
                     resolved += len(targets)
                     if resolved > MAX_REFERENCES:
@@ -151,14 +161,14 @@ class Document:
             else:
                 place = place.get(token) if isinstance(place, dict) else None
         if isinstance(place, bool):
-            return [self.boolean]
+            return [self.booleans[place]]
         target = self._known.get(id(place))
         return None if target is None else [target]
 
     def _sort(self) -> None:
         """Fill `order`, innermost first; a cycle that stays on the same value is an error."""
-        self.order.append(self.boolean)
-        done = {id(self.boolean)}
+        self.order += self.booleans.values()
+        done = set(map(id, self.order))
         pending: set[int] = set()
         for start in self.subschemas:
             stack = [start]
@@ -190,7 +200,7 @@ def _edges(node: Subschema, keyword: str) -> list[Subschema]:
     return node.overlapping if keyword in _OVERLAPPING else []
 
 
-def _paths_and_schemas(
+def paths_and_schemas(
     keyword: str, value: Any
 ) -> Iterable[tuple[tuple[str | int, ...], Any]] | None:
     """The schemas in a keyword's value with their paths in it; None for a value of a wrong type."""

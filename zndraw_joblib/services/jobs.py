@@ -7,7 +7,7 @@ from django.db import router
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import JobNotFound
 from zndraw_joblib.models import Job
-from zndraw_joblib.names import GLOBAL_ROOM, JobName
+from zndraw_joblib.names import GLOBAL_ROOM, JobName, nfc
 from zndraw_joblib.storage.jobs import JobQuerySet
 
 
@@ -65,6 +65,6 @@ def name_in_room(room_id: str, full_name: str) -> JobName:
         name = JobName.parse(full_name)
     except ValueError as error:
         raise JobNotFound(f"{error}.") from error
-    if name.room_id not in {room_id, GLOBAL_ROOM}:
+    if name.room_id not in {nfc(room_id), GLOBAL_ROOM}:
         raise JobNotFound
     return name

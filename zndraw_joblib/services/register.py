@@ -1,8 +1,8 @@
-"""Registers a job, which a worker then offers in a room."""
+"""Registers a job, which a worker then offers in a room, and withdraws it."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 from django.db import router, transaction
@@ -11,17 +11,18 @@ from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import (
     FieldError,
     InvalidCategory,
+    JobNotFound,
     SchemaConflict,
     TooManyJobs,
     ValidationError,
     WorkerNotFound,
 )
 from zndraw_joblib.models import Job, Worker, WorkerJobLink
-from zndraw_joblib.names import JobName, name_error
-from zndraw_joblib.schemas import schema_errors
-from zndraw_joblib.services.workers import own_worker
+from zndraw_joblib.names import JobName, name_error, nfc
+from zndraw_joblib.schemas import same_meaning, schema_errors
+from zndraw_joblib.services.workers import checked_worker_id, own_worker, visible_workers
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.fields import canonical_json
+from zndraw_joblib.storage.fields import json_dumps
 
 
 def register(
@@ -46,6 +47,7 @@ def register(
     SchemaConflict, TooManyJobs, TooManyWorkers, WorkerNotFound
         As in `offer`.
     """
+    room_id, category, name = nfc(room_id), nfc(category), nfc(name)
     caller.require("register", room_id)
     check_registration(category, name, schema)
     settings = get_settings()
@@ -94,14 +96,14 @@ def offer(
 ) -> tuple[Job, bool]:
     """Link a worker to a job; creates a job that is new, and revives one that was retired.
 
-    Returns the job, and whether it was created or revived. If no live worker is registered with
-    another schema, this schema replaces it, and stale workers are unlinked. A worker is live while
-    its last heartbeat is at most `lease` old.
+    Returns the job, and whether it was created or revived. While a live worker offers the job, its
+    schema stays as it is. Otherwise this schema takes over, and stale workers are unlinked if it
+    means something else. A worker is live while its last heartbeat is at most `lease` old.
 
     Raises
     ------
     SchemaConflict
-        A live worker, perhaps this one, has registered another schema.
+        A live worker, perhaps this one, has registered a schema that means something else.
     TooManyJobs
         The worker would offer more than `max_jobs`.
     WorkerNotFound
@@ -120,7 +122,7 @@ def offer(
         jobs = Job.objects.using(using)
         jobs.bulk_create([wanted], ignore_conflicts=True)
         job: Job = jobs.named(name).select_for_update().get()
-        if canonical_json(job.schema) != canonical_json(schema):
+        if json_dumps(job.schema) != json_dumps(schema):
             _replace_schema(job, schema, links.filter(job=job), workers.stale(lease))
         new = job.pk == wanted.pk or job.retired_at is not None
         job.retired_at = None
@@ -133,12 +135,57 @@ def offer(
 
 
 def _replace_schema(job: Job, schema: dict[str, Any], links: Any, stale: Any) -> None:
-    """Set another schema, unless a live worker offers the job with the present one."""
-    if links.exclude(worker__in=stale).exists():
+    """Set a schema that is written otherwise, unless a live worker offers the job.
+
+    Raises
+    ------
+    SchemaConflict
+        A live worker offers the job, and its schema means something else.
+    """
+    live = links.exclude(worker__in=stale).order_by("-worker__last_heartbeat")
+    latest: WorkerJobLink | None = live.select_related("worker").first()
+    same = same_meaning(job.schema, schema)
+    if latest is not None:
+        if same:
+            return
+        others = live.count() - 1
+        seen = latest.worker.last_heartbeat.astimezone(UTC).isoformat(timespec="seconds")
         raise SchemaConflict(
-            f"{job.full_name} is registered with another schema by a live worker; register the "
-            "same schema, or stop the workers that offer the other one."
+            f"{job.full_name} is registered with another schema by the live worker "
+            f"{latest.worker_id}, last seen at {seen.replace('+00:00', 'Z')}"
+            + (f", and by {others} more" if others else "")
+            + "; register the same schema, or withdraw or stop these workers."
         )
-    links.delete()
+    if not same:
+        links.delete()
+        job.revision += 1
     job.schema = schema
-    job.revision += 1
+
+
+def withdraw(caller: Caller, worker_id: str, full_name: str) -> None:
+    """Make a worker that the caller owns or administers offer a job no more.
+
+    The worker keeps the tasks of the job that it holds. Pending ones wait for other workers, or for
+    the next registration. A job without workers and unfinished tasks is retired by the next sweep.
+
+    Raises
+    ------
+    WorkerNotFound
+        The worker does not exist, or the caller neither owns it nor is an administrator.
+    JobNotFound
+        The worker does not offer such a job.
+    """
+    own = visible_workers(caller).filter(pk=checked_worker_id(worker_id))
+    try:
+        name = JobName.parse(full_name)
+    except ValueError:
+        name = None
+    if name is not None:
+        using = router.db_for_write(Job)
+        links = WorkerJobLink.objects.using(using).filter(
+            worker__in=own, job__in=Job.objects.using(using).named(name)
+        )
+        # The number of deleted rows decides, because another request may withdraw the job as well.
+        if links.delete()[0]:
+            return
+    raise JobNotFound("The worker does not offer such a job.") if own.exists() else WorkerNotFound

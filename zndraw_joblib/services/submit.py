@@ -22,7 +22,7 @@ from zndraw_joblib.exceptions import (
     TooManyPending,
 )
 from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task
-from zndraw_joblib.names import JobName
+from zndraw_joblib.names import JobName, nfc
 from zndraw_joblib.schemas import Budget, PayloadChecker
 from zndraw_joblib.services.jobs import name_in_room
 from zndraw_joblib.settings import get_settings
@@ -113,6 +113,9 @@ class Submission:
     #: The `Idempotency-Key` of the request, and the part of its body that a repeat must equal.
     key: str | None = None
     body: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "room_id", nfc(self.room_id))
 
     @cached_property
     def name(self) -> JobName:

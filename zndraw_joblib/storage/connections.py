@@ -5,9 +5,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-from django.apps import apps
 from django.core.signals import request_started
-from django.db import connections, router
+from django.db import connections
 from django.db.backends.signals import connection_created
 
 #: Parameters that PostgreSQL reports by itself when a session begins and when they change.
@@ -17,6 +16,9 @@ _READ_ONLY_PARAMETERS = ("default_transaction_read_only", "in_hot_standby")
 REPLACE_SECONDS = 1.0
 
 _replaced_at = float("-inf")
+#: Aliases on which a write found PostgreSQL read-only. Others are not looked at, because a site may
+#: read from a standby, whose sessions are read-only for good.
+_failed_over: set[str] = set()
 
 
 def release_connections() -> None:
@@ -32,8 +34,11 @@ def release_connections() -> None:
 def drop_failed_sessions() -> None:
     """End this thread's sessions in which a statement failed, except inside a transaction."""
     for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred and not connection.in_atomic_block:
-            _end_session(connection)
+        if connection.errors_occurred:
+            if _is_read_only(connection):
+                _failed_over.add(connection.alias)
+            if not connection.in_atomic_block:
+                _end_session(connection)
 
 
 def _end_session(connection: Any) -> None:
@@ -49,21 +54,22 @@ def _end_session(connection: Any) -> None:
 
 
 def end_read_only_session(**_: Any) -> None:
-    """Receiver of `request_started`: ends this thread's session if it is read-only.
+    """Receiver of `request_started`: ends a read-only session of this thread after a failover.
 
     A session that began while PostgreSQL was read-only stays so when new ones can write again, and
     a thread that only read meanwhile has not noticed. No query is sent.
     """
-    connection = connections[_write_alias()]
-    if not connection.in_atomic_block and _is_read_only(connection):
-        _end_session(connection)
+    for alias in tuple(_failed_over):
+        connection = connections[alias]
+        if not connection.in_atomic_block and _is_read_only(connection):
+            _end_session(connection)
 
 
 def replace_read_only_session(connection: Any, **_: Any) -> None:
     """Receiver of `connection_created`: replaces a read-only session that a pool gave."""
     global _replaced_at
     if (
-        connection.alias == _write_alias()
+        connection.alias in _failed_over
         and _is_read_only(connection)
         and connection.pool is not None
         and monotonic() - _replaced_at > REPLACE_SECONDS
@@ -75,10 +81,6 @@ def replace_read_only_session(connection: Any, **_: Any) -> None:
             connection.connect()
         finally:
             _replaced_at = monotonic()
-
-
-def _write_alias() -> str:
-    return router.db_for_write(apps.get_model("zndraw_joblib", "Task"))
 
 
 def _is_read_only(connection: Any) -> bool:

@@ -1,13 +1,20 @@
-"""A model field for JSON whose key order matters."""
+"""Model fields for names, and for JSON whose key order matters."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from django.db import models
+
+from zndraw_joblib.names import nfc
+
+if TYPE_CHECKING:
+    _CharField = models.CharField[str, str]
+else:  # Django's class takes no parameters.
+    _CharField = models.CharField
 
 #: The exponent of a number.
 _EXPONENT = re.compile(rb"(?<=[\[:,])-?[0-9][0-9.]*[eE][+-]?([0-9]{1,3})(?=[,\]}])")
@@ -42,6 +49,28 @@ def json_size(value: Any) -> int:
     """Bytes of a value as compact JSON without exponents; ``jsonb`` writes 1e300 with its zeros."""
     text = json_bytes(value)
     return len(text) + sum(map(int, _EXPONENT.findall(text)))
+
+
+class NameField(_CharField):
+    """A room id, or a part of a job's name: stored, and looked up, in Unicode's form NFC."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        """The form for the database, also in conditions."""
+        value = super().get_prep_value(value)
+        return nfc(value) if isinstance(value, str) else value
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Give the instance the form in which it is stored."""
+        value = super().pre_save(model_instance, add)
+        if isinstance(value, str):
+            value = nfc(value)
+            setattr(model_instance, self.attname, value)
+        return value
+
+    def deconstruct(self) -> Any:
+        """As a `CharField`, because the column is the same."""
+        name, _path, args, kwargs = super().deconstruct()
+        return name, "django.db.models.CharField", args, kwargs
 
 
 class OrderedJSONField(models.TextField):  # type: ignore[type-arg]

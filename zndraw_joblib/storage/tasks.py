@@ -17,6 +17,7 @@ from django.dispatch import Signal
 
 from zndraw_joblib import signals
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus, sources
+from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage import locking, statements
 from zndraw_joblib.storage.clock import TOLERANCE
@@ -95,7 +96,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             "insert_tasks",
             job_id=job.pk,
             revision=job.revision,
-            room_id=room_id,
+            room_id=nfc(room_id),
             created_by=created_by,
             retries_left=retries,
             tasks=statements.records(using, tasks),
@@ -281,7 +282,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             self.write_db,
             "newest_tasks",
             statuses=[status.value for status in TaskStatus],
-            room_id=room_id,
+            room_id=nfc(room_id),
             before_time=before_time,
             before_id=before_id,
             limit=limit,
