@@ -18,6 +18,7 @@ from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 from zndraw_joblib.names import GLOBAL_ROOM, nfc, room_error
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.tenancy import tenant_of
 
 #: Actions in a room that `room_access` allows or refuses.
 Action = Literal["read", "submit", "register"]
@@ -62,6 +63,11 @@ class Caller:
     def is_admin(self) -> bool:
         """Whether the caller administers the job server."""
         return bool(self.ask("is_admin"))
+
+    @cached_property
+    def tenant(self) -> str | None:
+        """The tenant of the request; None on a host without tenants."""
+        return tenant_of(self.request)
 
     def may(self, action: Action, room_id: str) -> bool:
         """Whether the caller may take this action in a room; only admins register in `@global`.

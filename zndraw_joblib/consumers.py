@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from channels.db import database_sync_to_async
@@ -41,6 +42,9 @@ from zndraw_joblib.origins import Trust, page_trust
 from zndraw_joblib.services.ends import RoomEnds
 from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.tenancy import in_tenant, tenant_of
+
+Found = TypeVar("Found")
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +68,8 @@ class CloseConnection(Exception):
 class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """A connection that sends documents until `follow` returns or the client leaves."""
 
+    #: Known from the first read on.
+    tenant: str | None = None
     _following: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -136,16 +142,8 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             code = 1011
         self._code.set_result(code)
 
-    def caller(self) -> Caller:
-        """The caller, by the host's authenticators; called from a thread.
-
-        Raises
-        ------
-        CloseConnection
-            The caller is not authenticated.
-        ProblemException
-            The host's authenticator refuses.
-        """
+    def request(self) -> HttpRequest:
+        """The connection as a request without a user."""
         request = HttpRequest()
         request.method, request.path = "GET", self.scope["path"]
         found = self.scope.get("url_route", {})
@@ -157,6 +155,19 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             request.META[f"HTTP_{name.decode('latin1').upper().replace('-', '_')}"] = value.decode(
                 "latin1"
             )
+        return request
+
+    def caller(self) -> Caller:
+        """The caller, by the host's authenticators; called from a thread.
+
+        Raises
+        ------
+        CloseConnection
+            The caller is not authenticated.
+        ProblemException
+            The host's authenticator refuses.
+        """
+        request = self.request()
         offered = self.scope.get("subprotocols") or []
         if len(offered) == 2 and offered[0].lower() in SCHEMES:
             request.META["HTTP_AUTHORIZATION"] = f"{SCHEMES[offered[0].lower()]} {offered[1]}"
@@ -185,6 +196,21 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             raise
         raise CloseConnection(NOT_AUTHENTICATED)
 
+    async def read(self, query: Callable[[], Found]) -> Found:
+        """Call a function that reads the database, in a thread and for the connection's tenant."""
+
+        def call() -> Found:
+            try:
+                self.tenant = tenant_of(self.request())
+            except Exception as error:
+                if problem := as_problem(error):
+                    raise problem from error
+                raise
+            with in_tenant(self.tenant):
+                return query()
+
+        return await database_sync_to_async(call)()  # type: ignore[no-any-return]
+
     def _trust(self) -> Trust:
         """The trust in the page that opened the connection."""
         origin = dict(self.scope["headers"]).get(b"origin")
@@ -197,10 +223,9 @@ class TaskConsumer(EventConsumer):
 
     async def follow(self) -> None:
         """Send the task when it has ended."""
-        read = database_sync_to_async(self._read)
-        while not (task := await read()).is_terminal:
+        while not (task := await self.read(self._read)).is_terminal:
             deadline = asyncio.get_running_loop().time() + RECHECK_SECONDS
-            await get_hub().ends.wait({task.id: task.room_id}, deadline)
+            await get_hub(self.tenant).ends.wait({task.id: task.room_id}, deadline)
         await self.send_json(task_document(task))
 
     def _read(self) -> TaskRow:
@@ -222,10 +247,9 @@ class RoomConsumer(EventConsumer):
         """Send the tasks that ended since the last read, until the client leaves."""
         self._ended = asyncio.Event()
         self._ends = RoomEnds(self._room_id)
-        read = database_sync_to_async(self._read)
         joined = await self._join()
         # Tasks that ended before the connection are not sent.
-        await read()
+        await self.read(self._read)
         while True:
             try:
                 async with asyncio.timeout(REREAD_SECONDS):
@@ -234,7 +258,7 @@ class RoomConsumer(EventConsumer):
                 joined = joined or await self._join()
             self._ended.clear()
             try:
-                documents = await read()
+                documents = await self.read(self._read)
             except (CloseConnection, ProblemException):
                 raise
             except Exception:

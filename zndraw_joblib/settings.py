@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from zndraw_joblib.names import MAX_NAME_LENGTH, nfc
@@ -186,6 +186,21 @@ class JobLibSettings(BaseSettings):
         description="Dotted path of `room_access(request, room_id, action) -> bool`, whether the "
         "caller may `read`, `submit` or `register` in the room.",
     )
+    tenant: str | None = Field(
+        default=None,
+        description="Dotted path of `tenant(request) -> str`, the name of the tenant in whose "
+        "schema or database the request finds its rows. None on a site without tenants.",
+    )
+    in_tenant: str | None = Field(
+        default=None,
+        description="Dotted path of `in_tenant(tenant)`, a context manager in which the queries of "
+        "the thread go to the tenant's schema or database.",
+    )
+    tenants: str | None = Field(
+        default=None,
+        description="Dotted path of `tenants() -> Iterable[str]`, all tenants, for which "
+        "`manage.py run_sweeper` sweeps.",
+    )
 
     @field_validator("allowed_categories")
     @classmethod
@@ -210,9 +225,11 @@ class JobLibSettings(BaseSettings):
                 )
         return entries
 
-    @field_validator("identity", "is_admin", "room_access")
+    @field_validator("identity", "is_admin", "room_access", "tenant", "in_tenant", "tenants")
     @classmethod
-    def _importable(cls, path: str) -> str:
+    def _importable(cls, path: str | None) -> str | None:
+        if path is None:
+            return None
         try:
             hook = import_string(path)
         except ImportError as error:
@@ -220,6 +237,12 @@ class JobLibSettings(BaseSettings):
         if not callable(hook):
             raise ValueError(f"{path!r} is not callable")
         return path
+
+    @model_validator(mode="after")
+    def _all_hooks_of_tenants(self) -> Self:
+        if len({hook is None for hook in (self.tenant, self.in_tenant, self.tenants)}) > 1:
+            raise ValueError("set all of `tenant`, `in_tenant` and `tenants`, or none of them")
+        return self
 
     @property
     def lease(self) -> timedelta:

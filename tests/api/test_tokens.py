@@ -17,8 +17,8 @@ from zndraw_joblib.contrib.authentication import CachedTokenAuthentication, forg
 pytestmark = pytest.mark.django_db
 
 
-def status(person):
-    return person.client.get("/v1/me").status_code
+def status(person, **headers):
+    return person.client.get("/v1/me", headers=headers).status_code
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def queries(bob):
     """A function that counts the queries of authentication, by a view without queries."""
     from django.db import connection
 
-    def count():
+    def count(**headers):
         with CaptureQueriesContext(connection) as captured:
-            assert status(bob) == 200
+            assert status(bob, **headers) == 200
         return len(captured)
 
     return count
@@ -125,3 +125,12 @@ def test_the_example_project_caches_tokens(bob):
     from zndraw_joblib.api.base import JobLibView
 
     assert JobLibView.authentication_classes[0] is CachedTokenAuthentication
+
+
+def test_a_token_of_one_tenant_is_looked_up_again_for_another(bob, queries, settings_of):
+    """Else a token that only one tenant has would be accepted at all others."""
+    path = "tests.waiting.test_tenants"
+    settings_of(
+        tenant=f"{path}.tenant_of", in_tenant=f"{path}.in_tenant", tenants=f"{path}.all_tenants"
+    )
+    assert [queries(x_tenant="a"), queries(x_tenant="a"), queries(x_tenant="b")] == [1, 0, 1]

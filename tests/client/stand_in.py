@@ -195,7 +195,7 @@ class Rotate(BaseModel):
 
 def bodies(server, task_id):
     """The reports of a task, first those sent in a request each, then those in batches."""
-    single = [c[2] for c in server.sent("PATCH") if c[1] == f"/tasks/{task_id}"]
+    single = [c[2] for c in server.sent("PATCH", f"/tasks/{task_id}")]
     return single + [
         one
         for c in server.sent("PATCH", "/tasks")

@@ -77,7 +77,7 @@ FAILURES = {
     "generator-exit": (GeneratorExit(), "GeneratorExit: "),
     "stop-iteration": (StopIteration(1), "StopIteration: 1"),
     "panic": (PanicException("panicked"), "PanicException: panicked"),
-    "base": (BaseException("bare"), "BaseException: bare"),
+    "bare": (BaseException("bare"), "BaseException: bare"),
     "unprintable": (Unprintable(), "Unprintable: (no message, because str() raised SystemExit)"),
     "no-text": (NoText(), "NoText: (no message, because str() raised TypeError)"),
     "locks": (Locks(), "Locks: went on"),

@@ -79,6 +79,7 @@ def test_settings_are_built_once_until_they_change():
         ({"room_access": "no.such.hook"}, "room_access"),
         ({"identity": "zndraw_joblib.names.GLOBAL_ROOM"}, "identity"),
         ([1], "dict"),
+        ({"tenant": "zndraw_joblib.access.default_identity"}, "in_tenant"),
     ],
 )
 def test_an_invalid_setting_is_an_error_of_the_check(values, message):

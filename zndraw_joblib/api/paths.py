@@ -1,4 +1,4 @@
-"""Paths as clients see them: of requests, and of this app's resources."""
+"""Paths of this app's resources, below the address at which the host includes its URLs."""
 
 from __future__ import annotations
 

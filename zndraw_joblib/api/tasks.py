@@ -52,7 +52,9 @@ class TaskViewSet(JobLibView, ViewSet):
         response = Response(answer if body.limit is None else answer | {"tasks": documents})
         if not granted:
             jobs = jobs_of_worker(self.caller, body.worker_id)
-            until = UntilWork(body.worker_id or self.caller.identity, jobs)
+            until = UntilWork(
+                body.worker_id or self.caller.identity, jobs, tenant=self.caller.tenant
+            )
             response.waits_for = until  # type: ignore[attr-defined]
         return response
 
@@ -62,7 +64,9 @@ class TaskViewSet(JobLibView, ViewSet):
         task = find_task(self.caller, parse_task_id(task_id))
         response = Response(task_document(task))
         if not task.is_terminal:
-            until = UntilEnd({task.id: task.room_id}, self.caller.visible)
+            until = UntilEnd(
+                {task.id: task.room_id}, self.caller.visible, tenant=self.caller.tenant
+            )
             response.waits_for = until  # type: ignore[attr-defined]
         return response
 
@@ -77,7 +81,7 @@ class TaskViewSet(JobLibView, ViewSet):
         response = Response([task_document(task) for task in found])
         if found and not any(task.is_terminal for task in found):
             rooms = {task.id: task.room_id for task in found}
-            until = UntilEnd(rooms, self.caller.visible, many=True)
+            until = UntilEnd(rooms, self.caller.visible, many=True, tenant=self.caller.tenant)
             response.waits_for = until  # type: ignore[attr-defined]
         return response
 

@@ -27,6 +27,7 @@ from zndraw_joblib.services.claim import requeue_granted
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.connections import release_connections
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.tenancy import in_tenant, tenant_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +46,13 @@ class UntilEnd:
 
     `rooms` has the room id of each task, in the order of the response. `visible` returns the tasks
     that the caller may read at the end of the wait. With `many` the response is an array.
+    `tenant` is that of the request.
     """
 
     rooms: Mapping[UUID, str]
     visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
     many: bool = False
+    tenant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class UntilWork:
 
     worker_id: str
     jobs: tuple[UUID, ...]
+    tenant: str | None = None
 
 
 def granted_wait(header: str | None) -> int | None:
@@ -102,8 +106,14 @@ def waiting_view(view: View) -> Callable[..., Any]:
         if wait is None or not can_wait(request):
             return await sync_to_async(view)(request, *args, **kwargs)
 
+        waits_for: UntilEnd | UntilWork | None = None
+
         async def run_view() -> HttpResponseBase:
-            response = await _run_in_thread(view, request, *args, **kwargs)
+            nonlocal waits_for
+            # No middleware chooses the tenant for the thread of a later run.
+            tenant = waits_for.tenant if waits_for else None
+            response = await _run_in_thread(tenant, view, request, *args, **kwargs)
+            waits_for = getattr(response, "waits_for", None)
             # Throttles count a request only once, although its view may run several times.
             request.joblib_is_rerun = True  # type: ignore[attr-defined]
             return response
@@ -151,7 +161,7 @@ async def last_response(run_view: RunView, wait: int) -> HttpResponseBase:
 async def _wait_for_end(
     run_view: RunView, response: Any, until: UntilEnd, deadline: float
 ) -> HttpResponseBase:
-    ends = get_hub().ends
+    ends = get_hub(until.tenant).ends
     # Frees the documents, because they are read again after the wait and 500 of them may be large.
     response.data = None
     if response.is_rendered:
@@ -185,12 +195,12 @@ async def _wait_for_work(
         ends = claimed or now is None or set(now.jobs) != set(until.jobs)
         return claimed if ends else None
 
-    if not await get_hub().work.wait(until.jobs, deadline, attempt):
+    if not await get_hub(until.tenant).work.wait(until.jobs, deadline, attempt):
         # One more attempt, because a message may have been lost, or the worker may have been
         # deleted or registered for another job.
         try:
             async with asyncio.timeout_at(deadline + MAX_LATE):
-                if await _is_worth_claiming(until.worker_id):
+                if await _is_worth_claiming(until):
                     await attempt()
         except TimeoutError:
             # A new thread for the rest of the request, because the attempt still uses this one.
@@ -199,9 +209,9 @@ async def _wait_for_work(
     return result
 
 
-async def _is_worth_claiming(worker_id: str) -> bool:
+async def _is_worth_claiming(until: UntilWork) -> bool:
     try:
-        return await get_hub().work.is_worth_claiming(worker_id)
+        return await get_hub(until.tenant).work.is_worth_claiming(until.worker_id)
     except Exception:
         # The hub has logged the error. A claim runs the view, which answers with the problem.
         return True
@@ -220,15 +230,17 @@ def _requeue_claimed(running: asyncio.Future[HttpResponseBase]) -> None:
         return
     if claimed := _claimed(running.result()):
         grants = [(task["id"], task["attempt"]) for task in claimed]
-        requeue = sync_to_async(_requeue, thread_sensitive=False)(grants)
+        request = running.result().renderer_context["request"]  # type: ignore[attr-defined]
+        requeue = sync_to_async(_requeue, thread_sensitive=False)(request, grants)
         requeueing = asyncio.ensure_future(requeue)
         _requeueing.add(requeueing)
         requeueing.add_done_callback(_requeueing.discard)
 
 
-def _requeue(grants: list[tuple[UUID, int]]) -> None:
+def _requeue(request: Any, grants: list[tuple[UUID, int]]) -> None:
     try:
-        requeue_granted(grants)
+        with in_tenant(tenant_of(request)):
+            requeue_granted(grants)
     except Exception:
         ids = ", ".join(str(task_id) for task_id, _ in grants)
         logger.exception("could not requeue %s; left for the sweeper", ids)
@@ -240,12 +252,18 @@ def _requeue(grants: list[tuple[UUID, int]]) -> None:
 _requeueing: set[asyncio.Future[Any]] = set()
 
 
-async def _run_in_thread(view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
-    """Run the view in the thread that asgiref keeps for this request, and end that thread."""
+async def _run_in_thread(
+    tenant: str | None, view: View, *args: Any, **kwargs: Any
+) -> HttpResponseBase:
+    """Run the view in the thread that asgiref keeps for this request, and end that thread.
+
+    With `tenant` None the view runs in the tenant that the host's middleware chose.
+    """
 
     def call() -> HttpResponseBase:
         try:
-            return view(*args, **kwargs)
+            with in_tenant(tenant):
+                return view(*args, **kwargs)
         finally:
             release_connections()
 

@@ -315,8 +315,7 @@ def _refusal(problem: ProblemException, scope: Scope) -> HttpResponse:
     set_script_prefix(get_script_prefix(scope))
     path = _path_info(scope)
     mount = mount_path(path, _route(path, settings.ROOT_URLCONF) or "")
-    type_ = type_url(type(problem), mount)
-    body = json_text(problem.document(type_, client_path(path)))
+    body = json_text(problem.document(type_url(type(problem), mount), client_path(path)))
     return HttpResponse(
         body, status=problem.status, content_type=MEDIA_TYPE, headers={"Vary": "Prefer"}
     )

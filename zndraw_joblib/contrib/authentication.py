@@ -17,12 +17,14 @@ from rest_framework.authentication import TokenAuthentication
 from rest_framework.authtoken.models import Token
 
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.tenancy import tenant_of
 
 #: Most tokens that a process caches.
 MAX_TOKENS = 10_000
 
-#: By authenticator and `Authorization` header: when the entry expires, the user and the token.
-_cache: LRUCache[tuple[type, str], tuple[float, Any, Any]] = LRUCache(MAX_TOKENS)
+#: By authenticator, tenant and `Authorization` header: when the entry expires, the user and the
+#: token.
+_cache: LRUCache[tuple[type, str | None, str], tuple[float, Any, Any]] = LRUCache(MAX_TOKENS)
 _lock = Lock()
 
 
@@ -37,8 +39,9 @@ class CachedTokenAuthentication(TokenAuthentication):
     def authenticate(self, request: Any) -> tuple[Any, Any] | None:
         """The user and the token, from the cache if possible; None without a token."""
         header = request.META.get("HTTP_AUTHORIZATION")
+        tenant = tenant_of(request)
         with _lock:
-            cached = _cache.get((type(self), header))
+            cached = _cache.get((type(self), tenant, header))
         if cached and monotonic() < cached[0]:
             return _copies(*cached[1:])
         found = super().authenticate(request)
@@ -47,7 +50,7 @@ class CachedTokenAuthentication(TokenAuthentication):
         # finds an entry by the token at the end of the header.
         if found and seconds and header == f"{self.keyword} {found[1].key}":
             with _lock:
-                _cache[type(self), header] = (monotonic() + seconds, *_copies(*found))
+                _cache[type(self), tenant, header] = (monotonic() + seconds, *_copies(*found))
         return found
 
 
@@ -61,7 +64,7 @@ def _copies(user: Any, token: Any) -> tuple[Any, Any]:
 def forget(*tokens: str) -> None:
     """Drop these tokens from this process's cache."""
     with _lock:
-        for name in [name for name in _cache if name[1].rpartition(" ")[2] in tokens]:
+        for name in [name for name in _cache if name[2].rpartition(" ")[2] in tokens]:
             del _cache[name]
 
 

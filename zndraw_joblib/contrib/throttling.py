@@ -44,9 +44,11 @@ class WindowRateThrottle(ScopedRateThrottle):
         window = int(now // self.duration)
         self.left = (window + 1) * self.duration - now
         name = f"{key}:{window}"
+        # The key in the cache, because a site's KEY_FUNCTION may tell its tenants apart.
+        counted = self.cache.make_key(name)
         with _lock:
-            if left := _left.get(name):
-                _left[name] = left - 1
+            if left := _left.get(counted):
+                _left[counted] = left - 1
                 return True
         share = max(1, self.num_requests // SHARE)
         count = self._count(name, share, self.duration)
@@ -56,7 +58,7 @@ class WindowRateThrottle(ScopedRateThrottle):
         if reserved > 1:
             with _lock:
                 # Adds, because another thread may have reserved some at the same time.
-                _left[name] = _left.get(name, 0) + reserved - 1
+                _left[counted] = _left.get(counted, 0) + reserved - 1
         return reserved > 0
 
     def wait(self) -> float:

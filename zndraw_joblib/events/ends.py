@@ -9,22 +9,26 @@ from uuid import UUID
 
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.messages import end_group
-from zndraw_joblib.events.queries import ended_tasks, read_tasks
+from zndraw_joblib.events.queries import ended_tasks, read_tasks, reader
 from zndraw_joblib.events.reads import BatchedReads, RepeatedReads
 from zndraw_joblib.storage.rows import TaskRow
 
 
 class EndWaits:
-    """The waits of one event loop for the ends of tasks."""
+    """The waits of one event loop for the ends of a tenant's tasks."""
 
-    def __init__(self, groups: Groups, executor: Executor) -> None:
+    def __init__(self, groups: Groups, executor: Executor, tenant: str | None) -> None:
         self._groups = groups
         #: The futures of the waiters of each task.
         self._waiters: dict[UUID, set[asyncio.Future[None]]] = {}
-        self._repeated = RepeatedReads(executor, self._waiters.keys(), ended_tasks, self.end)
+        self._repeated = RepeatedReads(
+            executor, self._waiters.keys(), reader(tenant, ended_tasks), self.end
+        )
         # Two queues, because the reads of many lookups would delay the waits for single tasks.
-        self._single_reads = BatchedReads(executor, read_tasks)
-        self._lookup_reads = BatchedReads(executor, read_tasks, rows=lambda key: len(key[0]))
+        self._single_reads = BatchedReads(executor, reader(tenant, read_tasks))
+        self._lookup_reads = BatchedReads(
+            executor, reader(tenant, read_tasks), rows=lambda key: len(key[0])
+        )
 
     async def wait(self, rooms: Mapping[UUID, str], deadline: float) -> None:
         """Return when one of the tasks has ended or was deleted, or at `deadline`.

@@ -18,36 +18,53 @@ MAX_VIEWS = 8
 
 
 class Hub:
-    """The waits of one event loop."""
+    """The waits of one event loop for the rows of one tenant."""
+
+    def __init__(self, loop: LoopWaits, tenant: str | None) -> None:
+        self.ends = EndWaits(loop.groups, loop.executor, tenant)
+        self.work = WorkWaits(loop.groups, loop.executor, tenant)
+        self.views = loop.views
+
+
+class LoopWaits:
+    """The hubs of one event loop, which share its channel and its thread."""
 
     def __init__(self) -> None:
         publisher.attach(asyncio.get_running_loop())
-        # One thread for all waiters, which has a database connection only while it reads.
-        executor = ThreadPoolExecutor(1, thread_name_prefix="joblib-reads")
-        groups = Groups(self._deliver)
-        self.ends = EndWaits(groups, executor)
-        self.work = WorkWaits(groups, executor)
+        #: One thread for all waiters, which has a database connection only while it reads.
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="joblib-reads")
+        self.groups = Groups(self._deliver)
         #: Limits how many views of requests with a wait run at once, because each takes a thread
         #: and a database connection.
         self.views = asyncio.Semaphore(MAX_VIEWS)
+        #: A hub for each tenant; the tenant None on a host without tenants.
+        self._hubs: dict[str | None, Hub] = {}
+
+    def hub(self, tenant: str | None) -> Hub:
+        """The hub of a tenant, made at the first call."""
+        if tenant not in self._hubs:
+            self._hubs[tenant] = Hub(self, tenant)
+        return self._hubs[tenant]
 
     def _deliver(self, message: dict[str, Any]) -> None:
+        # To every hub, because a message does not name its tenant; ids are unique.
         for entry in message["entries"]:
             owner, task_id = split_entry(entry)
-            if message["type"] == TASKS_ENDED:
-                self.ends.end(UUID(task_id))
-            else:
-                self.work.wake(UUID(owner), task_id)
+            for hub in self._hubs.values():
+                if message["type"] == TASKS_ENDED:
+                    hub.ends.end(UUID(task_id))
+                else:
+                    hub.work.wake(UUID(owner), task_id)
 
 
-_hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
+_loops: dict[asyncio.AbstractEventLoop, LoopWaits] = {}
 
 
-def get_hub() -> Hub:
-    """The hub of the running event loop, made at the first call."""
+def get_hub(tenant: str | None = None) -> Hub:
+    """The hub of the running event loop for a tenant, made at the first call."""
     loop = asyncio.get_running_loop()
-    if loop not in _hubs:
-        for closed in [known for known in _hubs if known.is_closed()]:
-            del _hubs[closed]
-        _hubs[loop] = Hub()
-    return _hubs[loop]
+    if loop not in _loops:
+        for closed in [known for known in _loops if known.is_closed()]:
+            del _loops[closed]
+        _loops[loop] = LoopWaits()
+    return _loops[loop].hub(tenant)

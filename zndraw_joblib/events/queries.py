@@ -13,14 +13,27 @@ from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.storage.connections import release_connections
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.tenancy import in_tenant
 
 Item = TypeVar("Item")
+Key = TypeVar("Key")
+Found = TypeVar("Found")
 
 #: Most ids of one query.
 CHUNK = 1000
 
 #: The ids of tasks, and a function that returns the tasks which the caller may read.
 TasksKey = tuple[tuple[UUID, ...], Callable[[Sequence[TaskRow]], list[TaskRow]]]
+
+
+def reader(tenant: str | None, query: Callable[[list[Key]], Found]) -> Callable[[list[Key]], Found]:
+    """The query, for the rows of a tenant."""
+
+    def read(keys: list[Key]) -> Found:
+        with in_tenant(tenant):
+            return query(keys)
+
+    return read
 
 
 def ended_tasks(ids: list[UUID]) -> set[UUID]:

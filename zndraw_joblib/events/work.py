@@ -12,7 +12,7 @@ from uuid import UUID
 
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.messages import job_group
-from zndraw_joblib.events.queries import jobs_with_pending_tasks, workers_worth_claiming
+from zndraw_joblib.events.queries import jobs_with_pending_tasks, reader, workers_worth_claiming
 from zndraw_joblib.events.reads import BatchedReads, RepeatedReads
 
 #: A job, and the hex id of its pending task where a message named one.
@@ -30,21 +30,24 @@ class Claimer:
 
 
 class WorkWaits:
-    """The waits of one event loop for pending tasks.
+    """The waits of one event loop for a tenant's pending tasks.
 
     Each job has a line of idle claimers. A pending task wakes only the first in the line, because
     each claimer that is woken runs a claim statement. A claimer that does not claim the task passes
     the wakeup on to the next.
     """
 
-    def __init__(self, groups: Groups, executor: Executor) -> None:
+    def __init__(self, groups: Groups, executor: Executor, tenant: str | None) -> None:
         self._groups = groups
         #: The idle claimers of each job.
         self._lines: dict[UUID, deque[Claimer]] = {}
         self._repeated = RepeatedReads(
-            executor, self._lines.keys(), jobs_with_pending_tasks, lambda job: self.wake(job, None)
+            executor,
+            self._lines.keys(),
+            reader(tenant, jobs_with_pending_tasks),
+            lambda job: self.wake(job, None),
         )
-        self._batched = BatchedReads(executor, workers_worth_claiming)
+        self._batched = BatchedReads(executor, reader(tenant, workers_worth_claiming))
 
     async def wait(
         self,

@@ -72,15 +72,16 @@ class JobCache:
     """
 
     def __init__(self) -> None:
-        self._jobs: LRUCache[tuple[str, JobName], CachedJob] = LRUCache(MAX_CACHED_JOBS)
+        #: By tenant, database alias and name.
+        self._jobs: LRUCache[tuple[str | None, str, JobName], CachedJob] = LRUCache(MAX_CACHED_JOBS)
         self._lock = Lock()
 
-    def get(self, using: str, name: JobName) -> CachedJob | None:
+    def get(self, tenant: str | None, using: str, name: JobName) -> CachedJob | None:
         """The cached job; None if there is none."""
         with self._lock:
-            return self._jobs.get((using, name))
+            return self._jobs.get((tenant, using, name))
 
-    def read(self, using: str, name: JobName) -> CachedJob:
+    def read(self, tenant: str | None, using: str, name: JobName) -> CachedJob:
         """Read the job from the database, and cache it.
 
         Raises
@@ -90,12 +91,12 @@ class JobCache:
         """
         job = Job.objects.using(using).live().named(name).first()
         with self._lock:
-            known = self._jobs.pop((using, name), None)
+            known = self._jobs.pop((tenant, using, name), None)
             if job is None:
                 raise JobNotFound
             if known is None or (known.job.pk, known.job.revision) != (job.pk, job.revision):
                 known = CachedJob(job)
-            self._jobs[using, name] = known
+            self._jobs[tenant, using, name] = known
             return known
 
 
@@ -164,7 +165,7 @@ def submit(submission: Submission) -> Sequence[TaskRow]:
         if tasks := _accept(using, submission, job):
             return tasks
         # The job was retired, or its schema replaced, since it was read.
-        job_cache.read(using, submission.name)
+        job_cache.read(submission.caller.tenant, using, submission.name)
 
 
 def _checked_job(using: str, submission: Submission) -> Job:
@@ -172,11 +173,12 @@ def _checked_job(using: str, submission: Submission) -> Job:
 
     Payloads that a cached schema refuses are checked again with the schema in the database.
     """
-    cached = job_cache.get(using, submission.name) or job_cache.read(using, submission.name)
+    entry = (submission.caller.tenant, using, submission.name)
+    cached = job_cache.get(*entry) or job_cache.read(*entry)
     try:
         cached.check(submission.payloads)
     except InvalidPayload:
-        fresh = job_cache.read(using, submission.name)
+        fresh = job_cache.read(*entry)
         if fresh is cached:
             raise
         fresh.check(submission.payloads)

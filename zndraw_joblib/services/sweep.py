@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from django.db import router
+from django.db import DatabaseError, InterfaceError, router
 
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.tasks import TIMED_OUT
+from zndraw_joblib.tenancy import all_tenants, in_tenant
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ class SweepReport:
     workers: int = 0
     jobs: int = 0
     keys: int = 0
+
+    def __add__(self, other: SweepReport) -> SweepReport:
+        names = self.__slots__
+        return SweepReport(*(getattr(self, name) + getattr(other, name) for name in names))
 
     def __str__(self) -> str:
         return " ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
@@ -61,6 +66,31 @@ def sweep(using: str | None = None) -> SweepReport:
         jobs=_repeat_until_none(Job.objects.using(using).retire),
         keys=_repeat_until_none(expired_keys.remove),
     )
+
+
+def sweep_tenants() -> SweepReport:
+    """Sweep for each tenant of the host; returns the sums.
+
+    A tenant whose sweep fails is logged and left out.
+
+    Raises
+    ------
+    DatabaseError, InterfaceError
+        No sweep succeeded.
+    """
+    reports: list[SweepReport] = []
+    failed: DatabaseError | InterfaceError | None = None
+    for tenant in all_tenants():
+        try:
+            with in_tenant(tenant):
+                reports.append(sweep())
+        except (DatabaseError, InterfaceError) as error:
+            failed = error
+            if tenant is not None:
+                logger.error("could not sweep for the tenant %s: %s", tenant, str(error).strip())
+    if failed and not reports:
+        raise failed
+    return sum(reports, SweepReport())
 
 
 def _cap_times(using: str, lease: timedelta) -> None:

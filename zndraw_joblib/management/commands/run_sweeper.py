@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
 from zndraw_joblib.events.publisher import flush
-from zndraw_joblib.services.sweep import sweep
+from zndraw_joblib.services.sweep import sweep_tenants
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.outages import Outage, outage_of
 
@@ -114,7 +114,7 @@ class Command(BaseCommand):
 
     def _sweep_once(self) -> None:
         try:
-            logger.info("sweep %s", sweep())
+            logger.info("sweep %s", sweep_tenants())
         except (DatabaseError, InterfaceError) as error:
             _refuse_unmigrated(outage_of(error), error)
             raise CommandError(f"The sweep failed: {error}") from error
@@ -127,7 +127,7 @@ class Command(BaseCommand):
         pause = 0.0
         while not _is_stopped_within(pause, signals):
             try:
-                logger.info("sweep %s", sweep())
+                logger.info("sweep %s", sweep_tenants())
             except (DatabaseError, InterfaceError) as error:
                 outage = outage_of(error)
                 _refuse_unmigrated(outage, error)
