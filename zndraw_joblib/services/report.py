@@ -15,8 +15,10 @@ from zndraw_joblib.exceptions import (
 )
 from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, TaskStatus
 from zndraw_joblib.models import Task
+from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import Report, TaskRow
-from zndraw_joblib.text import Message
+from zndraw_joblib.storage.tasks import TIMED_OUT
+from zndraw_joblib.text import Message, truncate_utf8
 
 
 def report(caller: Caller, given: Report) -> TaskRow:
@@ -75,10 +77,12 @@ def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -
             raise TaskNotFound
     _check_permission(caller, given, task)
     if given.status not in REPORTABLE_STATUSES:
-        raise InvalidTaskTransition(f"The server alone makes a task {given.status}.")
+        raise InvalidTaskTransition(
+            Message("The server alone makes a task {status}.", status=str(given.status))
+        )
     if task.status == given.status:
         # Accepted, because the report may be a retry whose first answer was lost.
-        return task
+        return _with_late_error(given, task)
     raise InvalidTaskTransition(
         Message(
             "A task that is {status} cannot become {wanted}.",
@@ -86,6 +90,19 @@ def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -
             wanted=str(given.status),
         )
     )
+
+
+def _with_late_error(given: Report, task: TaskRow) -> TaskRow:
+    """The task; if a sweep ended the report's attempt, with the report's error in addition.
+
+    A worker that lost its task by late heartbeats knows the cause, and the sweep does not.
+    """
+    if given.attempt is None or not given.error:
+        return task
+    if task.error != f"Worker '{task.worker_id}' {TIMED_OUT}":
+        return task
+    error = truncate_utf8(f"{task.error}\n\n{given.error}", get_settings().max_error_bytes)
+    return task._replace(error=error) if Task.objects.replace_error(task, error) else task
 
 
 def _move(given: Sequence[Report], identity: str | None = None) -> list[TaskRow]:

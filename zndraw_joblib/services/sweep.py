@@ -16,6 +16,7 @@ from django.db import DatabaseError, InterfaceError, router
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.tasks import TIMED_OUT
 from zndraw_joblib.tenancy import all_tenants, in_tenant
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def _recover_tasks(using: str) -> tuple[int, int, int]:
     """Recover all tasks whose lease is over; returns the numbers requeued, retried and failed."""
     requeued = retried = failed = 0
     tasks = Task.objects.db_manager(using)
-    while any(batch := tasks.recover_expired("timed out")):
+    while any(batch := tasks.recover_expired(TIMED_OUT)):
         claimed, ran = batch
         requeued += len(claimed)
         retried += sum(task.status == TaskStatus.PENDING for task in ran)

@@ -30,6 +30,10 @@ MAX_QUEUE_POSITION = 1000
 _MOST_AHEAD = MAX_QUEUE_POSITION - 1
 
 
+#: Reason of `TaskManager.recover_expired` for a sweep.
+TIMED_OUT = "timed out"
+
+
 class TaskQuerySet(models.QuerySet[Any]):
     """Queries over tasks, and moves of all tasks of a query.
 
@@ -202,6 +206,11 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             self._recover("requeue_expired_claims", **limit),
             self._recover("end_expired_runs", reason=reason, **limit),
         )
+
+    def replace_error(self, task: TaskRow, error: str) -> bool:
+        """Replace the error of a task that ended; returns whether the task was still as read."""
+        rows = self.using(self.write_db).filter(pk=task.id, attempt=task.attempt)
+        return bool(rows.filter(status=task.status, error=task.error).update(error=error))
 
     def recover_from(self, worker_id: str, reason: str) -> tuple[list[TaskRow], list[TaskRow]]:
         """Recover up to `BATCH` claimed and `BATCH` running tasks of a worker that leaves.
