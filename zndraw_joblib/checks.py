@@ -158,7 +158,7 @@ def check_middleware(
                     f"The middleware {path} is synchronous only, so under ASGI every request that "
                     "waits holds a thread.",
                     hint="Replace it by one that is async_capable, or serve the API by "
-                    "zndraw_joblib.contrib.asgi.ApiLane (docs/deployment.md), under which a wait "
+                    "zndraw_joblib.contrib.asgi.ApiLane (docs/how-to/lane.md), under which a wait "
                     "holds no thread; then silence this check.",
                     id="zndraw_joblib.W003",
                 )

@@ -232,3 +232,17 @@ def test_a_rate_of_our_scope_limits_heartbeats_and_reports_too(bob, monkeypatch,
     monkeypatch.setattr(JobLibView, "throttle_classes", [throttle])
     first, *others = statuses()
     assert (first, set(others)) == (200, {429})
+
+
+def test_a_process_keeps_counts_apart_by_the_key_function(bob, clock, monkeypatch):
+    """A site's KEY_FUNCTION names the tenant, whose first users all have the same key."""
+    rate(monkeypatch, "200/min")
+    bob.register()
+    clock(20)
+    backend: Any = cast("Any", cache)._connections["default"]
+    for tenant in ("a", "b"):
+        monkeypatch.setattr(backend, "key_func", lambda key, *_, tenant=tenant: f"{tenant}:{key}")
+        assert bob.submit().status_code == 202
+    # Each tenant took a share of two requests from its own count, and has one left.
+    left = [left for name, left in throttling._left.items() if "joblib_submit" in name]
+    assert left == [1, 1]
