@@ -27,6 +27,16 @@ from zndraw_joblib.storage.workers import WorkerManager
 
 MAX_IDENTITY_LENGTH = 255
 
+#: The statuses as the admin shows them.
+STATUS_LABELS = {
+    TaskStatus.PENDING: _("pending"),
+    TaskStatus.CLAIMED: _("claimed"),
+    TaskStatus.RUNNING: _("running"),
+    TaskStatus.COMPLETED: _("completed"),
+    TaskStatus.FAILED: _("failed"),
+    TaskStatus.CANCELLED: _("cancelled"),
+}
+
 
 class Job(models.Model):
     """Work that workers offer in a room: a name and the JSON Schema of its payloads.
@@ -35,24 +45,30 @@ class Job(models.Model):
     name of their job.
     """
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    room_id = NameField(max_length=MAX_NAME_LENGTH)
-    category = NameField(max_length=MAX_NAME_LENGTH)
-    name = NameField(max_length=MAX_NAME_LENGTH)
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    room_id = NameField(_("room"), max_length=MAX_NAME_LENGTH)
+    category = NameField(_("category"), max_length=MAX_NAME_LENGTH)
+    name = NameField(_("name"), max_length=MAX_NAME_LENGTH)
     schema = OrderedJSONField(
+        _("schema"),
         help_text=_(
             "JSON Schema of a payload: draft 2020-12, or 2019-09 or 7 where `$schema` says so."
-        )
+        ),
     )
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-    retired_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+    retired_at = models.DateTimeField(_("retired at"), null=True, blank=True, editable=False)
     revision = models.PositiveIntegerField(
-        db_default=0, editable=False, help_text=_("Goes up by one with each new schema.")
+        _("revision"),
+        db_default=0,
+        editable=False,
+        help_text=_("Goes up by one with each new schema."),
     )
 
     objects = JobQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("job")
+        verbose_name_plural = _("jobs")
         ordering = ("room_id", "category", "name")
         constraints: ClassVar = [
             models.UniqueConstraint(
@@ -98,19 +114,28 @@ class Worker(models.Model):
     """A process that registered jobs, or the default worker of an identity."""
 
     id = models.CharField(
-        primary_key=True, max_length=MAX_IDENTITY_LENGTH, default=new_worker_id, editable=False
+        _("id"),
+        primary_key=True,
+        max_length=MAX_IDENTITY_LENGTH,
+        default=new_worker_id,
+        editable=False,
     )
     identity = models.CharField(
+        _("identity"),
         max_length=MAX_IDENTITY_LENGTH,
         help_text=_("Identity of the owner, as the hook `identity` returns it."),
     )
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-    last_heartbeat = models.DateTimeField(db_default=Now(), editable=False)
-    jobs = models.ManyToManyField(Job, through="WorkerJobLink", related_name="workers")
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+    last_heartbeat = models.DateTimeField(_("last heartbeat"), db_default=Now(), editable=False)
+    jobs = models.ManyToManyField(
+        Job, through="WorkerJobLink", related_name="workers", verbose_name=_("jobs")
+    )
 
     objects = WorkerManager()
 
     class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
         ordering = ("-created_at", "-id")
         indexes: ClassVar = [
             models.Index(fields=["identity", "created_at", "id"], name="joblib_worker_identity"),
@@ -135,11 +160,19 @@ class WorkerJobLink(models.Model):
     """Links a worker to a job that it offers."""
 
     worker = models.ForeignKey(
-        Worker, on_delete=models.CASCADE, related_name="links", db_index=False
+        Worker,
+        on_delete=models.CASCADE,
+        related_name="links",
+        db_index=False,
+        verbose_name=_("worker"),
     )
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="links")
+    job = models.ForeignKey(
+        Job, on_delete=models.CASCADE, related_name="links", verbose_name=_("job")
+    )
 
     class Meta:
+        verbose_name = _("offered job")
+        verbose_name_plural = _("offered jobs")
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["worker", "job"], name="joblib_link_unique")
         ]
@@ -151,23 +184,28 @@ class WorkerJobLink(models.Model):
 class Task(models.Model):
     """One run of a job, with the payload of its submitter."""
 
-    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    job = models.ForeignKey(Job, on_delete=models.PROTECT, related_name="tasks", db_index=False)
-    room_id = NameField(max_length=MAX_NAME_LENGTH)
-    created_by = models.CharField(
-        max_length=MAX_IDENTITY_LENGTH, help_text=_("Identity of the submitter.")
+    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
+    job = models.ForeignKey(
+        Job, on_delete=models.PROTECT, related_name="tasks", db_index=False, verbose_name=_("job")
     )
-    payload = models.JSONField()
+    room_id = NameField(_("room"), max_length=MAX_NAME_LENGTH)
+    created_by = models.CharField(
+        _("created by"), max_length=MAX_IDENTITY_LENGTH, help_text=_("Identity of the submitter.")
+    )
+    payload = models.JSONField(_("payload"))
     status = models.CharField(
+        _("status"),
         max_length=16,
-        choices=[(status.value, status.value) for status in TaskStatus],
+        choices=[(status.value, STATUS_LABELS[status]) for status in TaskStatus],
         default=TaskStatus.PENDING.value,
     )
-    error = models.TextField(null=True, blank=True)
+    error = models.TextField(_("error"), null=True, blank=True)
     attempt = models.PositiveIntegerField(
-        default=0, help_text=_("Goes up by one at each claim; fences off earlier claimers.")
+        _("attempt"),
+        default=0,
+        help_text=_("Goes up by one at each claim; fences off earlier claimers."),
     )
-    retries_left = models.PositiveIntegerField(default=0)
+    retries_left = models.PositiveIntegerField(_("retries left"), default=0)
     # No constraint, because a task keeps the id of its worker after the worker is removed.
     worker = models.ForeignKey(
         Worker,
@@ -177,8 +215,10 @@ class Task(models.Model):
         db_constraint=False,
         db_index=False,
         related_name="tasks",
+        verbose_name=_("worker"),
     )
     worker_identity = models.CharField(
+        _("identity of the worker"),
         max_length=MAX_IDENTITY_LENGTH,
         default="",
         blank=True,
@@ -186,14 +226,16 @@ class Task(models.Model):
             "Identity that was granted the latest attempt; kept when the worker is removed."
         ),
     )
-    lease_expires_at = models.DateTimeField(null=True, blank=True)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-    started_at = models.DateTimeField(null=True, blank=True)
-    completed_at = models.DateTimeField(null=True, blank=True)
+    lease_expires_at = models.DateTimeField(_("lease expires at"), null=True, blank=True)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+    started_at = models.DateTimeField(_("started at"), null=True, blank=True)
+    completed_at = models.DateTimeField(_("completed at"), null=True, blank=True)
 
     objects = TaskManager()
 
     class Meta:
+        verbose_name = _("task")
+        verbose_name_plural = _("tasks")
         # Newest first, because ids begin with the time.
         ordering = ("-id",)
         constraints: ClassVar = [
@@ -274,12 +316,20 @@ class IdempotencyKey(models.Model):
     key and a long key would not fit an index row. `request` is a digest of the body.
     """
 
-    id = models.CharField(primary_key=True, max_length=64, editable=False)
-    request = models.CharField(max_length=64, editable=False)
-    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="idempotency_keys")
-    created_at = models.DateTimeField(db_default=Now(), editable=False, db_index=True)
+    id = models.CharField(_("key"), primary_key=True, max_length=64, editable=False)
+    request = models.CharField(_("request"), max_length=64, editable=False)
+    task = models.ForeignKey(
+        Task, on_delete=models.CASCADE, related_name="idempotency_keys", verbose_name=_("task")
+    )
+    created_at = models.DateTimeField(
+        _("created at"), db_default=Now(), editable=False, db_index=True
+    )
 
     objects = IdempotencyKeyManager()
+
+    class Meta:
+        verbose_name = _("idempotency key")
+        verbose_name_plural = _("idempotency keys")
 
     def __str__(self) -> str:
         return self.id
@@ -296,12 +346,18 @@ class RoomBacklog(models.Model):
     A room has a row if a task was submitted there while `max_pending_per_room` was set.
     """
 
-    room_id = NameField(primary_key=True, max_length=MAX_NAME_LENGTH)
-    limit = models.PositiveIntegerField(help_text=_("Limit of the room at the last count."))
-    places = models.PositiveIntegerField(default=0)
-    full_at = models.DateTimeField(null=True)
+    room_id = NameField(_("room"), primary_key=True, max_length=MAX_NAME_LENGTH)
+    limit = models.PositiveIntegerField(
+        _("limit"), help_text=_("Limit of the room at the last count.")
+    )
+    places = models.PositiveIntegerField(_("free places"), default=0)
+    full_at = models.DateTimeField(_("full since"), null=True)
 
     objects = RoomBacklogQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("backlog of a room")
+        verbose_name_plural = _("backlogs of rooms")
 
     def __str__(self) -> str:
         return self.room_id

@@ -66,6 +66,7 @@ LIBRARY_TEMPLATES = (
     "Input should be greater than {limit}",
     "Input should be less than {limit}",
     "Input should be a valid UUID, {reason}",
+    "Input should be '{options}'",
     "String should have at least {limit} character",
     "String should have at least {limit} characters",
     "String should have at most {limit} character",
@@ -78,8 +79,7 @@ LIBRARY_TEMPLATES = (
     "Must be a JSON object.",
     "Must be a JSON array.",
     "Must be at most {limit}.",
-    "Must be one of {statuses}.",
-    "Goes with the status failed or cancelled only.",
+    "Goes with the status completed, failed or cancelled only.",
 )
 _PLACE = re.compile(r"\\{(\w+)\\}")
 

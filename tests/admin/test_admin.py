@@ -4,6 +4,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils.translation import override
 
 from zndraw_joblib.models import Task
 
@@ -132,3 +133,32 @@ def test_actions_need_the_permission_to_administer(client, people, task_ids):
     assert 'value="cancel"' not in page(client, TASKS)
     run_action(client, "cancel", task_ids, confirmed="yes")
     assert not Task.objects.filter(status="cancelled").exists()
+
+
+@pytest.mark.parametrize("model", ["job", "worker", "task"])
+def test_the_admin_is_german_for_a_german_reader(admin, task_ids, settings, model):
+    settings.MIDDLEWARE = ["django.middleware.locale.LocaleMiddleware", *settings.MIDDLEWARE]
+    from django.apps import apps
+
+    row = apps.get_model("zndraw_joblib", model).objects.first()
+    addresses = [
+        "/admin/",
+        *(f"/admin/zndraw_joblib/{model}/{x}" for x in ("", f"{row.pk}/change/")),
+    ]
+    shown = {}
+    for language in ("en", "de"):
+        admin.defaults["HTTP_ACCEPT_LANGUAGE"] = language
+        with override(None):  # The middleware leaves the language of the request active.
+            shown[language] = " ".join(page(admin, address) for address in addresses)
+    for english, german in (
+        ("Tasks", "Aufgaben"),
+        ("Created at", "Erstellt am"),
+        ("Job server", "Job-Server"),
+        *(
+            [("pending", "wartend"), ("Lease expires at", "Reservierung endet am")]
+            * (model == "task")
+        ),
+    ):
+        assert english in shown["en"], english
+        assert german in shown["de"], german
+        assert f">{english}<" not in shown["de"], english

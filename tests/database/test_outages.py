@@ -248,7 +248,7 @@ def test_the_sweeper_logs_one_line_for_a_pass_while_the_database_is_away(monkeyp
             raise outcome
         return outcome
 
-    monkeypatch.setattr(run_sweeper, "sweep", sweep)
+    monkeypatch.setattr(run_sweeper, "sweep_tenants", sweep)
     monkeypatch.setattr(signal, "signal", lambda *args: None)
     with pytest.raises(ValueError, match="ends the loop"), caplog.at_level(logging.INFO):
         call_command("run_sweeper", interval=0.01)

@@ -21,7 +21,7 @@ from zndraw_joblib.admin.base import MAX_COUNTED, ReadOnlyAdmin, log_change
 from zndraw_joblib.admin.filters import AgeFilter, RoomFilter
 from zndraw_joblib.admin.formats import duration, indented_json, preformatted, time_since
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.models import Task
+from zndraw_joblib.models import STATUS_LABELS, Task
 from zndraw_joblib.storage.rows import TaskRow
 
 
@@ -91,7 +91,9 @@ class TaskAdmin(ReadOnlyAdmin):
     def coloured_status(self, task: Task) -> SafeString:
         """The status, with a CSS class for its colour."""
         return format_html(
-            '<span class="joblib-status joblib-{}">{}</span>', task.status, task.status
+            '<span class="joblib-status joblib-{}">{}</span>',
+            task.status,
+            task.get_status_display(),
         )
 
     @admin.display(description=_("age"), ordering="id")
@@ -161,7 +163,7 @@ class TaskAdmin(ReadOnlyAdmin):
         self.message_user(
             request,
             ngettext("%(n)d task is now %(s)s.", "%(n)d tasks are now %(s)s.", len(changed))
-            % {"n": len(changed), "s": status},
+            % {"n": len(changed), "s": STATUS_LABELS[status]},
             messages.SUCCESS if changed else messages.WARNING,
         )
         if unchanged := len(tasks) - len(changed):

@@ -253,7 +253,7 @@ _requeueing: set[asyncio.Future[Any]] = set()
 
 
 async def _run_in_thread(
-    tenant: str | None, view: View, *args: Any, **kwargs: Any
+    tenant: str | None, view: View, /, *args: Any, **kwargs: Any
 ) -> HttpResponseBase:
     """Run the view in the thread that asgiref keeps for this request, and end that thread.
 

@@ -179,7 +179,7 @@ class WaitingRequest:
             return self._rendered[1]
         authenticated = final.renderer_context["request"]
 
-        def return_final(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        def return_final(view: Any, request: Any, /, *args: Any, **kwargs: Any) -> Any:
             # Set here for the middleware, because no authenticator runs this time.
             request.user, request.auth = authenticated.user, authenticated.auth
             set_preference_applied(final, self._wait)
@@ -192,7 +192,7 @@ class WaitingRequest:
         view_response: Any = None
         answer: HttpResponseBase | None = None
 
-        def run_view(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        def run_view(view: Any, request: Any, /, *args: Any, **kwargs: Any) -> Any:
             nonlocal view_response, answer
             view_response = view(request, *args, **kwargs)
             if self._wait and hasattr(view_response, "waits_for"):

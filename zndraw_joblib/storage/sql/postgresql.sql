@@ -19,7 +19,6 @@
 --   PostgreSQL would plan anew at each execution if plans for some values were cheaper.
 -- * `task.*` brings every column, so that a new field of `Task` needs no change here.
 
-
 -- name: insert_tasks
 -- Accepts tasks of a job, unless the job was retired or its schema changed since it was read.
 -- FOR SHARE keeps the job from being retired, which a foreign key's own lock would not, and lets
@@ -44,7 +43,6 @@ RETURNING task.*,
         WHERE ahead.job_id = (SELECT %(job_id)s::uuid) AND ahead.status = 'pending'
         ORDER BY ahead.created_at, ahead.id LIMIT (SELECT %(most_ahead)s::integer)
     ) counted) AS tasks_ahead;
-
 
 -- name: grant_task
 -- The claim: grants a worker the oldest pending task of its jobs by "heads, then lock one". `heads`
@@ -83,7 +81,6 @@ WHERE task.id = ANY(ARRAY(SELECT id FROM picked)) AND COALESCE(task.status, '') 
 RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
-
 
 -- name: grant_tasks
 -- Grants a worker up to %(limit)s of the oldest pending tasks of its jobs. `shares` looks at the
@@ -126,7 +123,6 @@ RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
 
-
 -- name: start_tasks
 -- Moves tasks to running. A report moves a task only from the states in its `legal_from`, only of
 -- its attempt (any attempt when null), and only of this identity's workers (anybody's when null).
@@ -134,8 +130,7 @@ RETURNING task.*,
 UPDATE zndraw_joblib_task AS task
 SET status = 'running', started_at = STATEMENT_TIMESTAMP()
 WHERE task.id = ANY(ARRAY(
-    SELECT held.id
-    FROM zndraw_joblib_task held
+    SELECT held.id FROM zndraw_joblib_task held
     JOIN jsonb_to_recordset(%(reports)s::jsonb)
         AS report(id uuid, attempt integer, legal_from text[]) ON report.id = held.id
     WHERE held.id = ANY(ARRAY(
@@ -149,7 +144,6 @@ WHERE task.id = ANY(ARRAY(
 RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
-
 
 -- name: finish_tasks
 -- Moves tasks to the terminal status of their reports. The fence is that of `start_tasks`. A report
@@ -179,7 +173,6 @@ RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
 
-
 -- name: requeue_tasks
 -- Takes tasks from their workers: pending again, the attempt stays until the next claim. The fence
 -- is that of `start_tasks`.
@@ -187,8 +180,7 @@ RETURNING task.*,
 UPDATE zndraw_joblib_task AS task
 SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
 WHERE task.id = ANY(ARRAY(
-    SELECT held.id
-    FROM zndraw_joblib_task held
+    SELECT held.id FROM zndraw_joblib_task held
     JOIN jsonb_to_recordset(%(reports)s::jsonb)
         AS report(id uuid, attempt integer, legal_from text[]) ON report.id = held.id
     WHERE held.id = ANY(ARRAY(
@@ -203,11 +195,9 @@ RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
 
-
 -- name: read_clock
 -- The present time of the database.
 SELECT STATEMENT_TIMESTAMP();
-
 
 -- name: cap_leases
 -- Sweep: a lease that ends later than a grant of this moment could is of a clock that has gone back
@@ -222,7 +212,6 @@ WHERE task.id = ANY(ARRAY(
     LIMIT %(limit)s::integer FOR UPDATE OF held SKIP LOCKED
 ))
 RETURNING task.id;
-
 
 -- name: requeue_expired_claims
 -- Sweep: tasks that were claimed and not started within their lease are pending again. SKIP LOCKED,
@@ -239,7 +228,6 @@ WHERE task.id = ANY(ARRAY(
 RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
-
 
 -- name: end_expired_runs
 -- Sweep: running tasks whose lease is over are pending again while retries are left, else failed.
@@ -263,7 +251,6 @@ RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
 
-
 -- name: requeue_claims_of_worker
 -- A worker leaves: the tasks that it claimed and did not start are pending again. No SKIP LOCKED,
 -- because a task that is left behind would wait for the end of its lease.
@@ -278,7 +265,6 @@ WHERE task.id = ANY(ARRAY(
 RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
-
 
 -- name: end_runs_of_worker
 -- A worker leaves: the tasks that it runs end as in `end_expired_runs`.
@@ -301,7 +287,6 @@ RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
 
-
 -- name: record_heartbeat
 -- Writes the time of a heartbeat, and returns whether the worker has claimed or running tasks.
 UPDATE zndraw_joblib_worker AS worker
@@ -312,26 +297,20 @@ RETURNING worker.id, worker.last_heartbeat, EXISTS (
     WHERE held.worker_id = worker.id AND held.status IN ('claimed', 'running')
 ) AS has_tasks;
 
-
 -- name: renew_leases
 -- Makes the leases of these tasks of a worker end %(lease_seconds)s from now.
 -- grants: [{id, attempt}]
 UPDATE zndraw_joblib_task AS task
 SET lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8)
 WHERE task.id = ANY(ARRAY(
-    SELECT held.id
-    FROM zndraw_joblib_task held
+    SELECT held.id FROM zndraw_joblib_task held
     JOIN jsonb_to_recordset(%(grants)s::jsonb) AS granted(id uuid, attempt integer)
         ON granted.id = held.id AND granted.attempt = held.attempt
-    WHERE held.id = ANY(ARRAY(
-            SELECT id FROM jsonb_to_recordset(%(grants)s::jsonb) AS named(id uuid)
-        ))
-        AND held.worker_id = %(worker_id)s
-        AND COALESCE(held.status, '') IN ('claimed', 'running')
+    WHERE held.id = ANY(ARRAY(SELECT id FROM jsonb_to_recordset(%(grants)s::jsonb) AS named(id uuid)))
+        AND held.worker_id = %(worker_id)s AND COALESCE(held.status, '') IN ('claimed', 'running')
     ORDER BY held.id FOR UPDATE OF held
 ))
 RETURNING task.id, task.attempt;
-
 
 -- name: renew_all_leases
 -- Makes the leases of all tasks of a worker end %(lease_seconds)s from now.
@@ -343,7 +322,6 @@ WHERE task.id = ANY(ARRAY(
     ORDER BY held.id FOR UPDATE OF held
 ))
 RETURNING task.id, task.attempt;
-
 
 -- name: read_task
 -- A task by its id. `queue_position` is the place of a pending task in the queue of its job, from 1
@@ -361,7 +339,6 @@ SELECT task.*,
     ) END AS queue_position
 FROM zndraw_joblib_task task
 WHERE task.id = %(id)s::uuid;
-
 
 -- name: read_tasks
 -- Tasks by their ids. The head of each queue is numbered once, because the tasks of a list are
@@ -387,7 +364,6 @@ SELECT listed.*,
         THEN COALESCE(queued.place, %(most_ahead)s::integer + 1) END AS queue_position
 FROM listed LEFT JOIN queued ON queued.id = listed.id;
 
-
 -- name: newest_tasks
 -- Ids of the newest tasks of a room, or of those older than a time and id. It reads the newest of
 -- each status from the index joblib_task_room_status and takes the newest of these, because no
@@ -404,7 +380,6 @@ CROSS JOIN LATERAL (
     ORDER BY task.created_at DESC, task.id DESC LIMIT %(limit)s::integer
 ) newest
 ORDER BY newest.created_at DESC, newest.id DESC LIMIT %(limit)s::integer;
-
 
 -- name: reserve_key
 -- Reserves an Idempotency-Key for a task unless it is reserved; returns the request and the task

@@ -10,7 +10,6 @@
 -- * A condition on the status is repeated as a partial index has it, because SQLite uses such an
 --   index only for a query that holds the same condition.
 
-
 -- name: insert_tasks
 -- The rows that the statement inserts are visible to it, so `tasks_ahead` leaves them out.
 INSERT INTO zndraw_joblib_task
@@ -31,7 +30,6 @@ RETURNING *,
             AND ahead.id NOT IN (SELECT json_extract(value, '$.id') FROM json_each(%(tasks)s))
         ORDER BY ahead.created_at, ahead.id LIMIT %(most_ahead)s
     )) AS tasks_ahead;
-
 
 -- name: grant_task, grant_tasks
 -- One statement for one task and for several, because no row can be locked.
@@ -61,7 +59,6 @@ RETURNING *,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
 
-
 -- name: start_tasks
 UPDATE zndraw_joblib_task
 SET status = 'running',
@@ -77,7 +74,6 @@ WHERE id IN (
 RETURNING *,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
-
 
 -- name: finish_tasks
 UPDATE zndraw_joblib_task
@@ -99,7 +95,6 @@ RETURNING *,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
 
-
 -- name: requeue_tasks
 UPDATE zndraw_joblib_task
 SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
@@ -115,10 +110,8 @@ RETURNING *,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
 
-
 -- name: read_clock
 SELECT REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '');
-
 
 -- name: cap_leases
 UPDATE zndraw_joblib_task
@@ -134,7 +127,6 @@ WHERE id IN (
 )
 RETURNING id;
 
-
 -- name: requeue_expired_claims
 UPDATE zndraw_joblib_task
 SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
@@ -148,7 +140,6 @@ WHERE id IN (
 RETURNING *,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
-
 
 -- name: end_expired_runs
 UPDATE zndraw_joblib_task
@@ -172,7 +163,6 @@ RETURNING *,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
 
-
 -- name: requeue_claims_of_worker
 UPDATE zndraw_joblib_task
 SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
@@ -185,7 +175,6 @@ WHERE id IN (
 RETURNING *,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
-
 
 -- name: end_runs_of_worker
 UPDATE zndraw_joblib_task
@@ -208,7 +197,6 @@ RETURNING *,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
 
-
 -- name: record_heartbeat
 UPDATE zndraw_joblib_worker
 SET last_heartbeat = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
@@ -217,7 +205,6 @@ RETURNING id, last_heartbeat, EXISTS (
     SELECT 1 FROM zndraw_joblib_task held
     WHERE held.worker_id = %(worker_id)s AND held.status IN ('claimed', 'running')
 ) AS has_tasks;
-
 
 -- name: renew_leases
 UPDATE zndraw_joblib_task
@@ -232,14 +219,12 @@ WHERE id IN (
 )
 RETURNING id, attempt;
 
-
 -- name: renew_all_leases
 UPDATE zndraw_joblib_task
 SET lease_expires_at = REPLACE(
     STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', '')
 WHERE worker_id = %(worker_id)s AND status IN ('claimed', 'running')
 RETURNING id, attempt;
-
 
 -- name: read_task
 SELECT task.*,
@@ -255,7 +240,6 @@ SELECT task.*,
     ) END AS queue_position
 FROM zndraw_joblib_task task
 WHERE task.id = %(id)s;
-
 
 -- name: read_tasks
 WITH listed AS MATERIALIZED (
@@ -278,7 +262,6 @@ SELECT listed.*,
         THEN COALESCE(queued.place, %(most_ahead)s + 1) END AS queue_position
 FROM listed LEFT JOIN queued ON queued.id = listed.id;
 
-
 -- name: newest_tasks
 SELECT newest.id
 FROM json_each(%(statuses)s) of_status
@@ -292,7 +275,6 @@ JOIN zndraw_joblib_task newest ON newest.id IN (
     ORDER BY task.created_at DESC, task.id DESC LIMIT %(limit)s
 )
 ORDER BY newest.created_at DESC, newest.id DESC LIMIT %(limit)s;
-
 
 -- name: reserve_key
 INSERT INTO zndraw_joblib_idempotencykey AS kept (id, request, task_id, created_at)
