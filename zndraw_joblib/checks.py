@@ -88,6 +88,24 @@ def check_database(
 
 
 @register(Tags.compatibility)
+def check_tenants(
+    app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """W009: the hooks of tenants are set for an engine with tenants, such as django-tenants'."""
+    settings, connection = _settings(), connections[router.db_for_write(Task)]
+    if settings is None or settings.tenant or not hasattr(connection, "set_tenant"):
+        return []
+    return [
+        Warning(
+            "The database's engine chooses a schema for each tenant, but waits, WebSockets, cached "
+            "tokens and run_sweeper know no tenants.",
+            hint=f"Set `tenant`, `in_tenant` and `tenants` in ZNDRAW_JOBLIB. {_DOCS}",
+            id="zndraw_joblib.W009",
+        )
+    ]
+
+
+@register(Tags.compatibility)
 def check_time_zones(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:

@@ -145,6 +145,16 @@ def test_an_unsupported_database_is_an_error_of_the_plain_check(monkeypatch, ven
     assert 'HINT: Set DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"' in output
 
 
+def test_an_engine_with_tenants_needs_the_hooks(monkeypatch, settings):
+    """The engine of django-tenants has `set_tenant`."""
+    database = derived_engine(monkeypatch, postgresql, set_tenant=lambda self, tenant: None)
+    assert "zndraw_joblib.W009" in output_of_check(monkeypatch, database)
+    assert "zndraw_joblib.W009" not in output_of_check(monkeypatch, BARE)
+    hook = "zndraw_joblib.access.default_identity"
+    settings.ZNDRAW_JOBLIB = {"tenant": hook, "in_tenant": hook, "tenants": hook}
+    assert "zndraw_joblib.W009" not in output_of_check(monkeypatch, database)
+
+
 def test_postgresql_and_sqlite_are_supported_databases(monkeypatch):
     for database in (BARE, SQLITE, derived_engine(monkeypatch, postgresql)):
         assert "zndraw_joblib.E011" not in output_of_check(monkeypatch, database)
@@ -462,7 +472,9 @@ def test_the_check_command_reports_every_documented_id(deploy, monkeypatch):
     monkeypatch.setenv("ZNDRAW_JOBLIB_TYPO", "1")
     documented = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
     known = set(re.findall(r"^\| `(zndraw_joblib\.[EW]\d+)`", documented.read_text(), re.M))
-    assert set.union(*(reported(deploy, **changed) for changed in UNSUITABLE)) == known
+    tenants = derived_engine(monkeypatch, postgresql, set_tenant=lambda self, tenant: None)
+    unsuitable = (*UNSUITABLE, {"DATABASES": {"default": tenants}})
+    assert set.union(*(reported(deploy, **changed) for changed in unsuitable)) == known
 
 
 def test_deployment_checks_run_with_the_deploy_option_only():
