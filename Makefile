@@ -9,8 +9,8 @@ ON_ONE_DATABASE := network or demo or no_database
 WHOLE_SITES := soak or deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-sqlite test-postgres test-sites sqlite-busy sqlite-waiting \
-	postgres-busy postgres-waiting coverage matrix lint docs bench soak openapi messages clean
+.PHONY: help setup demo test test-fast test-sqlite test-postgres test-sites coverage \
+	matrix lint docs bench soak openapi messages clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -27,40 +27,42 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## Server, sweeper and worker on molecules (PORT=8001 moves it, ONCE=1 ends it by itself)
 	@PORT=$(PORT) ONCE=$(ONCE) $(BIN)/python -m example_project.demo.run
 
-# Both passes at once, and each in two halves, because the tests of the second half mostly wait. Two
-# passes on one server that JOBLIB_TEST_DATABASE_URL names would use the same database: one by one.
+# Both passes at once, and each in parts, because the tests of all parts but the first mostly wait.
+# Two passes on one server that JOBLIB_TEST_DATABASE_URL names would use the same database: one by one.
 SHARED := $(JOBLIB_TEST_DATABASE_URL)$(JOBLIB_TEST_REDIS_URL)
-WAITING := tests/waiting/ tests/client/ tests/example/ tests/packaging/
-BUSY := $(filter-out $(WAITING) tests/__pycache__/,$(wildcard tests/*/))
-HALVES := $(if $(SHARED),1,4)
+waiting := tests/waiting/ tests/example/ tests/packaging/
+client := tests/client/
+busy := $(filter-out $(waiting) $(client) tests/__pycache__/,$(wildcard tests/*/))
+SQLITE := sqlite-busy sqlite-waiting sqlite-client
+POSTGRES := postgres-busy postgres-waiting postgres-client
+PARTS := $(if $(SHARED),1,6)
+.PHONY: $(SQLITE) $(POSTGRES)
 test: $(STAMP) ## All tests that need no system package, on SQLite and on PostgreSQL with Valkey
-	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(HALVES)) --output-sync=target \
-		sqlite-busy sqlite-waiting postgres-busy postgres-waiting
+	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(PARTS)) --output-sync=target $(SQLITE) $(POSTGRES)
 
 test-fast: $(STAMP) ## The quick tests on SQLite, in a minute: no processes, no drawn cases
 	$(BIN)/python tests/with_servers.py sqlite tests/unit tests/api tests/admin tests/database \
 		-m 'not slow and not hypothesis' $(PYTEST_ARGS)
 
 test-sqlite: $(STAMP) ## The pass on SQLite
-	@$(MAKE) --no-print-directory -j$(or $(JOBS),2) --output-sync=target sqlite-busy sqlite-waiting
+	@$(MAKE) --no-print-directory -j$(or $(JOBS),3) --output-sync=target $(SQLITE)
 
 test-postgres: $(STAMP) ## The pass on PostgreSQL with Valkey
-	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,2)) --output-sync=target \
-		postgres-busy postgres-waiting
+	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,3)) --output-sync=target $(POSTGRES)
 
-sqlite-busy sqlite-waiting: sqlite-%: $(STAMP)
+$(SQLITE): sqlite-%: $(STAMP)
 	COVERAGE_FILE=.coverage.$* $(BIN)/python tests/with_servers.py sqlite $(if $(PYTEST_ARGS),--may-be-empty) \
-		$(if $(filter busy,$*),$(BUSY),$(WAITING)) -m 'not ($(WHOLE_SITES))' $(PYTEST_ARGS)
+		$($*) -m 'not ($(WHOLE_SITES))' $(PYTEST_ARGS)
 
-postgres-busy postgres-waiting: postgres-%: $(STAMP)
+$(POSTGRES): postgres-%: $(STAMP)
 	$(BIN)/python tests/with_servers.py postgres $(if $(PYTEST_ARGS),--may-be-empty) \
-		$(if $(filter busy,$*),$(BUSY),$(WAITING)) \
+		$($*) \
 		-m 'not ($(ON_ONE_DATABASE)) and not ($(WHOLE_SITES))' $(PYTEST_ARGS)
 
 # A pass of its own, because measuring the coverage adds half to the time of the tests.
 coverage: ## The pass on SQLite again, with the coverage floor
 	@$(MAKE) --no-print-directory test-sqlite PYTEST_ARGS='--cov --cov-report= --cov-fail-under=0'
-	$(BIN)/coverage combine --quiet .coverage.busy .coverage.waiting
+	$(BIN)/coverage combine --quiet $(SQLITE:sqlite-%=.coverage.%)
 	$(BIN)/coverage report --skip-covered
 
 test-sites: $(STAMP) ## nginx, pgbouncer and the short soak (installs the first two with apt, as root)

@@ -97,13 +97,28 @@ def plan(sql):
         return json.dumps([row[-1] for row in cursor.fetchall()])
 
 
+def add_pending(job, number):
+    """Copy a pending task in the database, in a tenth of the time that `enqueue` takes."""
+    fields = [field.column for field in Task._meta.concrete_fields if not field.primary_key]
+    new_id, numbers = (
+        ("gen_random_uuid()", f"generate_series(1, {number})")
+        if connection.vendor == "postgresql"
+        else ("lower(hex(randomblob(16)))", f"json_each('{json.dumps(list(range(number)))}')")
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO zndraw_joblib_task (id, {', '.join(fields)})"
+            f" SELECT {new_id}, {', '.join(fields)} FROM"
+            f" (SELECT * FROM zndraw_joblib_task WHERE status = 'pending' LIMIT 1) one"
+            f" CROSS JOIN {numbers}"
+        )
+
+
 @pytest.fixture
 def backlog(job, worker):
     """Reports on 20 of 40 held tasks, among some 5,000 of which half have ended."""
     submit(job, 40)
-    Task.objects.bulk_create(
-        [Task(job=job, room_id="room", created_by="x", payload={}) for _ in range(5000)]
-    )
+    add_pending(job, 5000)
     held = Task.objects.grant(worker.pk, "bob", LEASE, 40, start=True)
     pending = Task.objects.filter(status="pending").values_list("pk", flat=True)
     ended = list(pending.order_by("-pk")[:2500])
