@@ -79,6 +79,13 @@ DJANGO: dict[str, dict[str, Any]] = {
     },
     "no templates": {"TEMPLATES": []},
     "no channel layer": {"CHANNEL_LAYERS": {}},
+    "cached site": {
+        "MIDDLEWARE": [
+            "django.middleware.cache.UpdateCacheMiddleware",
+            "django.middleware.cache.FetchFromCacheMiddleware",
+        ],
+        "CACHES": {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}},
+    },
 }
 #: Attributes that DRF's classes take from REST_FRAMEWORK when they are made.
 ATTRIBUTES: dict[str, tuple[type, str]] = {
@@ -151,6 +158,21 @@ def test_the_sites_django_settings_do_not_change_the_answers(bob, client, settin
     for name, value in changed.items():
         setattr(settings, name, value)
     check_answers(bob, client)
+
+
+def test_no_cache_gives_an_answer_to_another_caller_or_again(bob, carol, client, settings):
+    for name, value in DJANGO["cached site"].items():
+        setattr(settings, name, value)
+    bob.register()
+    task = bob.submit().json()["id"]
+    for person in (bob, carol, bob):
+        assert person.client.get("/v1/me").json() == {"id": person.identity}
+        assert person.get("/workers")["Cache-Control"] == "private, no-cache"
+    assert bob.get(f"/tasks/{task}").json()["status"] == "pending"
+    bob.report(task, "cancelled")
+    assert bob.get(f"/tasks/{task}").json()["status"] == "cancelled"
+    for answer in (client.get("/v1/me"), client.get(f"{V1}/nothing")):
+        assert answer["Cache-Control"] == "private, no-cache"
 
 
 class Seats(BasePermission):
