@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from http.client import responses
 from typing import Any
 
 from django.core.exceptions import (
@@ -22,6 +21,7 @@ from rest_framework.utils.encoders import JSONEncoder
 
 from zndraw_joblib import exceptions
 from zndraw_joblib.api.parsing import invalid_fields
+from zndraw_joblib.api.phrases import status_title
 from zndraw_joblib.exceptions import FieldError, ProblemException, json_pointer
 from zndraw_joblib.text import InActiveLanguage
 
@@ -56,7 +56,7 @@ class HostProblem(ProblemException):
 
     def __init__(self, status: int, detail: str, **more: Any) -> None:
         self.status = status
-        self.title = responses.get(status, f"Status {status}")
+        self.title = status_title(status)
         super().__init__(detail or self.title, **more)
 
 
