@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from django.core.exceptions import (
@@ -107,9 +108,9 @@ def _headers(error: drf.APIException) -> dict[str, str]:
         headers["WWW-Authenticate"] = str(challenge)
     # None if a throttle cannot compute it.
     wait = getattr(error, "wait", None)
-    if isinstance(wait, int | float) and math.isfinite(wait):
+    if isinstance(wait, int | float | Decimal) and math.isfinite(wait):
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
-    elif isinstance(error, drf.Throttled):
+    elif int(error.status_code) == exceptions.Throttled.status:
         headers["Retry-After"] = "1"
     return headers
 
