@@ -58,12 +58,21 @@ def check_settings(
 def check_database(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E011: the app's database is PostgreSQL, or SQLite of a sufficient version.
+    """E011, E018: PostgreSQL, or SQLite of a sufficient version, that commits by itself.
 
     The check sends no query. Django itself refuses versions of PostgreSQL that it does not support.
     """
     alias = router.db_for_write(Task)
     connection = connections[alias]
+    if not connection.settings_dict.get("AUTOCOMMIT", True):
+        return [
+            Error(
+                f'DATABASES["{alias}"] has AUTOCOMMIT = False, so nothing is committed and each '
+                "submit fails.",
+                hint=f'Remove DATABASES["{alias}"]["AUTOCOMMIT"].',
+                id="zndraw_joblib.E018",
+            )
+        ]
     hint = (
         f'Set DATABASES["{alias}"]["ENGINE"] = "django.db.backends.postgresql", or route the app '
         "to another database by DATABASE_ROUTERS."
@@ -158,8 +167,8 @@ def check_middleware(
                     f"The middleware {path} is synchronous only, so under ASGI every request that "
                     "waits holds a thread.",
                     hint="Replace it by one that is async_capable, or serve the API by "
-                    "zndraw_joblib.contrib.asgi.ApiLane (docs/deployment.md), under which a wait "
-                    "holds no thread; then silence this check.",
+                    "zndraw_joblib.contrib.asgi.ApiLane (docs/how-to/deploy.md), under which a "
+                    "wait holds no thread; then silence this check.",
                     id="zndraw_joblib.W003",
                 )
             )
