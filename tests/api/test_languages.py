@@ -220,6 +220,18 @@ def test_the_description_of_a_problem_type_is_in_the_readers_language(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_the_description_of_a_problem_type_is_utf_8_whatever_the_site_writes(
+    client, by_header, settings, accept
+):
+    """`DEFAULT_CHARSET` is for the pages of the site, and this page says that it is UTF-8."""
+    settings.DEFAULT_CHARSET = "cp437"
+    headers = {"accept": accept, "accept-language": "de"}
+    page = client.get("/v1/problems/unsupported-media-type", headers=headers)
+    assert "Nicht unterstützter Medientyp" in page.content.decode("utf-8")
+
+
+@pytest.mark.django_db
 def test_the_results_of_a_list_of_reports_are_german_too(bob, by_header):
     bob.register()
     bob.submit()
