@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
@@ -28,6 +29,15 @@ class Away(drf.APIException):
     status_code = 503
     default_detail = "The policy server is away."
     wait = 6.2
+
+
+class OutOfQuota(drf.APIException):
+    status_code = 429
+    default_detail = "Your group has used its hours."
+
+
+class Late(Locked):
+    wait = Decimal("1.5")
 
 
 class InvalidToken(drf.AuthenticationFailed):
@@ -164,6 +174,22 @@ REFUSALS: dict[str, tuple[Exception, int, str, str, dict[str, Any], dict[str, st
         "Request was throttled.",
         {},
         {"Retry-After": "1"},
+    ),
+    "429 that is no Throttled": (
+        OutOfQuota(),
+        429,
+        "about:blank",
+        "Your group has used its hours.",
+        {"title": "Too Many Requests"},
+        {"Retry-After": "1"},
+    ),
+    "a time of another type": (
+        Late(),
+        423,
+        "about:blank",
+        "The room is locked.",
+        {},
+        {"Retry-After": "2"},
     ),
     "400 with fields": (
         drf.ValidationError({"credits": ["Too few."], "non_field_errors": ["No."]}),

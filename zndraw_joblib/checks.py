@@ -58,12 +58,16 @@ def check_settings(
 def check_database(
     app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E011: the app's database is PostgreSQL, or SQLite of a sufficient version.
+    """E011, E018: PostgreSQL, or SQLite of a sufficient version, that commits by itself.
 
     The check sends no query. Django itself refuses versions of PostgreSQL that it does not support.
     """
     alias = router.db_for_write(Task)
     connection = connections[alias]
+    if not connection.settings_dict.get("AUTOCOMMIT", True):
+        text = f'DATABASES["{alias}"] has AUTOCOMMIT = False, so each submit fails.'
+        hint = f'Remove DATABASES["{alias}"]["AUTOCOMMIT"].'
+        return [Error(text, hint=hint, id="zndraw_joblib.E018")]
     hint = (
         f'Set DATABASES["{alias}"]["ENGINE"] = "django.db.backends.postgresql", or route the app '
         "to another database by DATABASE_ROUTERS."

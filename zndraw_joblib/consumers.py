@@ -2,10 +2,10 @@
 
 The host's DRF authenticators authenticate a connection, by the session, an `Authorization` header
 or the subprotocols ``["token", "<key>"]`` (``"bearer"`` for that scheme). The host's DRF
-permissions and throttles are not asked, because they expect a view. Close codes: 4401 not
-authenticated, 4403 from a page that is not trusted (`origins`), 4404 no such task or room for the
-caller, or an unknown address. A refusal by the host's authenticator or hook closes with 4000 and
-its HTTP status (4423).
+permissions are asked as for the view that reads the same over HTTP; throttles are not, because a
+connection is no request. Close codes: 4401 not authenticated, 4403 from a page that is not trusted
+(`origins`), 4404 no such task or room for the caller, or an unknown address. A refusal by the
+host's authenticator, permission or hook closes with 4000 and its HTTP status (4423).
 
 The caller is authenticated and authorized again at each read of the database, because meanwhile a
 session may have been logged out, or its user deactivated or given another password. The connection
@@ -33,6 +33,7 @@ from zndraw_joblib.access import Caller
 from zndraw_joblib.api.caller import ApiCaller
 from zndraw_joblib.api.documents import json_text, task_document
 from zndraw_joblib.api.host_errors import as_problem
+from zndraw_joblib.api.tasks import TaskViewSet
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import end_group, room_digest, split_entry
 from zndraw_joblib.events.reads import REREAD_SECONDS
@@ -68,6 +69,8 @@ class CloseConnection(Exception):
 class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """A connection that sends documents until `follow` returns or the client leaves."""
 
+    #: The action of `TaskViewSet` that reads the same over HTTP.
+    action: str | None = None
     #: Known from the first read on.
     tenant: str | None = None
     _following: asyncio.Task[None] | None = None
@@ -158,14 +161,14 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         return request
 
     def caller(self) -> Caller:
-        """The caller, by the host's authenticators; called from a thread.
+        """The caller, by the host's authenticators and permissions; called from a thread.
 
         Raises
         ------
         CloseConnection
             The caller is not authenticated.
         ProblemException
-            The host's authenticator refuses.
+            The host's authenticator or permission refuses.
         """
         request = self.request()
         offered = self.scope.get("subprotocols") or []
@@ -189,12 +192,22 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         wrapped = Request(request, authenticators=[cls() for cls in classes])
         try:
             if wrapped.user and wrapped.user.is_authenticated:
+                self._check_permissions(wrapped)
                 return ApiCaller(wrapped)
         except Exception as error:
             if problem := as_problem(error):
                 raise problem from error
             raise
         raise CloseConnection(NOT_AUTHENTICATED)
+
+    def _check_permissions(self, request: Request) -> None:
+        match: Any = request._request.resolver_match
+        # In Unicode's form NFC, as `JobLibView` has them.
+        kwargs = {
+            name: nfc(value) if name == "room_id" else value for name, value in match.kwargs.items()
+        }
+        view = TaskViewSet(action=self.action, request=request, args=match.args, kwargs=kwargs)
+        view.check_permissions(request)
 
     async def read(self, query: Callable[[], Found]) -> Found:
         """Call a function that reads the database, in a thread and for the connection's tenant."""
@@ -221,6 +234,8 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 class TaskConsumer(EventConsumer):
     """``ws/v1/joblib/tasks/{id}/``: the task when it ends, or at once if it has ended."""
 
+    action = "retrieve"
+
     async def follow(self) -> None:
         """Send the task when it has ended."""
         while not (task := await self.read(self._read)).is_terminal:
@@ -242,6 +257,8 @@ class RoomConsumer(EventConsumer):
     The room is read at each message about it, and every `REREAD_SECONDS`, because messages may be
     lost.
     """
+
+    action = "list"
 
     async def follow(self) -> None:
         """Send the tasks that ended since the last read, until the client leaves."""

@@ -110,7 +110,9 @@ class ProblemException(Exception):
         from zndraw_joblib.translation import translated  # noqa: PLC0415
 
         details = [error.detail for error in self.errors]
-        return translated([Message(self.title), self.detail, *details])
+        # A subclass may have chosen its title from a template.
+        title = self.title if isinstance(self.title, Message) else Message(self.title)
+        return translated([title, self.detail, *details])
 
 
 class JobNotFound(ProblemException):

@@ -7,6 +7,7 @@ cookie with it. So the server compares the origin of the page with those that th
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -35,6 +36,8 @@ def page_trust(origin: str | None, path: str) -> Trust:
     """
     if origin is None:
         return Trust.FULL
+    if origin == "null":
+        return _null_trust(path)
     try:
         page = urlsplit(origin)
         if not page.hostname or page.port == 0:
@@ -56,19 +59,44 @@ def _cors_trust(origin: str, page: SplitResult, path: str) -> Trust:
     Cookies of a page that is admitted only because all are do not count, even with
     `CORS_ALLOW_CREDENTIALS`, because any page could then act for its visitors.
     """
-    # A host's pattern may name the path of the task over HTTP, which has no "/ws".
-    urls = _cors("URLS_REGEX") or r"^.*$"
-    if not (re.match(urls, path) or re.match(urls, path.replace("/ws/v1/", "/v1/", 1))):
+    if not _cors_covers(path):
         return Trust.NONE
-    # Without entries such as "*" or "null", which django-cors-headers does not accept either, and
-    # which `OriginValidator` would take for host names.
-    listed = [entry for entry in _cors("ALLOWED_ORIGINS", "WHITELIST") or () if "://" in entry]
-    patterns = _cors("ALLOWED_ORIGIN_REGEXES", "REGEX_WHITELIST") or ()
-    if _matches(page, listed) or any(re.match(pattern, origin) for pattern in patterns):
+    # Without entries such as "*" or "null", which `OriginValidator` would take for host names.
+    listed = [entry for entry in _cors_listed() if "://" in entry]
+    if _matches(page, listed) or _matches_pattern(origin):
         return Trust.FULL if _cors("ALLOW_CREDENTIALS") else Trust.WITHOUT_COOKIES
     if _cors("ALLOW_ALL_ORIGINS", "ALLOW_ALL"):
         return Trust.WITHOUT_COOKIES
     return Trust.NONE
+
+
+def _null_trust(path: str) -> Trust:
+    """The trust in a page with the origin ``null``: a sandboxed frame or a file.
+
+    Its cookies never count, because a sandboxed frame of any site has this origin.
+    """
+    cors = _cors_covers(path) and (
+        "null" in _cors_listed()
+        or _matches_pattern("null")
+        or _cors("ALLOW_ALL_ORIGINS", "ALLOW_ALL")
+    )
+    return Trust.WITHOUT_COOKIES if cors or "*" in get_settings().websocket_origins else Trust.NONE
+
+
+def _cors_covers(path: str) -> bool:
+    """Whether the settings of django-cors-headers are for this path."""
+    urls = _cors("URLS_REGEX") or r"^.*$"
+    # A host's pattern may name the path of the task over HTTP, which has no "/ws".
+    return any(re.match(urls, each) for each in (path, path.replace("/ws/v1/", "/v1/", 1)))
+
+
+def _cors_listed() -> Sequence[str]:
+    return _cors("ALLOWED_ORIGINS", "WHITELIST") or ()
+
+
+def _matches_pattern(origin: str) -> bool:
+    patterns = _cors("ALLOWED_ORIGIN_REGEXES", "REGEX_WHITELIST") or ()
+    return any(re.match(pattern, origin) for pattern in patterns)
 
 
 def _matches(page: SplitResult, allowed: list[str]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Permission
 from django.core.checks import run_checks
 from django.db import connection, connections
@@ -21,6 +22,7 @@ from rest_framework.versioning import BaseVersioning
 from rest_framework.views import APIView
 
 from tests.factories import V1, Person, problem
+from tests.sockets import Socket, token as socket_token
 from tests.waiting.test_lane import Host, get_response, lower, scope, token
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.models import Task, Worker
@@ -79,6 +81,13 @@ DJANGO: dict[str, dict[str, Any]] = {
     },
     "no templates": {"TEMPLATES": []},
     "no channel layer": {"CHANNEL_LAYERS": {}},
+    "cached site": {
+        "MIDDLEWARE": [
+            "django.middleware.cache.UpdateCacheMiddleware",
+            "django.middleware.cache.FetchFromCacheMiddleware",
+        ],
+        "CACHES": {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}},
+    },
 }
 #: Attributes that DRF's classes take from REST_FRAMEWORK when they are made.
 ATTRIBUTES: dict[str, tuple[type, str]] = {
@@ -151,6 +160,21 @@ def test_the_sites_django_settings_do_not_change_the_answers(bob, client, settin
     for name, value in changed.items():
         setattr(settings, name, value)
     check_answers(bob, client)
+
+
+def test_no_cache_gives_an_answer_to_another_caller_or_again(bob, carol, client, settings):
+    for name, value in DJANGO["cached site"].items():
+        setattr(settings, name, value)
+    bob.register()
+    task = bob.submit().json()["id"]
+    for person in (bob, carol, bob):
+        assert person.client.get("/v1/me").json() == {"id": person.identity}
+        assert person.get("/workers")["Cache-Control"] == "private, no-cache"
+    assert bob.get(f"/tasks/{task}").json()["status"] == "pending"
+    bob.report(task, "cancelled")
+    assert bob.get(f"/tasks/{task}").json()["status"] == "cancelled"
+    for answer in (client.get("/v1/me"), client.get(f"{V1}/nothing")):
+        assert answer["Cache-Control"] == "private, no-cache"
 
 
 class Seats(BasePermission):
@@ -239,6 +263,47 @@ def test_the_sites_model_permissions_are_asked_for_the_apps_models(bob, client, 
     bob.user.user_permissions.set(Permission.objects.filter(codename__in=rights))
     check_answers(bob, client)
     problem(bob.send("delete", f"/workers/{bob.identity}"), "forbidden", 403)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("path", "action"), [("tasks/{}", "retrieve"), ("rooms/open", "list")])
+@pytest.mark.parametrize(
+    ("rule", "is_admitted"), [("Seats", False), ("Composed", True), ("Curious", True)]
+)
+async def test_the_sites_permissions_count_for_websockets_too(
+    bob, rest, monkeypatch, path, action, rule, is_admitted
+):
+    monkeypatch.setattr(sys.modules[__name__], "seen", [])
+    await sync_to_async(bob.register)()
+    task = (await sync_to_async(bob.submit)()).json()["id"]
+    rest(DEFAULT_PERMISSION_CLASSES=[f"tests.api.test_host_settings.{rule}"])
+    async with Socket(path.format(task), socket_token(bob)) as socket:
+        if is_admitted:
+            assert await socket.communicator.receive_nothing(0.2)
+        else:
+            assert await socket.code() == 4403
+    if rule == "Curious":
+        kwargs = {"task_id": task} if action == "retrieve" else {"room_id": "open"}
+        assert seen[0] == (action, kwargs, {})
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_websocket_is_closed_when_the_sites_permission_is_lost(bob, carol, rest):
+    rest(DEFAULT_PERMISSION_CLASSES=["tests.api.test_host_settings.Composed"])
+    carol.user.is_staff = True
+    await sync_to_async(carol.user.save)()
+    await sync_to_async(carol.register)()
+    task = (await sync_to_async(carol.submit)()).json()["id"]
+    other = (await sync_to_async(bob.submit)()).json()["id"]
+    async with Socket("rooms/open", socket_token(carol)) as socket:
+        assert await socket.communicator.receive_nothing(0.2)
+        await sync_to_async(carol.report)(task, "cancelled")
+        assert (await socket.json())["id"] == task
+        # Saved, because this forgets the cached token.
+        carol.user.is_staff = False
+        await sync_to_async(carol.user.save)()
+        await sync_to_async(bob.report)(other, "cancelled")
+        assert await socket.code() == 4403
 
 
 def test_without_authenticators_every_caller_is_anonymous(bob, rest, monkeypatch):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from http.client import responses
+
 import pytest
 from django.utils.translation import deactivate, override
+from rest_framework.exceptions import APIException
 
 from tests.factories import problem
 from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, InvalidPayload, ProblemException
@@ -134,6 +137,30 @@ def test_a_text_of_a_host_keeps_its_language_and_the_others_follow(refusal):
         assert refusal.document("", "") == german
 
 
+def refusing_room_access(request, room_id, action):
+    """Refuse with the status in the room's id, and with DRF's own text."""
+    refusal = APIException()
+    refusal.status_code = int(room_id)
+    raise refusal
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("status", [*sorted(status for status in responses if status >= 400), 499])
+def test_a_sites_refusal_of_any_status_has_a_title_in_the_language_of_its_text(
+    bob, by_header, settings_of, status
+):
+    """Control: with a title in English alone, DRF's German text stood below `Locked`."""
+    settings_of(room_access="tests.api.test_languages.refusing_room_access")
+    german, english = (
+        bob.get(f"/rooms/{status}/tasks", headers={"accept-language": language})
+        for language in ("de", "en")
+    )
+    assert german.status_code == status
+    assert (german["Content-Language"], english["Content-Language"]) == ("de", "en")
+    assert german.json()["detail"] == "Ein Serverfehler ist aufgetreten."
+    assert german.json()["title"] != english.json()["title"]
+
+
 SCHEMA = {
     "type": "object",
     "required": ["a"],
@@ -190,6 +217,18 @@ def test_the_description_of_a_problem_type_is_in_the_readers_language(
     if accept == "text/html":
         assert f'<html lang="{shown}">' in page.content.decode()
         assert ("Problemtyp" in page.content.decode()) == (shown == "de")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_the_description_of_a_problem_type_is_utf_8_whatever_the_site_writes(
+    client, by_header, settings, accept
+):
+    """`DEFAULT_CHARSET` is for the pages of the site, and this page says that it is UTF-8."""
+    settings.DEFAULT_CHARSET = "cp437"
+    headers = {"accept": accept, "accept-language": "de"}
+    page = client.get("/v1/problems/unsupported-media-type", headers=headers)
+    assert "Nicht unterstützter Medientyp" in page.content.decode("utf-8")
 
 
 @pytest.mark.django_db

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 from asgiref.sync import sync_to_async
+from rest_framework.permissions import BasePermission
 
 from tests.factories import SCHEMA, problem
 from tests.sockets import Socket, token
@@ -108,6 +109,26 @@ async def test_a_websocket_of_the_other_spelling_gets_the_ends(bob, one_category
         await asyncio.sleep(0.5)
         await sync_to_async(bob.report)(task_id, "cancelled")
         assert (await socket.json())["id"] == task_id
+
+
+class RecordedRoom(BasePermission):
+    def has_permission(self, request, view):
+        ASKED.append(view.kwargs["room_id"])
+        return True
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_permission_of_the_site_gets_nfc_over_http_and_websocket(bob, settings):
+    settings.REST_FRAMEWORK = {
+        **settings.REST_FRAMEWORK,
+        "DEFAULT_PERMISSION_CLASSES": ["tests.api.test_spellings.RecordedRoom"],
+    }
+    ASKED.clear()
+    await sync_to_async(bob.get)(f"/rooms/{quote(NFD)}/tasks")
+    async with Socket(f"rooms/{NFD}", token(bob)) as socket:
+        assert await socket.communicator.receive_nothing(0.2)
+    assert len(ASKED) > 1
+    assert set(ASKED) == {NFC}
 
 
 @pytest.mark.django_db

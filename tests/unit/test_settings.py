@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db.backends.dummy import base as dummy
 from django.db.backends.postgresql import base as postgresql
+from django.db.backends.sqlite3 import base as sqlite3
 from django.db.utils import ConnectionHandler
 from django.test import override_settings
 from rest_framework.permissions import AllowAny
@@ -158,6 +159,15 @@ def test_an_engine_with_tenants_needs_the_hooks(monkeypatch, settings):
 def test_postgresql_and_sqlite_are_supported_databases(monkeypatch):
     for database in (BARE, SQLITE, derived_engine(monkeypatch, postgresql)):
         assert "zndraw_joblib.E011" not in output_of_check(monkeypatch, database)
+
+
+@pytest.mark.parametrize("base", [postgresql, sqlite3])
+def test_a_database_that_does_not_commit_is_an_error(monkeypatch, base):
+    """With it each submit was a 500, and the checks had no word about it."""
+    database = derived_engine(monkeypatch, base) | {"NAME": ":memory:", "AUTOCOMMIT": False}
+    assert "zndraw_joblib.E018" in output_of_check(monkeypatch, database)
+    database["AUTOCOMMIT"] = True
+    assert "zndraw_joblib.E018" not in output_of_check(monkeypatch, database)
 
 
 def test_sqlite_without_returning_is_an_error(monkeypatch):
@@ -446,6 +456,7 @@ UNSUITABLE = (
     {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3"}}, "CHANNEL_LAYERS": {}},
     {"CHANNEL_LAYERS": {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}},
     {"DATABASES": {"default": {"ENGINE": "django.db.backends.dummy"}}},
+    {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "AUTOCOMMIT": False}}},
     {
         "REST_FRAMEWORK": {
             "DEFAULT_AUTHENTICATION_CLASSES": [],

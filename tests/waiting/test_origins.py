@@ -85,7 +85,7 @@ def test_in_debug_without_hosts_the_local_pages_are_trusted(trust, origin, expec
         ("capacitor://localhost", "capacitor://localhost", Trust.FULL),
         (APP, "null", Trust.NONE),
         ("*", "https://evil.example", Trust.WITHOUT_COOKIES),
-        ("*", "null", Trust.NONE),
+        ("*", "null", Trust.WITHOUT_COOKIES),
     ],
 )
 def test_pages_of_websocket_origins_are_trusted(trust, entry, origin, expected):
@@ -108,8 +108,12 @@ def test_pages_of_websocket_origins_are_trusted(trust, entry, origin, expected):
         (ALL, "https://evil.example", Trust.WITHOUT_COOKIES),
         (ALL | COOKIES, "https://evil.example", Trust.WITHOUT_COOKIES),
         (ALL | COOKIES | LISTED, APP, Trust.FULL),
-        (ALL | COOKIES, "null", Trust.NONE),
-        ({"CORS_ALLOWED_ORIGINS": ["null", "*"]} | COOKIES, "null", Trust.NONE),
+        (ALL | COOKIES, "null", Trust.WITHOUT_COOKIES),
+        (ALL | OTHER_PATHS, "null", Trust.NONE),
+        (LISTED | COOKIES, "null", Trust.NONE),
+        # As django-cors-headers does, but without cookies: any site can make such a page.
+        ({"CORS_ALLOWED_ORIGINS": ["null", "*"]} | COOKIES, "null", Trust.WITHOUT_COOKIES),
+        ({"CORS_ALLOWED_ORIGIN_REGEXES": ["^null$"]}, "null", Trust.WITHOUT_COOKIES),
         ({"CORS_ALLOWED_ORIGINS": ["null", "*"]} | COOKIES, "https://evil.example", Trust.NONE),
         (LISTED | COOKIES | API_ONLY, APP, Trust.FULL),
         (LISTED | COOKIES | OTHER_PATHS, APP, Trust.NONE),

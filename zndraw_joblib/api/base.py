@@ -191,9 +191,14 @@ class JobLibView(APIView):
         return super().get_authenticate_header(request) or 'Session realm="api"'
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
-        """Add `Vary: Prefer`, and discard the part of the body that was not read."""
+        """Add `Vary` and `Cache-Control`, and discard the part of the body that was not read.
+
+        The answer is the caller's own and changes at any time. Without the header Django's cache
+        middleware, or a proxy, would give it to other callers, and for minutes.
+        """
         discard_body(getattr(request, "_request", request))
         response = super().finalize_response(request, response, *args, **kwargs)
+        response.headers.setdefault("Cache-Control", "private, no-cache")
         patch_vary_headers(response, ["Prefer"])
         return response
 

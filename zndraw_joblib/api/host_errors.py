@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from http.client import responses
+from decimal import Decimal
 from typing import Any
 
 from django.core.exceptions import (
@@ -22,6 +22,7 @@ from rest_framework.utils.encoders import JSONEncoder
 
 from zndraw_joblib import exceptions
 from zndraw_joblib.api.parsing import invalid_fields
+from zndraw_joblib.api.phrases import status_title
 from zndraw_joblib.exceptions import FieldError, ProblemException, json_pointer
 from zndraw_joblib.text import InActiveLanguage
 
@@ -56,7 +57,7 @@ class HostProblem(ProblemException):
 
     def __init__(self, status: int, detail: str, **more: Any) -> None:
         self.status = status
-        self.title = responses.get(status, f"Status {status}")
+        self.title = status_title(status)
         super().__init__(detail or self.title, **more)
 
 
@@ -107,9 +108,9 @@ def _headers(error: drf.APIException) -> dict[str, str]:
         headers["WWW-Authenticate"] = str(challenge)
     # None if a throttle cannot compute it.
     wait = getattr(error, "wait", None)
-    if isinstance(wait, int | float) and math.isfinite(wait):
+    if isinstance(wait, int | float | Decimal) and math.isfinite(wait):
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
-    elif isinstance(error, drf.Throttled):
+    elif int(error.status_code) == exceptions.Throttled.status:
         headers["Retry-After"] = "1"
     return headers
 

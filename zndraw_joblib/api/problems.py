@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from django.core.signals import got_request_exception
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.template import Context, Engine, Template
 from django.utils.cache import patch_vary_headers
 from rest_framework.response import Response
 
 from zndraw_joblib import exceptions
+from zndraw_joblib.api.documents import json_text
 from zndraw_joblib.api.host_errors import HostProblem, as_problem
 from zndraw_joblib.api.paths import problem_type_path, request_path
 from zndraw_joblib.exceptions import PROBLEM_TYPES, ProblemException
@@ -109,9 +110,11 @@ def explain(request: HttpRequest, slug: str, mount: str) -> HttpResponse:
     }
     response: HttpResponse
     if request.get_preferred_type(["application/json", "text/html"]) == "text/html":
-        response = HttpResponse(_page().render(Context({"problem": about, "language": language})))
+        page = _page().render(Context({"problem": about, "language": language}))
+        # Not in a host's `DEFAULT_CHARSET`, which may lack characters of the page.
+        response = HttpResponse(page.encode(), content_type="text/html; charset=utf-8")
     else:
-        response = JsonResponse(about)
+        response = HttpResponse(json_text(about), content_type="application/json")
     response.headers["Content-Language"] = language
     patch_vary_headers(response, ["Accept"])
     return response

@@ -45,10 +45,11 @@ def _end_session(connection: Any) -> None:
     """Close a connection for good.
 
     A pool keeps an open connection that is returned to it, unless it was drained. Draining replaces
-    its other connections too, whose sessions are as old.
+    its other connections too, whose sessions are as old. Without it a request that finds several of
+    these broken would pause for 1, 2, 4 s between them, although new sessions could be had.
     """
     pool = getattr(connection, "pool", None)
-    if pool is not None and connection.connection and not connection.connection.closed:
+    if pool is not None and connection.connection:
         pool.drain()
     connection.close()
 
