@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -207,6 +209,28 @@ def returns_async_generator(self):
     return generates_later(self)
 
 
+def returns_map(self):
+    return map(print, [self])
+
+
+def returns_chain(self):
+    return itertools.chain(map(print, [self]))
+
+
+class Later:
+    """An asynchronous iterator that is no generator."""
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        raise StopAsyncIteration
+
+
+async def returns_later(self):
+    return Later()
+
+
 UNSUITABLE = {
     "generator": generates,
     "async generator": generates_later,
@@ -227,10 +251,21 @@ def test_a_run_that_cannot_be_called_is_not_registered(server, manager, run):
     assert not server.calls
 
 
-@pytest.mark.parametrize("run", [returns_generator, returns_async_generator])
-def test_a_task_whose_call_returned_a_generator_fails(server, manager, run):
+@pytest.mark.parametrize(
+    "run",
+    [returns_generator, returns_async_generator, returns_map, returns_chain, returns_later],
+)
+def test_a_task_whose_call_returned_a_lazy_iterator_fails(server, manager, run):
     assert served(server, manager, "a", run=run) == ["failed"]
-    assert "returned a generator" in bodies(server, "a")[-1]["error"]
+    assert "returned a lazy iterator" in bodies(server, "a")[-1]["error"]
+
+
+def returns_file(self):
+    return io.StringIO("text")
+
+
+def test_a_call_may_return_a_file(server, manager):
+    assert served(server, manager, "a", run=returns_file) == ["completed"]
 
 
 SUITABLE = {

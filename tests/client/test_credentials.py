@@ -104,6 +104,7 @@ def test_a_token_is_sent_with_its_scheme(manage, guard, token, scheme, sent):
         (ValueError, {"token": "naïve"}),
         (ValueError, {"token": "a\nb"}),
         (ValueError, {"token": "1", "auth": httpx.BasicAuth("a", "b")}),
+        (TypeError, {"token": b"1"}),
         (TypeError, {"auth": lambda: "1"}),
         (TypeError, {"auth": ("a", "b")}),
     ],
@@ -356,3 +357,25 @@ def test_requests_go_below_the_path_of_the_base_url(server, base_url):
 def test_a_base_url_that_is_no_address_of_http_is_refused(base_url):
     with pytest.raises(ValueError, match="base_url must be like"):
         Api(base_url)
+
+
+@pytest.mark.parametrize("base_url", ["http://x/api?tenant=a", "http://x/api#top", "http://x/?"])
+def test_a_base_url_with_a_query_is_refused_because_the_path_would_be_part_of_it(base_url):
+    with pytest.raises(ValueError, match="neither a query nor a fragment"):
+        Api(base_url)
+
+
+@pytest.mark.parametrize(
+    "options", [{"token": "1"}, {"token": lambda: "1"}, {"auth": httpx.BasicAuth("a", "b")}]
+)
+def test_credentials_in_the_base_url_do_not_take_the_place_of_others(server, options):
+    with pytest.raises(ValueError, match="either in base_url"):
+        Api("http://user:password@x/api", **options)
+    api = Api("http://user:password@x/", transport=httpx.MockTransport(server))
+    JobManager(api).create_worker()
+
+
+@pytest.mark.parametrize(("token", "kind"), [(None, "NoneType"), (b"1", "bytes")])
+def test_a_function_whose_token_is_no_text_is_named_with_its_type(manage, token, kind):
+    with pytest.raises(CredentialsError, match=f"must be a str, not {kind}"):
+        manage(lambda: token).create_worker()

@@ -102,6 +102,12 @@ def test_a_class_or_a_name_is_unregistered(server, manager):
     assert not manager
 
 
+def test_a_job_is_unregistered_by_either_spelling_of_its_name(server, manager):
+    manager.register(type("Größe", (Rotate,), {}))
+    manager.unregister("@global:modifiers:Gro\u0308ße")
+    assert not manager
+
+
 def test_a_class_is_unregistered_by_its_edited_version(server, manager):
     manager.register(run_cell("a: int"))
     manager.unregister(run_cell("b: int"))

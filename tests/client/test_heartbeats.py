@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.client.stand_in import Rotate, bodies, refusal, task, until
-from zndraw_joblib.client import retry
+from zndraw_joblib.client import JobManager, retry
 
 GIL = "an extension module held the GIL"
 REMEDY = "Run such work in a subprocess, or raise worker_timeout_seconds"
@@ -78,6 +78,23 @@ def test_heartbeats_that_the_server_does_not_take_are_named_as_the_cause(
     assert "the server did not take them (refused)" in text
     assert GIL not in text
     heartbeats.clear()
+
+
+def test_heartbeats_that_are_due_after_the_lease_only_are_named_as_the_cause(
+    server, manager, caplog
+):
+    manager = JobManager(manager.api, heartbeat_interval=5)
+    server.queue.append(task("a"))
+    server.refused["a"] = "lease-lost"
+
+    def execute(claimed):
+        time.sleep(0.5)
+        manager.stop()
+
+    manager.register(Rotate)
+    manager.serve(execute)
+    (text,) = [one.message for one in caplog.records if "task a was lost" in one.message]
+    assert "they are sent every 5 s only. Lower heartbeat_interval of the JobManager" in text
 
 
 def test_heartbeats_in_time_explain_nothing(server, running, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
@@ -37,12 +38,21 @@ class Locks(Exception):
     """Its text needs a thread that logs."""
 
     def __str__(self):
-        import logging
-
         thread = threading.Thread(target=logging.getLogger().warning, args=("from a thread",))
         thread.start()
         thread.join(10)
         return "stuck" if thread.is_alive() else "went on"
+
+
+class FailingMeta(type):
+    def __getattribute__(cls, name):
+        if name == "__name__":
+            raise LookupError
+        return super().__getattribute__(name)
+
+
+class Nameless(Exception, metaclass=FailingMeta):
+    pass
 
 
 def recurse():
@@ -82,6 +92,7 @@ FAILURES = {
     "bare": (BaseException("bare"), "BaseException: bare"),
     "unprintable": (Unprintable(), "Unprintable: (no message, because str() raised SystemExit)"),
     "no-text": (NoText(), "NoText: (no message, because str() raised TypeError)"),
+    "nameless": (Nameless("m"), "an exception without a name: m"),
     "locks": (Locks(), "Locks: went on"),
     "recursion": (recurse, "RecursionError: maximum recursion depth"),
     "memory": (MemoryError(), "MemoryError: "),
@@ -116,6 +127,22 @@ def test_every_exception_of_a_task_fails_this_task_alone(server, manager, prefet
         assert len(error.encode()) <= 8192
         assert "raceback" in error, name
     assert server.workers == 1
+
+
+class FailingHandler(logging.Handler):
+    def emit(self, record):
+        raise SystemExit(record.getMessage())
+
+
+def test_a_log_handler_that_fails_does_not_end_the_worker(server, manager):
+    handler = FailingHandler(logging.ERROR)
+    logging.getLogger("zndraw_joblib").addHandler(handler)
+    try:
+        server.queue += [task("exit-with-text"), task("last")]
+        serve(server, manager, 2, raise_failure)
+    finally:
+        logging.getLogger("zndraw_joblib").removeHandler(handler)
+    assert server.tasks == {"exit-with-text": "failed", "last": "completed"}
 
 
 class Strict(BaseModel):

@@ -68,10 +68,10 @@ class Api:
     Raises
     ------
     ValueError
-        The address is not one of HTTP, the token cannot be sent in a header, or both `token` and
-        `auth` are given.
+        The address is not one of HTTP, or has a query; the token cannot be sent in a header; or
+        more than one of `token`, `auth` and credentials in the address are given.
     TypeError
-        `auth` is no `httpx.Auth`.
+        `token` is no text, or `auth` no `httpx.Auth`.
     """
 
     def __init__(
@@ -87,6 +87,11 @@ class Api:
         address = httpx.URL(base_url)
         if address.scheme not in {"http", "https"} or not address.host:
             raise ValueError(f"base_url must be like https://example.org, not {base_url!r}")
+        if set("?#") & set(base_url):
+            raise ValueError("base_url must have neither a query nor a fragment")
+        if address.userinfo and (token or auth):
+            # httpx would send these in place of the token, without a word.
+            raise ValueError("give credentials either in base_url, or as token or auth")
         if token and auth:
             raise ValueError("give either token or auth")
         if not isinstance(auth, httpx.Auth | None):

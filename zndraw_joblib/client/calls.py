@@ -7,9 +7,9 @@ import concurrent.futures
 import contextvars
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack
-from types import AsyncGeneratorType, GeneratorType
+from io import IOBase
 from typing import Any
 
 from pydantic import BaseModel
@@ -78,7 +78,8 @@ class TaskCall:
         Raises
         ------
         TypeError
-            The code cannot be called, or returned a generator, whose work is not done.
+            The code cannot be called, or returned a generator or another lazy iterator, whose work
+            is not done.
         """
         # In a context of its own, because context variables must not reach later tasks.
         contextvars.copy_context().run(self._call, task, instance)
@@ -107,8 +108,12 @@ class TaskCall:
                 result = self._run(result)
             elif isinstance(result, concurrent.futures.Future):
                 result = result.result()
-            elif isinstance(result, GeneratorType | AsyncGeneratorType):
-                raise TypeError("the call returned a generator, so its work was not done")
+            elif isinstance(result, Iterator | AsyncIterator) and not isinstance(result, IOBase):
+                # A generator, or `map` and the like. A file is an iterator too, but no work.
+                raise TypeError(
+                    f"the call returned a lazy iterator ({type(result).__name__}), so its work was "
+                    "not done"
+                )
             else:
                 return
 

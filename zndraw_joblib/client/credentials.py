@@ -25,9 +25,13 @@ def authorization(token: str, scheme: str) -> str:
 
     Raises
     ------
+    TypeError
+        The token is no text; a coroutine, for instance, because its function is asynchronous.
     ValueError
         The token is empty, or has characters that a header must not have.
     """
+    if not isinstance(token, str):
+        raise TypeError(f"a token must be a str, not {type(token).__name__}")
     token = token.strip()
     if not token or not (token.isascii() and token.isprintable()):
         raise ValueError("a token must be printable ASCII, and not empty")

@@ -48,8 +48,10 @@ def execute_task(
             _end_forked_process(error)
         text = _described(error)
         # The text and not the exception, because logging would format the exception while it holds
-        # a lock, and code of the task may be slow or wait for another thread.
-        logger.error("task %s failed: %s", task.id, text)
+        # a lock, and code of the task may be slow or wait for another thread. A handler of the
+        # site may fail, which must not end the worker.
+        with suppress(BaseException):
+            logger.error("task %s failed: %s", task.id, text)
         return text
     if os.getpid() != process:
         _end_forked_process(None)
@@ -61,12 +63,20 @@ def _described(error: BaseException) -> str:
     try:
         message = truncate_utf8(str(error), MAX_MESSAGE_BYTES)
     except BaseException as failure:
-        message = f"(no message, because str() raised {type(failure).__name__})"
+        message = f"(no message, because str() raised {_type_name(failure)})"
     try:
         trace = "".join(traceback.format_exception(error))
     except BaseException as failure:
-        trace = f"(no traceback, because its formatting raised {type(failure).__name__})"
-    return truncate_utf8(f"{type(error).__name__}: {message}\n\n{trace}", MAX_TEXT_BYTES)
+        trace = f"(no traceback, because its formatting raised {_type_name(failure)})"
+    return truncate_utf8(f"{_type_name(error)}: {message}\n\n{trace}", MAX_TEXT_BYTES)
+
+
+def _type_name(error: BaseException) -> str:
+    """The name of an exception's type, whose metaclass may fail too."""
+    try:
+        return str(type(error).__name__)
+    except BaseException:
+        return "an exception without a name"
 
 
 def _end_forked_process(error: BaseException | None) -> NoReturn:

@@ -33,6 +33,8 @@ class Pulse:
         self._answered_at = time.monotonic()
         # When the thread should wake for the next heartbeat; None while it is awake.
         self._wakes_at: float | None = None
+        # Seconds for which the thread last meant to sleep.
+        self._pause = 0.0
         # The longest time by which it woke too late since the last answer.
         self._overslept = 0.0
         self._error: Exception | None = None
@@ -44,7 +46,7 @@ class Pulse:
 
     def sleeps(self, seconds: float) -> None:
         """Note that the thread sleeps until the next heartbeat is due."""
-        self._wakes_at = time.monotonic() + seconds
+        self._wakes_at, self._pause = time.monotonic() + seconds, seconds
 
     def woke(self) -> None:
         """Note that the thread woke, and check whether it woke too late."""
@@ -97,6 +99,11 @@ class Pulse:
                 f"the thread that sends them could not run for {overslept:.1f} s: an extension "
                 "module held the GIL, or the machine was paused or overloaded. Run such work in a "
                 "subprocess, or raise worker_timeout_seconds of the server."
+            )
+        if self._error is None and self._pause >= self._registration.lease:
+            return (
+                f"they are sent every {self._pause:g} s only. Lower heartbeat_interval of the "
+                "JobManager, or heartbeat_interval_seconds of the server."
             )
         return (
             f"the server did not take them ({self._error or 'a request is under way'}). Raise "

@@ -26,7 +26,7 @@ from zndraw_joblib.client.schemas import (
     read_registered,
     read_worker,
 )
-from zndraw_joblib.names import JobName
+from zndraw_joblib.names import JobName, nfc
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Registration:
         """
         with self._lock:
             if isinstance(job, str):
-                names = [job] if job in self.classes else []
+                names = [nfc(job)] if nfc(job) in self.classes else []
             else:
                 names = [name for name, cls in self.classes.items() if is_same_class(cls, job)]
             if not names:

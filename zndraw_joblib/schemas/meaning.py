@@ -6,8 +6,8 @@ graphs of two schemas are compared by partition refinement: all subschemas begin
 each round splits the classes by what their members lead to, until a round splits no class. So the
 names of definitions do not count, and recursive schemas can be compared.
 
-The comparison may find a difference between schemas that accept the same payloads (`minLength: 0`
-and nothing), because only some ways of writing are known to be equal. It finds none only if both
+The comparison may find a difference between schemas that accept the same payloads (`type` and
+`anyOf` for two types), because only some ways of writing are known to be equal. It finds none only if both
 have the same payloads, the same defaults and the same keywords that JSON Schema does not know.
 """
 
@@ -38,6 +38,22 @@ _DRAFT_2020 = "https://json-schema.org/draft/2020-12/schema"
 _DESCRIPTIONS = {"title", "description", "examples", "$comment", "discriminator"}
 #: Keywords that name a schema, or hold schemas that references lead to.
 _NAMES = {"$schema", "$id", "$anchor", "$defs", "definitions"}
+
+#: Values with which keywords accept everything; some generators write them, some leave them out.
+_WITHOUT_EFFECT: dict[str, Any] = {
+    "required": [],
+    "properties": {},
+    "patternProperties": {},
+    "dependentRequired": {},
+    "dependentSchemas": {},
+    "dependencies": {},
+    "uniqueItems": False,
+    "minLength": 0,
+    "minItems": 0,
+    "minProperties": 0,
+}
+#: Keywords that accept everything with the schema `true`.
+_FOR_THE_REST = {"additionalProperties", "additionalItems", "items"}
 
 #: The classes of subschemas that one keyword leads to, as the keyword compares them.
 _Compare = Callable[[Iterable[int]], tuple[int, ...]]
@@ -134,11 +150,17 @@ class _Reading:
         schema = subschema.schema
         own: dict[str, Any] = {}
         self.edges: list[tuple[_Compare, list[Subschema]]] = []
+        # With them, `additionalProperties: true` takes values away from `unevaluatedProperties`.
+        takes_away = any(keyword.startswith("unevaluated") for keyword in document.keywords)
         # A reference is one more member of `allOf`, except in draft 7, where the keywords beside a
         # reference are ignored.
         conjuncts: list[Subschema] = []
         for keyword in sorted(schema.keys() - _DESCRIPTIONS - _NAMES):
             value = schema[keyword]
+            if keyword in _WITHOUT_EFFECT and value == _WITHOUT_EFFECT[keyword]:
+                continue
+            if keyword in _FOR_THE_REST and not takes_away and _accepts_everything(value):
+                continue
             if keyword == "$ref" and _dialect(document.root.schema) != _DRAFT_7:
                 conjuncts += subschema.references[keyword]
             elif keyword in REFERENCES:
@@ -174,6 +196,10 @@ class _Reading:
             return None
         # `dependencies` may have arrays of names beside subschemas.
         return [(path, sorted(set(s)) if isinstance(s, list) else None) for path, s in pairs]
+
+
+def _accepts_everything(schema: Any) -> bool:
+    return schema is True or (isinstance(schema, dict) and not schema.keys() - _DESCRIPTIONS)
 
 
 def _plain_keyword(keyword: str, value: Any) -> Any:

@@ -6,6 +6,8 @@ All keywords are read in all drafts: a draft that ignores one only makes the bou
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote
 
@@ -85,6 +87,11 @@ class Document:
         self._resolve()
         if not self.errors:
             self._sort()
+
+    @cached_property
+    def keywords(self) -> frozenset[str]:
+        """The keywords of all subschemas."""
+        return frozenset(chain.from_iterable(one.schema for one in self.subschemas))
 
     def subschema(self, schema: Any) -> Subschema:
         """The subschema of an object or a boolean within the schema, which must be valid."""

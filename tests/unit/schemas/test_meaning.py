@@ -58,6 +58,26 @@ SAME = {
         {"items": {"anyOf": [{"type": "null"}], "description": "y"}, "title": "z"},
     ),
     "true": (of("a", True), of("a", {})),
+    "keywords that accept everything": (
+        {
+            "type": "object",
+            "required": [],
+            "properties": {},
+            "patternProperties": {},
+            "dependentRequired": {},
+            "minProperties": 0,
+            "additionalProperties": True,
+        },
+        {"type": "object"},
+    ),
+    "any keys": (
+        of("a", {"type": "object", "additionalProperties": {"title": "x"}}),
+        of("a", {"type": "object"}),
+    ),
+    "any items": (
+        of("a", {"items": {}, "uniqueItems": False, "minItems": 0, "minLength": 0.0}),
+        of("a", {}),
+    ),
     "dialect": ({"$schema": DRAFT_2020 + "#", "type": "object"}, {"type": "object"}),
     "id": ({"$id": "https://example.org/a", "type": "object"}, {"type": "object"}),
     "anchor": (
@@ -129,6 +149,17 @@ SAME = {
 }
 
 DIFFERENT = {
+    "values for unevaluatedProperties": (
+        {"unevaluatedProperties": False, "additionalProperties": True},
+        {"unevaluatedProperties": False},
+    ),
+    "values for unevaluatedItems in allOf": (
+        {"unevaluatedItems": False, "allOf": [{"items": True}]},
+        {"unevaluatedItems": False},
+    ),
+    "no further keys": ({"additionalProperties": False}, {}),
+    "a least length": ({"minLength": 1}, {"minLength": 0}),
+    "a property without keywords": ({"required": ["properties"]}, {"required": []}),
     "a property": (of("a", {}), of("b", {})),
     "a property named title": (of("title", {"minimum": 1}), {"properties": {}}),
     "a property named description": (
