@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -252,3 +253,41 @@ def test_a_worker_that_ends_because_of_an_error_exits_with_1():
     )
     assert done.returncode == 1
     assert "ForbiddenError" in done.stderr
+
+
+ENDLESS = """
+import threading
+import httpx
+from tests.client.stand_in import Rotate, Server, task
+from zndraw_joblib.client import Api, JobManager
+
+def execute(claimed):
+    print("running", flush=True)
+    threading.Event().wait()
+
+server = Server()
+server.queue.append(task("a"))
+manager = JobManager(Api("http://x", transport=httpx.MockTransport(server)))
+manager.register(Rotate)
+manager.serve(execute)
+"""
+
+
+def test_a_second_interrupt_ends_a_worker_whose_task_does_not_end():
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as worker:
+        try:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "running\n"
+            worker.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                worker.wait(1)
+            worker.send_signal(signal.SIGINT)
+            assert worker.wait(10) == -signal.SIGINT
+        finally:
+            worker.kill()

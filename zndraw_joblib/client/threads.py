@@ -21,8 +21,10 @@ class WorkThreads:
         self._calls: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = (
             queue.SimpleQueue()
         )
+        # Daemons, because an interrupted process must end although a task does not.
         self._threads = [
-            threading.Thread(target=self._run, name=f"{name}-{index}") for index in range(number)
+            threading.Thread(target=self._run, name=f"{name}-{index}", daemon=True)
+            for index in range(number)
         ]
 
     def start(self) -> None:

@@ -7,8 +7,9 @@ each round splits the classes by what their members lead to, until a round split
 names of definitions do not count, and recursive schemas can be compared.
 
 The comparison may find a difference between schemas that accept the same payloads (`type` and
-`anyOf` for two types), because only some ways of writing are known to be equal. It finds none only if both
-have the same payloads, the same defaults and the same keywords that JSON Schema does not know.
+`anyOf` for two types), because only some ways of writing are known to be equal. It finds none only
+if both have the same payloads, the same defaults and the same keywords that JSON Schema does not
+know.
 """
 
 from __future__ import annotations
