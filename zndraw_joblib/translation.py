@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from typing import Any
 
-from django.utils.translation import get_language, gettext
+from django.utils.translation import get_language, gettext, override
 
 from zndraw_joblib.text import InActiveLanguage, Message
 
@@ -118,6 +120,12 @@ def answer_language() -> str:
     """The language of this request's problems: the active one if this app ships it, or English."""
     language = (get_language() or ENGLISH).partition("-")[0]
     return language if language in LANGUAGES else ENGLISH
+
+
+def in_answer_language() -> AbstractContextManager[Any]:
+    """A context for the texts of Django and DRF, which have more languages than this app ships."""
+    active = (get_language() or ENGLISH).partition("-")[0]
+    return nullcontext() if active in LANGUAGES else override(ENGLISH)
 
 
 def translated(texts: Sequence[str]) -> tuple[list[str], str]:

@@ -10,7 +10,6 @@ from django.db.models import QuerySet
 from django.utils.cache import patch_vary_headers
 from django.utils.datastructures import MultiValueDict
 from django.utils.functional import SimpleLazyObject
-from django.utils.translation import override
 from rest_framework.exceptions import NotAuthenticated
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import JSONParser
@@ -33,7 +32,7 @@ from zndraw_joblib.models import Task
 from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.text import Message
-from zndraw_joblib.translation import answer_language
+from zndraw_joblib.translation import in_answer_language
 
 #: Permissions that say no more than `IsAuthenticated`, which each view has.
 _IMPLIED = (AllowAny, IsAuthenticated, IsAuthenticatedOrReadOnly)
@@ -110,8 +109,7 @@ class JobLibView(APIView):
         own = {name: value for name, value in kwargs.items() if f":{name}>" in self.route}
         own |= {name: nfc(own[name]) for name in own.keys() & {"room_id", "full_name"}}
         self._captured = args, {**kwargs, **own}
-        # Django and DRF translate their own messages into more languages than this app has.
-        with override(answer_language()):
+        with in_answer_language():
             return super().dispatch(request, **own)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
