@@ -192,7 +192,7 @@ class Task(models.Model):
     created_by = models.CharField(
         _("created by"), max_length=MAX_IDENTITY_LENGTH, help_text=_("Identity of the submitter.")
     )
-    payload = models.JSONField(_("payload"))
+    payload = OrderedJSONField(_("payload"))
     status = models.CharField(
         _("status"),
         max_length=16,

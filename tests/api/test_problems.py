@@ -257,7 +257,7 @@ def test_429_has_a_retry_after_of_at_least_a_second(bob, monkeypatch, wait, seco
 
 
 def broken(request, room_id, action):
-    Job.objects.create(room_id="left", category="behind", name="x", schema={})  # type: ignore[misc]
+    Job.objects.create(room_id="left", category="behind", name="x", schema={})
     raise RuntimeError("secret")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from datetime import timedelta
@@ -8,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from django.utils import timezone
 
-from tests.factories import problem
+from tests.factories import V1, problem
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.models import Job, Task
 
@@ -195,3 +196,18 @@ def test_too_large_payloads_are_refused(bob, settings_of):
         {"detail": "The payload must have at most 20 bytes of JSON.", "pointer": "/payload"}
     ]
     assert Task.objects.count() == 1
+
+
+def test_a_payload_comes_back_as_it_was_sent(bob):
+    """Control: ``jsonb`` sorts keys, drops the sign of zero and makes 1e22 an integer."""
+    bob.register(schema={})
+    sent = '{"z":1,"a":{"y":-0.0,"b":[1e22,1.0,12345678901234567890123]},"":""}'
+    body = f'{{"payload":{sent}}}'
+    path = V1 + "/rooms/open/tasks/open:modifiers:Rotate"
+    submitted = bob.client.generic("POST", path, body, "application/json").json()
+    claimed = bob.claim()
+    read = bob.get(f"/tasks/{submitted['id']}").json()
+    listed = bob.get("/rooms/open/tasks").json()[0]
+    for task in (submitted, claimed, read, listed):
+        assert repr(task["payload"]) == repr(json.loads(sent))
+    assert list(Task.objects.get().payload) == ["z", "a", ""]

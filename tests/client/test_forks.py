@@ -39,7 +39,8 @@ def test_tasks_may_start_processes_of_every_kind(root):
             ids = manager.submit_many([Processes(kind=kind) for kind in KINDS], room="open")
             unfinished = {"pending", "claimed", "running"}
             until(lambda: not Task.objects.filter(pk__in=ids, status__in=unfinished).exists(), 60)
-            errors = dict(Task.objects.filter(pk__in=ids).values_list("payload__kind", "error"))
+            tasks = Task.objects.filter(pk__in=ids)
+            errors = {task.payload["kind"]: task.error for task in tasks}
             assert errors == dict.fromkeys(KINDS)
             # The task that a child submitted, and that the worker still runs.
             (doubled,) = Task.objects.filter(job__name="Double")

@@ -67,7 +67,7 @@ def test_constraints_refuse_unknown_statuses_and_ends_without_a_time(job, name, 
 
 def test_jobs_and_links_are_unique(job, worker):
     with pytest.raises(IntegrityError), transaction.atomic():
-        Job.objects.create(room_id="room", category="modifiers", name="Rotate", schema={})  # type: ignore[misc]
+        Job.objects.create(room_id="room", category="modifiers", name="Rotate", schema={})
     with pytest.raises(IntegrityError), transaction.atomic():
         WorkerJobLink.objects.create(worker=worker, job=job)
 

@@ -244,7 +244,7 @@ class Soak:
     def rows(self) -> dict[str, Any]:
         with psycopg.connect(self.postgres.url) as connection:
             found = connection.execute(
-                "SELECT id::text, payload ->> 'marker', status, attempt, error"
+                "SELECT id::text, payload::jsonb ->> 'marker', status, attempt, error"
                 " FROM zndraw_joblib_task"
             )
             return {task_id: Row(*values) for task_id, *values in found}

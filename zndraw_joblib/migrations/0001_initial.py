@@ -66,7 +66,7 @@ class Migration(migrations.Migration):
                 ('id', models.UUIDField(default=zndraw_joblib.storage.ids.new_id, editable=False, primary_key=True, serialize=False, verbose_name='id')),
                 ('room_id', models.CharField(max_length=128, verbose_name='room')),
                 ('created_by', models.CharField(help_text='Identity of the submitter.', max_length=255, verbose_name='created by')),
-                ('payload', models.JSONField(verbose_name='payload')),
+                ('payload', zndraw_joblib.storage.fields.OrderedJSONField(verbose_name='payload')),
                 ('status', models.CharField(choices=[('pending', 'pending'), ('claimed', 'claimed'), ('running', 'running'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled')], default='pending', max_length=16, verbose_name='status')),
                 ('error', models.TextField(blank=True, null=True, verbose_name='error')),
                 ('attempt', models.PositiveIntegerField(default=0, help_text='Goes up by one at each claim; fences off earlier claimers.', verbose_name='attempt')),

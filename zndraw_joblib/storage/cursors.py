@@ -12,8 +12,6 @@ from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from zndraw_joblib.storage.fields import json_loads
-
 #: Seconds for which a connection keeps its prepared statements, because a plan that was made for an
 #: empty table scans the table when it has grown, and a statement whose result type was changed by
 #: ``ALTER TABLE`` fails until it is prepared again.
@@ -57,23 +55,12 @@ def _cursor_classes() -> tuple[Any, Any]:
     """The cursor classes, made at the first use because a site on SQLite may not have psycopg."""
     import psycopg  # noqa: PLC0415
     from psycopg import errors  # noqa: PLC0415
-    from psycopg.types.json import JsonbBinaryLoader, JsonbLoader  # noqa: PLC0415
-
-    class PayloadLoader(JsonbBinaryLoader):
-        """Parses jsonb with orjson, because a batch has a payload in each of its rows."""
-
-        def load(self, data: Any) -> Any:
-            return json_loads(str(data[1:], "utf-8"))  # Without the version in the first byte.
 
     class PreparingCursor(psycopg.Cursor[Any]):
         """Prepares each statement at its first execution, and again after `PREPARED_SECONDS`.
 
         Django's own cursor binds parameters on the client, which rules prepared statements out.
         """
-
-        def __init__(self, connection: Any) -> None:
-            super().__init__(connection)
-            self.adapters.register_loader("jsonb", PayloadLoader)
 
         def execute(self, query: Any, params: Any = None, **_: Any) -> Any:
             connection = self.connection
@@ -101,12 +88,5 @@ def _cursor_classes() -> tuple[Any, Any]:
                 self.close()  # An open cursor keeps its result, which may take megabytes.
             return rows
 
-    class LoggedCursor(psycopg.ClientCursor[Any]):
-        """Binds parameters on the client, so that Django logs the statement with their values."""
-
-        def execute(self, query: Any, params: Any = None, **_: Any) -> Any:
-            # Django reads jsonb as text; the binary results of the other cursor are parsed.
-            self.adapters.register_loader("jsonb", JsonbLoader)
-            return super().execute(query, params)
-
-    return PreparingCursor, LoggedCursor
+    # It binds parameters on the client, so that Django logs the statement with their values.
+    return PreparingCursor, psycopg.ClientCursor

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 else:  # Django's class takes no parameters.
     _CharField = models.CharField
 
-#: The exponent of a number.
-_EXPONENT = re.compile(rb"(?<=[\[:,])-?[0-9][0-9.]*[eE][+-]?([0-9]{1,3})(?=[,\]}])")
 #: Digits of an integer that may not fit in 64 bits.
 _LARGE = re.compile("[0-9]{19}")
 
@@ -46,9 +44,8 @@ def json_dumps(value: Any) -> str:
 
 
 def json_size(value: Any) -> int:
-    """Bytes of a value as compact JSON without exponents; ``jsonb`` writes 1e300 with its zeros."""
-    text = json_bytes(value)
-    return len(text) + sum(map(int, _EXPONENT.findall(text)))
+    """Bytes of a value as compact JSON."""
+    return len(json_bytes(value))
 
 
 class NameField(_CharField):
@@ -74,9 +71,16 @@ class NameField(_CharField):
 
 
 class OrderedJSONField(models.TextField):  # type: ignore[type-arg]
-    """JSON kept as text, because ``jsonb`` sorts keys and a form shows fields in their order."""
+    """JSON kept as text, because ``jsonb`` changes it.
+
+    It sorts keys, turns ``1e22`` into an integer and drops the sign of ``-0.0``.
+    """
 
     description = "JSON in the order of its keys"
+
+    # For type checkers: any value may be set and read.
+    _pyi_private_set_type: Any
+    _pyi_private_get_type: Any
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Any:
         """Parse the text of the column."""
@@ -88,7 +92,7 @@ class OrderedJSONField(models.TextField):  # type: ignore[type-arg]
 
     def get_prep_value(self, value: Any) -> str | None:
         """The text of a value; None is NULL."""
-        return None if value is None else json.dumps(value, ensure_ascii=False)
+        return None if value is None else json_dumps(value)
 
     def value_to_string(self, obj: models.Model) -> str:
         """The text that `to_python` reads back."""

@@ -84,7 +84,14 @@ def _row_maker(columns: tuple[str, ...], vendor: str) -> Callable[[str, Sequence
     names = [name for name in TaskRow._fields if name in columns]
     values = itemgetter(*map(columns.index, names))
     if vendor != "sqlite":
-        return lambda using, row: TaskRow(*values(row))
+        payload = names.index("payload")
+
+        def from_postgresql(using: str, row: Sequence[Any]) -> TaskRow:
+            fields = list(values(row))
+            fields[payload] = json_loads(fields[payload])
+            return TaskRow(*fields)
+
+        return from_postgresql
     converters = [_SQLITE.get(name) for name in names]
 
     def from_sqlite(using: str, row: Sequence[Any]) -> TaskRow:

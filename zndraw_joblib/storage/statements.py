@@ -19,7 +19,6 @@ import orjson
 from django.db import connections
 
 from zndraw_joblib.storage.cursors import column_names, open_cursor
-from zndraw_joblib.storage.fields import json_dumps
 
 _NAME = re.compile(r"^-- name: (.+)$", re.MULTILINE)
 #: A percent sign outside a parameter. It is doubled, because cursors read `%%` as a percent sign.
@@ -73,14 +72,6 @@ def records(using: str, rows: Sequence[dict[str, Any]]) -> str:
         ]
     # orjson writes a UUID as text by itself.
     return orjson.dumps(rows).decode()
-
-
-def document(using: str, value: Any) -> str:
-    """A JSON value as a field of a record.
-
-    On SQLite it has the format of Django's `JSONField`, because a filter by value compares text.
-    """
-    return json.dumps(value) if connections[using].vendor == "sqlite" else json_dumps(value)
 
 
 def _for_sqlite(value: Any, using: str) -> Any:

@@ -21,6 +21,7 @@ from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage import locking, statements
 from zndraw_joblib.storage.clock import TOLERANCE
+from zndraw_joblib.storage.fields import json_dumps
 from zndraw_joblib.storage.managers import WriteManager
 from zndraw_joblib.storage.rows import Report, TaskRow, parsed_id, task_rows
 from zndraw_joblib.text import truncate_utf8
@@ -88,8 +89,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         """
         using = self.write_db
         tasks = [
-            {"id": task_id, "payload": statements.document(using, payload)}
-            for task_id, payload in payloads.items()
+            {"id": task_id, "payload": json_dumps(payload)} for task_id, payload in payloads.items()
         ]
         inserted = statements.run(
             using,

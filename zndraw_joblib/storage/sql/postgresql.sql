@@ -27,7 +27,7 @@
 -- tasks: [{id, payload}], the payload as the text of its JSON.
 INSERT INTO zndraw_joblib_task AS task
     (id, job_id, room_id, created_by, payload, status, attempt, retries_left, worker_identity)
-SELECT given.id, offered.id, %(room_id)s, %(created_by)s, given.payload::jsonb, 'pending', 0,
+SELECT given.id, offered.id, %(room_id)s, %(created_by)s, given.payload, 'pending', 0,
     %(retries_left)s::integer, ''
 FROM (
     SELECT id FROM zndraw_joblib_job
