@@ -32,7 +32,7 @@ from rest_framework.settings import api_settings
 from zndraw_joblib.access import Caller
 from zndraw_joblib.api.caller import ApiCaller
 from zndraw_joblib.api.documents import json_text, task_document
-from zndraw_joblib.api.host_errors import as_problem
+from zndraw_joblib.api.host_errors import raised_as_problems
 from zndraw_joblib.api.tasks import TaskViewSet
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import end_group, room_digest, split_entry
@@ -190,14 +190,10 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             request.user = get_user(request)
         classes: Any = api_settings.DEFAULT_AUTHENTICATION_CLASSES
         wrapped = Request(request, authenticators=[cls() for cls in classes])
-        try:
+        with raised_as_problems():
             if wrapped.user and wrapped.user.is_authenticated:
                 self._check_permissions(wrapped)
                 return ApiCaller(wrapped)
-        except Exception as error:
-            if problem := as_problem(error):
-                raise problem from error
-            raise
         raise CloseConnection(NOT_AUTHENTICATED)
 
     def _check_permissions(self, request: Request) -> None:
@@ -213,12 +209,8 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         """Call a function that reads the database, in a thread and for the connection's tenant."""
 
         def call() -> Found:
-            try:
+            with raised_as_problems():
                 self.tenant = tenant_of(self.request())
-            except Exception as error:
-                if problem := as_problem(error):
-                    raise problem from error
-                raise
             with in_tenant(self.tenant):
                 return query()
 

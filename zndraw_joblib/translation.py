@@ -118,14 +118,17 @@ _TEXTS = (Message, InActiveLanguage, _Untranslatable)
 
 def answer_language() -> str:
     """The language of this request's problems: the active one if this app ships it, or English."""
-    language = (get_language() or ENGLISH).partition("-")[0]
+    language = _active_language()
     return language if language in LANGUAGES else ENGLISH
 
 
 def in_answer_language() -> AbstractContextManager[Any]:
     """A context for the texts of Django and DRF, which have more languages than this app ships."""
-    active = (get_language() or ENGLISH).partition("-")[0]
-    return nullcontext() if active in LANGUAGES else override(ENGLISH)
+    return nullcontext() if _active_language() in LANGUAGES else override(ENGLISH)
+
+
+def _active_language() -> str:
+    return (get_language() or ENGLISH).partition("-")[0]
 
 
 def translated(texts: Sequence[str]) -> tuple[list[str], str]:

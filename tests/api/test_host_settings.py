@@ -1,4 +1,4 @@
-"""Whatever a site sets for its own views, the app's answers stay the same."""
+"""The settings of a site for its own views do not change the app's answers."""
 
 from __future__ import annotations
 

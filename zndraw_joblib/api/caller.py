@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.api.host_errors import as_problem
+from zndraw_joblib.api.host_errors import raised_as_problems
 
 
 class ApiCaller(Caller):
@@ -16,10 +16,5 @@ class ApiCaller(Caller):
 
     def ask(self, hook: str, *args: Any) -> Any:
         """As of `Caller`; an exception of Django or DRF becomes a `ProblemException`."""
-        try:
+        with raised_as_problems():
             return super().ask(hook, *args)
-        except Exception as error:
-            problem = as_problem(error)
-            if problem is None or problem is error:
-                raise
-            raise problem from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -59,6 +60,18 @@ class HostProblem(ProblemException):
         self.status = status
         self.title = status_title(status)
         super().__init__(detail or self.title, **more)
+
+
+@contextmanager
+def raised_as_problems() -> Iterator[None]:
+    """Raise the exceptions of Django and DRF as a `ProblemException`, and others as they are."""
+    try:
+        yield
+    except Exception as error:
+        problem = as_problem(error)
+        if problem is None or problem is error:
+            raise
+        raise problem from error
 
 
 def as_problem(error: Exception) -> ProblemException | None:

@@ -48,7 +48,7 @@ class RoomEnds:
                 .order_by("completed_at")
                 .values_list("pk", "completed_at")[:MAX_AHEAD]
             )
-            # Those that ended between the last look and the change of the clock are new.
+            # Tasks that ended between the last look and the change of the clock are new.
             new |= {pk for pk, at in ends.items() if at >= since - OVERLAP} - self._found
             ahead = set(ends)
         rows = Task.objects.read(new if self._looked_at else ())

@@ -26,7 +26,7 @@ from zndraw_joblib.names import JobName, nfc
 from zndraw_joblib.schemas import Budget, PayloadChecker
 from zndraw_joblib.services.jobs import name_in_room
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.fields import canonical_json, json_size
+from zndraw_joblib.storage.fields import canonical_json, json_bytes
 from zndraw_joblib.storage.ids import consecutive_ids, new_ids
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.text import Message
@@ -54,7 +54,7 @@ class CachedJob:
         budget = Budget(payloads=len(payloads))
         errors: list[FieldError] = []
         for index, payload in enumerate(payloads):
-            if json_size(payload) > limit:
+            if len(json_bytes(payload)) > limit:
                 found = [
                     FieldError(
                         Message("The payload must have at most {limit} bytes of JSON.", limit=limit)

@@ -30,14 +30,12 @@ def open_cursor(connection: Any, statement: str) -> Any:
     # Django's cursor first, because a host's engine may choose the schema of a tenant when it opens
     # one, as that of django-tenants does.
     cursor = connection.cursor()
-    if connection.vendor != "postgresql":
+    # Where queries are logged, Django's cursor logs the statement with its values.
+    if connection.vendor != "postgresql" or connection.queries_logged:
         return cursor
-    preparing_cursor, logged_cursor = _cursor_classes()
-    if connection.queries_logged:
-        return connection.make_debug_cursor(logged_cursor(connection.connection))
     cursors = vars(connection.connection).setdefault("joblib_cursors", {})
     if statement not in cursors or cursors[statement].closed:
-        cursors[statement] = preparing_cursor(connection.connection)
+        cursors[statement] = _preparing_cursor()(connection.connection)
     return connection.make_cursor(cursors[statement])
 
 
@@ -51,8 +49,8 @@ def column_names(cursor: Any, vendor: str) -> tuple[str, ...]:
 
 
 @cache
-def _cursor_classes() -> tuple[Any, Any]:
-    """The cursor classes, made at the first use because a site on SQLite may not have psycopg."""
+def _preparing_cursor() -> Any:
+    """The cursor class, made at the first use because a site on SQLite may not have psycopg."""
     import psycopg  # noqa: PLC0415
     from psycopg import errors  # noqa: PLC0415
 
@@ -88,5 +86,4 @@ def _cursor_classes() -> tuple[Any, Any]:
                 self.close()  # An open cursor keeps its result, which may take megabytes.
             return rows
 
-    # It binds parameters on the client, so that Django logs the statement with their values.
-    return PreparingCursor, psycopg.ClientCursor
+    return PreparingCursor

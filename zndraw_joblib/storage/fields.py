@@ -43,11 +43,6 @@ def json_dumps(value: Any) -> str:
     return json_bytes(value).decode()
 
 
-def json_size(value: Any) -> int:
-    """Bytes of a value as compact JSON."""
-    return len(json_bytes(value))
-
-
 class NameField(_CharField):
     """A room id, or a part of a job's name: stored, and looked up, in Unicode's form NFC."""
 
