@@ -233,7 +233,7 @@ class TaskConsumer(EventConsumer):
         while not (task := await self.read(self._read)).is_terminal:
             deadline = asyncio.get_running_loop().time() + RECHECK_SECONDS
             await get_hub(self.tenant).ends.wait({task.id: task.room_id}, deadline)
-        await self.send_json(task_document(task))
+        await self.send_json(task_document(task, include_result=False))
 
     def _read(self) -> TaskRow:
         caller = self.caller()
@@ -311,7 +311,7 @@ class RoomConsumer(EventConsumer):
         """Documents of the tasks that ended since the last read, oldest first."""
         if room_error(self._room_id) or not self.caller().may("read", self._room_id):
             raise CloseConnection(NOT_FOUND)
-        return [task_document(task) for task in self._ends.new()]
+        return [task_document(task, include_result=False) for task in self._ends.new()]
 
 
 class UnknownConsumer(EventConsumer):

@@ -227,6 +227,13 @@ class ContentTooLarge(ProblemException):
     title = "Content Too Large"
 
 
+class ResultTooLarge(ProblemException):
+    """The result is larger than this server accepts; upload it as a file of the task."""
+
+    status = 413
+    title = "Result Too Large"
+
+
 class LengthRequired(ProblemException):
     """The body comes in chunks, which this server cannot read; send its Content-Length."""
 

@@ -5,6 +5,7 @@ Standard library only: the server and the SDK share this module.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -17,6 +18,34 @@ class TaskStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended. `lost` ones ended by their lease, `requeued` ones never started."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    REQUEUED = "requeued"
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often, and after how many seconds, a failed or lost task is tried again."""
+
+    max_retries: int = 0
+    backoff_seconds: float = 5.0
+    backoff_factor: float = 2.0
+    max_backoff_seconds: float = 600.0
+
+    def backoff(self, retry: int) -> float:
+        """Seconds before a retry, counted from 1, without jitter."""
+        try:
+            seconds = self.backoff_seconds * self.backoff_factor ** (retry - 1)
+        except OverflowError:
+            return self.max_backoff_seconds
+        return min(seconds, self.max_backoff_seconds)
 
 
 TERMINAL_STATUSES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})

@@ -137,6 +137,19 @@ class JobLibSettings(BaseSettings):
         gt=0,
         description="Longest error text of a task in bytes of UTF-8; a longer text is cut.",
     )
+    max_result_bytes: int = Field(
+        default=262_144,
+        gt=0,
+        description="Largest result of a task in bytes of JSON; a larger one is "
+        "`result-too-large` (413).",
+    )
+    max_retries: int = Field(
+        default=100,
+        ge=0,
+        le=1_000_000,
+        description="Most retries that a job or a submit may ask for; more are `validation-error` "
+        "(400).",
+    )
     max_batch_size: int = Field(
         default=500,
         gt=0,

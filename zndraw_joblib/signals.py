@@ -19,7 +19,10 @@ task_submitted = Signal(use_caching=True)
 task_claimed = Signal(use_caching=True)
 #: A worker reported a task as running.
 task_started = Signal(use_caching=True)
-#: A task is pending again: its lease ended, its worker left, or an operator requeued it.
+#: A worker reported how far a running task is.
+task_progressed = Signal(use_caching=True)
+#: A task is pending again: it failed and is retried, its lease ended, its worker left, or an
+#: operator requeued it.
 task_requeued = Signal(use_caching=True)
 #: A task reached a terminal state.
 task_finished = Signal(use_caching=True)

@@ -32,13 +32,22 @@ class TaskDocument(TypedDict):
     completed_at: datetime | None
     worker_id: str | None
     attempt: Count
+    progress: Annotated[float | None, Field(ge=0, le=1, description="How far it is, 0 to 1.")]
+    message: str | None
+    run_at: Annotated[datetime | None, Field(description="Not granted before; null for at once.")]
+    retries_left: Count
+    retry_of: Annotated[UUID | None, Field(description="The ended task that this one repeats.")]
+    timeout_seconds: float | None
+    result: NotRequired[
+        Annotated[Any, Field(description="Of a completed task; lists leave it out.")]
+    ]
     queue_position: NotRequired[
         Annotated[
             int,
             Field(
                 ge=1,
                 le=MAX_QUEUE_POSITION,
-                description="While pending: place in the job's queue, counted up to "
+                description="While pending and due: place in the job's queue, counted up to "
                 f"{MAX_QUEUE_POSITION:,}.",
             ),
         ]
@@ -66,12 +75,27 @@ class JobSummaryDocument(TypedDict):
     worker_count: Count
 
 
+class RetryDocument(TypedDict):
+    """How often, and after how many seconds, tasks of a job are tried again."""
+
+    max_retries: Count
+    backoff_seconds: float
+    backoff_factor: float
+    max_backoff_seconds: float
+
+
 class JobDocument(JobSummaryDocument):
     """A job with its schema."""
 
     id: UUID
     room_id: str
     schema: dict[str, Any]
+    retry: Annotated[
+        RetryDocument | None, Field(description="Retries of its tasks; null without a policy.")
+    ]
+    durable: Annotated[
+        bool, Field(description="Whether the job stays when its last worker leaves.")
+    ]
 
 
 class RegistrationDocument(JobDocument):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from uuid import UUID
 
 import pydantic
@@ -19,10 +19,12 @@ from pydantic_core import PydanticCustomError
 
 from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import invalid_fields
+from zndraw_joblib.api.times import Time
 from zndraw_joblib.exceptions import FieldError, json_pointer
-from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.lifecycle import RetryPolicy, TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 from zndraw_joblib.names import MAX_NAME_LENGTH
+from zndraw_joblib.storage.rows import NewTask
 from zndraw_joblib.text import Message
 from zndraw_joblib.translation import library_message
 
@@ -114,8 +116,48 @@ ReportedStatus = Annotated[
 ]
 
 
+#: Most seconds of a delay or a timeout: a year.
+MAX_SECONDS = 31_536_000
+#: Most seconds after which a worker may ask for a retry: a day.
+MAX_RETRY_AFTER = 86_400
+#: Most characters of a message beside the progress.
+MAX_MESSAGE_LENGTH = 1_000
+
+
 class EmptyBody(Body):
     """A body without fields."""
+
+
+class RetryBody(Body):
+    """How often, and after which time, failed and lost tasks of a job are tried again."""
+
+    max_retries: Annotated[int, Field(ge=0), AtMost("max_retries")] = Field(
+        default=0, description="Retries of a task whose submit does not say otherwise."
+    )
+    backoff_seconds: float = Field(
+        default=RetryPolicy.backoff_seconds,
+        ge=0,
+        le=MAX_SECONDS,
+        description="Seconds before the first retry.",
+    )
+    backoff_factor: float = Field(
+        default=RetryPolicy.backoff_factor,
+        ge=1,
+        le=1_000,
+        description="Each further retry waits this many times as long.",
+    )
+    max_backoff_seconds: float = Field(
+        default=RetryPolicy.max_backoff_seconds,
+        ge=0,
+        le=MAX_SECONDS,
+        description="Longest time before a retry, in seconds.",
+    )
+
+    def policy(self) -> RetryPolicy:
+        """The policy that the body describes."""
+        return RetryPolicy(
+            self.max_retries, self.backoff_seconds, self.backoff_factor, self.max_backoff_seconds
+        )
 
 
 class RegistrationBody(Body):
@@ -142,6 +184,14 @@ class RegistrationBody(Body):
         validation_alias=AliasChoices("schema", "json_schema", "schema_"),
     )
     worker_id: WorkerId = None
+    retry: RetryBody | None = Field(
+        default=None,
+        description="Retries of the job's tasks; left out, those of an earlier registration stay.",
+    )
+    durable: bool | None = Field(
+        default=None,
+        description="Whether the job stays when its last worker leaves; left out, as it was.",
+    )
 
 
 class SubmissionBody(Body):
@@ -154,6 +204,35 @@ class SubmissionBody(Body):
             "JSON."
         ),
     ] = Field(default_factory=dict)
+    retries: Annotated[int, Field(ge=0), AtMost("max_retries")] | None = Field(
+        default=None,
+        description="How often the task is tried again when it fails or its worker is lost; left "
+        "out, as the job says.",
+    )
+    run_at: Time | None = Field(
+        default=None,
+        description="The task is granted from this time on (RFC 3339, with an offset).",
+    )
+    delay: Annotated[float, Field(ge=0, le=MAX_SECONDS)] | None = Field(
+        default=None,
+        description="The task is granted from this many seconds after the submit on; not beside "
+        "`run_at`.",
+    )
+    timeout_seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = Field(
+        default=None,
+        description="An attempt that runs longer ends like that of a lost worker.",
+    )
+
+    @field_validator("delay")
+    @classmethod
+    def _not_beside_run_at(cls, delay: float | None, info: ValidationInfo) -> float | None:
+        if delay is not None and info.data.get("run_at") is not None:
+            raise PydanticCustomError("delay", "Does not go beside run_at.")
+        return delay
+
+    def task(self) -> NewTask:
+        """The task that the body describes."""
+        return NewTask(self.payload, self.retries, self.run_at, self.delay, self.timeout_seconds)
 
 
 class ClaimBody(Body):
@@ -169,10 +248,26 @@ class ClaimBody(Body):
     )
 
 
+#: The statuses of a report that each of these fields goes with.
+_GOES_WITH = {
+    "error": (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED),
+    "result": (TaskStatus.COMPLETED,),
+    "progress": (TaskStatus.RUNNING,),
+    "message": (TaskStatus.RUNNING,),
+    "retry": (TaskStatus.FAILED,),
+    "retry_after": (TaskStatus.FAILED,),
+}
+
+
+def _listed(statuses: tuple[TaskStatus, ...]) -> str:
+    *first, last = statuses
+    return f"{', '.join(first)} or {last}" if first else str(last)
+
+
 class ReportBody(Body):
     """Reports on a task."""
 
-    free_text: ClassVar = frozenset({"error"})
+    free_text: ClassVar = frozenset({"error", "message"})
 
     status: ReportedStatus
     error: Annotated[
@@ -187,15 +282,38 @@ class ReportBody(Body):
         description="The attempt that the claim gave; a report for another one is refused.",
     )
 
-    @field_validator("error")
+    result: Annotated[
+        Any,
+        Described(
+            "The result of a completed task: any JSON of at most {max_result_bytes} bytes "
+            "(413 `result-too-large`)."
+        ),
+    ] = None
+    progress: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="How far a running task is, from 0 to 1; renews the lease."
+    )
+    message: Annotated[str, Field(max_length=MAX_MESSAGE_LENGTH)] | None = Field(
+        default=None, description="A word about the progress of a running task; renews the lease."
+    )
+    retry: bool | None = Field(
+        default=None,
+        description="False if a failed task must not be tried again, although it has retries left.",
+    )
+    retry_after: Annotated[float, Field(ge=0, le=MAX_RETRY_AFTER)] | None = Field(
+        default=None,
+        description="Seconds before a failed task is tried again, in place of the backoff.",
+    )
+
+    @field_validator(*_GOES_WITH)
     @classmethod
-    def _goes_with_an_end(cls, error: str | None, info: ValidationInfo) -> str | None:
+    def _goes_with_the_status(cls, value: Any, info: ValidationInfo) -> Any:
+        allowed = _GOES_WITH[info.field_name or ""]
         # An invalid status is missing from `data` and has its own error.
-        if error is not None and info.data.get("status") == TaskStatus.RUNNING:
+        if value is not None and info.data.get("status", allowed[0]) not in allowed:
             raise PydanticCustomError(
-                "error", "Goes with the status completed, failed or cancelled only."
+                "status", "Goes with the status {statuses} only.", {"statuses": _listed(allowed)}
             )
-        return error
+        return value
 
 
 class ListedReportBody(ReportBody):
@@ -227,6 +345,14 @@ class LookupBody(Body):
         max_length=MAX_LOOKUP,
         description="Ids of tasks; unknown ones and those that you may not read are left out.",
     )
+    include: list[Literal["result"]] = Field(
+        default=[], max_length=1, description="`result` adds the results, which lists leave out."
+    )
+
+    @property
+    def include_result(self) -> bool:
+        """Whether the answer has the results."""
+        return "result" in self.include
 
 
 class HeartbeatBody(Body):

@@ -6,6 +6,7 @@ Ids and times are values, which `json_text` turns into text.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,8 +32,8 @@ def utc(moment: datetime | None) -> datetime | None:
     return moment.astimezone(UTC)
 
 
-def task_document(task: TaskRow) -> dict[str, Any]:
-    """A task; a pending one has a `queue_position`."""
+def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, Any]:
+    """A task; a pending one that is due has a `queue_position`."""
     document = {
         "id": task.id,
         "job_name": task.job_name,
@@ -45,7 +46,15 @@ def task_document(task: TaskRow) -> dict[str, Any]:
         "completed_at": utc(task.completed_at),
         "worker_id": task.worker_id,
         "attempt": task.attempt,
+        "progress": task.progress,
+        "message": task.message,
+        "run_at": utc(task.run_at),
+        "retries_left": task.retries_left,
+        "retry_of": task.retry_of_id,
+        "timeout_seconds": task.timeout_seconds,
     }
+    if include_result:
+        document["result"] = task.result
     if task.queue_position is not None:
         document["queue_position"] = task.queue_position
     return document
@@ -63,7 +72,14 @@ def job_summary(job: Job) -> dict[str, Any]:
 
 def job_document(job: Job) -> dict[str, Any]:
     """A job with its schema."""
-    return {"id": job.id, "room_id": job.room_id, **job_summary(job), "schema": job.schema}
+    return {
+        "id": job.id,
+        "room_id": job.room_id,
+        **job_summary(job),
+        "schema": job.schema,
+        "retry": job.retry and asdict(job.retry),
+        "durable": job.durable,
+    }
 
 
 def worker_document(worker: Worker) -> dict[str, Any]:

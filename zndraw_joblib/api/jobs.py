@@ -54,6 +54,8 @@ class JobViewSet(JobLibView, ViewSet):
             body.name,
             body.json_schema,
             body.worker_id,
+            retry=None if body.retry is None else body.retry.policy(),
+            durable=body.durable,
         )
         document = job_document(job) | {"worker_id": worker.pk}
         return Response(document, status=201 if new else 200)
@@ -76,13 +78,13 @@ class JobViewSet(JobLibView, ViewSet):
             valid, errors = self.bodies(SubmissionBody, body)
             if errors:
                 raise invalid_fields(chain.from_iterable(errors.values()))
-            payloads = [entry.payload for entry in valid.values()]
-            tasks = self._submit(room_id, full_name, payloads, payloads)
+            tasks = self._submit(room_id, full_name, list(valid.values()))
             location = job_tasks_path(self.mount, room_id, full_name)
-            return accepted([task_document(task) for task in tasks], location)
-        payload = self.body(SubmissionBody).payload
+            documents = [task_document(task, include_result=False) for task in tasks]
+            return accepted(documents, location)
+        one = self.body(SubmissionBody)
         try:
-            (task,) = self._submit(room_id, full_name, [payload], payload)
+            (task,) = self._submit(room_id, full_name, one)
         except InvalidPayload as refusal:
             # The service lists payloads, but this request has only one.
             alone = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
@@ -90,10 +92,16 @@ class JobViewSet(JobLibView, ViewSet):
         return accepted(task_document(task), task_path(self.mount, task.id))
 
     def _submit(
-        self, room_id: str, full_name: str, payloads: Sequence[dict[str, Any]], body: Any
+        self, room_id: str, full_name: str, given: SubmissionBody | Sequence[SubmissionBody]
     ) -> Sequence[TaskRow]:
+        several = given if isinstance(given, Sequence) else [given]
         key = read_idempotency_key(self.request._request)
-        return submit(Submission(self.caller, room_id, full_name, payloads, key, body))
+        body = None
+        if key is not None:
+            bodies = [entry.model_dump(mode="json", exclude_defaults=True) for entry in several]
+            body = bodies if several is given else bodies[0]
+        tasks = [entry.task() for entry in several]
+        return submit(Submission(self.caller, room_id, full_name, tasks, key, body))
 
 
 def accepted(document: Any, location: str) -> Response:

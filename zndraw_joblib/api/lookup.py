@@ -45,5 +45,9 @@ def task_page(request: Request, room_id: str, job: Job | None = None) -> Respons
     listed = Task.objects.listed(ids[: requested.limit])
     headers = requested.link(listed[-1]) if listed and len(ids) > requested.limit else {}
     # Checked again, because a task may have changed its status since its id was read.
-    documents = [task_document(task) for task in listed if status in {None, task.status}]
+    documents = [
+        task_document(task, include_result=False)
+        for task in listed
+        if status in {None, task.status}
+    ]
     return Response(documents, headers=headers)

@@ -77,11 +77,20 @@ class TaskViewSet(JobLibView, ViewSet):
         `Prefer: wait=N` waits until one of the tasks ends. The answer comes at once if one has
         ended already, or if no task is left.
         """
-        found = find_tasks(self.caller, self.body(LookupBody).ids)
-        response = Response([task_document(task) for task in found])
+        body = self.body(LookupBody)
+        found = find_tasks(self.caller, body.ids, include_result=body.include_result)
+        response = Response(
+            [task_document(task, include_result=body.include_result) for task in found]
+        )
         if found and not any(task.is_terminal for task in found):
             rooms = {task.id: task.room_id for task in found}
-            until = UntilEnd(rooms, self.caller.visible, many=True, tenant=self.caller.tenant)
+            until = UntilEnd(
+                rooms,
+                self.caller.visible,
+                many=True,
+                include_result=body.include_result,
+                tenant=self.caller.tenant,
+            )
             response.waits_for = until  # type: ignore[attr-defined]
         return response
 
@@ -119,7 +128,8 @@ class TaskViewSet(JobLibView, ViewSet):
         """The result of one report of a list."""
         if isinstance(outcome, ProblemException):
             return self._refused(task_id, outcome, task_path(self.mount, task_id))
-        return {"id": task_id, "status": 200, "task": task_document(outcome)}
+        document = task_document(outcome, include_result=False)
+        return {"id": task_id, "status": 200, "task": document}
 
     def _refused(
         self, task_id: UUID | None, problem: ProblemException, path: str
@@ -131,4 +141,14 @@ class TaskViewSet(JobLibView, ViewSet):
 
 def parse_report(task_id: UUID, body: ReportBody) -> Report:
     """The report that a validated body describes."""
-    return Report(task_id, body.status, body.attempt, body.error)
+    return Report(
+        task_id,
+        body.status,
+        body.attempt,
+        body.error,
+        body.result,
+        body.progress,
+        body.message,
+        body.retry is not False,
+        body.retry_after,
+    )

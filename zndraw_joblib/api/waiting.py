@@ -45,13 +45,15 @@ class UntilEnd:
     """The response changes when one of the tasks ends.
 
     `rooms` has the room id of each task, in the order of the response. `visible` returns the tasks
-    that the caller may read at the end of the wait. With `many` the response is an array.
+    that the caller may read at the end of the wait. With `many` the response is an array, and has
+    the results only with `include_result`.
     `tenant` is that of the request.
     """
 
     rooms: Mapping[UUID, str]
     visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
     many: bool = False
+    include_result: bool = True
     tenant: str | None = None
 
 
@@ -168,14 +170,14 @@ async def _wait_for_end(
         response.content = b""
     await ends.wait(until.rooms, deadline)
     try:
-        found = await ends.read(tuple(until.rooms), until.visible)
+        found = await ends.read(tuple(until.rooms), until.visible, until.include_result)
     except Exception:
         # The hub has logged an error of the database. The view runs again to answer with the
         # problem, and to log an error of a hook.
         return await run_view()
     if not found and not until.many:
         return await run_view()
-    documents = [task_document(task) for task in found]
+    documents = [task_document(task, include_result=until.include_result) for task in found]
     response.data = documents if until.many else documents[0]
     if response.is_rendered:
         response.content = response.rendered_content

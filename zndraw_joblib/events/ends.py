@@ -54,11 +54,15 @@ class EndWaits:
             self._groups.leave(groups)
 
     async def read(
-        self, ids: Sequence[UUID], visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
+        self,
+        ids: Sequence[UUID],
+        visible: Callable[[Sequence[TaskRow]], list[TaskRow]],
+        include_result: bool = True,
     ) -> list[TaskRow]:
         """The tasks as they are now, in the order of `ids`, without missing and invisible ones.
 
-        `visible` returns the tasks that the caller may read; it is called in a thread.
+        `visible` returns the tasks that the caller may read; it is called in a thread. Their
+        results are read only with `include_result`.
 
         Raises
         ------
@@ -68,7 +72,7 @@ class EndWaits:
             An exception of `visible`.
         """
         reads = self._single_reads if len(ids) == 1 else self._lookup_reads
-        found = await reads.read((tuple(ids), visible))
+        found = await reads.read((tuple(ids), visible, include_result))
         if isinstance(found, Exception):
             raise found
         return found

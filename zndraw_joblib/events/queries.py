@@ -11,6 +11,7 @@ from django.db.models import Exists, OuterRef
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.connections import release_connections
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.tenancy import in_tenant
@@ -22,8 +23,9 @@ Found = TypeVar("Found")
 #: Most ids of one query.
 CHUNK = 1000
 
-#: The ids of tasks, and a function that returns the tasks which the caller may read.
-TasksKey = tuple[tuple[UUID, ...], Callable[[Sequence[TaskRow]], list[TaskRow]]]
+#: The ids of tasks, a function that returns the tasks which the caller may read, and whether the
+#: results are read.
+TasksKey = tuple[tuple[UUID, ...], Callable[[Sequence[TaskRow]], list[TaskRow]], bool]
 
 
 def reader(tenant: str | None, query: Callable[[list[Key]], Found]) -> Callable[[list[Key]], Found]:
@@ -64,11 +66,14 @@ def read_tasks(keys: list[TasksKey]) -> list[list[TaskRow] | Exception]:
     """
     try:
         found: dict[UUID, TaskRow] = {}
-        for chunk in _chunks(list({task_id for ids, _ in keys for task_id in ids})):
-            found.update(Task.objects.read(chunk))
+        with_result = {task_id for ids, _, include in keys if include for task_id in ids}
+        without = {task_id for ids, _, _ in keys for task_id in ids} - with_result
+        for wanted, include_result in ((with_result, True), (without, False)):
+            for chunk in _chunks(list(wanted)):
+                found.update(Task.objects.read(chunk, include_result=include_result))
         return [
             _visible(visible, [found[task_id] for task_id in ids if task_id in found])
-            for ids, visible in keys
+            for ids, visible, _ in keys
         ]
     finally:
         release_connections()
@@ -101,7 +106,7 @@ def workers_worth_claiming(ids: list[str]) -> list[bool]:
 
 
 def _jobs_with_pending_tasks(ids: list[UUID]) -> set[UUID]:
-    pending = Task.objects.filter(job=OuterRef("pk"), status=TaskStatus.PENDING)
+    pending = Task.objects.filter(job=OuterRef("pk"), status=TaskStatus.PENDING, due_at__lte=Now())
     jobs = Job.objects.using(router.db_for_write(Task)).filter(Exists(pending))
     found: set[UUID] = set()
     for chunk in _chunks(ids):

@@ -1,4 +1,5 @@
 import django.db.models.deletion
+import django.db.models.functions.comparison
 import zndraw_joblib.storage.clock
 import zndraw_joblib.storage.fields
 import zndraw_joblib.storage.ids
@@ -51,6 +52,11 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), editable=False, verbose_name='created at')),
                 ('retired_at', models.DateTimeField(blank=True, editable=False, null=True, verbose_name='retired at')),
                 ('revision', models.PositiveIntegerField(db_default=0, editable=False, help_text='Goes up by one with each new schema.', verbose_name='revision')),
+                ('max_retries', models.PositiveIntegerField(blank=True, help_text='Retries of a task that does not say otherwise; empty without a policy.', null=True, verbose_name='retries')),
+                ('backoff_seconds', models.FloatField(db_default=5.0, help_text='Seconds before the first retry.', verbose_name='backoff')),
+                ('backoff_factor', models.FloatField(db_default=2.0, verbose_name='factor of the backoff')),
+                ('max_backoff_seconds', models.FloatField(db_default=600.0, verbose_name='longest backoff')),
+                ('durable', models.BooleanField(db_default=False, help_text='Not retired when its last worker leaves.', verbose_name='durable')),
             ],
             options={
                 'verbose_name': 'job',
@@ -69,14 +75,26 @@ class Migration(migrations.Migration):
                 ('payload', zndraw_joblib.storage.fields.OrderedJSONField(verbose_name='payload')),
                 ('status', models.CharField(choices=[('pending', 'pending'), ('claimed', 'claimed'), ('running', 'running'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled')], default='pending', max_length=16, verbose_name='status')),
                 ('error', models.TextField(blank=True, null=True, verbose_name='error')),
+                ('result', zndraw_joblib.storage.fields.OrderedJSONField(blank=True, null=True, verbose_name='result')),
+                ('progress', models.FloatField(blank=True, help_text='From 0 to 1, as the worker reports it.', null=True, verbose_name='progress')),
+                ('message', models.TextField(blank=True, null=True, verbose_name='message')),
                 ('attempt', models.PositiveIntegerField(default=0, help_text='Goes up by one at each claim; fences off earlier claimers.', verbose_name='attempt')),
-                ('retries_left', models.PositiveIntegerField(default=0, verbose_name='retries left')),
+                ('retries', models.PositiveIntegerField(blank=True, help_text='Allowed retries, of lost workers and reported failures; without, see below.', null=True, verbose_name='retries')),
+                ('retries_left', models.PositiveIntegerField(default=0, help_text='Where `retries` is empty, of lost workers only.', verbose_name='retries left')),
+                ('timeout_seconds', models.FloatField(blank=True, help_text='Seconds that one attempt may run.', null=True, verbose_name='timeout')),
                 ('worker_identity', models.CharField(blank=True, default='', help_text='Identity that was granted the latest attempt; kept when the worker is removed.', max_length=255, verbose_name='identity of the worker')),
                 ('lease_expires_at', models.DateTimeField(blank=True, null=True, verbose_name='lease expires at')),
                 ('created_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), editable=False, verbose_name='created at')),
+                ('run_at', models.DateTimeField(blank=True, help_text='Not granted before; a retry sets it to the end of its backoff.', null=True, verbose_name='run at')),
+                ('due_at', models.GeneratedField(db_persist=True, expression=django.db.models.functions.comparison.Greatest(django.db.models.functions.comparison.Coalesce('run_at', 'created_at'), 'created_at'), output_field=models.DateTimeField(), verbose_name='due at')),
+                ('claimed_at', models.DateTimeField(blank=True, null=True, verbose_name='claimed at')),
                 ('started_at', models.DateTimeField(blank=True, null=True, verbose_name='started at')),
                 ('completed_at', models.DateTimeField(blank=True, null=True, verbose_name='completed at')),
+                ('revision', models.PositiveBigIntegerField(db_default=0, editable=False, help_text='Goes up with each change that a client can see.', verbose_name='revision')),
+                ('log_size', models.PositiveBigIntegerField(db_default=0, editable=False, help_text='Bytes of UTF-8 that were ever written, also those that were cut since.', verbose_name='size of the log')),
+                ('watched_until', models.DateTimeField(editable=False, null=True)),
                 ('job', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='tasks', to='zndraw_joblib.job', verbose_name='job')),
+                ('retry_of', models.ForeignKey(blank=True, db_index=False, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='retried_by', to='zndraw_joblib.task', verbose_name='retry of')),
                 ('worker', models.ForeignKey(blank=True, db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='tasks', to='zndraw_joblib.worker', verbose_name='worker')),
             ],
             options={
@@ -115,9 +133,64 @@ class Migration(migrations.Migration):
             name='jobs',
             field=models.ManyToManyField(related_name='workers', through='zndraw_joblib.WorkerJobLink', to='zndraw_joblib.job', verbose_name='jobs'),
         ),
+        migrations.CreateModel(
+            name='TaskAttempt',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('attempt', models.PositiveIntegerField(verbose_name='attempt')),
+                ('worker_id', models.CharField(max_length=255, null=True, verbose_name='worker')),
+                ('claimed_at', models.DateTimeField(null=True, verbose_name='claimed at')),
+                ('started_at', models.DateTimeField(null=True, verbose_name='started at')),
+                ('ended_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), verbose_name='ended at')),
+                ('outcome', models.CharField(choices=[('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'), ('lost', 'lost'), ('requeued', 'requeued')], max_length=16, verbose_name='outcome')),
+                ('error', models.TextField(null=True, verbose_name='error')),
+                ('task', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='zndraw_joblib.task', verbose_name='task')),
+            ],
+            options={
+                'verbose_name': 'attempt',
+                'verbose_name_plural': 'attempts',
+                'ordering': ('task', 'attempt'),
+                'constraints': [models.UniqueConstraint(fields=('task', 'attempt'), name='joblib_attempt_unique'), models.CheckConstraint(condition=models.Q(('outcome__in', ['completed', 'failed', 'cancelled', 'lost', 'requeued'])), name='joblib_attempt_outcome_known')],
+            },
+        ),
+        migrations.CreateModel(
+            name='TaskFile',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('attempt', models.PositiveIntegerField(verbose_name='attempt')),
+                ('name', models.CharField(max_length=255, verbose_name='name')),
+                ('size', models.PositiveBigIntegerField(help_text='Bytes.', verbose_name='size')),
+                ('content_type', models.CharField(max_length=255, verbose_name='content type')),
+                ('sha256', models.CharField(max_length=64, verbose_name='SHA-256')),
+                ('path', models.CharField(help_text='Name of the file in the storage.', max_length=255, verbose_name='path')),
+                ('created_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), verbose_name='created at')),
+                ('task', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='files', to='zndraw_joblib.task', verbose_name='task')),
+            ],
+            options={
+                'verbose_name': 'file',
+                'verbose_name_plural': 'files',
+                'ordering': ('task', 'name', 'attempt'),
+                'constraints': [models.UniqueConstraint(fields=('task', 'attempt', 'name'), name='joblib_file_unique')],
+            },
+        ),
+        migrations.CreateModel(
+            name='TaskLogChunk',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('start', models.PositiveBigIntegerField(help_text='Bytes of UTF-8 that were written before.', verbose_name='start')),
+                ('text', models.TextField(verbose_name='text')),
+                ('task', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='log_chunks', to='zndraw_joblib.task', verbose_name='task')),
+            ],
+            options={
+                'verbose_name': 'piece of a log',
+                'verbose_name_plural': 'pieces of logs',
+                'ordering': ('task', 'start'),
+                'constraints': [models.UniqueConstraint(fields=('task', 'start'), name='joblib_log_unique')],
+            },
+        ),
         migrations.AddIndex(
             model_name='task',
-            index=models.Index(condition=models.Q(('status', 'pending')), fields=['job', 'created_at', 'id'], name='joblib_task_claim'),
+            index=models.Index(condition=models.Q(('status', 'pending')), fields=['job', 'due_at', 'id'], name='joblib_task_claim'),
         ),
         migrations.AddIndex(
             model_name='task',
@@ -138,6 +211,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='task',
             index=models.Index(fields=['job', 'room_id', 'created_at', 'id'], name='joblib_task_job_room'),
+        ),
+        migrations.AddIndex(
+            model_name='task',
+            index=models.Index(fields=['created_by', 'status', 'created_at', 'id'], name='joblib_task_creator'),
+        ),
+        migrations.AddIndex(
+            model_name='task',
+            index=models.Index(condition=models.Q(('retry_of__isnull', False)), fields=['retry_of'], name='joblib_task_retry_of'),
         ),
         migrations.AddConstraint(
             model_name='task',

@@ -1,4 +1,4 @@
-"""PostgreSQL only: how often the hot tables are vacuumed, and two indexes made narrower."""
+"""PostgreSQL only: how often the hot tables are vacuumed, and three indexes made narrower."""
 
 from django.db import migrations
 
@@ -20,11 +20,13 @@ STORAGE_PARAMETERS = {
 
 # PostgreSQL 18 can skip over the leading column of an index. Without the condition below it would
 # search a job's queue in these two indexes whenever its statistics make the queue's own index
-# (joblib_task_claim) look long, and read every task that was ever pending. `room_id` is never NULL,
-# so the condition holds for every row, but only a query that names a room implies it.
-ROOM_INDEXES = {
+# (joblib_task_claim) look long, and read every task that was ever pending. `room_id` and `created_by`
+# are never NULL, so the conditions hold for every row, but only a query that names a room or a
+# submitter implies them.
+INDEXES = {
     'joblib_task_room_status': '"room_id", "status", "created_at", "id"',
     'joblib_task_job_room': '"job_id", "room_id", "created_at", "id"',
+    'joblib_task_creator': '"created_by", "status", "created_at", "id"',
 }
 
 
@@ -39,8 +41,10 @@ def reset_storage_parameters(schema_editor):
         schema_editor.execute(f'ALTER TABLE "{table}" RESET ({", ".join(parameters)})')
 
 
-def make_room_indexes(schema_editor, condition):
-    for name, columns in ROOM_INDEXES.items():
+def make_indexes(schema_editor, *, narrow):
+    for name, columns in INDEXES.items():
+        first = 'created_by' if name == 'joblib_task_creator' else 'room_id'
+        condition = f'WHERE "{first}" IS NOT NULL' if narrow else ''
         schema_editor.execute(f'DROP INDEX "{name}"')
         schema_editor.execute(
             f'CREATE INDEX "{name}" ON "zndraw_joblib_task" ({columns}) {condition}'
@@ -50,12 +54,12 @@ def make_room_indexes(schema_editor, condition):
 def forwards(apps, schema_editor):
     if schema_editor.connection.vendor == 'postgresql':
         set_storage_parameters(schema_editor)
-        make_room_indexes(schema_editor, 'WHERE "room_id" IS NOT NULL')
+        make_indexes(schema_editor, narrow=True)
 
 
 def backwards(apps, schema_editor):
     if schema_editor.connection.vendor == 'postgresql':
-        make_room_indexes(schema_editor, '')
+        make_indexes(schema_editor, narrow=False)
         reset_storage_parameters(schema_editor)
 
 

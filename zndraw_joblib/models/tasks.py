@@ -1,29 +1,21 @@
-"""Jobs, workers and tasks, and the row verbs of each."""
+"""Tasks, and their row verbs."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from hashlib import sha256
-from typing import Any, ClassVar
-from uuid import UUID
+from typing import ClassVar
 
 from django.db import models, router
-from django.utils import timezone
+from django.db.models.functions import Coalesce, Greatest
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
-from zndraw_joblib.exceptions import JobNotFound
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus
-from zndraw_joblib.names import MAX_NAME_LENGTH, JobName
-from zndraw_joblib.storage.backlogs import RoomBacklogQuerySet
+from zndraw_joblib.names import MAX_NAME_LENGTH
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.fields import NameField, OrderedJSONField
-from zndraw_joblib.storage.idempotency import IdempotencyKeyManager
-from zndraw_joblib.storage.ids import new_id, new_worker_id
-from zndraw_joblib.storage.jobs import JobQuerySet
+from zndraw_joblib.storage.ids import new_id
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.storage.tasks import TaskManager, TaskQuerySet
-from zndraw_joblib.storage.workers import WorkerManager
 
 MAX_IDENTITY_LENGTH = 255
 
@@ -38,155 +30,12 @@ STATUS_LABELS = {
 }
 
 
-class Job(models.Model):
-    """Work that workers offer in a room: a name and the JSON Schema of its payloads.
-
-    A job without workers and unfinished tasks is retired, not deleted, because its tasks show the
-    name of their job.
-    """
-
-    id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
-    room_id = NameField(_("room"), max_length=MAX_NAME_LENGTH)
-    category = NameField(_("category"), max_length=MAX_NAME_LENGTH)
-    name = NameField(_("name"), max_length=MAX_NAME_LENGTH)
-    schema = OrderedJSONField(
-        _("schema"),
-        help_text=_(
-            "JSON Schema of a payload: draft 2020-12, or 2019-09 or 7 where `$schema` says so."
-        ),
-    )
-    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
-    retired_at = models.DateTimeField(_("retired at"), null=True, blank=True, editable=False)
-    revision = models.PositiveIntegerField(
-        _("revision"),
-        db_default=0,
-        editable=False,
-        help_text=_("Goes up by one with each new schema."),
-    )
-
-    objects = JobQuerySet.as_manager()
-
-    class Meta:
-        verbose_name = _("job")
-        verbose_name_plural = _("jobs")
-        ordering = ("room_id", "category", "name")
-        constraints: ClassVar = [
-            models.UniqueConstraint(
-                fields=["room_id", "category", "name"], name="joblib_job_unique_name"
-            )
-        ]
-        permissions: ClassVar = [("administer", _("Can administer the job server"))]
-
-    def __str__(self) -> str:
-        return self.full_name
-
-    @property
-    def full_name(self) -> str:
-        """``room:category:Name``."""
-        return str(JobName(self.room_id, self.category, self.name))
-
-    def enqueue(
-        self,
-        room_id: str,
-        payload: dict[str, Any],
-        created_by: str,
-        retries: int = 0,
-        task_id: UUID | None = None,
-    ) -> TaskRow:
-        """Accept a task of this job without checking the payload.
-
-        Raises
-        ------
-        JobNotFound
-            The job was retired, or its schema changed since it was read.
-        """
-        using = router.db_for_write(Task, instance=self)
-        payloads = {task_id or new_id(): payload}
-        accepted: list[TaskRow] = Task.objects.db_manager(using).enqueue(
-            self, room_id, created_by, retries, payloads
-        )
-        if not accepted:
-            raise JobNotFound
-        return accepted[0]
-
-
-class Worker(models.Model):
-    """A process that registered jobs, or the default worker of an identity."""
-
-    id = models.CharField(
-        _("id"),
-        primary_key=True,
-        max_length=MAX_IDENTITY_LENGTH,
-        default=new_worker_id,
-        editable=False,
-    )
-    identity = models.CharField(
-        _("identity"),
-        max_length=MAX_IDENTITY_LENGTH,
-        help_text=_("Identity of the owner, as the hook `identity` returns it."),
-    )
-    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
-    last_heartbeat = models.DateTimeField(_("last heartbeat"), db_default=Now(), editable=False)
-    jobs = models.ManyToManyField(
-        Job, through="WorkerJobLink", related_name="workers", verbose_name=_("jobs")
-    )
-
-    objects = WorkerManager()
-
-    class Meta:
-        verbose_name = _("worker")
-        verbose_name_plural = _("workers")
-        ordering = ("-created_at", "-id")
-        indexes: ClassVar = [
-            models.Index(fields=["identity", "created_at", "id"], name="joblib_worker_identity"),
-            models.Index(fields=["created_at", "id"], name="joblib_worker_created"),
-            models.Index(fields=["last_heartbeat"], name="joblib_worker_heartbeat"),
-        ]
-
-    def __str__(self) -> str:
-        return self.id
-
-    def is_alive(self, threshold: timedelta | float) -> bool:
-        """Whether the last heartbeat is at most `threshold` old (seconds, or a timedelta).
-
-        One that lies further ahead than that does not count, because the clock went back since.
-        """
-        if not isinstance(threshold, timedelta):
-            threshold = timedelta(seconds=threshold)
-        return abs(timezone.now() - self.last_heartbeat) <= threshold
-
-
-class WorkerJobLink(models.Model):
-    """Links a worker to a job that it offers."""
-
-    worker = models.ForeignKey(
-        Worker,
-        on_delete=models.CASCADE,
-        related_name="links",
-        db_index=False,
-        verbose_name=_("worker"),
-    )
-    job = models.ForeignKey(
-        Job, on_delete=models.CASCADE, related_name="links", verbose_name=_("job")
-    )
-
-    class Meta:
-        verbose_name = _("offered job")
-        verbose_name_plural = _("offered jobs")
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["worker", "job"], name="joblib_link_unique")
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.worker_id} -> {self.job_id}"
-
-
 class Task(models.Model):
     """One run of a job, with the payload of its submitter."""
 
     id = models.UUIDField(_("id"), primary_key=True, default=new_id, editable=False)
     job = models.ForeignKey(
-        Job, on_delete=models.PROTECT, related_name="tasks", db_index=False, verbose_name=_("job")
+        "Job", on_delete=models.PROTECT, related_name="tasks", db_index=False, verbose_name=_("job")
     )
     room_id = NameField(_("room"), max_length=MAX_NAME_LENGTH)
     created_by = models.CharField(
@@ -200,15 +49,43 @@ class Task(models.Model):
         default=TaskStatus.PENDING.value,
     )
     error = models.TextField(_("error"), null=True, blank=True)
+    result = OrderedJSONField(_("result"), null=True, blank=True)
+    progress = models.FloatField(
+        _("progress"), null=True, blank=True, help_text=_("From 0 to 1, as the worker reports it.")
+    )
+    message = models.TextField(_("message"), null=True, blank=True)
     attempt = models.PositiveIntegerField(
         _("attempt"),
         default=0,
         help_text=_("Goes up by one at each claim; fences off earlier claimers."),
     )
-    retries_left = models.PositiveIntegerField(_("retries left"), default=0)
+    retries = models.PositiveIntegerField(
+        _("retries"),
+        null=True,
+        blank=True,
+        help_text=_("Allowed retries, of lost workers and reported failures; without, see below."),
+    )
+    retries_left = models.PositiveIntegerField(
+        _("retries left"),
+        default=0,
+        help_text=_("Where `retries` is empty, of lost workers only."),
+    )
+    timeout_seconds = models.FloatField(
+        _("timeout"), null=True, blank=True, help_text=_("Seconds that one attempt may run.")
+    )
+    retry_of = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        editable=False,
+        on_delete=models.SET_NULL,
+        db_index=False,
+        related_name="retried_by",
+        verbose_name=_("retry of"),
+    )
     # No constraint, because a task keeps the id of its worker after the worker is removed.
     worker = models.ForeignKey(
-        Worker,
+        "Worker",
         null=True,
         blank=True,
         on_delete=models.DO_NOTHING,
@@ -228,8 +105,37 @@ class Task(models.Model):
     )
     lease_expires_at = models.DateTimeField(_("lease expires at"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+    run_at = models.DateTimeField(
+        _("run at"),
+        null=True,
+        blank=True,
+        help_text=_("Not granted before; a retry sets it to the end of its backoff."),
+    )
+    # Generated, so that no statement forgets it. Not before `created_at`, because a `run_at` in the
+    # past would overtake tasks that were submitted earlier.
+    due_at = models.GeneratedField(
+        expression=Greatest(Coalesce("run_at", "created_at"), "created_at"),
+        output_field=models.DateTimeField(),
+        db_persist=True,
+        verbose_name=_("due at"),
+    )
+    claimed_at = models.DateTimeField(_("claimed at"), null=True, blank=True)
     started_at = models.DateTimeField(_("started at"), null=True, blank=True)
     completed_at = models.DateTimeField(_("completed at"), null=True, blank=True)
+    revision = models.PositiveBigIntegerField(
+        _("revision"),
+        db_default=0,
+        editable=False,
+        help_text=_("Goes up with each change that a client can see."),
+    )
+    log_size = models.PositiveBigIntegerField(
+        _("size of the log"),
+        db_default=0,
+        editable=False,
+        help_text=_("Bytes of UTF-8 that were ever written, also those that were cut since."),
+    )
+    # Changes are published only of watched tasks, because a message costs more than a report.
+    watched_until = models.DateTimeField(null=True, editable=False)
 
     objects = TaskManager()
 
@@ -250,11 +156,12 @@ class Task(models.Model):
             ),
         ]
         # Few, because each change of a status writes to nearly all of them. On PostgreSQL
-        # migration 0002 restricts the two that list rooms to queries that name a room.
+        # migration 0002 restricts those that list tasks to queries that name a room or a submitter.
         indexes: ClassVar = [
-            # A claim probes it once for each job; it contains the pending tasks only.
+            # A claim probes it once for each job; it contains pending tasks only, those that are due
+            # later at its end.
             models.Index(
-                fields=["job", "created_at", "id"],
+                fields=["job", "due_at", "id"],
                 condition=models.Q(status=TaskStatus.PENDING.value),
                 name="joblib_task_claim",
             ),
@@ -279,6 +186,14 @@ class Task(models.Model):
             ),
             models.Index(
                 fields=["job", "room_id", "created_at", "id"], name="joblib_task_job_room"
+            ),
+            models.Index(
+                fields=["created_by", "status", "created_at", "id"], name="joblib_task_creator"
+            ),
+            models.Index(
+                fields=["retry_of"],
+                condition=models.Q(retry_of__isnull=False),
+                name="joblib_task_retry_of",
             ),
         ]
 
@@ -307,57 +222,3 @@ class Task(models.Model):
         using = router.db_for_write(Task, instance=self)
         row: TaskQuerySet = Task.objects.using(using).filter(pk=self.pk)
         return row
-
-
-class IdempotencyKey(models.Model):
-    """The `Idempotency-Key` of a submit and the task that it made.
-
-    The id is a digest of the identity, the route and the key, because two callers must not share a
-    key and a long key would not fit an index row. `request` is a digest of the body.
-    """
-
-    id = models.CharField(_("key"), primary_key=True, max_length=64, editable=False)
-    request = models.CharField(_("request"), max_length=64, editable=False)
-    task = models.ForeignKey(
-        Task, on_delete=models.CASCADE, related_name="idempotency_keys", verbose_name=_("task")
-    )
-    created_at = models.DateTimeField(
-        _("created at"), db_default=Now(), editable=False, db_index=True
-    )
-
-    objects = IdempotencyKeyManager()
-
-    class Meta:
-        verbose_name = _("idempotency key")
-        verbose_name_plural = _("idempotency keys")
-
-    def __str__(self) -> str:
-        return self.id
-
-    @staticmethod
-    def digest(*parts: str) -> str:
-        """SHA-256 of the parts. Each is preceded by its length, so that no two lists collide."""
-        return sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
-
-
-class RoomBacklog(models.Model):
-    """The free places for pending tasks in a room, as of the last count.
-
-    A room has a row if a task was submitted there while `max_pending_per_room` was set.
-    """
-
-    room_id = NameField(_("room"), primary_key=True, max_length=MAX_NAME_LENGTH)
-    limit = models.PositiveIntegerField(
-        _("limit"), help_text=_("Limit of the room at the last count.")
-    )
-    places = models.PositiveIntegerField(_("free places"), default=0)
-    full_at = models.DateTimeField(_("full since"), null=True)
-
-    objects = RoomBacklogQuerySet.as_manager()
-
-    class Meta:
-        verbose_name = _("backlog of a room")
-        verbose_name_plural = _("backlogs of rooms")
-
-    def __str__(self) -> str:
-        return self.room_id

@@ -25,6 +25,9 @@ def find_task(caller: Caller, task_id: UUID) -> TaskRow:
     return task
 
 
-def find_tasks(caller: Caller, ids: Iterable[UUID]) -> list[TaskRow]:
+def find_tasks(
+    caller: Caller, ids: Iterable[UUID], *, include_result: bool = False
+) -> list[TaskRow]:
     """The tasks that exist and the caller may read, in the order of `ids`, each once."""
-    return caller.visible(Task.objects.listed(list(dict.fromkeys(ids))))
+    unique = list(dict.fromkeys(ids))
+    return caller.visible(Task.objects.listed(unique, include_result=include_result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from zndraw_joblib.exceptions import (
     ValidationError,
     WorkerNotFound,
 )
+from zndraw_joblib.lifecycle import RetryPolicy
 from zndraw_joblib.models import Job, Worker, WorkerJobLink
 from zndraw_joblib.names import JobName, name_error, nfc
 from zndraw_joblib.schemas import same_meaning, schema_errors
@@ -33,11 +35,14 @@ def register(
     name: str,
     schema: dict[str, Any],
     worker_id: str | None,
+    *,
+    retry: RetryPolicy | None = None,
+    durable: bool | None = None,
 ) -> tuple[Job, Worker, bool]:
     """Register a job for one of the caller's workers.
 
     Returns the job with `worker_count`, the worker, and whether the job is new. `worker_id` None is
-    the caller's default worker.
+    the caller's default worker. `retry` and `durable` None stay as they were.
 
     Raises
     ------
@@ -61,6 +66,8 @@ def register(
             schema,
             settings.lease,
             settings.max_jobs_per_worker,
+            retry=retry,
+            durable=durable,
         )
         # Read in the transaction, because a failed read must undo the registration.
         counted: Job = Job.objects.using(using).with_worker_count().get(pk=job.pk)
@@ -98,12 +105,16 @@ def offer(
     schema: dict[str, Any],
     lease: timedelta,
     max_jobs: int | None = None,
+    *,
+    retry: RetryPolicy | None = None,
+    durable: bool | None = None,
 ) -> tuple[Job, bool]:
     """Link a worker to a job; creates a job that is new, and revives one that was retired.
 
     Returns the job, and whether it was created or revived. While a live worker offers the job, its
     schema stays as it is. Otherwise this schema takes over, and stale workers are unlinked if it
-    means something else. A worker is live while its last heartbeat is at most `lease` old.
+    means something else. A worker is live while its last heartbeat is at most `lease` old. `retry`
+    and `durable` None stay as they were.
 
     Raises
     ------
@@ -131,7 +142,14 @@ def offer(
             _replace_schema(job, schema, links.filter(job=job), workers.stale(lease))
         new = job.pk == wanted.pk or job.retired_at is not None
         job.retired_at = None
-        job.save(using=using, update_fields=["schema", "revision", "retired_at"])
+        changed = ["schema", "revision", "retired_at"]
+        if retry is not None:
+            job.set_retry(retry)
+            changed += asdict(retry)
+        if durable is not None:
+            job.durable = durable
+            changed.append("durable")
+        job.save(using=using, update_fields=changed)
         links.bulk_create([WorkerJobLink(worker=worker, job=job)], ignore_conflicts=True)
         own = links.filter(worker=worker)
         if max_jobs is not None and own[: max_jobs + 1].count() > max_jobs:

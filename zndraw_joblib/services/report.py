@@ -11,11 +11,13 @@ from zndraw_joblib.exceptions import (
     InvalidTaskTransition,
     LeaseLost,
     ProblemException,
+    ResultTooLarge,
     TaskNotFound,
 )
-from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, TaskStatus
-from zndraw_joblib.models import Task
+from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, AttemptOutcome, TaskStatus
+from zndraw_joblib.models import Task, TaskAttempt
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.fields import json_bytes
 from zndraw_joblib.storage.rows import Report, TaskRow
 from zndraw_joblib.storage.tasks import TIMED_OUT
 from zndraw_joblib.text import Message, truncate_utf8
@@ -34,7 +36,10 @@ def report(caller: Caller, given: Report) -> TaskRow:
         The report's attempt is not the task's latest one.
     InvalidTaskTransition
         The status of the task does not allow it, or the server alone sets this status.
+    ResultTooLarge
+        The result has more than `max_result_bytes`; the task stays as it is.
     """
+    check_result(given)
     # Without a read of the task, because nearly every report is the worker's own.
     for task in _move([given], caller.identity):
         return task
@@ -49,11 +54,34 @@ def report_each(caller: Caller, given: Sequence[Report]) -> list[TaskRow | Probl
     return [outcome for wave in _waves(given) for outcome in _report_wave(caller, wave)]
 
 
+def check_result(given: Report) -> None:
+    """Raise ResultTooLarge if the report's result has more than `max_result_bytes` of JSON."""
+    limit = get_settings().max_result_bytes
+    if given.result is not None and (size := len(json_bytes(given.result))) > limit:
+        raise ResultTooLarge(
+            Message(
+                "The result has {size} bytes of JSON, more than the {limit} that are accepted; "
+                "upload it as a file of the task.",
+                size=size,
+                limit=limit,
+            )
+        )
+
+
 def _report_wave(caller: Caller, wave: Sequence[Report]) -> Iterator[TaskRow | ProblemException]:
-    moved = {task.id: task for task in _move(wave, caller.identity)}
+    refused: dict[UUID, ProblemException] = {}
+    for given in wave:
+        try:
+            check_result(given)
+        except ProblemException as problem:
+            refused[given.task_id] = problem
+    accepted = [report for report in wave if report.task_id not in refused]
+    moved = {task.id: task for task in _move(accepted, caller.identity)}
     others = Task.objects.read(report.task_id for report in wave if report.task_id not in moved)
     for given in wave:
         try:
+            if given.task_id in refused:
+                raise refused[given.task_id]
             yield moved.get(given.task_id) or _report_without_lease(
                 caller, given, others.get(given.task_id)
             )
@@ -75,6 +103,8 @@ def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -
         task = _read(given.task_id)
         if task is None:
             raise TaskNotFound
+    if (caller.is_admin or caller.runs(task)) and _ended_as_failed(given):
+        return task
     _check_permission(caller, given, task)
     if given.status not in REPORTABLE_STATUSES:
         raise InvalidTaskTransition(
@@ -90,6 +120,16 @@ def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -
             wanted=str(given.status),
         )
     )
+
+
+def _ended_as_failed(given: Report) -> bool:
+    """Whether the report's attempt ended by an earlier report that it failed, and is retried."""
+    if given.status != TaskStatus.FAILED or given.attempt is None:
+        return False
+    ended = TaskAttempt.objects.using(Task.objects.write_db).filter(
+        task=given.task_id, attempt=given.attempt, outcome=AttemptOutcome.FAILED
+    )
+    return bool(ended.exists())
 
 
 def _with_late_error(given: Report, task: TaskRow) -> TaskRow:

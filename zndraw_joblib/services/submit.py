@@ -28,7 +28,7 @@ from zndraw_joblib.services.jobs import name_in_room
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import canonical_json, json_bytes
 from zndraw_joblib.storage.ids import consecutive_ids, new_ids
-from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.storage.rows import NewTask, TaskRow
 from zndraw_joblib.text import Message
 
 #: Most jobs that a process caches.
@@ -115,7 +115,7 @@ class Submission:
     caller: Caller
     room_id: str
     full_name: str
-    payloads: Sequence[dict[str, Any]]
+    tasks: Sequence[NewTask]
     #: The `Idempotency-Key` of the request, and the part of its body that a repeat must equal.
     key: str | None = None
     body: Any = None
@@ -137,7 +137,12 @@ class Submission:
     @cached_property
     def ids(self) -> list[UUID]:
         """The ids of the new tasks, all derivable from the first."""
-        return new_ids(len(self.payloads))
+        return new_ids(len(self.tasks))
+
+    @property
+    def payloads(self) -> Sequence[dict[str, Any]]:
+        """The payloads of the tasks."""
+        return [task.payload for task in self.tasks]
 
 
 def submit(submission: Submission) -> Sequence[TaskRow]:
@@ -202,13 +207,13 @@ def _accept(using: str, submission: Submission, job: Job) -> Sequence[TaskRow]:
             if not tasks:
                 if limit is not None:
                     backlogs = RoomBacklog.objects.using(using)
-                    backlogs.admit(submission.room_id, limit, len(submission.payloads))
+                    backlogs.admit(submission.room_id, limit, len(submission.tasks))
                 tasks = _enqueue(using, submission, job)
             # Without tasks, the key and the places must not stay reserved.
             transaction.set_rollback(not tasks, using=using)
             return tasks
     except TooManyPending:
-        if len(submission.payloads) == 1:
+        if len(submission.tasks) == 1:
             RoomBacklog.objects.using(using).note_full(submission.room_id, limit or 0)
         raise
 
@@ -219,7 +224,7 @@ def _enqueue(using: str, submission: Submission, job: Job) -> Sequence[TaskRow]:
         submission.room_id,
         submission.caller.identity,
         get_settings().task_max_retries,
-        dict(zip(submission.ids, submission.payloads, strict=True)),
+        dict(zip(submission.ids, submission.tasks, strict=True)),
     )
 
 

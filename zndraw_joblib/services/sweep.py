@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from django.db import DatabaseError, InterfaceError, router
 
-from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.lifecycle import AttemptOutcome, TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.tasks import TIMED_OUT
@@ -110,11 +110,14 @@ def _recover_tasks(using: str) -> tuple[int, int, int]:
     """Recover all tasks whose lease is over; returns the numbers requeued, retried and failed."""
     requeued = retried = failed = 0
     tasks = Task.objects.db_manager(using)
-    while any(batch := tasks.recover_expired(TIMED_OUT)):
-        claimed, ran = batch
-        requeued += len(claimed)
-        retried += sum(task.status == TaskStatus.PENDING for task in ran)
-        failed += sum(task.status == TaskStatus.FAILED for task in ran)
+    while batch := tasks.recover_expired(TIMED_OUT):
+        for task, outcome in batch:
+            if outcome == AttemptOutcome.REQUEUED:
+                requeued += 1
+            elif task.status == TaskStatus.PENDING:
+                retried += 1
+            else:
+                failed += 1
     return requeued, retried, failed
 
 

@@ -211,7 +211,7 @@ def deregister(worker: Worker) -> None:
     with transaction.atomic(using=using):
         Worker.objects.using(using).filter(pk=worker.pk).delete()
         # Repeated, because a task that is left behind would wait for the end of its lease.
-        while any(tasks.recover_from(worker.pk, "deregistered")):
+        while tasks.recover_from(worker.pk, "deregistered"):
             pass
 
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from django.apps import apps
 from django.db import models, transaction
-from django.db.models import Count, Exists, OuterRef, Subquery
+from django.db.models import Count, Exists, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce
 
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TaskStatus
@@ -36,9 +36,13 @@ class JobQuerySet(models.QuerySet[Any]):
         return self.annotate(worker_count=Coalesce(Subquery(count), 0))
 
     def retire(self) -> int:
-        """Retire up to `BATCH` jobs without workers and unfinished tasks; returns how many."""
+        """Retire up to `BATCH` jobs without workers and unfinished tasks; returns how many.
+
+        Durable jobs stay.
+        """
         tasks = apps.get_model("zndraw_joblib", "Task")._base_manager.filter(job=OuterRef("pk"))
         idle = self.live().filter(
+            Q(durable=False),
             ~Exists(_links()),
             # Two conditions, because each has a partial index; one would scan all tasks of a job.
             ~Exists(tasks.filter(status=TaskStatus.PENDING)),

@@ -12,16 +12,19 @@ from uuid import UUID
 from django.db import connections
 from django.utils.timezone import make_aware
 
-from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
-from zndraw_joblib.storage.fields import json_loads
+from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus, sources
+from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.fields import json_dumps, json_loads
 from zndraw_joblib.storage.statements import Result
+from zndraw_joblib.text import truncate_utf8
 
 
 class TaskRow(NamedTuple):
     """A task as a statement read or wrote it; the fields are those of the model `Task`.
 
     `job_name` is the full name of its job. `queue_position` is the place of a pending task in the
-    queue of its job, from 1; None if the statement does not compute it.
+    queue of its job, from 1; None if the task is not due yet, or the statement does not compute it.
+    `result` is None also where the statement leaves it out.
     """
 
     id: UUID
@@ -33,13 +36,25 @@ class TaskRow(NamedTuple):
     status: str
     error: str | None
     attempt: int
+    retries: int | None
     retries_left: int
+    timeout_seconds: float | None
+    retry_of_id: UUID | None
     worker_id: str | None
     worker_identity: str
     lease_expires_at: datetime | None
     created_at: datetime
+    run_at: datetime | None
+    due_at: datetime
+    claimed_at: datetime | None
     started_at: datetime | None
     completed_at: datetime | None
+    progress: float | None
+    message: str | None
+    revision: int
+    log_size: int
+    watched_until: datetime | None
+    result: Any = None
     queue_position: int | None = None
 
     @property
@@ -48,17 +63,76 @@ class TaskRow(NamedTuple):
         return self.status in TERMINAL_STATUSES
 
 
+class NewTask(NamedTuple):
+    """A task that is about to be inserted.
+
+    `retries` None leaves it to the job and the settings. `run_at`, or `delay` in seconds, says
+    when it is due; both None for at once. `timeout_seconds` limits one attempt. `retry_of` is the
+    ended task that this one repeats.
+    """
+
+    payload: Any
+    retries: int | None = None
+    run_at: datetime | None = None
+    delay: float | None = None
+    timeout_seconds: float | None = None
+    retry_of: UUID | None = None
+
+    def record(self, task_id: UUID) -> dict[str, Any]:
+        """The task as a record of a statement, without the fields that are None."""
+        record = {name: value for name, value in self._asdict().items() if value is not None}
+        return record | {"id": task_id, "payload": json_dumps(self.payload)}
+
+
 class Report(NamedTuple):
     """A change of a task's status that its worker, its submitter or an operator requests.
 
     With `attempt` None the worker's identity alone is the fence. `error` says why the task failed
-    or was cancelled; beside completed it is a remark.
+    or was cancelled; beside completed it is a remark. `result` goes with completed, `progress`
+    (0 to 1) and `message` with running. A failed task is tried again while retries are left and
+    `retry` is not False: after its backoff, or after `retry_after` seconds.
     """
 
     task_id: UUID
     status: TaskStatus
     attempt: int | None = None
     error: str | None = None
+    result: Any = None
+    progress: float | None = None
+    message: str | None = None
+    retry: bool = True
+    retry_after: float | None = None
+
+    def record(self, of_running: bool, held_only: bool) -> dict[str, Any]:
+        """The report as a record of a statement.
+
+        It is legal from the statuses that `lifecycle` names, or from running alone if it is
+        `of_running`. With `held_only` a pending task does not move.
+        """
+        legal = {TaskStatus.RUNNING} if of_running else sources(self.status)
+        record: dict[str, Any] = {
+            "id": self.task_id,
+            "attempt": self.attempt,
+            "status": self.status.value,
+            "legal_from": sorted(legal & LEASED_STATUSES if held_only else legal),
+        }
+        if self.error:
+            # Cleaned and cut, because a refusal would lose the report.
+            record["error"] = truncate_utf8(self.error, get_settings().max_error_bytes)
+        if self.result is not None:
+            record["result"] = json_dumps(self.result)
+        if self.progress is not None:
+            record["progress"] = self.progress
+        if self.message is not None:
+            record["message"] = self.message
+        if not self.retry:
+            record["final"] = True
+        return record
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether the report says how far a running task is."""
+        return self.progress is not None or self.message is not None
 
 
 class Heartbeat(NamedTuple):
@@ -84,11 +158,13 @@ def _row_maker(columns: tuple[str, ...], vendor: str) -> Callable[[str, Sequence
     names = [name for name in TaskRow._fields if name in columns]
     values = itemgetter(*map(columns.index, names))
     if vendor != "sqlite":
-        payload = names.index("payload")
+        texts = [names.index(name) for name in ("payload", "result") if name in names]
 
         def from_postgresql(using: str, row: Sequence[Any]) -> TaskRow:
             fields = list(values(row))
-            fields[payload] = json_loads(fields[payload])
+            for text in texts:
+                if fields[text] is not None:
+                    fields[text] = json_loads(fields[text])
             return TaskRow(*fields)
 
         return from_postgresql
@@ -120,9 +196,15 @@ def parsed_id(value: UUID | str) -> UUID:
 _SQLITE: dict[str, Callable[[Any, str], Any]] = {
     "id": lambda value, using: UUID(value),
     "job_id": lambda value, using: UUID(value),
+    "retry_of_id": lambda value, using: UUID(value),
     "payload": lambda value, using: json_loads(value),
+    "result": lambda value, using: json_loads(value),
     "lease_expires_at": parsed_time,
     "created_at": parsed_time,
+    "run_at": parsed_time,
+    "due_at": parsed_time,
+    "claimed_at": parsed_time,
     "started_at": parsed_time,
     "completed_at": parsed_time,
+    "watched_until": parsed_time,
 }

@@ -1,4 +1,4 @@
-"""Runs the named statements of ``sql/postgresql.sql`` and ``sql/sqlite.sql``.
+"""Runs the named statements of the files in ``sql``.
 
 The statements are written by hand, because the ORM compiles a query at each request, which takes
 longer than the database needs for it, and because it cannot express "heads, then lock one".
@@ -21,6 +21,8 @@ from django.db import connections
 from zndraw_joblib.storage.cursors import column_names, open_cursor
 
 _NAME = re.compile(r"^-- name: (.+)$", re.MULTILINE)
+#: An empty line or a comment.
+_COMMENT = re.compile(r" *(--|$)")
 #: A percent sign outside a parameter. It is doubled, because cursors read `%%` as a percent sign.
 _PERCENT = re.compile(r"%(?!\(\w+\)s)")
 
@@ -38,15 +40,16 @@ def load(vendor: str) -> dict[str, str]:
 
     `vendor` is ``"postgresql"`` or ``"sqlite"``; a system check refuses others.
     """
-    text = files(__package__).joinpath("sql", f"{vendor}.sql").read_text("utf-8")
-    _, *parts = _NAME.split(text)
     statements: dict[str, str] = {}
-    for names, body in zip(parts[::2], parts[1::2], strict=True):
-        # Without the comments, because a database would parse them at each execution.
-        lines = [line for line in body.splitlines() if line and not line.startswith("--")]
-        statement = "\n".join(lines).rstrip().removesuffix(";")
-        for name in names.split(", "):
-            statements[name] = _PERCENT.sub("%%", statement)
+    for file in (f"{vendor}.sql", f"{vendor}_life.sql"):
+        text = files(__package__).joinpath("sql", file).read_text("utf-8")
+        _, *parts = _NAME.split(text)
+        for names, body in zip(parts[::2], parts[1::2], strict=True):
+            # Without the comments, because a database would parse them at each execution.
+            lines = [line for line in body.splitlines() if not _COMMENT.match(line)]
+            statement = "\n".join(lines).rstrip().removesuffix(";")
+            for name in names.split(", "):
+                statements[name] = _PERCENT.sub("%%", statement)
     return statements
 
 
@@ -57,7 +60,12 @@ def run(using: str, name: str, **parameters: Any) -> Result:
     """
     connection = connections[using]
     if connection.vendor == "sqlite":
-        parameters = {key: _for_sqlite(value, using) for key, value in parameters.items()}
+        parameters = {
+            key: json.dumps(adapted)
+            if isinstance(adapted := _for_sqlite(value, using), list)
+            else adapted
+            for key, value in parameters.items()
+        }
     cursor = open_cursor(connection, name)
     cursor.execute(load(connection.vendor)[name], parameters)
     return Result(column_names(cursor, connection.vendor), cursor.fetchall())
@@ -66,10 +74,7 @@ def run(using: str, name: str, **parameters: Any) -> Result:
 def records(using: str, rows: Sequence[dict[str, Any]]) -> str:
     """Several records as one parameter: a JSON array, ids as the database writes them."""
     if connections[using].vendor == "sqlite":
-        rows = [
-            {key: value.hex if isinstance(value, UUID) else value for key, value in row.items()}
-            for row in rows
-        ]
+        rows = [{key: _for_sqlite(value, using) for key, value in row.items()} for row in rows]
     # orjson writes a UUID as text by itself.
     return orjson.dumps(rows).decode()
 
@@ -82,6 +87,6 @@ def _for_sqlite(value: Any, using: str) -> Any:
         case datetime():
             return connections[using].ops.adapt_datetimefield_value(value)
         case list():
-            return json.dumps([_for_sqlite(item, using) for item in value])
+            return [_for_sqlite(item, using) for item in value]
         case _:
             return value

@@ -16,15 +16,13 @@ from django.db import models, transaction
 from django.dispatch import Signal
 
 from zndraw_joblib import signals
-from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus, sources
+from zndraw_joblib.lifecycle import TERMINAL_STATUSES, AttemptOutcome, TaskStatus
 from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage import locking, statements
+from zndraw_joblib.storage import attempts, locking, statements
 from zndraw_joblib.storage.clock import TOLERANCE
-from zndraw_joblib.storage.fields import json_dumps
 from zndraw_joblib.storage.managers import WriteManager
-from zndraw_joblib.storage.rows import Report, TaskRow, parsed_id, task_rows
-from zndraw_joblib.text import truncate_utf8
+from zndraw_joblib.storage.rows import NewTask, Report, TaskRow, parsed_id, task_rows
 
 #: Largest `queue_position`; places beyond it are not counted, because a count takes time.
 MAX_QUEUE_POSITION = 1000
@@ -33,6 +31,10 @@ _MOST_AHEAD = MAX_QUEUE_POSITION - 1
 
 #: Reason of `TaskManager.recover_expired` for a sweep.
 TIMED_OUT = "timed out"
+
+
+#: A task as it is now, and the outcome of the attempt that was recovered.
+Recovered = tuple[TaskRow, AttemptOutcome]
 
 
 class TaskQuerySet(models.QuerySet[Any]):
@@ -79,18 +81,18 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         job: Any,
         room_id: str,
         created_by: str,
-        retries: int,
-        payloads: Mapping[UUID, Any],
+        lost_retries: int,
+        new: Mapping[UUID, NewTask],
     ) -> list[TaskRow]:
         """Insert tasks of a job; returns them as pending tasks, in the order of their ids.
+
+        `lost_retries` are those of tasks for which neither the submit nor the job has retries.
 
         Inserts none, and returns an empty list, if the job was retired or its schema changed since
         `job` was read.
         """
         using = self.write_db
-        tasks = [
-            {"id": task_id, "payload": json_dumps(payload)} for task_id, payload in payloads.items()
-        ]
+        tasks = [task.record(task_id) for task_id, task in new.items()]
         inserted = statements.run(
             using,
             "insert_tasks",
@@ -98,17 +100,19 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             revision=job.revision,
             room_id=nfc(room_id),
             created_by=created_by,
-            retries_left=retries,
+            lost_retries=lost_retries,
             tasks=statements.records(using, tasks),
             most_ahead=_MOST_AHEAD,
         )
         tasks_ahead = inserted.columns.index("tasks_ahead")
         ahead = inserted.rows[0][tasks_ahead] if inserted.rows else 0
         rows = sorted(task_rows(using, inserted), key=lambda task: task.id.int)
-        placed = [
-            task._replace(queue_position=min(ahead + number, MAX_QUEUE_POSITION))
-            for number, task in enumerate(rows, 1)
-        ]
+        placed = []
+        for task in rows:
+            if task.due_at <= task.created_at:
+                ahead += 1
+                task = task._replace(queue_position=min(ahead, MAX_QUEUE_POSITION))
+            placed.append(task)
         return self._announce(placed, signals.task_submitted)
 
     def grant(
@@ -120,10 +124,10 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         *,
         start: bool = False,
     ) -> list[TaskRow]:
-        """Grant the worker up to `limit` of the oldest pending tasks of its jobs, oldest first.
+        """Grant the worker up to `limit` of the longest due tasks of its jobs, in that order.
 
         The attempt goes up by one and the lease ends `lease` from now. With `start` the tasks are
-        running at once. The result is empty only if the jobs have no pending task, or other claims
+        running at once. The result is empty only if the jobs have no due task, or other claims
         have locked all of them.
         """
         using = self.write_db
@@ -140,7 +144,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         if not granted:
             found = statements.run(using, "grant_task", limit=1, **parameters)
             granted = task_rows(using, found)
-        granted.sort(key=lambda task: (task.created_at, task.id))
+        granted.sort(key=lambda task: (task.due_at, task.id))
         started = [signals.task_started] if start else []
         return self._announce(granted, signals.task_claimed, *started)
 
@@ -148,36 +152,92 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         """Carry out reports, at most one for each task; returns the tasks that moved.
 
         A task moves if its status allows it and its attempt is that of the report. With an
-        `identity` only claimed and running tasks of its workers move.
+        `identity` only claimed and running tasks of its workers move. A failed task that has
+        retries left is pending again.
         """
+        by_status: dict[TaskStatus, list[Report]] = {}
+        for report in reports:
+            by_status.setdefault(report.status, []).append(report)
+        running = by_status.get(TaskStatus.RUNNING, [])
+        ended = [report for report in reports if report.status in TERMINAL_STATUSES]
+        requeued = by_status.get(TaskStatus.PENDING, [])
         moved: list[TaskRow] = []
-        for statement, statuses, signal in _MOVES:
-            matching = [report for report in reports if report.status in statuses]
-            if matching:
-                rows = self._run_reports(statement, matching, identity)
-                moved += self._announce(rows, signal)
+        if running:
+            moved += self._run(running, identity)
+        if ended:
+            finished = self._run_reports("finish_tasks", ended, identity)
+            moved += self._announce(finished, signals.task_finished)
+            if len(finished) < len(ended) and TaskStatus.FAILED in by_status:
+                known = {task.id for task in finished}
+                left = [
+                    report
+                    for report in by_status[TaskStatus.FAILED]
+                    if report.retry and report.task_id not in known
+                ]
+                moved += self._end_reported(left, attempts.failed(left), identity)
+        if requeued:
+            moved += self._end_reported(requeued, attempts.requeued, identity)
         return moved
+
+    def _run(self, reports: Sequence[Report], identity: str | None) -> list[TaskRow]:
+        """Carry out reports that tasks are running, with or without progress."""
+        progress = [report for report in reports if report.has_progress]
+        # Progress first, because most of its reports are about tasks that run already.
+        recorded = self._record_progress(progress, identity)
+        known = {task.id for task in recorded}
+        starts = [report for report in reports if report.task_id not in known]
+        if not starts:
+            return recorded
+        started = self._run_reports("start_tasks", starts, identity)
+        self._announce(started, signals.task_started)
+        of_progress = {report.task_id for report in progress}
+        begun = {task.id for task in started} & of_progress
+        rest = [report for report in progress if report.task_id in begun]
+        return [
+            *recorded,
+            *self._record_progress(rest, identity),
+            *(task for task in started if task.id not in begun),
+        ]
+
+    def _record_progress(self, reports: Sequence[Report], identity: str | None) -> list[TaskRow]:
+        if not reports:
+            return []
+        using = self.write_db
+        tasks = self._run_reports("record_progress", reports, identity)
+        workers = sorted({task.worker_id for task in tasks if task.worker_id})
+        if workers:
+            statements.run(using, "touch_workers", worker_ids=workers)
+        return self._announce(tasks, signals.task_progressed)
 
     def _run_reports(
         self, statement: str, reports: Sequence[Report], identity: str | None
     ) -> list[TaskRow]:
         using = self.write_db
-        limit = get_settings().max_error_bytes
-        listed = [
-            {
-                "id": report.task_id,
-                "attempt": report.attempt,
-                "status": report.status.value,
-                # Cleaned and cut, because a refusal would lose the report.
-                "error": report.error and truncate_utf8(report.error, limit),
-                "legal_from": _legal_from(report.status, held_only=identity is not None),
-            }
-            for report in reports
-        ]
+        held_only = identity is not None
+        listed = [report.record(statement == "record_progress", held_only) for report in reports]
+        parameters: dict[str, Any] = {"identity": identity}
+        if statement == "record_progress":
+            parameters["lease_seconds"] = get_settings().worker_timeout_seconds
         moved = statements.run(
-            using, statement, reports=statements.records(using, listed), identity=identity
+            using, statement, reports=statements.records(using, listed), **parameters
         )
         return task_rows(using, moved)
+
+    def _end_reported(
+        self, reports: Sequence[Report], decide: attempts.Decide, identity: str | None
+    ) -> list[TaskRow]:
+        if not reports:
+            return []
+        using = self.write_db
+        listed = [report.record(False, identity is not None) for report in reports]
+        ended = attempts.end_attempts(
+            using,
+            "lock_reported",
+            decide,
+            reports=statements.records(using, listed),
+            identity=identity,
+        )
+        return self._announce([task for task, _ in ended], signals.task_requeued)
 
     def cap_leases(self, lease: timedelta) -> int:
         """Make leases that end later than `lease` from now end then, up to `BATCH` of them.
@@ -194,41 +254,35 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         )
         return len(capped.rows)
 
-    def recover_expired(self, reason: str) -> tuple[list[TaskRow], list[TaskRow]]:
-        """Recover up to `BATCH` claimed and `BATCH` running tasks whose lease is over.
+    def recover_expired(self, reason: str) -> list[Recovered]:
+        """Recover up to `BATCH` claimed and running tasks whose lease is over.
 
-        Returns the tasks that were claimed and the tasks that ran. Claimed tasks are pending again.
-        Running ones are, too, while retries are left, else failed with ``Worker '<id>' <reason>``.
-        Rows that other transactions have locked are skipped.
+        Returns the tasks as they are now, each with the outcome of its attempt.
+
+        Claimed tasks are pending again. Running ones are, too, while retries are left, else failed
+        with ``Worker '<id>' <reason>``. Rows that other transactions have locked are skipped.
         """
-        limit = {"limit": locking.BATCH}
-        return (
-            self._recover("requeue_expired_claims", **limit),
-            self._recover("end_expired_runs", reason=reason, **limit),
-        )
+        return self._recover("lock_expired", reason, limit=locking.BATCH)
 
     def replace_error(self, task: TaskRow, error: str) -> bool:
         """Replace the error of a task that ended; returns whether the task was still as read."""
         rows = self.using(self.write_db).filter(pk=task.id, attempt=task.attempt)
         return bool(rows.filter(status=task.status, error=task.error).update(error=error))
 
-    def recover_from(self, worker_id: str, reason: str) -> tuple[list[TaskRow], list[TaskRow]]:
-        """Recover up to `BATCH` claimed and `BATCH` running tasks of a worker that leaves.
+    def recover_from(self, worker_id: str, reason: str) -> list[Recovered]:
+        """Recover up to `BATCH` claimed and running tasks of a worker that leaves.
 
         As `recover_expired`, but it waits for rows that other transactions have locked.
         """
-        limit = {"limit": locking.BATCH, "worker_id": worker_id}
-        return (
-            self._recover("requeue_claims_of_worker", **limit),
-            self._recover("end_runs_of_worker", reason=reason, **limit),
-        )
+        return self._recover("lock_of_worker", reason, limit=locking.BATCH, worker_id=worker_id)
 
-    def _recover(self, statement: str, **parameters: Any) -> list[TaskRow]:
+    def _recover(self, lock: str, reason: str, **parameters: Any) -> list[Recovered]:
         using = self.write_db
-        tasks = task_rows(using, statements.run(using, statement, **parameters))
+        ended = attempts.end_attempts(using, lock, attempts.lost(reason), **parameters)
+        tasks = [task for task, _ in ended]
         self._announce([task for task in tasks if task.is_terminal], signals.task_finished)
         self._announce([task for task in tasks if not task.is_terminal], signals.task_requeued)
-        return tasks
+        return ended
 
     def renew(
         self,
@@ -253,7 +307,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             renewed = statements.run(using, "renew_leases", **parameters)
         return {(parsed_id(task_id), attempt) for task_id, attempt in renewed.rows}
 
-    def read(self, ids: Iterable[UUID]) -> dict[UUID, TaskRow]:
+    def read(self, ids: Iterable[UUID], *, include_result: bool = True) -> dict[UUID, TaskRow]:
         """The tasks with these ids that exist, by id, with their queue positions."""
         using = self.write_db
         match list(ids):
@@ -263,14 +317,14 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
                 parameters: dict[str, Any] = {"id": task_id}
                 statement = "read_task"
             case wanted:
-                parameters = {"ids": wanted}
+                parameters = {"ids": wanted, "include_result": include_result}
                 statement = "read_tasks"
         found = statements.run(using, statement, most_ahead=_MOST_AHEAD, **parameters)
         return {task.id: task for task in task_rows(using, found)}
 
-    def listed(self, ids: Sequence[UUID]) -> list[TaskRow]:
+    def listed(self, ids: Sequence[UUID], *, include_result: bool = False) -> list[TaskRow]:
         """The tasks with these ids that exist, in the order of the ids."""
-        tasks = self.read(ids)
+        tasks = self.read(ids, include_result=include_result)
         return [tasks[task_id] for task_id in ids if task_id in tasks]
 
     def newest(
@@ -311,17 +365,3 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         # Set here, because the cached property would read the job from the database.
         instance.job_name = task.job_name
         return instance
-
-
-#: The statement of each move, the statuses that it moves to, and the signal that it sends.
-_MOVES = (
-    ("start_tasks", {TaskStatus.RUNNING}, signals.task_started),
-    ("finish_tasks", TERMINAL_STATUSES, signals.task_finished),
-    ("requeue_tasks", {TaskStatus.PENDING}, signals.task_requeued),
-)
-
-
-def _legal_from(status: TaskStatus, *, held_only: bool) -> list[str]:
-    """The statuses from which a task may move; `held_only` leaves out pending."""
-    legal = sources(status) & LEASED_STATUSES if held_only else sources(status)
-    return sorted(legal)

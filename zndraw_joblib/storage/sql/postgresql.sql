@@ -22,51 +22,61 @@
 -- name: insert_tasks
 -- Accepts tasks of a job, unless the job was retired or its schema changed since it was read.
 -- FOR SHARE keeps the job from being retired, which a foreign key's own lock would not, and lets
--- submits go on beside each other. `tasks_ahead` counts the pending tasks of the job up to
+-- submits go on beside each other. `tasks_ahead` counts the due tasks of the job up to
 -- %(most_ahead)s; the snapshot of the statement does not contain the rows that it inserts.
--- tasks: [{id, payload}], the payload as the text of its JSON.
+-- tasks: [{id, payload, retries, run_at, delay, timeout_seconds, retry_of}], the payload as the
+-- text of its JSON; all but the first two may be missing. %(lost_retries)s are those of tasks for
+-- which neither the submit nor the job has retries.
 INSERT INTO zndraw_joblib_task AS task
-    (id, job_id, room_id, created_by, payload, status, attempt, retries_left, worker_identity)
+    (id, job_id, room_id, created_by, payload, status, attempt, retries, retries_left,
+     worker_identity, run_at, timeout_seconds, retry_of_id)
 SELECT given.id, offered.id, %(room_id)s, %(created_by)s, given.payload, 'pending', 0,
-    %(retries_left)s::integer, ''
+    COALESCE(given.retries, offered.max_retries),
+    COALESCE(given.retries, offered.max_retries, %(lost_retries)s::integer), '',
+    COALESCE(given.run_at, STATEMENT_TIMESTAMP() + make_interval(secs => given.delay)),
+    given.timeout_seconds, given.retry_of
 FROM (
-    SELECT id FROM zndraw_joblib_job
+    SELECT id, max_retries FROM zndraw_joblib_job
     WHERE id = %(job_id)s::uuid AND revision = %(revision)s::integer AND retired_at IS NULL
     FOR SHARE
 ) offered
-CROSS JOIN jsonb_to_recordset(%(tasks)s::jsonb) AS given(id uuid, payload text)
+CROSS JOIN jsonb_to_recordset(%(tasks)s::jsonb) AS given(
+    id uuid, payload text, retries integer, run_at timestamptz, delay float8,
+    timeout_seconds float8, retry_of uuid)
 RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name,
     (SELECT COUNT(*) FROM (
         SELECT 1 FROM zndraw_joblib_task ahead
         WHERE ahead.job_id = (SELECT %(job_id)s::uuid) AND ahead.status = 'pending'
-        ORDER BY ahead.created_at, ahead.id LIMIT (SELECT %(most_ahead)s::integer)
+            AND ahead.due_at <= STATEMENT_TIMESTAMP()
+        ORDER BY ahead.due_at, ahead.id LIMIT (SELECT %(most_ahead)s::integer)
     ) counted) AS tasks_ahead;
 
 -- name: grant_task
--- The claim: grants a worker the oldest pending task of its jobs by "heads, then lock one". `heads`
--- probes the index joblib_task_claim once for each job, so a backlog of any length costs the same.
+-- The claim: grants a worker the longest due task of its jobs by "heads, then lock one". `heads`
+-- probes the index joblib_task_claim once for each job, so a backlog of any length costs the same;
+-- tasks that are due later are at the end of each job's part of it.
 -- `picked` goes through the jobs by the age of their heads and locks the first row that is not
 -- locked yet; locking in the first probe would lock a row of every job. MATERIALIZED, because a
 -- plan may otherwise run a LIMIT twice. With %(start)s the task is running at once.
 WITH heads AS MATERIALIZED (
-    SELECT head.job_id, head.created_at, head.id
+    SELECT head.job_id, head.due_at, head.id
     FROM zndraw_joblib_workerjoblink link
     JOIN zndraw_joblib_worker worker ON worker.id = link.worker_id
     CROSS JOIN LATERAL (
-        SELECT job_id, created_at, id FROM zndraw_joblib_task
-        WHERE job_id = link.job_id AND status = 'pending'
-        ORDER BY created_at, id LIMIT 1
+        SELECT job_id, due_at, id FROM zndraw_joblib_task
+        WHERE job_id = link.job_id AND status = 'pending' AND due_at <= STATEMENT_TIMESTAMP()
+        ORDER BY due_at, id LIMIT 1
     ) head
     WHERE link.worker_id = %(worker_id)s AND worker.identity = %(identity)s
 ), picked AS MATERIALIZED (
     SELECT locked.id
-    FROM (SELECT job_id FROM heads ORDER BY created_at, id) oldest
+    FROM (SELECT job_id FROM heads ORDER BY due_at, id) oldest
     CROSS JOIN LATERAL (
         SELECT id FROM zndraw_joblib_task
-        WHERE job_id = oldest.job_id AND status = 'pending'
-        ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+        WHERE job_id = oldest.job_id AND status = 'pending' AND due_at <= STATEMENT_TIMESTAMP()
+        ORDER BY due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
     ) locked
     LIMIT 1
 )
@@ -75,15 +85,19 @@ SET status = CASE WHEN %(start)s::boolean THEN 'running' ELSE 'claimed' END,
     attempt = task.attempt + 1,
     worker_id = %(worker_id)s,
     worker_identity = %(identity)s,
-    lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8),
-    started_at = CASE WHEN %(start)s::boolean THEN STATEMENT_TIMESTAMP() END
+    -- LEAST ignores NULL.
+    lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => LEAST(
+        %(lease_seconds)s::float8, CASE WHEN %(start)s::boolean THEN task.timeout_seconds END)),
+    claimed_at = STATEMENT_TIMESTAMP(),
+    started_at = CASE WHEN %(start)s::boolean THEN STATEMENT_TIMESTAMP() END,
+    progress = NULL, message = NULL, revision = task.revision + 1
 WHERE task.id = ANY(ARRAY(SELECT id FROM picked)) AND COALESCE(task.status, '') = 'pending'
 RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
 
 -- name: grant_tasks
--- Grants a worker up to %(limit)s of the oldest pending tasks of its jobs. `shares` looks at the
+-- Grants a worker up to %(limit)s of the longest due tasks of its jobs. `shares` looks at the
 -- oldest of each job without locks and counts how many of them each job has; `picked` then takes
 -- that many unlocked rows of each job, so that concurrent claims get different tasks. It may come
 -- back empty while other claims have locked the rows; then `grant_task` finds a task that is left.
@@ -94,12 +108,12 @@ WITH shares AS MATERIALIZED (
         FROM zndraw_joblib_workerjoblink link
         JOIN zndraw_joblib_worker worker ON worker.id = link.worker_id
         CROSS JOIN LATERAL (
-            SELECT job_id, created_at, id FROM zndraw_joblib_task
-            WHERE job_id = link.job_id AND status = 'pending'
-            ORDER BY created_at, id LIMIT %(limit)s::integer
+            SELECT job_id, due_at, id FROM zndraw_joblib_task
+            WHERE job_id = link.job_id AND status = 'pending' AND due_at <= STATEMENT_TIMESTAMP()
+            ORDER BY due_at, id LIMIT %(limit)s::integer
         ) head
         WHERE link.worker_id = %(worker_id)s AND worker.identity = %(identity)s
-        ORDER BY head.created_at, head.id LIMIT %(limit)s::integer
+        ORDER BY head.due_at, head.id LIMIT %(limit)s::integer
     ) oldest
     GROUP BY job_id
 ), picked AS MATERIALIZED (
@@ -107,8 +121,8 @@ WITH shares AS MATERIALIZED (
     FROM shares
     CROSS JOIN LATERAL (
         SELECT id FROM zndraw_joblib_task
-        WHERE job_id = shares.job_id AND status = 'pending'
-        ORDER BY created_at, id LIMIT shares.share FOR UPDATE SKIP LOCKED
+        WHERE job_id = shares.job_id AND status = 'pending' AND due_at <= STATEMENT_TIMESTAMP()
+        ORDER BY due_at, id LIMIT shares.share FOR UPDATE SKIP LOCKED
     ) locked
 )
 UPDATE zndraw_joblib_task AS task
@@ -116,8 +130,12 @@ SET status = CASE WHEN %(start)s::boolean THEN 'running' ELSE 'claimed' END,
     attempt = task.attempt + 1,
     worker_id = %(worker_id)s,
     worker_identity = %(identity)s,
-    lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8),
-    started_at = CASE WHEN %(start)s::boolean THEN STATEMENT_TIMESTAMP() END
+    -- LEAST ignores NULL.
+    lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => LEAST(
+        %(lease_seconds)s::float8, CASE WHEN %(start)s::boolean THEN task.timeout_seconds END)),
+    claimed_at = STATEMENT_TIMESTAMP(),
+    started_at = CASE WHEN %(start)s::boolean THEN STATEMENT_TIMESTAMP() END,
+    progress = NULL, message = NULL, revision = task.revision + 1
 WHERE task.id = ANY(ARRAY(SELECT id FROM picked)) AND COALESCE(task.status, '') = 'pending'
 RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
@@ -128,7 +146,9 @@ RETURNING task.*,
 -- its attempt (any attempt when null), and only of this identity's workers (anybody's when null).
 -- reports: [{id, attempt, legal_from}]
 UPDATE zndraw_joblib_task AS task
-SET status = 'running', started_at = STATEMENT_TIMESTAMP()
+SET status = 'running', started_at = STATEMENT_TIMESTAMP(), revision = task.revision + 1,
+    lease_expires_at = LEAST(
+        task.lease_expires_at, STATEMENT_TIMESTAMP() + make_interval(secs => task.timeout_seconds))
 WHERE task.id = ANY(ARRAY(
     SELECT held.id FROM zndraw_joblib_task held
     JOIN jsonb_to_recordset(%(reports)s::jsonb)
@@ -146,51 +166,37 @@ RETURNING task.*,
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
 
 -- name: finish_tasks
--- Moves tasks to the terminal status of their reports. The fence is that of `start_tasks`. A report
--- without an error leaves the task's error as it is.
--- reports: [{id, attempt, status, error, legal_from}]
+-- Moves tasks to the terminal status of their reports. The fence is that of `start_tasks`. The error
+-- of an earlier attempt stays, unless the task is completed. A task that failed and has retries left
+-- is not moved, unless `final`; `end_attempts` then tries it again.
+-- reports: [{id, attempt, status, error, result, final, legal_from}], the result as the text of its
+-- JSON
 UPDATE zndraw_joblib_task AS task
 SET status = report.status,
-    error = COALESCE(report.error, task.error),
+    error = CASE WHEN report.status = 'completed' THEN report.error
+        ELSE COALESCE(report.error, task.error) END,
+    result = report.result,
+    revision = task.revision + 1,
     completed_at = STATEMENT_TIMESTAMP(),
     lease_expires_at = NULL
 FROM (
-    SELECT held.id, given.status, given.error
+    SELECT held.id, given.status, given.error, given.result
     FROM zndraw_joblib_task held
     JOIN jsonb_to_recordset(%(reports)s::jsonb)
-        AS given(id uuid, attempt integer, status text, error text, legal_from text[])
-        ON given.id = held.id
+        AS given(
+            id uuid, attempt integer, status text, error text, result text, final boolean,
+            legal_from text[]) ON given.id = held.id
     WHERE held.id = ANY(ARRAY(
             SELECT id FROM jsonb_to_recordset(%(reports)s::jsonb) AS named(id uuid)
         ))
         AND COALESCE(held.status, '') = ANY(given.legal_from)
         AND held.attempt = COALESCE(given.attempt, held.attempt)
         AND held.worker_identity = COALESCE(%(identity)s, held.worker_identity)
+        AND (given.status <> 'failed' OR given.final OR held.retries IS NULL
+            OR held.retries_left = 0)
     ORDER BY held.id FOR UPDATE OF held
 ) report
 WHERE task.id = report.id
-RETURNING task.*,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
-
--- name: requeue_tasks
--- Takes tasks from their workers: pending again, the attempt stays until the next claim. The fence
--- is that of `start_tasks`.
--- reports: [{id, attempt, legal_from}]
-UPDATE zndraw_joblib_task AS task
-SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
-WHERE task.id = ANY(ARRAY(
-    SELECT held.id FROM zndraw_joblib_task held
-    JOIN jsonb_to_recordset(%(reports)s::jsonb)
-        AS report(id uuid, attempt integer, legal_from text[]) ON report.id = held.id
-    WHERE held.id = ANY(ARRAY(
-            SELECT id FROM jsonb_to_recordset(%(reports)s::jsonb) AS named(id uuid)
-        ))
-        AND COALESCE(held.status, '') = ANY(report.legal_from)
-        AND held.attempt = COALESCE(report.attempt, held.attempt)
-        AND held.worker_identity = COALESCE(%(identity)s, held.worker_identity)
-    ORDER BY held.id FOR UPDATE OF held
-))
 RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
@@ -213,80 +219,6 @@ WHERE task.id = ANY(ARRAY(
 ))
 RETURNING task.id;
 
--- name: requeue_expired_claims
--- Sweep: tasks that were claimed and not started within their lease are pending again. SKIP LOCKED,
--- because another sweeper or a report is about to change a locked row. The first condition on the
--- status is that of the index joblib_task_lease.
-UPDATE zndraw_joblib_task AS task
-SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
-WHERE task.id = ANY(ARRAY(
-    SELECT held.id FROM zndraw_joblib_task held
-    WHERE held.status IN ('claimed', 'running') AND held.status = 'claimed'
-        AND held.lease_expires_at < STATEMENT_TIMESTAMP()
-    LIMIT %(limit)s::integer FOR UPDATE OF held SKIP LOCKED
-))
-RETURNING task.*,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
-
--- name: end_expired_runs
--- Sweep: running tasks whose lease is over are pending again while retries are left, else failed.
--- %(reason)s ends the error: Worker '<id>' <reason>.
-UPDATE zndraw_joblib_task AS task
-SET lease_expires_at = NULL,
-    status = CASE WHEN task.retries_left > 0 THEN 'pending' ELSE 'failed' END,
-    worker_id = CASE WHEN task.retries_left > 0 THEN NULL ELSE task.worker_id END,
-    started_at = CASE WHEN task.retries_left > 0 THEN NULL ELSE task.started_at END,
-    completed_at = CASE WHEN task.retries_left > 0 THEN NULL ELSE STATEMENT_TIMESTAMP() END,
-    error = CASE WHEN task.retries_left > 0 THEN task.error
-        ELSE 'Worker ''' || task.worker_id || ''' ' || %(reason)s END,
-    retries_left = CASE WHEN task.retries_left > 0 THEN task.retries_left - 1 ELSE 0 END
-WHERE task.id = ANY(ARRAY(
-    SELECT held.id FROM zndraw_joblib_task held
-    WHERE held.status IN ('claimed', 'running') AND held.status = 'running'
-        AND held.lease_expires_at < STATEMENT_TIMESTAMP()
-    LIMIT %(limit)s::integer FOR UPDATE OF held SKIP LOCKED
-))
-RETURNING task.*,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
-
--- name: requeue_claims_of_worker
--- A worker leaves: the tasks that it claimed and did not start are pending again. No SKIP LOCKED,
--- because a task that is left behind would wait for the end of its lease.
-UPDATE zndraw_joblib_task AS task
-SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
-WHERE task.id = ANY(ARRAY(
-    SELECT held.id FROM zndraw_joblib_task held
-    WHERE held.status IN ('claimed', 'running') AND held.status = 'claimed'
-        AND held.worker_id = %(worker_id)s
-    ORDER BY held.id LIMIT %(limit)s::integer FOR UPDATE OF held
-))
-RETURNING task.*,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
-
--- name: end_runs_of_worker
--- A worker leaves: the tasks that it runs end as in `end_expired_runs`.
-UPDATE zndraw_joblib_task AS task
-SET lease_expires_at = NULL,
-    status = CASE WHEN task.retries_left > 0 THEN 'pending' ELSE 'failed' END,
-    worker_id = CASE WHEN task.retries_left > 0 THEN NULL ELSE task.worker_id END,
-    started_at = CASE WHEN task.retries_left > 0 THEN NULL ELSE task.started_at END,
-    completed_at = CASE WHEN task.retries_left > 0 THEN NULL ELSE STATEMENT_TIMESTAMP() END,
-    error = CASE WHEN task.retries_left > 0 THEN task.error
-        ELSE 'Worker ''' || task.worker_id || ''' ' || %(reason)s END,
-    retries_left = CASE WHEN task.retries_left > 0 THEN task.retries_left - 1 ELSE 0 END
-WHERE task.id = ANY(ARRAY(
-    SELECT held.id FROM zndraw_joblib_task held
-    WHERE held.status IN ('claimed', 'running') AND held.status = 'running'
-        AND held.worker_id = %(worker_id)s
-    ORDER BY held.id LIMIT %(limit)s::integer FOR UPDATE OF held
-))
-RETURNING task.*,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name;
-
 -- name: record_heartbeat
 -- Writes the time of a heartbeat, and returns whether the worker has claimed or running tasks.
 UPDATE zndraw_joblib_worker AS worker
@@ -301,7 +233,9 @@ RETURNING worker.id, worker.last_heartbeat, EXISTS (
 -- Makes the leases of these tasks of a worker end %(lease_seconds)s from now.
 -- grants: [{id, attempt}]
 UPDATE zndraw_joblib_task AS task
-SET lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8)
+SET lease_expires_at = LEAST(
+    STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8),
+    task.started_at + make_interval(secs => task.timeout_seconds))
 WHERE task.id = ANY(ARRAY(
     SELECT held.id FROM zndraw_joblib_task held
     JOIN jsonb_to_recordset(%(grants)s::jsonb) AS granted(id uuid, attempt integer)
@@ -315,7 +249,9 @@ RETURNING task.id, task.attempt;
 -- name: renew_all_leases
 -- Makes the leases of all tasks of a worker end %(lease_seconds)s from now.
 UPDATE zndraw_joblib_task AS task
-SET lease_expires_at = STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8)
+SET lease_expires_at = LEAST(
+    STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8),
+    task.started_at + make_interval(secs => task.timeout_seconds))
 WHERE task.id = ANY(ARRAY(
     SELECT held.id FROM zndraw_joblib_task held
     WHERE held.worker_id = %(worker_id)s AND held.status IN ('claimed', 'running')
@@ -329,38 +265,46 @@ RETURNING task.id, task.attempt;
 SELECT task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name,
-    CASE WHEN task.status = 'pending' THEN 1 + (
+    CASE WHEN task.status = 'pending' AND task.due_at <= STATEMENT_TIMESTAMP() THEN 1 + (
         SELECT COUNT(*) FROM (
             SELECT 1 FROM zndraw_joblib_task ahead
             WHERE ahead.job_id = task.job_id AND ahead.status = 'pending'
-                AND (ahead.created_at, ahead.id) < (task.created_at, task.id)
-            ORDER BY ahead.created_at, ahead.id LIMIT (SELECT %(most_ahead)s::integer)
+                AND (ahead.due_at, ahead.id) < (task.due_at, task.id)
+            ORDER BY ahead.due_at, ahead.id LIMIT (SELECT %(most_ahead)s::integer)
         ) counted
     ) END AS queue_position
 FROM zndraw_joblib_task task
 WHERE task.id = %(id)s::uuid;
 
 -- name: read_tasks
--- Tasks by their ids. The head of each queue is numbered once, because the tasks of a list are
--- mostly of few jobs; `read_task` counts for its one task.
+-- Tasks by their ids, with their results if %(include_result)s: all columns but the result are
+-- named, because results may be large. The head of each queue is numbered once, because the tasks of
+-- a list are mostly of few jobs; `read_task` counts for its one task.
 WITH listed AS MATERIALIZED (
-    SELECT task.* FROM zndraw_joblib_task task
+    SELECT task.id, task.job_id, task.room_id, task.created_by, task.payload, task.status,
+        task.error, task.attempt, task.retries, task.retries_left, task.timeout_seconds,
+        task.retry_of_id, task.worker_id, task.worker_identity, task.lease_expires_at,
+        task.created_at, task.run_at, task.due_at, task.claimed_at, task.started_at,
+        task.completed_at, task.progress, task.message, task.revision, task.log_size,
+        task.watched_until,
+        CASE WHEN %(include_result)s::boolean THEN task.result END AS result
+    FROM zndraw_joblib_task task
     WHERE task.id = ANY(ARRAY(SELECT unnest(%(ids)s::uuid[])))
 ), queued AS MATERIALIZED (
     SELECT head.id, ROW_NUMBER() OVER (
-        PARTITION BY head.job_id ORDER BY head.created_at, head.id
+        PARTITION BY head.job_id ORDER BY head.due_at, head.id
     ) AS place
     FROM (SELECT DISTINCT job_id FROM listed WHERE status = 'pending') job
     CROSS JOIN LATERAL (
-        SELECT job_id, created_at, id FROM zndraw_joblib_task
-        WHERE job_id = job.job_id AND status = 'pending'
-        ORDER BY created_at, id LIMIT (SELECT %(most_ahead)s::integer)
+        SELECT job_id, due_at, id FROM zndraw_joblib_task
+        WHERE job_id = job.job_id AND status = 'pending' AND due_at <= STATEMENT_TIMESTAMP()
+        ORDER BY due_at, id LIMIT (SELECT %(most_ahead)s::integer)
     ) head
 )
 SELECT listed.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = listed.job_id) AS job_name,
-    CASE WHEN listed.status = 'pending'
+    CASE WHEN listed.status = 'pending' AND listed.due_at <= STATEMENT_TIMESTAMP()
         THEN COALESCE(queued.place, %(most_ahead)s::integer + 1) END AS queue_position
 FROM listed LEFT JOIN queued ON queued.id = listed.id;
 

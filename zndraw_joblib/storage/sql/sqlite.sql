@@ -13,11 +13,21 @@
 -- name: insert_tasks
 -- The rows that the statement inserts are visible to it, so `tasks_ahead` leaves them out.
 INSERT INTO zndraw_joblib_task
-    (id, job_id, room_id, created_by, payload, status, attempt, retries_left, worker_identity)
+    (id, job_id, room_id, created_by, payload, status, attempt, retries, retries_left,
+     worker_identity, run_at, timeout_seconds, retry_of_id)
 SELECT json_extract(given.value, '$.id'), offered.id, %(room_id)s, %(created_by)s,
-    json_extract(given.value, '$.payload'), 'pending', 0, %(retries_left)s, ''
+    json_extract(given.value, '$.payload'), 'pending', 0,
+    COALESCE(json_extract(given.value, '$.retries'), offered.max_retries),
+    COALESCE(
+        json_extract(given.value, '$.retries'), offered.max_retries, %(lost_retries)s),
+    '',
+    COALESCE(json_extract(given.value, '$.run_at'), REPLACE(
+        STRFTIME(
+            '%Y-%m-%d %H:%M:%f', 'NOW', json_extract(given.value, '$.delay') || ' seconds')
+        || '000', '.000000', '')),
+    json_extract(given.value, '$.timeout_seconds'), json_extract(given.value, '$.retry_of')
 FROM (
-    SELECT id FROM zndraw_joblib_job
+    SELECT id, max_retries FROM zndraw_joblib_job
     WHERE id = %(job_id)s AND revision = %(revision)s AND retired_at IS NULL
 ) offered
 CROSS JOIN json_each(%(tasks)s) given
@@ -27,8 +37,10 @@ RETURNING *,
     (SELECT COUNT(*) FROM (
         SELECT 1 FROM zndraw_joblib_task ahead
         WHERE ahead.job_id = %(job_id)s AND ahead.status = 'pending'
+            AND ahead.due_at <= REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW')
+                || '000', '.000000', '')
             AND ahead.id NOT IN (SELECT json_extract(value, '$.id') FROM json_each(%(tasks)s))
-        ORDER BY ahead.created_at, ahead.id LIMIT %(most_ahead)s
+        ORDER BY ahead.due_at, ahead.id LIMIT %(most_ahead)s
     )) AS tasks_ahead;
 
 -- name: grant_task, grant_tasks
@@ -39,10 +51,14 @@ SET status = CASE WHEN %(start)s THEN 'running' ELSE 'claimed' END,
     worker_id = %(worker_id)s,
     worker_identity = %(identity)s,
     lease_expires_at = REPLACE(
-        STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000',
+        STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', CASE
+            WHEN %(start)s AND timeout_seconds < %(lease_seconds)s THEN timeout_seconds
+            ELSE %(lease_seconds)s END || ' seconds') || '000',
         '.000000', ''),
+    claimed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),
     started_at = CASE WHEN %(start)s
-        THEN REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '') END
+        THEN REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '') END,
+    progress = NULL, message = NULL, revision = revision + 1
 WHERE status = 'pending' AND id IN (
     SELECT head.id
     FROM zndraw_joblib_workerjoblink link
@@ -50,10 +66,11 @@ WHERE status = 'pending' AND id IN (
     JOIN zndraw_joblib_task head ON head.id IN (
         SELECT id FROM zndraw_joblib_task
         WHERE job_id = link.job_id AND status = 'pending'
-        ORDER BY created_at, id LIMIT %(limit)s
+            AND due_at <= REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
+        ORDER BY due_at, id LIMIT %(limit)s
     )
     WHERE link.worker_id = %(worker_id)s AND worker.identity = %(identity)s
-    ORDER BY head.created_at, head.id LIMIT %(limit)s
+    ORDER BY head.due_at, head.id LIMIT %(limit)s
 )
 RETURNING *,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
@@ -62,7 +79,12 @@ RETURNING *,
 -- name: start_tasks
 UPDATE zndraw_joblib_task
 SET status = 'running',
-    started_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
+    started_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),
+    revision = revision + 1,
+    -- MIN is NULL if one of its arguments is.
+    lease_expires_at = COALESCE(MIN(lease_expires_at, REPLACE(
+        STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', timeout_seconds || ' seconds') || '000',
+        '.000000', '')), lease_expires_at)
 WHERE id IN (
     SELECT held.id
     FROM json_each(%(reports)s) report
@@ -78,34 +100,26 @@ RETURNING *,
 -- name: finish_tasks
 UPDATE zndraw_joblib_task
 SET status = report.status,
-    error = COALESCE(report.error, zndraw_joblib_task.error),
+    error = CASE WHEN report.status = 'completed' THEN report.error
+        ELSE COALESCE(report.error, zndraw_joblib_task.error) END,
+    result = report.result,
+    revision = revision + 1,
     completed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),
     lease_expires_at = NULL
 FROM (
     SELECT held.id, json_extract(given.value, '$.status') AS status,
-        json_extract(given.value, '$.error') AS error
+        json_extract(given.value, '$.error') AS error,
+        json_extract(given.value, '$.result') AS result
     FROM json_each(%(reports)s) given
     JOIN zndraw_joblib_task held ON held.id = json_extract(given.value, '$.id')
     WHERE held.status IN (SELECT value FROM json_each(given.value, '$.legal_from'))
         AND held.attempt = COALESCE(json_extract(given.value, '$.attempt'), held.attempt)
         AND held.worker_identity = COALESCE(%(identity)s, held.worker_identity)
+        AND (json_extract(given.value, '$.status') <> 'failed'
+            OR json_extract(given.value, '$.final')
+            OR held.retries IS NULL OR held.retries_left = 0)
 ) report
 WHERE zndraw_joblib_task.id = report.id
-RETURNING *,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
-
--- name: requeue_tasks
-UPDATE zndraw_joblib_task
-SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
-WHERE id IN (
-    SELECT held.id
-    FROM json_each(%(reports)s) report
-    JOIN zndraw_joblib_task held ON held.id = json_extract(report.value, '$.id')
-    WHERE held.status IN (SELECT value FROM json_each(report.value, '$.legal_from'))
-        AND held.attempt = COALESCE(json_extract(report.value, '$.attempt'), held.attempt)
-        AND held.worker_identity = COALESCE(%(identity)s, held.worker_identity)
-)
 RETURNING *,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
@@ -127,76 +141,6 @@ WHERE id IN (
 )
 RETURNING id;
 
--- name: requeue_expired_claims
-UPDATE zndraw_joblib_task
-SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
-WHERE id IN (
-    SELECT held.id FROM zndraw_joblib_task held
-    WHERE held.status IN ('claimed', 'running') AND held.status = 'claimed'
-        AND held.lease_expires_at
-            < REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
-    LIMIT %(limit)s
-)
-RETURNING *,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
-
--- name: end_expired_runs
-UPDATE zndraw_joblib_task
-SET lease_expires_at = NULL,
-    status = CASE WHEN retries_left > 0 THEN 'pending' ELSE 'failed' END,
-    worker_id = CASE WHEN retries_left > 0 THEN NULL ELSE worker_id END,
-    started_at = CASE WHEN retries_left > 0 THEN NULL ELSE started_at END,
-    completed_at = CASE WHEN retries_left > 0 THEN NULL
-        ELSE REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '') END,
-    error = CASE WHEN retries_left > 0 THEN error
-        ELSE 'Worker ''' || worker_id || ''' ' || %(reason)s END,
-    retries_left = CASE WHEN retries_left > 0 THEN retries_left - 1 ELSE 0 END
-WHERE id IN (
-    SELECT held.id FROM zndraw_joblib_task held
-    WHERE held.status IN ('claimed', 'running') AND held.status = 'running'
-        AND held.lease_expires_at
-            < REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
-    LIMIT %(limit)s
-)
-RETURNING *,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
-
--- name: requeue_claims_of_worker
-UPDATE zndraw_joblib_task
-SET status = 'pending', worker_id = NULL, lease_expires_at = NULL, started_at = NULL
-WHERE id IN (
-    SELECT held.id FROM zndraw_joblib_task held
-    WHERE held.status IN ('claimed', 'running') AND held.status = 'claimed'
-        AND held.worker_id = %(worker_id)s
-    LIMIT %(limit)s
-)
-RETURNING *,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
-
--- name: end_runs_of_worker
-UPDATE zndraw_joblib_task
-SET lease_expires_at = NULL,
-    status = CASE WHEN retries_left > 0 THEN 'pending' ELSE 'failed' END,
-    worker_id = CASE WHEN retries_left > 0 THEN NULL ELSE worker_id END,
-    started_at = CASE WHEN retries_left > 0 THEN NULL ELSE started_at END,
-    completed_at = CASE WHEN retries_left > 0 THEN NULL
-        ELSE REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '') END,
-    error = CASE WHEN retries_left > 0 THEN error
-        ELSE 'Worker ''' || worker_id || ''' ' || %(reason)s END,
-    retries_left = CASE WHEN retries_left > 0 THEN retries_left - 1 ELSE 0 END
-WHERE id IN (
-    SELECT held.id FROM zndraw_joblib_task held
-    WHERE held.status IN ('claimed', 'running') AND held.status = 'running'
-        AND held.worker_id = %(worker_id)s
-    LIMIT %(limit)s
-)
-RETURNING *,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name;
-
 -- name: record_heartbeat
 UPDATE zndraw_joblib_worker
 SET last_heartbeat = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
@@ -208,8 +152,10 @@ RETURNING id, last_heartbeat, EXISTS (
 
 -- name: renew_leases
 UPDATE zndraw_joblib_task
-SET lease_expires_at = REPLACE(
-    STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', '')
+SET lease_expires_at = COALESCE(MIN(REPLACE(
+    STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', ''), REPLACE(
+    STRFTIME('%Y-%m-%d %H:%M:%f', started_at, timeout_seconds || ' seconds') || '000', '.000000', '')), REPLACE(
+    STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', ''))
 WHERE id IN (
     SELECT held.id
     FROM json_each(%(grants)s) granted
@@ -221,8 +167,10 @@ RETURNING id, attempt;
 
 -- name: renew_all_leases
 UPDATE zndraw_joblib_task
-SET lease_expires_at = REPLACE(
-    STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', '')
+SET lease_expires_at = COALESCE(MIN(REPLACE(
+    STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', ''), REPLACE(
+    STRFTIME('%Y-%m-%d %H:%M:%f', started_at, timeout_seconds || ' seconds') || '000', '.000000', '')), REPLACE(
+    STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', ''))
 WHERE worker_id = %(worker_id)s AND status IN ('claimed', 'running')
 RETURNING id, attempt;
 
@@ -230,12 +178,14 @@ RETURNING id, attempt;
 SELECT task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name,
-    CASE WHEN task.status = 'pending' THEN 1 + (
+    CASE WHEN task.status = 'pending'
+        AND task.due_at <= REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
+    THEN 1 + (
         SELECT COUNT(*) FROM (
             SELECT 1 FROM zndraw_joblib_task ahead
             WHERE ahead.job_id = task.job_id AND ahead.status = 'pending'
-                AND (ahead.created_at, ahead.id) < (task.created_at, task.id)
-            ORDER BY ahead.created_at, ahead.id LIMIT %(most_ahead)s
+                AND (ahead.due_at, ahead.id) < (task.due_at, task.id)
+            ORDER BY ahead.due_at, ahead.id LIMIT %(most_ahead)s
         )
     ) END AS queue_position
 FROM zndraw_joblib_task task
@@ -243,22 +193,32 @@ WHERE task.id = %(id)s;
 
 -- name: read_tasks
 WITH listed AS MATERIALIZED (
-    SELECT task.* FROM zndraw_joblib_task task
+    SELECT task.id, task.job_id, task.room_id, task.created_by, task.payload, task.status,
+        task.error, task.attempt, task.retries, task.retries_left, task.timeout_seconds,
+        task.retry_of_id, task.worker_id, task.worker_identity, task.lease_expires_at,
+        task.created_at, task.run_at, task.due_at, task.claimed_at, task.started_at,
+        task.completed_at, task.progress, task.message, task.revision, task.log_size,
+        task.watched_until,
+        CASE WHEN %(include_result)s THEN task.result END AS result
+    FROM zndraw_joblib_task task
     WHERE task.id IN (SELECT value FROM json_each(%(ids)s))
 ), queued AS MATERIALIZED (
     SELECT head.id, ROW_NUMBER() OVER (
-        PARTITION BY head.job_id ORDER BY head.created_at, head.id
+        PARTITION BY head.job_id ORDER BY head.due_at, head.id
     ) AS place
     FROM (SELECT DISTINCT job_id FROM listed WHERE status = 'pending') job
     JOIN zndraw_joblib_task head ON head.id IN (
-        SELECT id FROM zndraw_joblib_task WHERE job_id = job.job_id AND status = 'pending'
-        ORDER BY created_at, id LIMIT %(most_ahead)s
+        SELECT id FROM zndraw_joblib_task
+        WHERE job_id = job.job_id AND status = 'pending'
+            AND due_at <= REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
+        ORDER BY due_at, id LIMIT %(most_ahead)s
     )
 )
 SELECT listed.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
      FROM zndraw_joblib_job job WHERE job.id = listed.job_id) AS job_name,
     CASE WHEN listed.status = 'pending'
+            AND listed.due_at <= REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
         THEN COALESCE(queued.place, %(most_ahead)s + 1) END AS queue_position
 FROM listed LEFT JOIN queued ON queued.id = listed.id;
 

@@ -1,0 +1,34 @@
+"""Times in the bodies of requests: RFC 3339 with an offset."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+def _parse(value: Any) -> Any:
+    """The time in UTC; other formats are refused, because pydantic would read numbers as times."""
+    if value is None or isinstance(value, datetime):
+        return value
+    if isinstance(value, str) and _RFC_3339.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    raise PydanticCustomError(
+        "time", "Must be a time with an offset (RFC 3339), such as 2030-01-31T12:00:00Z."
+    )
+
+
+#: A time as `_parse` reads it.
+Time = Annotated[
+    datetime, BeforeValidator(_parse), WithJsonSchema({"type": "string", "format": "date-time"})
+]

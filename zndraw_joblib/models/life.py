@@ -1,0 +1,124 @@
+"""What a task leaves behind while it runs: its attempts, its log and its files."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from zndraw_joblib.lifecycle import AttemptOutcome
+from zndraw_joblib.models.tasks import MAX_IDENTITY_LENGTH, Task
+from zndraw_joblib.storage.clock import Now
+
+MAX_FILE_NAME_LENGTH = 255
+
+#: The outcomes as the admin shows them.
+OUTCOME_LABELS = {
+    AttemptOutcome.COMPLETED: _("completed"),
+    AttemptOutcome.FAILED: _("failed"),
+    AttemptOutcome.CANCELLED: _("cancelled"),
+    AttemptOutcome.LOST: _("lost"),
+    AttemptOutcome.REQUEUED: _("requeued"),
+}
+
+
+class TaskAttempt(models.Model):
+    """An attempt that did not end its task as its worker reported it, or did not end it at all.
+
+    The latest attempt of most tasks has no row, because the task's own row says the same, and a
+    row for each claim would make claims slower. `services.attempts` lists both.
+    """
+
+    task = models.ForeignKey(
+        Task,
+        on_delete=models.CASCADE,
+        related_name="attempts",
+        db_index=False,
+        verbose_name=_("task"),
+    )
+    attempt = models.PositiveIntegerField(_("attempt"))
+    worker_id = models.CharField(_("worker"), max_length=MAX_IDENTITY_LENGTH, null=True)
+    claimed_at = models.DateTimeField(_("claimed at"), null=True)
+    started_at = models.DateTimeField(_("started at"), null=True)
+    ended_at = models.DateTimeField(_("ended at"), db_default=Now())
+    outcome = models.CharField(
+        _("outcome"),
+        max_length=16,
+        choices=[(outcome.value, OUTCOME_LABELS[outcome]) for outcome in AttemptOutcome],
+    )
+    error = models.TextField(_("error"), null=True)
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+        ordering = ("task", "attempt")
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["task", "attempt"], name="joblib_attempt_unique"),
+            models.CheckConstraint(
+                condition=models.Q(outcome__in=[outcome.value for outcome in AttemptOutcome]),
+                name="joblib_attempt_outcome_known",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task_id} ({self.attempt})"
+
+
+class TaskLogChunk(models.Model):
+    """A piece of a task's log, as one request wrote it."""
+
+    task = models.ForeignKey(
+        Task,
+        on_delete=models.CASCADE,
+        related_name="log_chunks",
+        db_index=False,
+        verbose_name=_("task"),
+    )
+    start = models.PositiveBigIntegerField(
+        _("start"), help_text=_("Bytes of UTF-8 that were written before.")
+    )
+    text = models.TextField(_("text"))
+
+    class Meta:
+        verbose_name = _("piece of a log")
+        verbose_name_plural = _("pieces of logs")
+        ordering = ("task", "start")
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["task", "start"], name="joblib_log_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task_id} from {self.start}"
+
+
+class TaskFile(models.Model):
+    """A file that an attempt of a task uploaded; its bytes are in Django's storage."""
+
+    task = models.ForeignKey(
+        Task,
+        on_delete=models.CASCADE,
+        related_name="files",
+        db_index=False,
+        verbose_name=_("task"),
+    )
+    attempt = models.PositiveIntegerField(_("attempt"))
+    name = models.CharField(_("name"), max_length=MAX_FILE_NAME_LENGTH)
+    size = models.PositiveBigIntegerField(_("size"), help_text=_("Bytes."))
+    content_type = models.CharField(_("content type"), max_length=255)
+    sha256 = models.CharField(_("SHA-256"), max_length=64)
+    path = models.CharField(
+        _("path"), max_length=255, help_text=_("Name of the file in the storage.")
+    )
+    created_at = models.DateTimeField(_("created at"), db_default=Now())
+
+    class Meta:
+        verbose_name = _("file")
+        verbose_name_plural = _("files")
+        ordering = ("task", "name", "attempt")
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["task", "attempt", "name"], name="joblib_file_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

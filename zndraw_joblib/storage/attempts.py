@@ -1,0 +1,148 @@
+"""Ends attempts that do not end their task, or that are lost: requeued, retried or failed.
+
+An attempt ends by three statements in one transaction. The first locks the rows of the tasks, then
+`end_of` decides what becomes of each, and two statements keep the attempts and change the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import uniform
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db import transaction
+
+from zndraw_joblib.lifecycle import AttemptOutcome, RetryPolicy, TaskStatus
+from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage import statements
+from zndraw_joblib.storage.rows import Report, TaskRow, parsed_id, task_rows
+from zndraw_joblib.text import truncate_utf8
+
+#: Fraction by which a backoff is made longer or shorter at random, because tasks that failed
+#: together would otherwise be retried together.
+JITTER = 0.1
+
+
+class LockedAttempt(NamedTuple):
+    """The latest attempt of a claimed or running task whose row is locked."""
+
+    task_id: UUID | str
+    attempt: int
+    status: str
+    worker_id: str
+    retries: int | None
+    retries_left: int
+    timeout_seconds: float | None
+    is_timed_out: bool
+    backoff_seconds: float
+    backoff_factor: float
+    max_backoff_seconds: float
+
+    def backoff(self) -> float:
+        """Seconds until the next retry, with jitter."""
+        policy = RetryPolicy(
+            self.retries or 0, self.backoff_seconds, self.backoff_factor, self.max_backoff_seconds
+        )
+        used = max(0, (self.retries or 0) - self.retries_left)
+        return policy.backoff(used + 1) * uniform(1 - JITTER, 1 + JITTER)
+
+
+class AttemptEnd(NamedTuple):
+    """What becomes of a task whose attempt ends.
+
+    `error` is the task's error, None to keep it; `attempt_error` is kept with the attempt. `delay`
+    is the number of seconds until the task is due again, None for at once.
+    """
+
+    outcome: AttemptOutcome
+    status: TaskStatus
+    retries_left: int
+    error: str | None = None
+    attempt_error: str | None = None
+    delay: float | None = None
+
+    def record(self, task_id: UUID) -> dict[str, Any]:
+        """The end as a record of a statement."""
+        given = {name: value for name, value in self._asdict().items() if value is not None}
+        return {"id": task_id, **given}
+
+
+#: Decides what becomes of a locked attempt; None leaves it as it is.
+Decide = Callable[[LockedAttempt], AttemptEnd | None]
+
+
+def requeued(attempt: LockedAttempt) -> AttemptEnd:
+    """The task is pending again at once, and keeps its retries."""
+    return AttemptEnd(AttemptOutcome.REQUEUED, TaskStatus.PENDING, attempt.retries_left)
+
+
+def lost(reason: str) -> Decide:
+    """The worker is gone or too slow: `reason` ends the error ``Worker '<id>' <reason>``.
+
+    A task that was claimed and never started is requeued. A running one uses up a retry; without
+    retries it has failed.
+    """
+
+    def decide(attempt: LockedAttempt) -> AttemptEnd:
+        if attempt.status == TaskStatus.CLAIMED:
+            return requeued(attempt)
+        error = f"Worker '{attempt.worker_id}' {reason}"
+        if attempt.is_timed_out:
+            error = f"Timed out after {attempt.timeout_seconds:g} s"
+        if not attempt.retries_left:
+            return AttemptEnd(AttemptOutcome.LOST, TaskStatus.FAILED, 0, error, error)
+        left = attempt.retries_left - 1
+        if attempt.retries is None:
+            # By the setting `task_max_retries`: at once, and without an error.
+            return AttemptEnd(AttemptOutcome.LOST, TaskStatus.PENDING, left, None, error)
+        return AttemptEnd(
+            AttemptOutcome.LOST, TaskStatus.PENDING, left, error, error, attempt.backoff()
+        )
+
+    return decide
+
+
+def failed(reports: Sequence[Report]) -> Decide:
+    """The worker reported that the task failed; it is tried again while it has retries left."""
+    by_id = {report.task_id: report for report in reports}
+
+    def decide(attempt: LockedAttempt) -> AttemptEnd | None:
+        # Looked at again, because another report may have used up the last one.
+        if attempt.retries is None or not attempt.retries_left:
+            return None
+        report = by_id[parsed_id(attempt.task_id)]
+        error = report.error and truncate_utf8(report.error, get_settings().max_error_bytes)
+        delay = attempt.backoff() if report.retry_after is None else report.retry_after
+        return AttemptEnd(
+            AttemptOutcome.FAILED,
+            TaskStatus.PENDING,
+            attempt.retries_left - 1,
+            error,
+            error,
+            delay,
+        )
+
+    return decide
+
+
+def end_attempts(
+    using: str, lock: str, decide: Decide, **parameters: Any
+) -> list[tuple[TaskRow, AttemptOutcome]]:
+    """Lock attempts by the statement `lock`, and carry out what `decide` says of each.
+
+    Returns the tasks that were changed, each with the outcome of its attempt.
+    """
+    with transaction.atomic(using=using):
+        found = statements.run(using, lock, **parameters)
+        decided = {}
+        for row in found.rows:
+            attempt = LockedAttempt(*row)
+            if end := decide(attempt):
+                decided[parsed_id(attempt.task_id)] = end
+        if not decided:
+            return []
+        ends = statements.records(using, [end.record(task_id) for task_id, end in decided.items()])
+        statements.run(using, "archive_attempts", ends=ends)
+        changed = task_rows(using, statements.run(using, "end_attempts", ends=ends))
+        return [(task, decided[task.id].outcome) for task in changed]
