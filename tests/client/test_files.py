@@ -81,7 +81,7 @@ class TestWithServer:
 
     def test_files_come_back_and_cut_transfers_are_repeated(self, url, task, bob, tmp_path):
         """One test, because it starts a server."""
-        transport = Cutting(uploads=2, downloads=2)
+        transport = Cutting(uploads=2)
         with Api(url, bob.token, transport=transport) as api:
             path = tmp_path / "naïve.bin"
             path.write_bytes(CONTENT)
@@ -92,6 +92,7 @@ class TestWithServer:
             assert files(api, task) == [document]
 
             transport.requests.clear()
+            transport.downloads = 2
             to = download(api, task, "naïve.bin", tmp_path / "to")
             assert to.read_bytes() == CONTENT
             ranges = [request.headers.get("Range") for request in transport.requests]

@@ -1,0 +1,81 @@
+"""Uploads and downloads of large files: neither server nor client has the whole in memory.
+
+The size is 64 MiB, or as many as the environment variable JOBLIB_LARGE_FILE_MIB says: 1024 for the
+figures of docs/how-to/files.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from tests.deploy.site import listens
+from tests.servers import ROOT, free_port, process, until
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc"),
+]
+
+MEBIBYTE = 2**20
+SIZE = int(os.environ.get("JOBLIB_LARGE_FILE_MIB", "64")) * MEBIBYTE
+#: Mebibytes by which the memory of a process may grow. A whole file in memory is more.
+MOST_GROWTH = 24
+
+SERVERS = {
+    "granian, WSGI": ["granian", "--interface", "wsgi", "example_project.wsgi:application"],
+    "granian, lane": ["granian", "--interface", "asginl", "example_project.asgi:application"],
+    "uvicorn, lane": ["uvicorn", "example_project.asgi:application"],
+    "uvicorn, Django alone": ["uvicorn", "tests.deploy.plain:application"],
+}
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in descendants(int(child)))]
+
+
+def peak(pid: int) -> float:
+    """The most mebibytes that a process had in memory so far."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_memory_stays_flat_while_a_large_file_goes_up_and_down(name, alice, bob, tmp_path):
+    if connection.vendor != "sqlite":
+        pytest.skip("the database has no part in it")
+    worker = bob.worker()
+    bob.register(worker_id=worker)
+    task = alice.submit().json()["id"]
+    bob.claim(worker)
+    port = free_port()
+    command = [*SERVERS[name], "--port", str(port), "--log-level", "warning"]
+    more = {"ZNDRAW_JOBLIB_MAX_FILE_BYTES": str(SIZE), "DATA_DIR": str(tmp_path)}
+    with process("-m", *command, **more) as child:
+        until(lambda: child.poll() is not None or listens(port))
+        address = f"http://127.0.0.1:{port}"
+
+        def run(size: int) -> dict[str, float]:
+            arguments = [address, bob.token, task, str(size)]
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.deploy.large_client", *arguments],
+                cwd=ROOT, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        run(MEBIBYTE)
+        before = {pid: peak(pid) for pid in descendants(child.pid)}
+        report = run(SIZE)
+        after = {pid: peak(pid) for pid in before}
+    print(f"{name}, {SIZE // MEBIBYTE} MiB: {report}, server {before} -> {after}")
+    assert report["mebibytes"] - report["mebibytes_before"] < MOST_GROWTH
+    assert max(after[pid] - before[pid] for pid in before) < MOST_GROWTH
