@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+from typing import Any
 
 import httpx
 import pytest
@@ -103,7 +104,7 @@ class TestWithServer:
 
             (tmp_path / "folder").mkdir()
             assert download(api, task, "naïve.bin", tmp_path / "folder").name == "naïve.bin"
-            sources = {
+            sources: dict[str, Any] = {
                 "bytes": b"some",
                 "array": bytearray(b"some"),
                 "file": io.BytesIO(b"some"),

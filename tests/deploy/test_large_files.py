@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,9 @@ import pytest
 from django.db import connection
 
 from tests.deploy.site import listens
+from tests.factories import V1, Person
 from tests.servers import ROOT, free_port, process, until
+from zndraw_joblib.models import TaskFile
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -48,8 +52,26 @@ def peak(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
+def cut_off(port: int, person: Person, task: str) -> None:
+    """Upload halves of files over connections that are closed, or reset, in the middle."""
+    head = (
+        f"PUT {V1}/tasks/{task}/files/half?attempt=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Authorization: Token {person.token}\r\n"
+    )
+    bodies = ["Content-Length: 200000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n186a0\r\n"]
+    for body in bodies:
+        for reset in (False, True):
+            with socket.create_connection(("127.0.0.1", port), 5) as connection:
+                connection.sendall(f"{head}{body}".encode() + b"x" * 100_000 + b"\r\n")
+                if reset:
+                    linger = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
 @pytest.mark.parametrize("name", SERVERS)
-def test_memory_stays_flat_while_a_large_file_goes_up_and_down(name, alice, bob, tmp_path):
+def test_a_large_file_goes_up_and_down_with_flat_memory_and_half_a_one_leaves_nothing(
+    name, alice, bob, tmp_path
+):
     if connection.vendor != "sqlite":
         pytest.skip("the database has no part in it")
     worker = bob.worker()
@@ -72,10 +94,13 @@ def test_memory_stays_flat_while_a_large_file_goes_up_and_down(name, alice, bob,
             assert done.returncode == 0, done.stderr
             return json.loads(done.stdout)
 
+        cut_off(port, bob, task)
         run(MEBIBYTE)
         before = {pid: peak(pid) for pid in descendants(child.pid)}
         report = run(SIZE)
         after = {pid: peak(pid) for pid in before}
     print(f"{name}, {SIZE // MEBIBYTE} MiB: {report}, server {before} -> {after}")
+    assert len([path for path in (tmp_path / "media").rglob("*") if path.is_file()]) == 1
+    assert TaskFile.objects.get().name == "large"
     assert report["mebibytes"] - report["mebibytes_before"] < MOST_GROWTH
     assert max(after[pid] - before[pid] for pid in before) < MOST_GROWTH
