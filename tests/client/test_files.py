@@ -11,8 +11,15 @@ import httpx
 import pytest
 
 from tests.servers import server
-from zndraw_joblib.client import Api, ApiError, LeaseLostError, UnexpectedAnswerError, retry
-from zndraw_joblib.client.exceptions import FileTooLargeError, TaskFileNotFoundError
+from zndraw_joblib.client import (
+    Api,
+    ApiError,
+    FileTooLargeError,
+    LeaseLostError,
+    TaskFileNotFoundError,
+    UnexpectedAnswerError,
+    retry,
+)
 from zndraw_joblib.client.files import CHUNK_BYTES, download, files, upload
 from zndraw_joblib.models import TaskFile
 
