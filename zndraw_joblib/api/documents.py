@@ -14,6 +14,7 @@ import orjson
 from rest_framework.utils.encoders import JSONEncoder
 
 from zndraw_joblib.models import Job, Worker
+from zndraw_joblib.storage.logs import LogPart
 from zndraw_joblib.storage.rows import TaskRow
 
 
@@ -58,6 +59,11 @@ def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, An
     if task.queue_position is not None:
         document["queue_position"] = task.queue_position
     return document
+
+
+def log_document(part: LogPart) -> dict[str, Any]:
+    """A part of a task's log."""
+    return part._asdict()
 
 
 def job_summary(job: Job) -> dict[str, Any]:

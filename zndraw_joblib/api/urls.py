@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zndraw_joblib.api.base import UnknownURL
 from zndraw_joblib.api.jobs import JobViewSet
+from zndraw_joblib.api.logs import LogViewSet
 from zndraw_joblib.api.paths import API, VERSION
 from zndraw_joblib.api.routes import CatchAll, Route, WaitingRoute
 from zndraw_joblib.api.tasks import TaskViewSet
@@ -30,6 +31,7 @@ urlpatterns = [
         patch="partial_update",
         delete="destroy",
     ),
+    WaitingRoute(f"{API}tasks/<str:task_id>/log", LogViewSet, "log", get="retrieve", post="write"),
     Route(f"{API}tasks", TaskViewSet, "tasks", patch="report_many"),
     Route(f"{_ROOM}/jobs", JobViewSet, "jobs", get="list", put="register"),
     Route(_JOB, JobViewSet, "job", get="retrieve"),
