@@ -84,6 +84,7 @@ class LogManager(WriteManager.from_queryset(models.QuerySet)):  # type: ignore[m
     def _store(self, using: str, task_id: UUID, data: bytes, size: int, max_bytes: int) -> None:
         """Store text that ends at the offset `size`, and cut the log from the front."""
         chunks = self.using(using).filter(task=task_id).order_by()
+        # Not part of `extend_log`, which would not see the chunks of a write that it waited for.
         latest = chunks.aggregate(start=Max("start"))["start"]
         if latest is not None and size - latest <= CHUNK_BYTES:
             addition = Concat("text", Value(data.decode()), output_field=models.TextField())
