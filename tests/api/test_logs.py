@@ -239,6 +239,26 @@ def test_a_log_is_free_text(bob, task_id, sent, stored):
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        r'{"attempt": 1, "text": "x", "more": "\u0000"}',
+        r'{"attempt": 1, "text": {"text": "\u0000"}}',
+        r'{"attempt": 1, "text": "x", "\ud800": "x"}',
+        '{"attempt": 1, "text": "a\x00"}',
+        b'{"attempt": 1, "text": "\xff"}',
+        b'{"attempt": 1, "text": "\xed\xa0\x80"}',
+        '{"attempt": 1e400, "text": "x"}',
+        '{"attempt": 1, "text": NaN}',
+        '{"attempt": 1, "text": ' + "[" * 5000 + "]" * 5000 + "}",
+    ],
+)
+def test_other_text_may_not_have_any_character(bob, task_id, body):
+    answer = bob.client.post(f"{V1}/tasks/{task_id}/log", body, content_type="application/json")
+    problem(answer, "validation-error", 400)
+    assert not TaskLogChunk.objects.exists()
+
+
+@pytest.mark.parametrize(
     ("body", "pointer"),
     [
         ({"text": "x"}, "/attempt"),
