@@ -13,6 +13,7 @@ from zndraw_joblib.api.autoschema import Header, Operation, Parameter
 from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import MAX_KEY_LENGTH
 from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.storage.logs import MAX_OFFSET
 
 _ROOM = Parameter(
     name="room_id",
@@ -263,6 +264,35 @@ files_download = Operation(
             codes=[206, 416],
         ),
     ],
+)
+log_retrieve = Operation(
+    id="log_retrieve",
+    answers={200: answers.LogDocument},
+    problems=[problems.TaskNotFound],
+    parameters=[
+        _TASK,
+        Parameter(
+            name="offset",
+            location="query",
+            description="Where to begin, in bytes of UTF-8 from the first one ever written; 0 if "
+            "left out. The last {max_log_bytes} bytes of a log are kept.",
+            type=Annotated[int, Field(ge=0, le=MAX_OFFSET)],
+        ),
+        _PREFER,
+    ],
+    headers=[_PREFERENCE_APPLIED],
+)
+log_write = Operation(
+    id="log_write",
+    answers={204: None},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.LeaseLost,
+        problems.InvalidTaskTransition,
+    ],
+    parameters=[_TASK],
+    body=bodies.LogBody,
 )
 workers_list = Operation(
     id="workers_list",
