@@ -21,7 +21,7 @@ from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotenc
 from zndraw_joblib.api.paths import job_tasks_path, task_path
 from zndraw_joblib.exceptions import FieldError, InvalidPayload
 from zndraw_joblib.models import Job, Task
-from zndraw_joblib.services.jobs import offered_job, offered_jobs, room_job
+from zndraw_joblib.services.jobs import offered_job, offered_jobs, retire, room_job
 from zndraw_joblib.services.register import register
 from zndraw_joblib.services.submit import Submission, submit
 from zndraw_joblib.storage.rows import TaskRow
@@ -30,7 +30,11 @@ from zndraw_joblib.storage.rows import TaskRow
 class JobViewSet(JobLibView, ViewSet):
     """Jobs of a room."""
 
-    throttle_scopes: ClassVar = {"register": "joblib_register", "submit": "joblib_submit"}
+    throttle_scopes: ClassVar = {
+        "register": "joblib_register",
+        "destroy": "joblib_register",
+        "submit": "joblib_submit",
+    }
 
     def get_queryset(self) -> QuerySet[Any]:
         """Jobs, or tasks where the request is about these."""
@@ -64,6 +68,12 @@ class JobViewSet(JobLibView, ViewSet):
     def retrieve(self, request: Request, room_id: str, full_name: str) -> Response:
         """One job, with its schema."""
         return Response(job_document(offered_job(self.caller, room_id, full_name)))
+
+    @openapi.jobs_retire
+    def destroy(self, request: Request, room_id: str, full_name: str) -> Response:
+        """Retire a job; its tasks stay, and a registration revives it."""
+        retire(self.caller, room_id, full_name)
+        return Response(status=204)
 
     @openapi.jobs_tasks
     def tasks(self, request: Request, room_id: str, full_name: str) -> Response:

@@ -103,6 +103,19 @@ jobs_retrieve = Operation(
     problems=[problems.InvalidRoomId, problems.JobNotFound],
     parameters=[_ROOM, _JOB],
 )
+jobs_retire = Operation(
+    id="jobs_retire",
+    answers={204: None},
+    problems=[problems.InvalidRoomId, problems.JobNotFound, problems.Forbidden],
+    parameters=[
+        _ROOM,
+        Parameter(
+            name="full_name",
+            location="path",
+            description="Full name of a job of this room: `room:category:Name`.",
+        ),
+    ],
+)
 jobs_tasks = Operation(
     id="jobs_tasks",
     answers={200: list[answers.TaskDocument]},

@@ -32,7 +32,7 @@ urlpatterns = [
     ),
     Route(f"{API}tasks", TaskViewSet, "tasks", patch="report_many"),
     Route(f"{_ROOM}/jobs", JobViewSet, "jobs", get="list", put="register"),
-    Route(_JOB, JobViewSet, "job", get="retrieve"),
+    Route(_JOB, JobViewSet, "job", get="retrieve", delete="destroy"),
     Route(f"{_JOB}/tasks", JobViewSet, "job-tasks", get="tasks"),
     Route(f"{_ROOM}/tasks", TaskViewSet, "room-tasks", get="list"),
     Route(f"{_ROOM}/workers", WorkerViewSet, "room-workers", get="of_room"),
