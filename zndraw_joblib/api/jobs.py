@@ -15,16 +15,14 @@ from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody
 from zndraw_joblib.api.documents import job_document, job_summary, task_document
-from zndraw_joblib.api.lookup import task_page
+from zndraw_joblib.api.lookup import accepted, task_page
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import job_tasks_path, task_path
-from zndraw_joblib.exceptions import FieldError, InvalidPayload
 from zndraw_joblib.models import Job, Task
 from zndraw_joblib.services.jobs import offered_job, offered_jobs, retire, room_job
 from zndraw_joblib.services.register import register
-from zndraw_joblib.services.submit import Submission, submit
-from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.services.submit import Submission, submit, submit_one
 
 
 class JobViewSet(JobLibView, ViewSet):
@@ -88,22 +86,17 @@ class JobViewSet(JobLibView, ViewSet):
             valid, errors = self.bodies(SubmissionBody, body)
             if errors:
                 raise invalid_fields(chain.from_iterable(errors.values()))
-            tasks = self._submit(room_id, full_name, list(valid.values()))
+            tasks = submit(self._submission(room_id, full_name, list(valid.values())))
             location = job_tasks_path(self.mount, room_id, full_name)
             documents = [task_document(task, include_result=False) for task in tasks]
             return accepted(documents, location)
         one = self.body(SubmissionBody)
-        try:
-            (task,) = self._submit(room_id, full_name, one)
-        except InvalidPayload as refusal:
-            # The service lists payloads, but this request has only one.
-            alone = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
-            raise InvalidPayload(errors=alone) from refusal
+        task = submit_one(self._submission(room_id, full_name, one))
         return accepted(task_document(task), task_path(self.mount, task.id))
 
-    def _submit(
+    def _submission(
         self, room_id: str, full_name: str, given: SubmissionBody | Sequence[SubmissionBody]
-    ) -> Sequence[TaskRow]:
+    ) -> Submission:
         several = given if isinstance(given, Sequence) else [given]
         key = read_idempotency_key(self.request._request)
         body = None
@@ -111,9 +104,4 @@ class JobViewSet(JobLibView, ViewSet):
             bodies = [entry.model_dump(mode="json", exclude_defaults=True) for entry in several]
             body = bodies if several is given else bodies[0]
         tasks = [entry.task() for entry in several]
-        return submit(Submission(self.caller, room_id, full_name, tasks, key, body))
-
-
-def accepted(document: Any, location: str) -> Response:
-    """The answer to a submit, with the path of the task or tasks."""
-    return Response(document, status=202, headers={"Location": location, "Retry-After": "1"})
+        return Submission(self.caller, room_id, full_name, tasks, key, body)

@@ -44,6 +44,7 @@ urlpatterns = [
         delete="withdraw",
     ),
     Route(f"{API}tasks/<str:task_id>/attempts", TaskViewSet, "task-attempts", get="attempts"),
+    Route(f"{API}tasks/<str:task_id>/retry", TaskViewSet, "task-retry", post="retry"),
     Route(f"{VERSION}/me", MeView, "me"),
     Route(f"{VERSION}/problems/<str:slug>", ProblemTypeView, "problem"),
     CatchAll(API.removesuffix("/"), UnknownURL, "unknown"),
