@@ -220,6 +220,14 @@ MATRIX = [
         (401, 202, 403, 202, 202, 202),
         lambda person, *_: person.submit(ROOM, JOB),
     ),
+    Row("tasks", "get", FOR_ALL, getting("/tasks")),
+    Row(
+        "tasks",
+        "get",
+        (401, 403, 403, 403, 403, 200),
+        getting("/tasks?created_by=somebody"),
+        "of somebody",
+    ),
     Row("task", "get", IN_ROOM, getting("/tasks/{task}")),
     Row("task", "patch", (401, 403, 404, 200, 403, 200), reporting("running", attempt=1), "start"),
     Row(

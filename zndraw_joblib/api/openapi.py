@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -28,6 +28,12 @@ _TASK = Parameter(name="task_id", location="path", description="Id of the task."
 _WORKER = Parameter(name="worker_id", location="path", description="Id of one of your workers.")
 _STATUS = Parameter(
     name="status", location="query", description="Only tasks of this status.", type=TaskStatus
+)
+_INCLUDE = Parameter(
+    name="include",
+    location="query",
+    description="`result` adds the results, which lists leave out.",
+    type=Literal["result"],
 )
 _PAGE = [
     Parameter(
@@ -133,7 +139,7 @@ jobs_tasks = Operation(
     id="jobs_tasks",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.JobNotFound],
-    parameters=[_ROOM, _JOB, _STATUS, *_PAGE],
+    parameters=[_ROOM, _JOB, _STATUS, _INCLUDE, *_PAGE],
     headers=[_LINK],
 )
 tasks_submit = Operation(
@@ -155,7 +161,30 @@ tasks_list = Operation(
     id="tasks_list",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.TaskNotFound],
-    parameters=[_ROOM, _STATUS, *_PAGE],
+    parameters=[_ROOM, _STATUS, _INCLUDE, *_PAGE],
+    headers=[_LINK],
+)
+tasks_submitted = Operation(
+    id="tasks_submitted",
+    answers={200: list[answers.TaskDocument]},
+    problems=[problems.InvalidRoomId, problems.Forbidden],
+    parameters=[
+        Parameter(
+            name="created_by",
+            location="query",
+            description="`me`, or for administrators the identity of any submitter; left out, "
+            "your own tasks, or all for administrators.",
+        ),
+        _STATUS,
+        Parameter(
+            name="job",
+            location="query",
+            description="Only tasks of the job with this full name, `room:category:Name`.",
+        ),
+        Parameter(name="room", location="query", description="Only tasks of this room."),
+        _INCLUDE,
+        *_PAGE,
+    ],
     headers=[_LINK],
 )
 tasks_claim = Operation(

@@ -30,7 +30,7 @@ urlpatterns = [
         patch="partial_update",
         delete="destroy",
     ),
-    Route(f"{API}tasks", TaskViewSet, "tasks", patch="report_many"),
+    Route(f"{API}tasks", TaskViewSet, "tasks", get="submitted", patch="report_many"),
     Route(f"{_ROOM}/jobs", JobViewSet, "jobs", get="list", put="register"),
     Route(_JOB, JobViewSet, "job", get="retrieve", delete="destroy"),
     Route(f"{_JOB}/tasks", JobViewSet, "job-tasks", get="tasks"),

@@ -134,7 +134,7 @@ def _ended_as_failed(given: Report) -> bool:
 def _attempt(given: Report) -> QuerySet[TaskAttempt]:
     """The row of the report's attempt, if it has one."""
     attempts = TaskAttempt.objects.using(Task.objects.write_db)
-    return attempts.filter(task=given.task_id, attempt=given.attempt)
+    return attempts.filter(task=given.task_id, attempt=given.attempt or 0)
 
 
 def _with_late_error(given: Report, task: TaskRow) -> TaskRow:
