@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from zndraw_joblib.access import Caller, check_room_id
 from zndraw_joblib.api.documents import attempt_document, task_document
 from zndraw_joblib.api.pagination import Page
-from zndraw_joblib.api.parsing import has_surrogate, invalid
+from zndraw_joblib.api.parsing import invalid
 from zndraw_joblib.exceptions import json_pointer
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task, TaskAttempt
@@ -123,9 +123,10 @@ def _choice(request: Request, name: str, choices: Sequence[str]) -> str | None:
 def _text(request: Request, name: str) -> str | None:
     """A query parameter that a database can look up; None if it is left out."""
     value = request.query_params.get(name)
-    if value is not None and (not value or "\x00" in value or has_surrogate(value)):
+    if value is not None and (not value or "\x00" in value):
         raise invalid(
-            Message("{name} must be a text without U+0000.", name=name), json_pointer([name])
+            Message("{name} must not be empty or have the character U+0000.", name=name),
+            json_pointer([name]),
         )
     return value
 

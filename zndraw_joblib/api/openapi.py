@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field
@@ -33,7 +33,8 @@ _INCLUDE = Parameter(
     name="include",
     location="query",
     description="`result` adds the results, which lists leave out.",
-    type=Literal["result"],
+    # No `Literal`, because OpenAPI 3.0 has no `const`.
+    type=Annotated[str, Field(pattern="^result$")],
 )
 _PAGE = [
     Parameter(
