@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
-from django.utils import timezone
 
 from tests.factories import ROTATE, problem
+from tests.runs import PATH, delay_of, fail, lose, start, submit
 from zndraw_joblib.lifecycle import RetryPolicy
-from zndraw_joblib.models import Task, Worker
-from zndraw_joblib.services.sweep import sweep
+from zndraw_joblib.models import Task
 from zndraw_joblib.storage import attempts
 
 JOB = f"open:{ROTATE}"
-PAST = "2020-01-01T00:00:00Z"
 
 
 @pytest.fixture(autouse=True)
@@ -33,42 +29,6 @@ def jitter(monkeypatch):
 
     monkeypatch.setattr(attempts, "uniform", uniform)
     return asked
-
-
-def submit(person, **body):
-    answer = person.send("post", f"/rooms/open/tasks/{JOB}", {"payload": {}, **body})
-    assert answer.status_code == 202, answer.content
-    return answer.json()["id"]
-
-
-def start(person, task_id):
-    """Claim and start a task, whatever its backoff; returns the attempt."""
-    Task.objects.filter(pk=task_id, status="pending").update(run_at=None)
-    task = person.claim()
-    assert task["id"] == task_id
-    assert person.report(task_id, "running", attempt=task["attempt"]).status_code == 200
-    return task["attempt"]
-
-
-def fail(person, task_id, **body):
-    answer = person.report(task_id, "failed", **body)
-    assert answer.status_code == 200, answer.content
-    return answer.json()
-
-
-def lose(person):
-    """Let all leases end, and sweep; the person's worker registers again."""
-    Task.objects.update(lease_expires_at=PAST)
-    report = sweep()
-    person.register()
-    return report
-
-
-def delay_of(task_id):
-    """Seconds from the end of the latest attempt until the task is due again."""
-    task = Task.objects.get(pk=task_id)
-    ended = task.attempts.latest("attempt").ended_at
-    return (task.run_at - ended).total_seconds()
 
 
 def test_a_failed_task_is_tried_again_until_its_retries_are_used_up(alice, bob):
@@ -264,13 +224,12 @@ def test_a_policy_beyond_its_limits_is_refused(bob, retry):
 
 def test_retries_are_bounded_by_the_setting(alice, bob, settings_of):
     settings_of(max_retries=2)
-    path = f"/rooms/open/tasks/{JOB}"
     for retries in (3, -1, 1.5, "1", True):
-        answer = alice.send("post", path, {"retries": retries})
+        answer = alice.send("post", PATH, {"retries": retries})
         document = problem(answer, "validation-error", 400)
         assert [error["pointer"] for error in document["errors"]] == ["/retries"]
     problem(bob.register(retry={"max_retries": 3}), "validation-error", 400)
-    assert alice.send("post", path, {"retries": 2}).json()["retries_left"] == 2
+    assert alice.send("post", PATH, {"retries": 2}).json()["retries_left"] == 2
 
 
 def test_a_lost_worker_uses_up_a_retry_with_a_backoff_and_an_error(alice, bob, jitter):
@@ -335,72 +294,6 @@ def test_a_worker_that_is_removed_uses_up_a_retry(alice, bob):
     assert document["error"] == f"Worker '{worker}' deregistered"
 
 
-@pytest.mark.parametrize("attempt", [1, None])
-@pytest.mark.parametrize("batch", [False, True])
-def test_the_repeated_report_of_a_failure_gets_the_task_as_it_is_by_then(
-    alice, bob, attempt, batch
-):
-    """A report without an attempt is repeated as long as the task is not granted again."""
-    task = submit(alice, retries=2)
-    start(bob, task)
-    fail(bob, task, attempt=attempt, error="once")
-
-    def again(status="failed", of=attempt):
-        body = {"status": status, "attempt": of, "error": "twice"}
-        if batch:
-            (result,) = bob.report_many([{"id": task, **body}])
-            return result["status"], result.get("task") or result["problem"]
-        answer = bob.report(task, **body)
-        return answer.status_code, answer.json()
-
-    status, document = again()
-    assert status == 200
-    assert (document["status"], document["error"], document["retries_left"]) == (
-        "pending",
-        "once",
-        1,
-    )
-    assert again("completed")[0] == 409
-    start(bob, task)
-    status, document = again(of=1)
-    assert (status, document["status"], document["attempt"]) == (200, "running", 2)
-    alice.report(task, "cancelled")
-    assert again(of=1)[1]["status"] == "cancelled"
-
-
-def test_the_repeated_report_is_answered_though_another_caller_has_the_task(alice, bob, carol):
-    """Control: 403 while the owner of the latest attempt was asked instead."""
-    carol.register()
-    task = submit(alice, retries=2)
-    start(bob, task)
-    fail(bob, task, attempt=1)
-    start(carol, task)
-    assert bob.report(task, "failed", attempt=1).json()["status"] == "running"
-    # But not the other way round.
-    problem(carol.report(task, "failed", attempt=1), "lease-lost", 409)
-    problem(alice.report(task, "failed", attempt=1), "forbidden", 403)
-    problem(bob.report(task, "completed", attempt=1), "forbidden", 403)
-    assert alice.get(f"/tasks/{task}").json()["status"] == "running"
-
-
-def test_a_report_of_another_end_of_the_attempt_is_refused(alice, bob):
-    task = submit(alice, retries=2)
-    start(bob, task)
-    lose(bob)
-    answer = problem(bob.report(task, "failed", attempt=1), "invalid-task-transition", 409)
-    assert "pending" in answer["detail"]
-    start(bob, task)
-    problem(bob.report(task, "failed", attempt=1), "lease-lost", 409)
-    problem(bob.report(task, "failed", attempt=3), "lease-lost", 409)
-
-
-def test_a_failed_task_without_retries_answers_its_repeated_report(alice, bob):
-    task = submit(alice, retries=0)
-    start(bob, task)
-    first = fail(bob, task, attempt=1, error="once")
-    assert fail(bob, task, attempt=1, error="twice") == first
-
-
 def test_an_administrator_fails_a_task_with_retries_as_its_worker_does(alice, bob, root):
     task = submit(alice, retries=1)
     start(bob, task)
@@ -442,97 +335,7 @@ def test_a_failure_that_is_tried_again_frees_no_place_of_the_room(alice, bob, se
     other = submit(alice)
     # Accepted, although the room is full.
     assert fail(bob, task)["status"] == "pending"
-    answer = alice.send("post", f"/rooms/open/tasks/{JOB}", {})
+    answer = alice.send("post", PATH, {})
     problem(answer, "too-many-pending", 429)
     alice.report(other, "cancelled")
-    problem(alice.send("post", f"/rooms/open/tasks/{JOB}", {}), "too-many-pending", 429)
-
-
-@pytest.mark.parametrize("seconds", [0, -1, 31_536_001, 1e300, "1", True])
-def test_a_timeout_beyond_its_limits_is_refused(alice, seconds):
-    path = f"/rooms/open/tasks/{JOB}"
-    document = problem(
-        alice.send("post", path, {"timeout_seconds": seconds}), "validation-error", 400
-    )
-    assert [error["pointer"] for error in document["errors"]] == ["/timeout_seconds"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "error"),
-    [
-        (5, "Timed out after 5 s"),
-        (2.5, "Timed out after 2.5 s"),
-        (1e6, "Timed out after 1000000 s"),
-    ],
-)
-def test_a_task_that_runs_too_long_is_lost_though_its_worker_beats(alice, bob, seconds, error):
-    task = submit(alice, timeout_seconds=seconds)
-    start(bob, task)
-    grant = {"id": task, "attempt": 1}
-    Task.objects.update(started_at=timezone.now() - timedelta(seconds=seconds + 0.1))
-    # None of these makes the time longer.
-    bob.report(task, "running", attempt=1)
-    bob.report(task, "running", attempt=1, progress=0.5)
-    bob.send("patch", f"/workers/{bob.identity}", {"tasks": [grant]})
-    bob.send("patch", f"/workers/{bob.identity}")
-    assert sweep().failed == 1
-    document = alice.get(f"/tasks/{task}").json()
-    assert (document["status"], document["error"]) == ("failed", error)
-    assert Worker.objects.filter(pk=bob.identity).exists()
-
-
-def test_a_task_within_its_time_is_not_ended(alice, bob):
-    task = submit(alice, timeout_seconds=60)
-    start(bob, task)
-    row = Task.objects.get()
-    assert row.lease_expires_at <= row.started_at + timedelta(seconds=60)
-    for body in (None, {"tasks": [{"id": task, "attempt": 1}]}):
-        bob.send("patch", f"/workers/{bob.identity}", body)
-        row.refresh_from_db()
-        assert row.lease_expires_at <= row.started_at + timedelta(seconds=60)
-    assert sweep().failed == 0
-
-
-def test_the_timeout_counts_from_the_start_and_not_from_the_claim(alice, bob):
-    task = submit(alice, timeout_seconds=0.001)
-    bob.claim()
-    Task.objects.update(claimed_at=PAST)
-    assert str(sweep()).startswith("requeued=0 retried=0 failed=0")
-    bob.send("patch", f"/workers/{bob.identity}")
-    row = Task.objects.get()
-    assert row.lease_expires_at > timezone.now() + timedelta(seconds=30)
-    assert alice.get(f"/tasks/{task}").json()["status"] == "claimed"
-
-
-def test_each_attempt_has_the_whole_timeout_and_a_timeout_uses_up_a_retry(alice, bob):
-    task = submit(alice, timeout_seconds=60, retries=1)
-    start(bob, task)
-    Task.objects.update(started_at=PAST)
-    bob.send("patch", f"/workers/{bob.identity}")
-    assert sweep().retried == 1
-    document = alice.get(f"/tasks/{task}").json()
-    assert (document["status"], document["error"]) == ("pending", "Timed out after 60 s")
-    start(bob, task)
-    assert sweep().failed == 0
-    assert [each["outcome"] for each in alice.get(f"/tasks/{task}/attempts").json()] == [
-        "lost",
-        None,
-    ]
-
-
-def test_a_late_error_is_added_to_that_of_a_timeout(alice, bob):
-    task = submit(alice, timeout_seconds=60)
-    start(bob, task)
-    Task.objects.update(started_at=PAST)
-    bob.send("patch", f"/workers/{bob.identity}")
-    sweep()
-    document = fail(bob, task, attempt=1, error="It was in the second step.")
-    assert document["error"] == "Timed out after 60 s\n\nIt was in the second step."
-    assert fail(bob, task, attempt=1, error="again")["error"] == document["error"]
-
-
-def test_a_worker_that_is_in_time_for_the_sweep_completes_the_task(alice, bob):
-    task = submit(alice, timeout_seconds=60)
-    start(bob, task)
-    Task.objects.update(started_at=PAST, lease_expires_at=PAST)
-    assert bob.report(task, "completed", attempt=1).json()["status"] == "completed"
+    problem(alice.send("post", PATH, {}), "too-many-pending", 429)
