@@ -241,6 +241,7 @@ tasks_report = Operation(
         problems.Forbidden,
         problems.LeaseLost,
         problems.InvalidTaskTransition,
+        problems.ResultTooLarge,
     ],
     parameters=[_TASK],
     body=bodies.ReportBody,
