@@ -30,6 +30,13 @@ _WORKER = Parameter(name="worker_id", location="path", description="Id of one of
 _STATUS = Parameter(
     name="status", location="query", description="Only tasks of this status.", type=TaskStatus
 )
+_INCLUDE = Parameter(
+    name="include",
+    location="query",
+    description="`result` adds the results, which lists leave out.",
+    # No `Literal`, because OpenAPI 3.0 has no `const`.
+    type=Annotated[str, Field(pattern="^result$")],
+)
 _PAGE = [
     Parameter(
         name="limit",
@@ -59,6 +66,19 @@ _PREFERENCE_APPLIED = Header(
     description="`wait=N` if the server honoured the wait; N is the number of seconds granted.",
     codes=[200],
 )
+_ACCEPTED = [
+    Header(
+        name="Location",
+        description="Path of the task, or of the job's tasks for an array.",
+        codes=[202],
+    ),
+    Header(
+        name="Retry-After",
+        description="Seconds to wait before a request for the task.",
+        codes=[202],
+        type=int,
+    ),
+]
 _IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key",
     location="header",
@@ -104,11 +124,24 @@ jobs_retrieve = Operation(
     problems=[problems.InvalidRoomId, problems.JobNotFound],
     parameters=[_ROOM, _JOB],
 )
+jobs_retire = Operation(
+    id="jobs_retire",
+    answers={204: None},
+    problems=[problems.InvalidRoomId, problems.JobNotFound, problems.Forbidden],
+    parameters=[
+        _ROOM,
+        Parameter(
+            name="full_name",
+            location="path",
+            description="Full name of a job of this room: `room:category:Name`.",
+        ),
+    ],
+)
 jobs_tasks = Operation(
     id="jobs_tasks",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.JobNotFound],
-    parameters=[_ROOM, _JOB, _STATUS, *_PAGE],
+    parameters=[_ROOM, _JOB, _STATUS, _INCLUDE, *_PAGE],
     headers=[_LINK],
 )
 tasks_submit = Operation(
@@ -123,26 +156,37 @@ tasks_submit = Operation(
         problems.TooManyPending,
     ],
     parameters=[_ROOM, _JOB, _IDEMPOTENCY_KEY],
-    headers=[
-        Header(
-            name="Location",
-            description="Path of the task, or of the job's tasks for an array.",
-            codes=[202],
-        ),
-        Header(
-            name="Retry-After",
-            description="Seconds to wait before a request for the task.",
-            codes=[202],
-            type=int,
-        ),
-    ],
+    headers=_ACCEPTED,
     body=bodies.SubmissionBody | _SUBMISSIONS,
 )
 tasks_list = Operation(
     id="tasks_list",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.TaskNotFound],
-    parameters=[_ROOM, _STATUS, *_PAGE],
+    parameters=[_ROOM, _STATUS, _INCLUDE, *_PAGE],
+    headers=[_LINK],
+)
+tasks_submitted = Operation(
+    id="tasks_submitted",
+    answers={200: list[answers.TaskDocument]},
+    problems=[problems.InvalidRoomId, problems.Forbidden],
+    parameters=[
+        Parameter(
+            name="created_by",
+            location="query",
+            description="`me`, or for administrators the identity of any submitter; left out, "
+            "your own tasks, or all for administrators.",
+        ),
+        _STATUS,
+        Parameter(
+            name="job",
+            location="query",
+            description="Only tasks of the job with this full name, `room:category:Name`.",
+        ),
+        Parameter(name="room", location="query", description="Only tasks of this room."),
+        _INCLUDE,
+        *_PAGE,
+    ],
     headers=[_LINK],
 )
 tasks_claim = Operation(
@@ -160,6 +204,29 @@ tasks_retrieve = Operation(
     parameters=[_TASK, _PREFER],
     headers=[_PREFERENCE_APPLIED],
 )
+tasks_attempts = Operation(
+    id="tasks_attempts",
+    answers={200: list[answers.AttemptDocument]},
+    problems=[problems.TaskNotFound],
+    parameters=[_TASK, *_PAGE],
+    headers=[_LINK],
+)
+tasks_retry = Operation(
+    id="tasks_retry",
+    answers={202: answers.TaskDocument},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.InvalidTaskTransition,
+        problems.JobNotFound,
+        problems.InvalidPayload,
+        problems.IdempotencyKeyReused,
+        problems.TooManyPending,
+    ],
+    parameters=[_TASK, _IDEMPOTENCY_KEY],
+    headers=_ACCEPTED,
+    body=bodies.EmptyBody,
+)
 tasks_lookup = Operation(
     id="tasks_lookup",
     answers={200: list[answers.TaskDocument]},
@@ -175,6 +242,7 @@ tasks_report = Operation(
         problems.Forbidden,
         problems.LeaseLost,
         problems.InvalidTaskTransition,
+        problems.ResultTooLarge,
     ],
     parameters=[_TASK],
     body=bodies.ReportBody,
