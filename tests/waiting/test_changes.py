@@ -298,6 +298,27 @@ async def test_progress_does_not_wake_a_request_that_waits_for_the_end(bob, runn
     assert answer.headers["etag"] == await sync_to_async(tag_of)(bob, running)
 
 
+@pytest.mark.usefixtures("only_events")
+@pytest.mark.parametrize("gathers", [True, False])
+async def test_frequent_progress_is_gathered_and_other_changes_are_not(
+    bob, running, monkeypatch, gathers
+):
+    monkeypatch.setattr(changes, "GATHER_SECONDS", 2.0)
+
+    def report():
+        if gathers:
+            bob.report(running, "running", attempt=1, progress=0.1)
+            bob.report(running, "running", attempt=1, progress=0.2)
+        else:
+            bob.report(running, "completed", attempt=1)
+
+    began = time.monotonic()
+    answer, _ = await asyncio.gather(watching(Site(True), bob, running), change_during_wait(report))
+    assert (time.monotonic() - began > 1.8) == gathers
+    assert answer.json()["progress"] == (0.2 if gathers else None)
+    assert answer.json()["status"] == ("running" if gathers else "completed")
+
+
 @pytest.fixture
 def published(monkeypatch):
     """The types of the messages that are published."""

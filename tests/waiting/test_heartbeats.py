@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError
 
 from tests.waiting.asgi import Site
-from zndraw_joblib.events import publisher as publishers, reads, stops
+from zndraw_joblib.events import publisher as publishers, reads
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.models import Task
@@ -245,19 +245,10 @@ async def test_the_reread_wakes_a_heartbeat_whose_event_was_lost(bob, running, m
 
 
 async def test_the_view_answers_when_the_read_after_the_wait_fails(bob, running, monkeypatch):
-    read = stops.states_of_grants
+    def fail(held):
+        raise OperationalError("the connection is closed")
 
-    def fail_at_the_end(held):
-        if not get_waiting():
-            raise OperationalError("the connection is closed")
-        return read(held)
-
-    hub = get_hub()
-
-    def get_waiting():
-        return hub.stops._waiting
-
-    monkeypatch.setattr(hub.stops._batched, "_read", fail_at_the_end)
+    monkeypatch.setattr(get_hub().stops._batched, "_read", fail)
     answer = await beating(Site(True), bob, [(running, 1)], wait=1)
     assert (answer.status, answer.json()["lost"]) == (200, [])
 

@@ -16,6 +16,9 @@ from zndraw_joblib.events.reads import RepeatedReads
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.storage.waits import Revision
 
+#: Seconds that a wait lasts before progress ends it, because each answer costs a request, and tasks
+#: may report progress many times a second. All other changes end it at once.
+GATHER_SECONDS = 0.2
 #: Seconds until a task is read again whose row another transaction had locked.
 LOCKED_SECONDS = 0.1
 
@@ -25,9 +28,10 @@ Read = Callable[[Sequence[UUID], Visible], Coroutine[Any, Any, list[TaskRow]]]
 
 @dataclass(eq=False)
 class Watcher:
-    """A request that waits for a revision after this one."""
+    """A request that waits for a revision after this one; progress ends it at `progress_at`."""
 
     revision: int
+    progress_at: float
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -67,7 +71,7 @@ class ChangeWaits:
         """
         task_id, room_id, revision = task
         loop = asyncio.get_running_loop()
-        watcher = Watcher(revision)
+        watcher = Watcher(revision, loop.time() + GATHER_SECONDS)
         groups = {change_group(room_id)}
         self._watchers.setdefault(task_id, set()).add(watcher)
         try:
@@ -92,11 +96,15 @@ class ChangeWaits:
                 del self._watchers[task_id]
             self._groups.leave(groups)
 
-    def change(self, task_id: UUID, revision: int) -> None:
+    def change(self, task_id: UUID, revision: int, *, is_progress: bool = False) -> None:
         """Wake the watchers of a task that do not know this revision."""
+        loop = asyncio.get_running_loop()
         for watcher in self._watchers.get(task_id, ()):
-            if watcher.revision < revision:
-                watcher.changed.set()
+            if watcher.revision < revision and not watcher.changed.is_set():
+                if is_progress and loop.time() < watcher.progress_at:
+                    loop.call_at(watcher.progress_at, watcher.changed.set)
+                else:
+                    watcher.changed.set()
 
     def _compare(self, read: Revision | UUID) -> None:
         if isinstance(read, UUID):

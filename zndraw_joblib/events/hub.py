@@ -11,6 +11,7 @@ from zndraw_joblib.events.changes import ChangeWaits
 from zndraw_joblib.events.ends import EndWaits
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.messages import (
+    PROGRESS_MARK,
     TASKS_CHANGED,
     TASKS_ENDED,
     TASKS_PENDING,
@@ -42,7 +43,9 @@ class Hub:
         elif kind == TASKS_PENDING:
             self.work.wake(UUID(owner), task_id)
         elif kind == TASKS_CHANGED:
-            self.changes.change(UUID(task_id), int(owner))
+            revision = int(owner.removeprefix(PROGRESS_MARK))
+            is_progress = owner.startswith(PROGRESS_MARK)
+            self.changes.change(UUID(task_id), revision, is_progress=is_progress)
         elif kind == TASKS_STOPPED:
             self.stops.stop(UUID(task_id))
 

@@ -21,6 +21,8 @@ TASKS_CHANGED = "tasks.changed"
 #: Tasks were cancelled or taken away while workers held them.
 TASKS_STOPPED = "tasks.stopped"
 
+#: Precedes the revision of a task that made progress and changed in no other way.
+PROGRESS_MARK = "~"
 #: The group for the tasks that workers should stop. One for all, because these are few.
 STOP_GROUP = "joblib.stop"
 
@@ -72,12 +74,12 @@ def pending_entry(job_id: UUID, task_id: UUID) -> str:
     return f"{job_id.hex}/{task_id.hex}"
 
 
-def changed_entry(revision: int, task_id: UUID) -> str:
+def changed_entry(revision: int, task_id: UUID, is_progress: bool) -> str:
     """An entry of a `TASKS_CHANGED` message."""
-    return f"{revision}/{task_id.hex}"
+    return f"{PROGRESS_MARK if is_progress else ''}{revision}/{task_id.hex}"
 
 
 def split_entry(entry: str) -> tuple[str, str]:
-    """The room's digest, the job's hex id or the revision; and the task's hex id."""
+    """The room's digest, the job's hex id, or the revision with its mark; and the task's hex id."""
     owner, _, task_id = entry.partition("/")
     return owner, task_id

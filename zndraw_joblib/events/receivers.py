@@ -48,10 +48,11 @@ def publish_changes(change: Signal, tasks: Sequence[TaskRow], lost: bool = False
                 if change is signals.task_requeued or task.queue_position is not None
             ),
         )
+    is_progress = change is signals.task_progressed
     _publish(
         TASKS_CHANGED,
         (
-            (change_group(task.room_id), changed_entry(task.revision, task.id))
+            (change_group(task.room_id), changed_entry(task.revision, task.id, is_progress))
             for task in tasks
             if task.watched_until is not None
         ),
