@@ -36,6 +36,8 @@ class Server:
         # Refusals of the first report of a status on a task, by id and status.
         self.refuse_once = {}
         self.hidden = set()
+        # Further fields of tasks, by id. The result of a completed task is its id otherwise.
+        self.values = {}
         self.lock, self.changed = threading.RLock(), threading.Condition()
 
     def __call__(self, request):
@@ -123,7 +125,9 @@ class Server:
         return httpx.Response(200, json=self.document(task_id))
 
     def document(self, task_id):
-        return task(task_id, status=self.tasks.get(task_id, "pending"))
+        status = self.tasks.get(task_id, "pending")
+        result = {"result": task_id} if status == "completed" else {}
+        return task(task_id, status=status, **{**result, **self.values.get(task_id, {})})
 
     def look_up(self, ids, request):
         """The tasks that are not hidden; a wait ends when the first of them has ended."""

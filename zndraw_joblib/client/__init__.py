@@ -24,6 +24,8 @@ from zndraw_joblib.client.exceptions import (
     RoundTripError,
     SchemaConflictError,
     ServerError,
+    TaskCancelled,
+    TaskFailed,
     TaskNotFoundError,
     TaskWaitTimeout,
     ThrottledError,
@@ -31,16 +33,19 @@ from zndraw_joblib.client.exceptions import (
     TooManyPendingError,
     TooManyWorkersError,
     UnexpectedAnswerError,
+    UnsuccessfulTask,
     WorkerNotFoundError,
 )
+from zndraw_joblib.client.handles import TaskHandle
 from zndraw_joblib.client.manager import JobManager
-from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
+from zndraw_joblib.client.schemas import AttemptInfo, ClaimedTask, HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
 
 __all__ = [
     "Api",
     "ApiError",
     "ApiManager",
+    "AttemptInfo",
     "ClaimedTask",
     "CredentialsError",
     "ForbiddenError",
@@ -59,6 +64,9 @@ __all__ = [
     "RoundTripError",
     "SchemaConflictError",
     "ServerError",
+    "TaskCancelled",
+    "TaskFailed",
+    "TaskHandle",
     "TaskInfo",
     "TaskNotFoundError",
     "TaskStream",
@@ -68,5 +76,6 @@ __all__ = [
     "TooManyPendingError",
     "TooManyWorkersError",
     "UnexpectedAnswerError",
+    "UnsuccessfulTask",
     "WorkerNotFoundError",
 ]
