@@ -36,6 +36,9 @@ class Server:
         # Refusals of the first report of a status on a task, by id and status.
         self.refuse_once = {}
         self.hidden = set()
+        # The texts of the logs, by id.
+        self.logs = {}
+        self.max_result_bytes = 262_144
         self.lock, self.changed = threading.RLock(), threading.Condition()
 
     def __call__(self, request):
@@ -65,6 +68,7 @@ class Server:
                 "id": f"w{self.workers}",
                 "heartbeat_interval_seconds": self.interval,
                 "worker_timeout_seconds": self.lease,
+                "max_result_bytes": self.max_result_bytes,
             }
             return httpx.Response(201, json=worker)
         if path == "/tasks/claim":
@@ -72,6 +76,10 @@ class Server:
                 self.released.wait(20)
             headers = {"Preference-Applied": "wait=1"} if self.honours_waits else {}
             return httpx.Response(200, json=self.grant(body), headers=headers)
+        if path.endswith("/log"):
+            task_id = path.split("/")[2]
+            self.logs[task_id] = self.logs.get(task_id, "") + body["text"]
+            return httpx.Response(204)
         if path == "/tasks/lookup":
             return self.look_up(body["ids"], request)
         if isinstance(body, list):

@@ -33,17 +33,23 @@ from zndraw_joblib.client.exceptions import (
     UnexpectedAnswerError,
     WorkerNotFoundError,
 )
+from zndraw_joblib.client.logs import TaskLogHandler
 from zndraw_joblib.client.manager import JobManager
-from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
+from zndraw_joblib.client.outcomes import Cancelled, GiveUp, RetryLater
+from zndraw_joblib.client.results import ResultError
+from zndraw_joblib.client.schemas import HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
+from zndraw_joblib.client.tasks import ClaimedTask
 
 __all__ = [
     "Api",
     "ApiError",
     "ApiManager",
+    "Cancelled",
     "ClaimedTask",
     "CredentialsError",
     "ForbiddenError",
+    "GiveUp",
     "HeartbeatReply",
     "IdempotencyKeyReusedError",
     "InvalidCategoryError",
@@ -56,10 +62,13 @@ __all__ = [
     "NotAuthenticatedError",
     "PartlySubmittedError",
     "RequestInvalidError",
+    "ResultError",
+    "RetryLater",
     "RoundTripError",
     "SchemaConflictError",
     "ServerError",
     "TaskInfo",
+    "TaskLogHandler",
     "TaskNotFoundError",
     "TaskStream",
     "TaskWaitTimeout",
