@@ -12,13 +12,13 @@ from tests.client.stand_in import ENDED, NOW, Server, refusal, task
 class LifeServer(Server):
     """Answers `GET tasks/{id}` with an ETag, unless `has_etags` is false, and 304 to a known one.
 
-    `logs` has the log of each task, `attempts` the attempts.
+    `texts` has the log of each task in UTF-8, `attempts` the attempts.
     """
 
     def __init__(self):
         super().__init__()
         self.has_etags = True
-        self.revisions, self.logs, self.attempts, self.headers = {}, {}, {}, []
+        self.revisions, self.texts, self.attempts, self.headers = {}, {}, {}, []
 
     def change(self, task_id, status=None, **values):
         """Change a task, and wake the requests that wait for a change."""
@@ -31,7 +31,7 @@ class LifeServer(Server):
 
     def write(self, task_id, text):
         with self.changed:
-            self.logs[task_id] = self.logs.get(task_id, b"") + text.encode()
+            self.texts[task_id] = self.texts.get(task_id, b"") + text.encode()
             self.changed.notify_all()
 
     def get(self, path, body, request):
@@ -41,7 +41,7 @@ class LifeServer(Server):
             return httpx.Response(200, json=self.attempts[task_id])
         if rest == ["log"]:
             offset = int(parse_qs(split.query)["offset"][0])
-            waited = self.wait(request, lambda: len(self.logs.get(task_id, b"")) > offset, task_id)
+            waited = self.wait(request, lambda: len(self.texts.get(task_id, b"")) > offset, task_id)
             return httpx.Response(200, json=self.log(task_id, offset), headers=waited)
         self.headers.append(request.headers)
         if not self.has_etags:
@@ -60,7 +60,7 @@ class LifeServer(Server):
 
     def log(self, task_id, offset):
         # Five bytes an answer, because the parts of a log must be put together.
-        part = self.logs.get(task_id, b"")[offset : offset + 5]
+        part = self.texts.get(task_id, b"")[offset : offset + 5]
         ended = self.tasks.get(task_id) in ENDED
         end = offset + len(part)
         return {"offset": offset, "text": part.decode(), "next_offset": end, "ended": ended}

@@ -131,12 +131,20 @@ class Turned(Rotate):
     copied: int = Field(1, alias="copy")
 
 
+class Delayed(Rotate):
+    delay: float = 0
+    room: str = "hall"
+
+
 def turn(angle: float, copy: int = 1) -> None: ...
+
+
+def turn_late(angle: float, delay: float = 0, room: str = "hall") -> None: ...
 
 
 @pytest.fixture
 def job_of_turn(monkeypatch):
-    monkeypatch.setattr(submissions, "model_of", {turn: Turned}.__getitem__)
+    monkeypatch.setattr(submissions, "model_of", {turn: Turned, turn_late: Delayed}.__getitem__)
 
 
 def test_send_takes_a_function_and_its_arguments(server, manager, job_of_turn):
@@ -168,6 +176,16 @@ def test_send_refuses_arguments_that_the_function_does_not_take(
     with pytest.raises(ValidationError):
         manager.send(turn, angle=1000, room="r")
     assert server.calls == []
+
+
+def test_an_argument_named_like_an_option_is_given_by_its_position(server, manager, job_of_turn):
+    with pytest.raises(TypeError, match="an argument named delay, room, like an option"):
+        manager.send(turn_late, 1, delay=3, room="r")
+    with pytest.raises(TypeError, match="an argument named room, like"):
+        manager.send(turn_late, 1, 3, room="r")
+    manager.send(turn_late, 1, 3, "attic", delay=4, room="r")
+    payload = {"angle": 1.0, "delay": 3.0, "room": "attic"}
+    assert [call[2] for call in server.sent("POST")] == [{"payload": payload, "delay": 4}]
 
 
 # -- results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from zndraw_joblib.client import (
     RequestInvalidError,
     TaskCancelled,
     TaskFailed,
+    files,
 )
 from zndraw_joblib.client.api import path, send
 from zndraw_joblib.models import Task
@@ -39,6 +41,11 @@ class Locate(BaseModel):
         if self.x < 0:
             raise ValueError("left of the edge")
         return Point(x=self.x)
+
+
+def scale(points: list[Point], by: int = 2, *, delay: float = 0) -> list[Point]:
+    """Takes an argument that is named like an option of `send`."""
+    return [Point(x=by * point.x, name=f"{point.name} {delay:g}") for point in points]
 
 
 class Worker:
@@ -118,17 +125,45 @@ def test_one_key_gives_one_task(manager, worker):
 
 def test_a_failure_carries_the_traceback_of_a_worker(manager, worker):
     handle = manager.send(Locate(x=-1), **HERE)
-    thread = threading.Thread(target=worker.manager.serve, daemon=True)
-    thread.start()
-    try:
-        with pytest.raises(TaskFailed, match="left of the edge") as caught:
-            handle.result(timeout=20)
-    finally:
-        worker.manager.stop()
-        thread.join(20)
+    with (
+        serving(worker.manager),
+        pytest.raises(TaskFailed, match="left of the edge") as caught,
+    ):
+        handle.result(timeout=20)
     assert caught.value.error.startswith("ValueError: left of the edge")
     assert caught.value.remote_traceback.startswith("Traceback (most recent call last):")
     assert "in run\n" in caught.value.remote_traceback
+
+
+@contextmanager
+def serving(manager):
+    thread = threading.Thread(target=manager.serve, kwargs={"prefetch": 5}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        manager.stop()
+        thread.join(20)
+
+
+def test_functions_are_sent_with_their_arguments_and_return_their_type(manager, worker):
+    worker.manager.job(room="open", category="analysis")(scale)
+    with serving(worker.manager):
+        first = manager.send(scale, [Point(x=2, name="a")], by=3, **HERE)
+        assert first.result(timeout=20) == [Point(x=6, name="a 0")]
+        second = manager.send(scale, points=[Point(x=2)], **HERE)
+        assert second.result(timeout=20) == [Point(x=4, name=" 0")]
+        found = manager.map([Locate(x=x) for x in range(30)], timeout=30, **HERE)
+        assert [point.x for point in found] == list(range(30))
+
+
+def test_files_of_a_task_are_listed_and_downloaded(manager, worker, tmp_path):
+    handle = manager.send(Locate(x=1), **HERE)
+    (task,) = worker.claim()
+    files.upload(worker.manager.api, task.id, task.attempt, b"content", "a.txt")
+    assert [(file["name"], file["size"]) for file in handle.files()] == [("a.txt", 7)]
+    assert handle.download("a.txt") == b"content"
+    assert handle.download("a.txt", tmp_path).read_bytes() == b"content"
 
 
 def test_watch_sees_a_task_move(manager, worker):

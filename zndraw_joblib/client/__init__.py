@@ -24,8 +24,6 @@ from zndraw_joblib.client.exceptions import (
     RoundTripError,
     SchemaConflictError,
     ServerError,
-    TaskCancelled,
-    TaskFailed,
     TaskNotFoundError,
     TaskWaitTimeout,
     ThrottledError,
@@ -33,22 +31,28 @@ from zndraw_joblib.client.exceptions import (
     TooManyPendingError,
     TooManyWorkersError,
     UnexpectedAnswerError,
-    UnsuccessfulTask,
     WorkerNotFoundError,
 )
+from zndraw_joblib.client.failures import TaskCancelled, TaskFailed, UnsuccessfulTask
 from zndraw_joblib.client.handles import TaskHandle
+from zndraw_joblib.client.logs import TaskLogHandler
 from zndraw_joblib.client.manager import JobManager
-from zndraw_joblib.client.schemas import AttemptInfo, ClaimedTask, HeartbeatReply, TaskInfo
+from zndraw_joblib.client.outcomes import Cancelled, GiveUp, RetryLater
+from zndraw_joblib.client.results import ResultError
+from zndraw_joblib.client.schemas import AttemptInfo, HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
+from zndraw_joblib.client.tasks import ClaimedTask
 
 __all__ = [
     "Api",
     "ApiError",
     "ApiManager",
     "AttemptInfo",
+    "Cancelled",
     "ClaimedTask",
     "CredentialsError",
     "ForbiddenError",
+    "GiveUp",
     "HeartbeatReply",
     "IdempotencyKeyReusedError",
     "InvalidCategoryError",
@@ -61,6 +65,8 @@ __all__ = [
     "NotAuthenticatedError",
     "PartlySubmittedError",
     "RequestInvalidError",
+    "ResultError",
+    "RetryLater",
     "RoundTripError",
     "SchemaConflictError",
     "ServerError",
@@ -68,6 +74,7 @@ __all__ = [
     "TaskFailed",
     "TaskHandle",
     "TaskInfo",
+    "TaskLogHandler",
     "TaskNotFoundError",
     "TaskStream",
     "TaskWaitTimeout",

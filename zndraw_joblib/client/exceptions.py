@@ -9,14 +9,10 @@ from typing import Any, ClassVar
 
 import httpx
 
-from zndraw_joblib.client.schemas import TaskInfo
-
 #: Media type of a problem document.
 PROBLEM_TYPE = "application/problem+json"
 #: Most seconds that `Retry-After` sets.
 LONGEST_RETRY_AFTER = 86_400.0
-#: First line of a traceback.
-TRACEBACK = "Traceback (most recent call last):"
 
 
 class ApiError(Exception):
@@ -220,48 +216,6 @@ class TaskWaitTimeout(TimeoutError):
         others = len(self.task_ids) - 1
         rest = f" (nor were {others} others yielded)" if others > 0 else ""
         super().__init__(f"task {self.task_ids[0]} has not ended within {timeout} s{rest}")
-
-
-class UnsuccessfulTask(Exception):
-    """A task ended without a result.
-
-    Attributes
-    ----------
-    task : TaskInfo
-        The task at its end.
-    error : str
-        The text that its worker, or the server, reported; empty if there is none.
-    """
-
-    _ended: ClassVar[str]
-
-    def __init__(self, task: TaskInfo) -> None:
-        self.task = task
-        self.error = task.error or ""
-        text = f"task {task.id} of {task.job_name} {self._ended}"
-        super().__init__(f"{text}: {self.error}" if self.error else text)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Pickling would else call the class with the text, for instance in a pool of processes.
-        return type(self), (self.task,)
-
-
-class TaskFailed(UnsuccessfulTask):
-    """A task failed. Its text contains the traceback of the worker."""
-
-    _ended = "failed"
-
-    @property
-    def remote_traceback(self) -> str:
-        """The traceback of the worker; empty if the task failed without an exception."""
-        start = self.error.find(TRACEBACK)
-        return self.error[start:] if start >= 0 else ""
-
-
-class TaskCancelled(UnsuccessfulTask):
-    """A task was cancelled."""
-
-    _ended = "was cancelled"
 
 
 class RoundTripError(ValueError):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.tasks import ClaimedTask
 
 
 class Grants:

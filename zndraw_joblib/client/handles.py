@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from zndraw_joblib.client import files, waiting, watching
 from zndraw_joblib.client.api import ApiManager, path, send
@@ -134,12 +135,28 @@ class TaskHandle:
         """
         return watching.follow_log(self._api, self.id, offset, Deadline(timeout))
 
-    def files(self) -> list[Any]:
-        """The files that the task has uploaded."""
+    def files(self) -> list[dict[str, Any]]:
+        """The files of all attempts, by name and attempt.
+
+        Each has `name`, `attempt`, `size` (in bytes), `content_type`, `sha256` and `created_at`.
+        """
         return files.files(self._api, self.id)
 
-    def download(self, name: str, to: str | Path | None = None) -> Any:
-        """Download a file to a path; without `to`, return its bytes."""
+    @overload
+    def download(self, name: str, to: None = None) -> bytes: ...
+    @overload
+    def download(self, name: str, to: str | PathLike[str]) -> Path: ...
+    def download(self, name: str, to: str | PathLike[str] | None = None) -> bytes | Path:
+        """Download the latest attempt's file of this name; one that is cut off goes on.
+
+        Parameters
+        ----------
+        to
+            Path of the new file, or a folder for it. The file appears there when all of it has
+            arrived. Left out, the content is returned.
+        """
+        if to is None:
+            return files.download(self._api, self.id, name)
         return files.download(self._api, self.id, name, to)
 
     def attempts(self) -> list[AttemptInfo]:

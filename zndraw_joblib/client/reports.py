@@ -22,14 +22,8 @@ from zndraw_joblib.client.exceptions import (
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.retry import LASTING, REPEATABLE, OutageLog
-from zndraw_joblib.client.schemas import (
-    ClaimedTask,
-    ReportResult,
-    TaskInfo,
-    read_list,
-    read_results,
-    read_task,
-)
+from zndraw_joblib.client.schemas import ReportResult, TaskInfo, read_list, read_results, read_task
+from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.text import truncate_utf8
 
@@ -40,6 +34,9 @@ GIVE_UP_SECONDS = 60.0
 
 #: Most bytes of an error text in UTF-8. A server with a lower limit cuts the text itself.
 MAX_ERROR_BYTES = 8192
+
+#: Most bytes of a list of reports, whose results may be large.
+REPORT_BYTES = 524_288
 
 #: Statuses of a refused list whose reports are then sent one by one, because the list may be longer
 #: than the server's limit, or one report in it may be malformed or make the server fail.
@@ -56,28 +53,54 @@ Outcome = TaskInfo | ApiError | httpx.TransportError
 class Report:
     """A report on a task. Without `attempt` the caller's identity alone is the fence.
 
-    `error` says why the task failed or was cancelled; beside completed it is a remark.
+    Attributes
+    ----------
+    error : str or None
+        Why the task failed or was cancelled; beside completed it is a remark.
+    result : bytes or None
+        The result of a completed task, as JSON (`result_json`).
+    retry : bool or None
+        False if a failed task must not be tried again although it has retries left.
+    retry_after : float or None
+        Seconds before a failed task is tried again, in place of the job's backoff.
     """
 
     task_id: str
     status: TaskStatus
     attempt: int | None = None
     error: str | None = None
+    result: bytes | None = None
+    retry: bool | None = None
+    retry_after: float | None = None
 
     @classmethod
     def on(
-        cls, task: ClaimedTask | TaskInfo | str, status: TaskStatus, error: str | None = None
+        cls,
+        task: ClaimedTask | TaskInfo | str,
+        status: TaskStatus,
+        error: str | None = None,
+        **fields: Any,
     ) -> Report:
-        """A report on a task; it has an attempt only for a task from a claim."""
+        """A report on a task; it has an attempt only for a task from a claim.
+
+        `fields` are further attributes of the report.
+        """
         attempt = task.attempt if isinstance(task, ClaimedTask) else None
-        return cls(task if isinstance(task, str) else task.id, status, attempt, error)
+        return cls(task if isinstance(task, str) else task.id, status, attempt, error, **fields)
 
     @property
-    def body(self) -> dict[str, Any]:
-        """The fields that are sent; the error without characters that the server cannot store."""
-        error = self.error and truncate_utf8(self.error, MAX_ERROR_BYTES)
-        fields = {"status": self.status, "attempt": self.attempt, "error": error}
-        return {key: value for key, value in fields.items() if value is not None}
+    def body(self) -> bytes:
+        """The JSON that is sent; the error without characters that the server cannot store."""
+        fields = {
+            "status": self.status,
+            "attempt": self.attempt,
+            "error": self.error and truncate_utf8(self.error, MAX_ERROR_BYTES),
+            "retry": self.retry,
+            "retry_after": self.retry_after,
+        }
+        body = encode({key: value for key, value in fields.items() if value is not None})
+        # Spliced in, because the result was encoded when it was checked.
+        return body if self.result is None else body[:-1] + b',"result":' + self.result + b"}"
 
 
 class _Entry:
@@ -88,8 +111,8 @@ class _Entry:
         self.retry = LASTING if lasting else REPEATABLE
         self.made_at = time.monotonic()
         self.url = path("tasks", report.task_id)
-        self.single_body = encode(report.body)
-        self.list_entry = encode({"id": report.task_id, **report.body})
+        self.single_body = report.body
+        self.list_entry = encode({"id": report.task_id})[:-1] + b"," + self.single_body[1:]
         self.attempts = 0
         self.pause = 0.0
         self.error: ApiError | httpx.TransportError | None = None
@@ -209,7 +232,7 @@ class Reporter:
     def _deliver(self, entries: Sequence[_Entry]) -> None:
         """Try once to deliver each report."""
         encoded = [entry.list_entry for entry in entries]
-        for cut in batch_slices(encoded, self._batch_size):
+        for cut in batch_slices(encoded, self._batch_size, REPORT_BYTES):
             batch = entries[cut]
             if len(batch) == 1:
                 self._deliver_alone(batch[0])

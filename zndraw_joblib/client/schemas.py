@@ -11,32 +11,17 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json
 
+from zndraw_joblib.client.results import MAX_RESULT_BYTES
+from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 
 T = TypeVar("T")
 
 #: Seconds of a lease by the server's default, for a server that does not tell it.
 DEFAULT_LEASE = 60.0
-
-
-class ClaimedTask(BaseModel):
-    """A task granted to this worker. Each report on it carries its `attempt`.
-
-    `status` is claimed, or running if the claim started the task.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    job_name: str
-    room_id: str
-    payload: dict[str, Any]
-    created_at: datetime
-    attempt: int
-    status: TaskStatus = TaskStatus.CLAIMED
 
 
 class TaskInfo(BaseModel):
@@ -121,6 +106,7 @@ class CreatedWorker(BaseModel):
     id: str
     heartbeat_interval_seconds: float
     worker_timeout_seconds: float = DEFAULT_LEASE
+    max_result_bytes: int = MAX_RESULT_BYTES
 
 
 class RegisteredJob(BaseModel):
@@ -135,12 +121,17 @@ class SubmittedTask(BaseModel):
     id: str
 
 
-class ReportResult(BaseModel):
-    """The result of one report of a list: the task, or the problem of its refusal."""
+class Accepted(BaseModel):
+    """Whether one report of a list was accepted, with the problem of its refusal."""
 
     status: int
-    task: TaskInfo | None = None
     problem: dict[str, Any] = {}
+
+
+class ReportResult(Accepted):
+    """The result of one report of a list: the task, or the problem of its refusal."""
+
+    task: TaskInfo | None = None
 
 
 def reader(kind: type[T]) -> Callable[[httpx.Response], T]:
@@ -158,6 +149,7 @@ read_attempts = reader(list[AttemptInfo])
 read_submitted = reader(SubmittedTask)
 read_submitted_list = reader(list[SubmittedTask])
 read_results = reader(list[ReportResult])
+read_accepted = reader(list[Accepted])
 
 
 def read_ended(response: httpx.Response) -> tuple[list[TaskInfo], set[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -54,14 +54,19 @@ def options_json(
 
 
 def instance_of(
-    job: BaseModel | Callable[..., Any], values: Sequence[Any], arguments: Mapping[str, Any]
+    job: BaseModel | Callable[..., Any],
+    values: Sequence[Any],
+    arguments: Mapping[str, Any],
+    options: Collection[str],
 ) -> BaseModel:
     """The instance to submit; for a function, of the class of its arguments.
+
+    `options` are the names of the options of the submit that are given by name.
 
     Raises
     ------
     TypeError
-        The arguments are not those of the function.
+        The arguments are not those of the function, or an option may be meant as one of them.
     pydantic.ValidationError
         The arguments are not valid.
     """
@@ -77,6 +82,12 @@ def instance_of(
     if len(values) > len(names):
         raise TypeError(f"{cls.__name__} takes {len(names)} arguments, not {len(values)}")
     by_position = dict(zip(names, values, strict=False))
+    if unclear := set(options) & set(names[len(values) :]):
+        # An option that was meant for the function would else be lost without a word.
+        raise TypeError(
+            f"{cls.__name__} has an argument named {', '.join(sorted(unclear))}, like an option of "
+            "send; give the argument by its position"
+        )
     if unknown := arguments.keys() - set(names[len(values) :]):
         raise TypeError(f"{cls.__name__} does not take {', '.join(sorted(unknown))}, or has it")
     return cls(**by_position, **arguments)

@@ -14,7 +14,8 @@ from zndraw_joblib.client import waiting
 from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.bars import count_ends, load_bar
 from zndraw_joblib.client.batches import array, batch_slices
-from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError, UnsuccessfulTask
+from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
+from zndraw_joblib.client.failures import UnsuccessfulTask
 from zndraw_joblib.client.handles import TaskHandle
 from zndraw_joblib.client.registration import is_same_class, job_name
 from zndraw_joblib.client.schemas import (
@@ -114,8 +115,11 @@ class Submitter:
             `delay` and `run_at` are both given; `run_at` has no time zone; a number is not finite;
             the arguments are not valid (`pydantic.ValidationError`).
         """
-        instance = instance_of(job, values, arguments)
         options = options_json(retries, delay, run_at, timeout_seconds)
+        named = {"room", *options}
+        named |= {"job_room"} if job_room is not None else set()
+        named |= {"idempotency_key"} if idempotency_key is not None else set()
+        instance = instance_of(job, values, arguments, named)
         name = self._job_of(type(instance), room, job_room)
         body = entry_json(instance, options)
         task = self._post(tasks_url(name, room), body, read_submitted, idempotency_key)
