@@ -15,9 +15,12 @@ from zndraw_joblib.client import (
     InvalidPayloadError,
     NotAuthenticatedError,
     PartlySubmittedError,
+    TaskCancelled,
+    TaskFailed,
     TaskNotFoundError,
     TaskWaitTimeout,
     batches,
+    retry,
     waiting,
 )
 
@@ -286,3 +289,30 @@ def test_a_lookup_asks_for_the_results(server, manager):
     server.tasks["t0"] = "completed"
     assert manager.wait("t0").result == "t0"
     assert server.sent("POST", "/tasks/lookup")[0][2] == {"ids": ["t0"], "include": ["result"]}
+
+
+def test_map_goes_on_after_a_task_that_failed(server, manager):
+    server.tasks.update({"t0": "failed", "t1": "completed", "t2": "cancelled"})
+    results = manager.map([Rotate()] * 3, room="r")
+    with pytest.raises(TaskFailed):
+        next(results)
+    assert next(results) == "t1"
+    with pytest.raises(TaskCancelled):
+        next(results)
+    assert list(results) == []
+
+
+def test_map_needs_no_request_for_each_result(server, manager):
+    server.tasks.update({f"t{number}": "completed" for number in range(40)})
+    assert list(manager.map([Rotate()] * 40, room="r")) == [f"t{number}" for number in range(40)]
+    assert len(server.sent("POST", "/tasks/lookup")) == 2
+    assert server.sent("GET") == []
+
+
+def test_an_answer_that_is_no_list_of_tasks_counts_as_an_outage(server, manager, monkeypatch):
+    monkeypatch.setattr(retry, "backoff", lambda attempt: 0.01)
+    server.fail["POST /tasks/lookup"] = [
+        httpx.Response(200, json=answer) for answer in ({}, [1], [{"id": "t1"}], "text", None)
+    ] + [refusal("not-authenticated", 401)]
+    with pytest.raises(Exception, match="401"):
+        manager.handle("t1").result(timeout=60)
