@@ -30,7 +30,7 @@ class UnsuccessfulTask(Exception):
         super().__init__(f"{text}: {self.error}" if self.error else text)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Pickling would else call the class with the text, for instance in a pool of processes.
+        # Pickling would else call the class with the text.
         return type(self), (self.task,)
 
 
