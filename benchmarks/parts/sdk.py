@@ -23,6 +23,8 @@ OURS = "the SDK, `map`"
 CELERY = "Celery, prefork, Redis as broker and result backend"
 PROCRASTINATE = "procrastinate, the same PostgreSQL, without results"
 WANTED = 1.2
+#: The columns of CPU: the processes of one contender.
+PARTS = ("client", "worker", "servers", "stores")
 
 
 def measure(bench: Bench) -> Section:
@@ -44,19 +46,27 @@ def measure(bench: Bench) -> Section:
         worker = stack.enter_context(serving("sdk-worker", [sys.executable, *command], 0, site.env))
         until(lambda: "registered" in worker.log.read_text())
         database = _postmaster(bench)
-        ours = [wsgi.process.pid, asgi.process.pid, worker.process.pid]
-        ours += [child.pid for child in psutil.Process().children() if child.name() == "nginx"]
+        servers = [wsgi.process.pid, asgi.process.pid]
+        servers += [child.pid for child in psutil.Process().children() if child.name() == "nginx"]
+        ours = {
+            "worker": [worker.process.pid],
+            "servers": servers,
+            "stores": [database, _pid_of(site.redis_url)],
+        }
         contenders: dict[str, Callable[[int], dict[str, Any]]] = {
             OURS: lambda count: _with_cpu(
-                [*ours, database, _pid_of(site.redis_url)],
+                ours,
                 lambda: site.run_child("sdk", str(count), url, site.tokens[0]),
             )
         }
         for name, queue in others.items():
-            pids = [stack.enter_context(queue.work()).process.pid]
-            pids.append(_pid_of(broker) if name == CELERY else database)
-            contenders[name] = lambda count, queue=queue, pids=pids: _with_cpu(  # type: ignore[misc]
-                pids, lambda: queue.submit(count)
+            parts = {
+                "worker": [stack.enter_context(queue.work()).process.pid],
+                "servers": [],
+                "stores": [_pid_of(broker) if name == CELERY else database],
+            }
+            contenders[name] = lambda count, queue=queue, parts=parts: _with_cpu(  # type: ignore[misc]
+                parts, lambda: queue.submit(count)
             )
         for run in contenders.values():
             run(100)  # The worker is ready when the last of these tasks has ended.
@@ -82,17 +92,20 @@ def measure(bench: Bench) -> Section:
         "The SDK's worker is `serve(concurrency=4, prefetch=100)`, its server the recommended "
         "deployment with one more process for waits; Celery has four processes that take 25 tasks "
         "ahead each, procrastinate four tasks at once. All run on the same cores, one after "
-        "another. CPU is that of client, worker, servers and databases. "
+        "another. CPU is in microseconds for one task: of the client that submits and waits, the "
+        "worker, the servers, and PostgreSQL or Valkey. "
         f"{figures_are(bench.scale.rounds)}.",
         table(
-            ["", "tasks/s", "times Celery", "CPU of a task, us", "of it in the client, us"],
+            ["", "tasks/s", "times Celery", "CPU of a task, us", *PARTS],
             (
                 [
                     name,
                     per_second(rates[name]),
                     times(rates[name] / best),
-                    round(1e6 * median_figure(results, "all_cpu") / count),
-                    round(1e6 * median_figure(results, "cpu") / count),
+                    *(
+                        round(1e6 * median_figure(results, part) / count)
+                        for part in ("all", *PARTS)
+                    ),
                 ]
                 for name, results in found.items()
             ),
@@ -101,11 +114,13 @@ def measure(bench: Bench) -> Section:
     return section
 
 
-def _with_cpu(pids: Sequence[int], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Run a client; adds the CPU seconds of it and of these processes, with their descendants."""
-    before = _cpu(pids)
+def _with_cpu(parts: dict[str, list[int]], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run a client; adds the CPU seconds of each part and their sum, ``all``."""
+    before = {part: _cpu(pids) for part, pids in parts.items()}
     figures = run()
-    return {**figures, "all_cpu": figures["cpu"] + _cpu(pids) - before}
+    cpu = {part: _cpu(pids) - before[part] for part, pids in parts.items()}
+    cpu["client"] = figures["cpu"]
+    return {**figures, **cpu, "all": sum(cpu.values())}
 
 
 def _cpu(pids: Sequence[int]) -> float:

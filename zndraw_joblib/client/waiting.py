@@ -32,7 +32,7 @@ ROUND_INTERVAL = 1
 PAUSE_PER_TASK = 0.0002
 #: Ends in one answer from which on the next request asks for twice as many tasks only, but for
 #: `LEAST_WHILE_BUSY` at least: where tasks end so fast, most of 500 would not have ended.
-BUSY_ENDS, LEAST_WHILE_BUSY = 16, 64
+BUSY_ENDS, LEAST_WHILE_BUSY = 8, 64
 #: First and longest pause between two requests, in seconds, if waits are not honoured.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 
