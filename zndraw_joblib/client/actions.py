@@ -22,8 +22,9 @@ class Actions:
     updates: UpdateSender
 
     def is_stopped(self, task: ClaimedTask) -> bool:
-        """Whether the task was cancelled or lost."""
-        return self.grants.is_stopped(task)
+        """Whether the task was cancelled or lost, or is not this worker's any more."""
+        # A cancel by this process itself ends the grant at once.
+        return self.grants.is_stopped(task) or not self.grants.holds(task)
 
     def progress(self, task: ClaimedTask, fraction: float | None, message: str | None) -> None:
         """Report progress."""

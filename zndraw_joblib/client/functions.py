@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Annotated, Any, get_args, get_type_hints
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field, PydanticUserError, create_model
 
 from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.names import name_error
@@ -69,11 +69,11 @@ def _make_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{label} is a generator function; a job must not yield")
     try:
-        hints = get_type_hints(function, include_extras=True)
+        hints = get_type_hints(function, localns=_locals_around(function), include_extras=True)
     except Exception as error:
         raise TypeError(
-            f"the annotations of {label} cannot be read: {error}. Their names must be known in "
-            "the function's module."
+            f"the annotations of {label} cannot be read: {error}. Their names must be known where "
+            "the function is defined."
         ) from error
     fields: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -111,13 +111,30 @@ def _make_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
         return function(**arguments)
 
     run.__annotations__ = {"return": hints["return"]} if "return" in hints else {}
-    model = create_model(
-        name, __module__=function.__module__, __doc__=inspect.getdoc(function), **fields
-    )
+    try:
+        model = create_model(
+            name, __module__=function.__module__, __doc__=inspect.getdoc(function), **fields
+        )
+    except (PydanticUserError, TypeError) as error:
+        raise TypeError(f"the parameters of {label} have no JSON Schema: {error}") from error
     model.__qualname__ = label
     model.run = run  # type: ignore[attr-defined]
     model.function = staticmethod(function)  # type: ignore[attr-defined]
     return model
+
+
+def _locals_around(function: Callable[..., Any]) -> dict[str, Any]:
+    """The local variables of the running function in which another one was defined.
+
+    Annotations that are kept as text (``from __future__ import annotations``) may name them.
+    """
+    code = inspect.unwrap(function).__code__
+    frame = inspect.currentframe()
+    while frame is not None:
+        if code in frame.f_code.co_consts:
+            return frame.f_locals
+        frame = frame.f_back
+    return {}
 
 
 def _field_name(parameter: str) -> str:

@@ -47,6 +47,12 @@ class Grants:
         with self._changed:
             return list(self._held.values())
 
+    def holds(self, task: ClaimedTask) -> bool:
+        """Whether this attempt of a task is held."""
+        with self._changed:
+            held = self._held.get(task.id)
+            return held is not None and held.attempt == task.attempt
+
     def stop(self, tasks: Iterable[ClaimedTask]) -> None:
         """Mark held tasks as cancelled or reassigned."""
         with self._changed:
