@@ -20,6 +20,7 @@ from zndraw_joblib.client import (
     GiveUp,
     RetryLater,
     TaskLogHandler,
+    pending,
     updates,
 )
 
@@ -277,8 +278,8 @@ def test_updates_do_not_wait_for_a_slow_server(server, manager, running):
 def test_log_text_beyond_the_bound_is_dropped_from_the_front_and_says_so(
     server, manager, monkeypatch
 ):
-    monkeypatch.setattr(updates, "MAX_LOG_BUFFER", 100)
-    monkeypatch.setattr(updates, "MAX_LOG_TEXT", 60)
+    monkeypatch.setattr(pending, "MAX_LOG_BUFFER", 100)
+    monkeypatch.setattr(pending, "MAX_LOG_TEXT", 60)
 
     def execute(claimed):
         with manager._updates._changed:  # The thread cannot send meanwhile.
@@ -295,7 +296,7 @@ def test_log_text_beyond_the_bound_is_dropped_from_the_front_and_says_so(
 
 
 def test_a_long_line_is_sent_in_pieces(server, manager, monkeypatch):
-    monkeypatch.setattr(updates, "MAX_LOG_TEXT", 1000)
+    monkeypatch.setattr(pending, "MAX_LOG_TEXT", 1000)
     line = "".join(chr(97 + i % 26) for i in range(4500))
     server.queue.append(task("a"))
     serve(server, manager, 1, lambda claimed: claimed.log(line))

@@ -70,6 +70,7 @@ class TaskCall:
         else:
             self._arguments = len(_check(execute, "execute", _EXECUTE, (None, None), (None,)))
         self._execute = execute
+        self._signatures: dict[Any, bool | None] = {}
         self._thread = threading.local()
         self._runners = ExitStack()
 
@@ -97,10 +98,22 @@ class TaskCall:
         name = f"{type(instance).__name__}.run"
         if not callable(run):
             raise TypeError(f"{name} is not a method")
-        arguments = _accepted(run, (task,), ())
-        if arguments is None:
+        takes_task = self._takes_task(run)
+        if takes_task is None:
             raise TypeError(f"{name} {_RUN}")
-        return self._finish(run(*arguments))
+        return self._finish(run(task) if takes_task else run())
+
+    def _takes_task(self, run: Execute) -> bool | None:
+        """Whether a method takes the task; None if it can be called neither with nor without it."""
+        function = getattr(run, "__func__", None)
+        if function in self._signatures:
+            return self._signatures[function]
+        accepted = _accepted(run, (None,), ())
+        takes_task = None if accepted is None else bool(accepted)
+        if inspect.isfunction(function):
+            # Kept, because reading a signature takes longer than a short task.
+            self._signatures[function] = takes_task
+        return takes_task
 
     def _finish(self, result: Any) -> Any:
         """Wait for the end of the work that a call returned; returns its value."""

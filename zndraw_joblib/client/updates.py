@@ -6,9 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import httpx
 
@@ -18,11 +16,11 @@ from zndraw_joblib.client.exceptions import ApiError, TaskNotFoundError, error_o
 from zndraw_joblib.client.forks import reset_after_fork
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.logs import THREAD_PREFIX
+from zndraw_joblib.client.pending import PendingUpdates, Taken
 from zndraw_joblib.client.reports import LOST, REPORT_BYTES
 from zndraw_joblib.client.retry import LASTING, OutageLog, backoff
 from zndraw_joblib.client.schemas import Accepted, read_accepted, read_list, read_nothing, read_task
 from zndraw_joblib.client.tasks import ClaimedTask
-from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.text import clean_text
 
 logger = logging.getLogger(__name__)
@@ -35,104 +33,6 @@ FLUSH_SECONDS = 5.0
 IDLE_SECONDS = 10.0
 #: Most characters of a message; the server refuses longer ones.
 MAX_MESSAGE_LENGTH = 1_000
-#: Most characters of log text that wait to be sent, for one task.
-MAX_LOG_BUFFER = 524_288
-#: Most characters of one request. Each has six bytes of JSON at most, and the server accepts 1 MiB.
-MAX_LOG_TEXT = 131_072
-
-
-class _Updates:
-    """The updates of one attempt that wait to be sent."""
-
-    def __init__(self, task: ClaimedTask) -> None:
-        self.task = task
-        self.fraction: float | None = None
-        self.message: str | None = None
-        self.has_progress = False
-        self.sent: tuple[float | None, str | None] = (None, None)
-        self.lines: deque[str] = deque()
-        self.size = 0
-        self.dropped = 0
-        # Whether the code of the task has ended, so that nothing more follows.
-        self.ending = False
-        self.in_flight = False
-        self.takes_progress = self.takes_log = True
-
-    @property
-    def pending(self) -> bool:
-        """Whether something waits to be sent."""
-        return self.has_progress or bool(self.lines)
-
-    def add(self, text: str) -> None:
-        """Append text; the front is dropped beyond `MAX_LOG_BUFFER` characters."""
-        self.lines.append(text)
-        self.size += len(text)
-        self._drop_front()
-
-    def _drop_front(self) -> None:
-        while (excess := self.size - MAX_LOG_BUFFER) > 0:
-            first = self.lines.popleft()
-            if len(first) > excess:
-                self.lines.appendleft(first[excess:])
-            cut = min(len(first), excess)
-            self.size -= cut
-            self.dropped += cut
-
-    def take_progress(self) -> bytes | None:
-        """The fields of the latest progress; None if it was sent."""
-        # Cleared before the values are read, because `progress` sets them before it reads this.
-        self.has_progress = False
-        values = self.fraction, self.message
-        if values == self.sent:
-            return None
-        self.sent = values
-        fields = {"progress": values[0], "message": values[1]}
-        given = {key: value for key, value in fields.items() if value is not None}
-        return encode({"status": TaskStatus.RUNNING, "attempt": self.task.attempt, **given})
-
-    def take_text(self) -> str:
-        """Text for one request, with a remark in place of the text that was dropped."""
-        parts: list[str] = []
-        size = 0
-        while self.lines and size + len(self.lines[0]) <= MAX_LOG_TEXT:
-            parts.append(self.lines.popleft())
-            size += len(parts[-1])
-        if self.lines and not parts:
-            parts.append(self.lines[0][:MAX_LOG_TEXT])
-            self.lines[0] = self.lines[0][MAX_LOG_TEXT:]
-            size = MAX_LOG_TEXT
-        self.size -= size
-        if self.dropped and parts:
-            parts.insert(0, f"[{self.dropped} characters of the log were dropped here]\n")
-            self.dropped = 0
-        return "".join(parts)
-
-    def put_back(self, taken: _Taken) -> None:
-        """Let updates wait again that were not sent."""
-        if taken.progress is not None:
-            self.has_progress, self.sent = True, (None, None)
-        if taken.text:
-            self.lines.appendleft(taken.text)
-            self.size += len(taken.text)
-            self._drop_front()
-
-    def refuse_progress(self) -> None:
-        """Drop progress, also later one."""
-        self.takes_progress = self.has_progress = False
-
-    def refuse_log(self) -> None:
-        """Drop log text, also later one."""
-        self.takes_log = False
-        self.lines.clear()
-        self.size = 0
-
-
-class _Taken(NamedTuple):
-    """Updates on their way: the fields of the progress as JSON, or None, and the log's text."""
-
-    updates: _Updates
-    progress: bytes | None
-    text: str
 
 
 class UpdateSender:
@@ -152,7 +52,7 @@ class UpdateSender:
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
-        self._updates: dict[tuple[str, int], _Updates] = {}
+        self._updates: dict[tuple[str, int], PendingUpdates] = {}
         self._thread: threading.Thread | None = None
         # Before these monotonic times nothing is sent: the second is the end of a pause.
         self._next_at = self._paused_until = 0.0
@@ -209,12 +109,12 @@ class UpdateSender:
         if not ended:
             logger.warning("the last progress or log of task %s could not be sent", key[0])
 
-    def _of(self, task: ClaimedTask) -> _Updates:
+    def _of(self, task: ClaimedTask) -> PendingUpdates:
         key = (task.id, task.attempt)
         updates = self._updates.get(key)
         if updates is None:
             with self._changed:
-                updates = self._updates.setdefault(key, _Updates(task))
+                updates = self._updates.setdefault(key, PendingUpdates(task))
         return updates
 
     def _wake(self) -> None:
@@ -241,7 +141,7 @@ class UpdateSender:
                         taken.updates.in_flight = False
                     self._changed.notify_all()
 
-    def _take_batch(self) -> list[_Taken]:
+    def _take_batch(self) -> list[Taken]:
         """Wait for updates that are due; empty when none came for `IDLE_SECONDS`."""
         is_idle = False
         with self._changed:
@@ -265,12 +165,12 @@ class UpdateSender:
                 until = self._paused_until if ending else max(self._next_at, self._paused_until)
                 self._changed.wait(until - now)
 
-    def _take(self, updates: _Updates) -> _Taken:
+    def _take(self, updates: PendingUpdates) -> Taken:
         updates.in_flight = True
         progress = updates.take_progress() if updates.has_progress else None
-        return _Taken(updates, progress, updates.take_text())
+        return Taken(updates, progress, updates.take_text())
 
-    def _send_progress(self, batch: Sequence[_Taken]) -> None:
+    def _send_progress(self, batch: Sequence[Taken]) -> None:
         entries = [
             encode({"id": taken.updates.task.id})[:-1] + b"," + (taken.progress or b"")[1:]
             for taken in batch
@@ -289,7 +189,7 @@ class UpdateSender:
                     answer = httpx.Response(result.status, json=result.problem)
                     self._failed(taken._replace(text=""), error_of(answer, result.problem))
 
-    def _patch(self, batch: Sequence[_Taken], entries: Sequence[bytes]) -> list[Accepted]:
+    def _patch(self, batch: Sequence[Taken], entries: Sequence[bytes]) -> list[Accepted]:
         if len(batch) > 1:
             read = read_list(read_accepted, len(batch))
             body = array(entries)
@@ -299,7 +199,7 @@ class UpdateSender:
         send(self._api, "PATCH", url, read=read_task, body=taken.progress, retry=None)
         return [Accepted(status=200)]
 
-    def _send_text(self, taken: _Taken) -> None:
+    def _send_text(self, taken: Taken) -> None:
         task = taken.updates.task
         url = path("tasks", task.id, "log")
         body = {"attempt": task.attempt, "text": taken.text}
@@ -314,7 +214,7 @@ class UpdateSender:
         self._failures = 0
         self._outage.ended()
 
-    def _failed(self, taken: _Taken, error: Exception) -> None:
+    def _failed(self, taken: Taken, error: Exception) -> None:
         """Let updates wait for the end of an outage; drop them after a refusal."""
         updates = taken.updates
         pause = self._pause(error)
