@@ -153,6 +153,8 @@ def test_functions_are_sent_with_their_arguments_and_return_their_type(manager, 
         assert first.result(timeout=20) == [Point(x=6, name="a 0")]
         second = manager.send(scale, points=[Point(x=2)], **HERE)
         assert second.result(timeout=20) == [Point(x=4, name=" 0")]
+        scaled = manager.map(scale, [[Point(x=1)], [Point(x=2)]], [5, 6], timeout=30, **HERE)
+        assert list(scaled) == [[Point(x=5, name=" 0")], [Point(x=12, name=" 0")]]
         found = manager.map([Locate(x=x) for x in range(30)], timeout=30, **HERE)
         assert [point.x for point in found] == list(range(30))
 

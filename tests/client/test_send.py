@@ -127,3 +127,26 @@ def test_an_argument_named_like_an_option_is_given_by_its_position(server, manag
     manager.send(turn_late, 1, 3, "attic", delay=4, room="r")
     payload = {"angle": 1.0, "delay": 3.0, "room": "attic"}
     assert [call[2] for call in server.sent("POST")] == [{"payload": payload, "delay": 4}]
+
+
+def test_map_submits_a_function_with_the_values_at_each_place(server, manager, job_of_turn):
+    angles = iter([1, 2, 3])
+    manager.map(turn, angles, [7, 8], room="r")
+    manager.map(turn, [4], room="r")
+    payloads = [[entry["payload"] for entry in call[2]] for call in server.sent("POST")]
+    assert payloads == [
+        [{"angle": 1.0, "copy": 7}, {"angle": 2.0, "copy": 8}],
+        [{"angle": 4.0, "copy": 1}],
+    ]
+
+
+def test_map_refuses_values_that_do_not_fit(server, manager, job_of_turn):
+    with pytest.raises(TypeError, match="arguments already"):
+        manager.map([Rotate()], [1], room="r")
+    with pytest.raises(TypeError, match="an iterable of values"):
+        manager.map(turn, room="r")
+    with pytest.raises(TypeError, match="takes 2 arguments, not 3"):
+        manager.map(turn, [1], [2], [3], room="r")
+    with pytest.raises(ValidationError):
+        manager.map(turn, [1, 1000], room="r")
+    assert server.calls == []

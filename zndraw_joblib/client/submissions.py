@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -91,6 +91,25 @@ def instance_of(
     if unknown := arguments.keys() - set(names[len(values) :]):
         raise TypeError(f"{cls.__name__} does not take {', '.join(sorted(unknown))}, or has it")
     return cls(**by_position, **arguments)
+
+
+def instances_of(
+    job: Iterable[BaseModel] | Callable[..., Any], values: Sequence[Iterable[Any]]
+) -> Iterable[BaseModel]:
+    """The instances to submit; for a function, of the values that stand at the same place.
+
+    Raises
+    ------
+    TypeError
+        Values are given beside instances, or no values for a function.
+    """
+    if callable(job):
+        if not values:
+            raise TypeError("a function needs an iterable of values for each of its arguments")
+        return (instance_of(job, arguments, {}, ()) for arguments in zip(*values, strict=False))
+    if values:
+        raise TypeError("instances have their arguments already")
+    return job
 
 
 def key_header(key: str | None) -> dict[str, str]:

@@ -29,6 +29,7 @@ from zndraw_joblib.client.schemas import (
 from zndraw_joblib.client.submissions import (
     entry_json,
     instance_of,
+    instances_of,
     key_header,
     options_json,
     tasks_url,
@@ -204,8 +205,9 @@ class Submitter:
 
     def map(
         self,
-        instances: Iterable[BaseModel],
-        *,
+        job: Iterable[BaseModel] | Callable[..., Any],
+        /,
+        *values: Iterable[Any],
         room: str,
         job_room: str | None = None,
         timeout: float | None = None,
@@ -215,8 +217,11 @@ class Submitter:
     ) -> Iterator[Any]:
         """Submit tasks by `submit_many`, and return an iterator over their results.
 
+        `job` is an iterable of instances; or a function that `JobManager.job` decorates, which is
+        submitted with the first of each of `values`, the second of each, and so on.
+
         All tasks are submitted before this returns; the iterator then waits. It yields the results
-        in the order of the instances, or with ``ordered=False`` as the tasks end, each as
+        in the order of the submits, or with ``ordered=False`` as the tasks end, each as
         `TaskHandle.result` returns it. `timeout` is in seconds from now, for all tasks together.
         With `progress` a bar counts the ends; it needs the extra ``progress``.
 
@@ -234,13 +239,15 @@ class Submitter:
             As in `submit_many`.
         ImportError
             `progress` without tqdm; no task was submitted.
+        TypeError, pydantic.ValidationError
+            Values are not those of the function; no task was submitted.
         """
         deadline = waiting.Deadline(timeout)
         bar = load_bar() if progress else None
         classes: list[type[BaseModel]] = []
 
         def noted() -> Iterator[BaseModel]:
-            for instance in instances:
+            for instance in instances_of(job, values):
                 classes.append(type(instance))
                 yield instance
 
