@@ -91,6 +91,9 @@ LIMITS = {
         for model in ("ReportBody", "ListedReportBody")
     ],
     "max_body_bytes": lambda doc: [body_of(doc, "/tasks/claim", "post")["description"]],
+    "max_file_bytes": lambda doc: [
+        body_of(doc, "/tasks/{task_id}/files/{name}", "put")["description"]
+    ],
     "max_json_depth": lambda doc: [body_of(doc, "/tasks/claim", "post")["description"]],
     "max_room_id_length": lambda doc: [
         parameter_of(doc, "/rooms/{room_id}/jobs", "get", "room_id")["description"]
