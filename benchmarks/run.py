@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from benchmarks import machine, plot
 from benchmarks.bench import Bench
-from benchmarks.parts import backlog, batches, big, cycles, sql, statements, waiters, waits
+from benchmarks.parts import backlog, batches, big, cycles, sdk, sql, statements, waiters, waits
 from benchmarks.report import Goal, Section, render, written_by_hand
 from benchmarks.scale import FULL, QUICK
 from benchmarks.stack import original
@@ -50,6 +50,7 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "pages": big.pages,
     "admin": big.admin,
     "sql": sql.measure,
+    "sdk": sdk.measure,
 }
 
 
