@@ -6,6 +6,7 @@ import asyncio
 import copy
 import itertools
 import logging
+import multiprocessing
 import pickle
 import threading
 import time
@@ -405,6 +406,26 @@ def test_retry_later_fails_the_attempt_with_the_seconds_before_the_next(server, 
     assert "retry" not in body
 
 
+@pytest.mark.parametrize(("seconds", "sent"), [(-1, 0), (1e9, 86_400), (float("inf"), 86_400)])
+def test_the_seconds_of_retry_later_are_made_fit_for_the_server(server, manager, seconds, sent):
+    def execute(claimed):
+        raise RetryLater(seconds)
+
+    server.queue.append(task("a"))
+    serve(server, manager, 1, execute)
+    assert bodies(server, "a")[-1]["retry_after"] == sent
+
+
+def test_retry_later_without_a_number_fails_the_task_alone(server, manager):
+    def execute(claimed):
+        if claimed.id == "a":
+            raise RetryLater(float("nan"))
+
+    server.queue += [task("a"), task("b")]
+    serve(server, manager, 2, execute)
+    assert server.tasks == {"a": "failed", "b": "completed"}
+
+
 def test_fail_takes_the_same(server, manager):
     manager.fail(granted("a")[0], "no", retry=False, retry_after=3)
     assert bodies(server, "a") == [
@@ -500,6 +521,30 @@ def test_the_sdk_does_not_log_its_own_requests(server, manager, running, monkeyp
     finally:
         logger.setLevel(level)
     assert server.logs == {"a": "text\n"}
+
+
+def test_a_process_that_a_task_forked_writes_to_its_log(server, manager):
+    """Control: the child waits for ever where it has the lock of the parent's thread."""
+    codes = []
+
+    def in_child(claimed):
+        claimed.progress(0.9)
+        claimed.log("in the child")
+        # The child's copy of the stand-in.
+        until(lambda: server.logs == {"a": "in the child\n"})
+
+    def execute(claimed):
+        claimed.progress(0.1)
+        with manager._updates._changed:
+            child = multiprocessing.get_context("fork").Process(target=in_child, args=(claimed,))
+            child.start()
+        child.join(20)
+        codes.append(child.exitcode)
+
+    server.queue.append(task("a"))
+    serve(server, manager, 1, execute)
+    assert codes == [0]
+    assert server.tasks == {"a": "completed"}
 
 
 def test_updates_after_the_end_are_dropped(server, manager):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+#: Most seconds before a retry; the server refuses more.
+MAX_RETRY_AFTER = 86_400.0
+
 
 class Cancelled(BaseException):
     """Ends a task that was cancelled or lost; raised by `ClaimedTask.checkpoint`.
@@ -21,11 +26,18 @@ class RetryLater(Exception):
     Parameters
     ----------
     seconds
-        Seconds before the next attempt, in place of the job's backoff; a day at most.
+        Seconds before the next attempt, in place of the job's backoff; at least 0, at most a day.
     why
         The reason, for the error of the task.
+
+    Raises
+    ------
+    ValueError
+        `seconds` is NaN.
     """
 
     def __init__(self, seconds: float, why: str = "") -> None:
-        super().__init__(why or f"try again in {seconds:g} s")
-        self.seconds = float(seconds)
+        if math.isnan(seconds):
+            raise ValueError("RetryLater needs a number of seconds, not NaN")
+        self.seconds = min(max(float(seconds), 0.0), MAX_RETRY_AFTER)
+        super().__init__(why or f"try again in {self.seconds:g} s")
