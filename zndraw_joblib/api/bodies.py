@@ -234,6 +234,10 @@ class SubmissionBody(Body):
         """The task that the body describes."""
         return NewTask(self.payload, self.retries, self.run_at, self.delay, self.timeout_seconds)
 
+    def repeatable(self) -> dict[str, Any]:
+        """The part of the body that a repeated submit with the same Idempotency-Key must equal."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
 
 class ClaimBody(Body):
     """Claims tasks."""

@@ -19,12 +19,10 @@ from zndraw_joblib.api.lookup import task_page
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import job_tasks_path, task_path
-from zndraw_joblib.exceptions import FieldError, InvalidPayload
 from zndraw_joblib.models import Job, Task
 from zndraw_joblib.services.jobs import offered_job, offered_jobs, room_job
 from zndraw_joblib.services.register import register
-from zndraw_joblib.services.submit import Submission, submit
-from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.services.submit import Submission, submit, submit_one
 
 
 class JobViewSet(JobLibView, ViewSet):
@@ -78,30 +76,25 @@ class JobViewSet(JobLibView, ViewSet):
             valid, errors = self.bodies(SubmissionBody, body)
             if errors:
                 raise invalid_fields(chain.from_iterable(errors.values()))
-            tasks = self._submit(room_id, full_name, list(valid.values()))
+            tasks = submit(self._submission(room_id, full_name, list(valid.values())))
             location = job_tasks_path(self.mount, room_id, full_name)
             documents = [task_document(task, include_result=False) for task in tasks]
             return accepted(documents, location)
         one = self.body(SubmissionBody)
-        try:
-            (task,) = self._submit(room_id, full_name, one)
-        except InvalidPayload as refusal:
-            # The service lists payloads, but this request has only one.
-            alone = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
-            raise InvalidPayload(errors=alone) from refusal
+        task = submit_one(self._submission(room_id, full_name, one))
         return accepted(task_document(task), task_path(self.mount, task.id))
 
-    def _submit(
+    def _submission(
         self, room_id: str, full_name: str, given: SubmissionBody | Sequence[SubmissionBody]
-    ) -> Sequence[TaskRow]:
+    ) -> Submission:
         several = given if isinstance(given, Sequence) else [given]
         key = read_idempotency_key(self.request._request)
         body = None
         if key is not None:
-            bodies = [entry.model_dump(mode="json", exclude_defaults=True) for entry in several]
+            bodies = [entry.repeatable() for entry in several]
             body = bodies if several is given else bodies[0]
         tasks = [entry.task() for entry in several]
-        return submit(Submission(self.caller, room_id, full_name, tasks, key, body))
+        return Submission(self.caller, room_id, full_name, tasks, key, body)
 
 
 def accepted(document: Any, location: str) -> Response:

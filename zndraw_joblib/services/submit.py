@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from cachetools import LRUCache
-from django.db import router, transaction
+from django.db import connections, router, transaction
 from django.dispatch import Signal
 
 from zndraw_joblib import signals
@@ -41,6 +41,11 @@ class CachedJob:
     def __init__(self, job: Job) -> None:
         self.job = job
         self._checker = PayloadChecker(job.schema)
+
+    @property
+    def version(self) -> tuple[UUID, int]:
+        """Equal for two reads of a job between which its schema stayed the same."""
+        return self.job.pk, self.job.revision
 
     def check(self, payloads: Sequence[Any]) -> None:
         """Check payloads against the schema and `max_payload_bytes`.
@@ -74,6 +79,7 @@ class JobCache:
 
     An entry may be out of date, because the statement that inserts tasks checks the job's revision
     and retirement, and a payload that the cached schema refuses is checked against the database's.
+    It never comes from an open transaction: after a rollback another schema may get its revision.
     """
 
     def __init__(self) -> None:
@@ -87,7 +93,7 @@ class JobCache:
             return self._jobs.get((tenant, using, name))
 
     def read(self, tenant: str | None, using: str, name: JobName) -> CachedJob:
-        """Read the job from the database, and cache it.
+        """Read the job from the database, and cache it except inside a transaction.
 
         Raises
         ------
@@ -95,14 +101,17 @@ class JobCache:
             There is no such job, or it is retired.
         """
         job = Job.objects.using(using).live().named(name).first()
+        found = None if job is None else CachedJob(job)
         with self._lock:
             known = self._jobs.pop((tenant, using, name), None)
-            if job is None:
+            if found is None:
                 raise JobNotFound
-            if known is None or (known.job.pk, known.job.revision) != (job.pk, job.revision):
-                known = CachedJob(job)
-            self._jobs[tenant, using, name] = known
-            return known
+            if known is not None and known.version == found.version:
+                found = known
+            elif connections[using].in_atomic_block:
+                return found
+            self._jobs[tenant, using, name] = found
+            return found
 
 
 job_cache = JobCache()
@@ -178,6 +187,51 @@ def submit(submission: Submission) -> Sequence[TaskRow]:
         job_cache.read(submission.caller.tenant, using, submission.name)
 
 
+def submit_one(submission: Submission) -> TaskRow:
+    """Accept the only task of a submission; raises as `submit`, with pointers into ``/payload``."""
+    try:
+        (task,) = submit(submission)
+    except InvalidPayload as refusal:
+        raise _of_only_task(refusal) from refusal
+    return task
+
+
+def check_one(submission: Submission) -> None:
+    """Check the only task of a submission without accepting it; raises as `submit_one`."""
+    submission.caller.require("submit", submission.room_id)
+    using = router.db_for_write(Task)
+    try:
+        _checked_job(using, submission)
+    except InvalidPayload as refusal:
+        raise _of_only_task(refusal) from refusal
+    if (limit := get_settings().max_pending_per_room) is not None:
+        with transaction.atomic(using=using):
+            RoomBacklog.objects.using(using).admit(submission.room_id, limit)
+            transaction.set_rollback(True, using=using)
+
+
+def accept_checked(submission: Submission) -> Sequence[TaskRow]:
+    """Accept tasks that `check_one` has checked, even if the room has become full meanwhile.
+
+    Raises
+    ------
+    JobNotFound, InvalidPayload
+        The job was retired since the check, or has another schema, which the payload breaks.
+    """
+    using = router.db_for_write(Task)
+    while not (tasks := _enqueue(using, submission, _checked_job(using, submission))):
+        job_cache.read(submission.caller.tenant, using, submission.name)
+    if get_settings().max_pending_per_room is not None:
+        RoomBacklog.objects.using(using).forget_places({submission.room_id})
+    return tasks
+
+
+def _of_only_task(refusal: InvalidPayload) -> InvalidPayload:
+    """The refusal of a list of payloads, as that of its only one."""
+    errors = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
+    return InvalidPayload(errors=errors)
+
+
 def _checked_job(using: str, submission: Submission) -> Job:
     """The job, after a check of the payloads against its schema; raises as `submit` does.
 
@@ -189,7 +243,7 @@ def _checked_job(using: str, submission: Submission) -> Job:
         cached.check(submission.payloads)
     except InvalidPayload:
         fresh = job_cache.read(*entry)
-        if fresh is cached:
+        if fresh.version == cached.version:
             raise
         fresh.check(submission.payloads)
         return fresh.job
