@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Self, get_args
 from uuid import UUID
 
 import pydantic
@@ -21,7 +21,7 @@ from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import invalid_fields
 from zndraw_joblib.api.times import Time
 from zndraw_joblib.exceptions import FieldError, json_pointer
-from zndraw_joblib.lifecycle import RetryPolicy, TaskStatus
+from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, RetryPolicy, TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 from zndraw_joblib.names import MAX_NAME_LENGTH
 from zndraw_joblib.storage.rows import NewTask
@@ -218,7 +218,7 @@ class SubmissionBody(Body):
         description="The task is granted from this many seconds after the submit on; not beside "
         "`run_at`.",
     )
-    timeout_seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = Field(
+    timeout_seconds: Annotated[float, Field(ge=0.001, le=MAX_SECONDS)] | None = Field(
         default=None,
         description="An attempt that runs longer ends like that of a lost worker.",
     )
@@ -230,13 +230,23 @@ class SubmissionBody(Body):
             raise PydanticCustomError("delay", "Does not go beside run_at.")
         return delay
 
+    def options(self) -> dict[str, Any]:
+        """The fields that were given besides the payload, as JSON."""
+        return self.model_dump(mode="json", exclude={"payload"}, exclude_none=True)
+
     def task(self) -> NewTask:
         """The task that the body describes."""
         return NewTask(self.payload, self.retries, self.run_at, self.delay, self.timeout_seconds)
 
-    def repeatable(self) -> dict[str, Any]:
-        """The part of the body that a repeated submit with the same Idempotency-Key must equal."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+
+def parts_to_repeat(bodies: Sequence[SubmissionBody], *, many: bool = False) -> list[Any]:
+    """The parts of a submit that a repeated one with its Idempotency-Key must equal.
+
+    `many` tells an array from its only entry.
+    """
+    payloads = [body.payload for body in bodies]
+    options = [body.options() for body in bodies]
+    return [payloads if many else payloads[0], *([options] if any(options) else [])]
 
 
 class ClaimBody(Body):
@@ -312,8 +322,10 @@ class ReportBody(Body):
     @classmethod
     def _goes_with_the_status(cls, value: Any, info: ValidationInfo) -> Any:
         allowed = _GOES_WITH[info.field_name or ""]
-        # An invalid status is missing from `data` and has its own error.
-        if value is not None and info.data.get("status", allowed[0]) not in allowed:
+        # An invalid status is missing from `data` and has its own error, and the service refuses
+        # those that the server alone sets.
+        status = info.data.get("status")
+        if value is not None and status in REPORTABLE_STATUSES and status not in allowed:
             raise PydanticCustomError(
                 "status", "Goes with the status {statuses} only.", {"statuses": _listed(allowed)}
             )
@@ -341,6 +353,10 @@ class Grant(Body):
     attempt: Attempt
 
 
+#: A part of a task that lists leave out.
+Part = Annotated[str, Field(pattern="^result$")]
+
+
 class LookupBody(Body):
     """Looks tasks up."""
 
@@ -349,7 +365,7 @@ class LookupBody(Body):
         max_length=MAX_LOOKUP,
         description="Ids of tasks; unknown ones and those that you may not read are left out.",
     )
-    include: list[Literal["result"]] = Field(
+    include: list[Part] = Field(
         default=[], max_length=1, description="`result` adds the results, which lists leave out."
     )
 

@@ -13,7 +13,7 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody
+from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody, parts_to_repeat
 from zndraw_joblib.api.documents import job_document, job_summary, task_document
 from zndraw_joblib.api.lookup import task_page
 from zndraw_joblib.api.pagination import page
@@ -78,8 +78,7 @@ class JobViewSet(JobLibView, ViewSet):
                 raise invalid_fields(chain.from_iterable(errors.values()))
             tasks = submit(self._submission(room_id, full_name, list(valid.values())))
             location = job_tasks_path(self.mount, room_id, full_name)
-            documents = [task_document(task, include_result=False) for task in tasks]
-            return accepted(documents, location)
+            return accepted([task_document(task) for task in tasks], location)
         one = self.body(SubmissionBody)
         task = submit_one(self._submission(room_id, full_name, one))
         return accepted(task_document(task), task_path(self.mount, task.id))
@@ -89,10 +88,7 @@ class JobViewSet(JobLibView, ViewSet):
     ) -> Submission:
         several = given if isinstance(given, Sequence) else [given]
         key = read_idempotency_key(self.request._request)
-        body = None
-        if key is not None:
-            bodies = [entry.repeatable() for entry in several]
-            body = bodies if several is given else bodies[0]
+        body = [] if key is None else parts_to_repeat(several, many=several is given)
         tasks = [entry.task() for entry in several]
         return Submission(self.caller, room_id, full_name, tasks, key, body)
 

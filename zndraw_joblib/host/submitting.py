@@ -13,7 +13,7 @@ from django.db import connections, router, transaction
 from pydantic import BaseModel
 
 from zndraw_joblib.access import HostCaller
-from zndraw_joblib.api.bodies import SubmissionBody
+from zndraw_joblib.api.bodies import SubmissionBody, parts_to_repeat
 from zndraw_joblib.api.parsing import MAX_KEY_LENGTH, invalid
 from zndraw_joblib.exceptions import JobNotFound
 from zndraw_joblib.host.values import identity_of, payload_of
@@ -95,7 +95,7 @@ def submit(
         name,
         [body.task()],
         None if idempotency_key is None else _checked_key(idempotency_key),
-        None if idempotency_key is None else body.repeatable(),
+        [] if idempotency_key is None else parts_to_repeat([body]),
     )
     using = router.db_for_write(Task)
     if aliases := _transactions_to_await(using):

@@ -125,9 +125,9 @@ class Submission:
     room_id: str
     full_name: str
     tasks: Sequence[NewTask]
-    #: The `Idempotency-Key` of the request, and the part of its body that a repeat must equal.
+    #: The `Idempotency-Key` of the request, and the parts of its body that a repeat must equal.
     key: str | None = None
-    body: Any = None
+    body: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "room_id", nfc(self.room_id))
@@ -303,7 +303,7 @@ def _tasks_of_key(using: str, submission: Submission) -> Sequence[TaskRow]:
     caller, name = submission.caller, str(submission.name)
     first = IdempotencyKey.objects.db_manager(using).reserve(
         IdempotencyKey.digest(caller.identity, submission.room_id, name, submission.key),
-        IdempotencyKey.digest(canonical_json(submission.body)),
+        IdempotencyKey.digest(*map(canonical_json, submission.body)),
         submission.ids[0],
         get_settings().idempotency_key_ttl,
     )
