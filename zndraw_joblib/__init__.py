@@ -38,11 +38,15 @@ if TYPE_CHECKING:
         ValidationError as ValidationError,
         WorkerNotFound as WorkerNotFound,
     )
-    from zndraw_joblib.host import (
-        asubmit as asubmit,
-        await_for as await_for,
+    from zndraw_joblib.host.declaring import (
         declare_job as declare_job,
+    )
+    from zndraw_joblib.host.submitting import (
+        asubmit as asubmit,
         submit as submit,
+    )
+    from zndraw_joblib.host.waiting import (
+        await_for as await_for,
         wait_for as wait_for,
     )
     from zndraw_joblib.models import (
@@ -81,7 +85,9 @@ _NAMES_BY_MODULE = {
         "ValidationError",
         "WorkerNotFound",
     ),
-    "host": ("asubmit", "await_for", "declare_job", "submit", "wait_for"),
+    "host.declaring": ("declare_job",),
+    "host.submitting": ("asubmit", "submit"),
+    "host.waiting": ("await_for", "wait_for"),
     "models": ("Job", "Task", "Worker", "WorkerJobLink"),
     "settings": ("JobLibSettings", "get_settings"),
     "services.sweep": ("sweep",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -16,7 +17,7 @@ import zndraw_joblib
 from tests.factories import SCHEMA
 from tests.hostcode.transactions import rollback
 from zndraw_joblib import declare_job, submit, sweep
-from zndraw_joblib.host import declaring
+from zndraw_joblib.host import declarations
 from zndraw_joblib.lifecycle import RetryPolicy
 from zndraw_joblib.models import Job, Worker
 
@@ -132,24 +133,29 @@ def test_a_rollback_undoes_a_declaration():
 
 @pytest.fixture
 def starting(monkeypatch):
-    """Django is starting, as during `AppConfig.ready`."""
-    monkeypatch.setattr(declaring, "_after_migrate", {})
-    with monkeypatch.context() as patched:
-        patched.setattr(apps, "ready", False)
-        yield lambda: patched.undo()
-    monkeypatch.undo()
+    """A function that returns a context in which Django is starting, as in `AppConfig.ready`."""
+    monkeypatch.setattr(declarations, "_after_migrate", {})
+
+    @contextmanager
+    def start():
+        apps.ready = False
+        try:
+            yield
+        finally:
+            apps.ready = True
+
+    yield start
     post_migrate.disconnect(
         sender=apps.get_app_config("zndraw_joblib"), dispatch_uid="zndraw_joblib.declare_jobs"
     )
 
 
 def test_a_declaration_in_ready_is_carried_out_after_migrate(starting, django_assert_num_queries):
-    with django_assert_num_queries(0):
+    with starting(), django_assert_num_queries(0):
         job = declare_job(NAME, SCHEMA, retry=1)
         with pytest.raises(zndraw_joblib.InvalidCategory):
             declare_job("shop:unknown:Rotate", SCHEMA)
     assert (job.full_name, job.durable, job.retry) == (NAME, True, RetryPolicy(1))
-    starting()
     assert not Job.objects.exists()
     for _ in range(2):
         call_command("migrate", verbosity=0)
@@ -158,16 +164,29 @@ def test_a_declaration_in_ready_is_carried_out_after_migrate(starting, django_as
 
 @pytest.mark.django_db(transaction=True)
 def test_a_declaration_in_ready_lets_migrations_be_undone(starting):
-    declare_job(NAME, SCHEMA)
-    starting()
+    with starting():
+        declare_job(NAME, SCHEMA)
     with connection.schema_editor() as editor:
         editor.execute("ALTER TABLE zndraw_joblib_job RENAME TO undone")
     try:
-        declaring.declare_after_migrate(using="default")
+        declarations.declare_after_migrate(using="default")
     finally:
         with connection.schema_editor() as editor:
             editor.execute("ALTER TABLE undone RENAME TO zndraw_joblib_job")
-    declaring.declare_after_migrate(using="other")
+    declarations.declare_after_migrate(using="other")
     assert not Job.objects.exists()
-    declaring.declare_after_migrate(using="default")
+    declarations.declare_after_migrate(using="default")
     assert Job.objects.exists()
+
+
+def test_a_live_worker_with_another_schema_does_not_stop_migrate(bob, starting, caplog):
+    """The worker runs the earlier version of the code, which a deployment replaces later."""
+    bob.register()
+    name = "open:modifiers:Rotate"
+    with starting():
+        declare_job(name, {"type": "object", "required": ["x"]})
+        declare_job("open:modifiers:Other", {})
+    call_command("migrate", verbosity=0)
+    assert f"{name} is not declared: {name} is registered with another schema" in caplog.text
+    assert Job.objects.get(name="Rotate").schema == SCHEMA
+    assert Job.objects.filter(name="Other").exists()
