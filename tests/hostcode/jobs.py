@@ -88,6 +88,10 @@ class Acts(BaseModel):
     def large(self, task: ClaimedTask) -> str:
         return "x" * 1000
 
+    def uploads(self, task: ClaimedTask) -> int:
+        document = task.upload(b"x" * 300_000, "a.txt")
+        return document["size"]
+
     async def coroutine(self, task: ClaimedTask) -> int:
         await asyncio.sleep(0)
         task.progress(0.5)

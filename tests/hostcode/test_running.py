@@ -147,6 +147,17 @@ def test_the_log_is_written(alice):
     assert alice.get(f"/tasks/{task.id}/log").json()["text"] == "one\ntwo\n"
 
 
+def test_files_are_stored(alice, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+    submit(ACTS, {"way": "uploads"})
+    (task,) = run_pending(Acts)
+    assert task.result == 300_000, task.error
+    (file,) = alice.get(f"/tasks/{task.id}/files").json()
+    assert (file["name"], file["content_type"], file["attempt"]) == ("a.txt", "text/plain", 1)
+    answer = alice.get(f"/tasks/{task.id}/files/a.txt")
+    assert b"".join(answer.streaming_content) == b"x" * 300_000
+
+
 @pytest.mark.parametrize("way", ["cancels_itself", "stops_at_the_checkpoint"])
 def test_a_task_that_was_cancelled_meanwhile_stays_cancelled(way):
     submit(ACTS, {"way": way})

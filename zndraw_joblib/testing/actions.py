@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import json
 import mimetypes
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,9 @@ from django.db import connections, router
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.api.bodies import MAX_MESSAGE_LENGTH
-from zndraw_joblib.client.tasks import ClaimedTask, Source
+from zndraw_joblib.api.documents import file_document, json_text
+from zndraw_joblib.client.files import Content, Source
+from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.exceptions import ProblemException
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task
@@ -74,19 +76,24 @@ class LocalActions:
         line = text if text.endswith("\n") else f"{text}\n"
         self._do(lambda: append_log(self._caller, UUID(task.id), task.attempt, line))
 
-    def upload(self, task: ClaimedTask, source: Source, name: str) -> Any:
-        """Store a file of the task."""
-        with ExitStack() as stack:
-            if isinstance(source, bytes):
-                content: Any = io.BytesIO(source)
-            elif isinstance(source, str | os.PathLike):
-                content = stack.enter_context(Path(source).open("rb"))
-            else:
-                content = source
-            kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            given = Upload(name, kind, content, None)
-            stack.enter_context(self._queries_allowed())
-            return upload(self._caller, UUID(task.id), task.attempt, given)[0]
+    def upload(
+        self, task: ClaimedTask, source: Source, name: str | None, content_type: str | None
+    ) -> dict[str, Any]:
+        """Store a file of the task; returns the document of the API."""
+        if name is None:
+            if not isinstance(source, str | os.PathLike):
+                raise ValueError("give the name of the file, because only a path has one")
+            name = Path(source).name
+        kind = content_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        content = Content(source)
+        given = Upload(name, kind, _Chunks(content), content.size)
+        try:
+            with self._queries_allowed():
+                file, _ = upload(self._caller, UUID(task.id), task.attempt, given)
+        finally:
+            content.close()
+        document: dict[str, Any] = json.loads(json_text(file_document(file)))
+        return document
 
     def flush(self) -> None:
         """Carry out the actions of other threads."""
@@ -125,3 +132,18 @@ class LocalActions:
                 del os.environ[_ALLOW]
             else:
                 os.environ[_ALLOW] = before
+
+
+class _Chunks:
+    """The content of an upload, to be read like the body of a request."""
+
+    def __init__(self, content: Content) -> None:
+        self._chunks = iter(content)
+        self._rest = b""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; none at the end."""
+        if not self._rest:
+            self._rest = next(self._chunks, b"")
+        part, self._rest = self._rest[:size], self._rest[size:]
+        return part
