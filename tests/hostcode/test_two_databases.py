@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.core.management import call_command
 from django.db import connections, transaction
-from django.test import override_settings
+from django.test import TestCase, override_settings
 from django.utils import timezone
 
 import zndraw_joblib
@@ -153,3 +153,19 @@ def test_a_key_in_the_sites_transaction_is_refused():
     with transaction.atomic(), pytest.raises(ValueError, match="idempotency_key"):
         submit(NAME, {}, idempotency_key="one")
     assert submit(NAME, {}, idempotency_key="one") == submit(NAME, {}, idempotency_key="one")
+
+
+@pytest.mark.django_db(transaction=False, databases=["default", "jobs"])
+def test_in_a_test_case_the_task_is_inserted_where_both_commits_are_simulated(announced):
+    """Both databases are in the transaction of the test, which never commits."""
+    with (
+        TestCase.captureOnCommitCallbacks(using="jobs", execute=True),
+        TestCase.captureOnCommitCallbacks(execute=True),
+    ):
+        with transaction.atomic():
+            task = submit(NAME, {})
+        with rollback():
+            submit(NAME, {})
+        assert Task.objects.count() == 0
+    assert Task.objects.get() == task
+    assert announced == [task]
