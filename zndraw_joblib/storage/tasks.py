@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db import models, transaction
-from django.db.models import F
 from django.dispatch import Signal
 
 from zndraw_joblib import signals
@@ -21,7 +20,7 @@ from zndraw_joblib.lifecycle import TERMINAL_STATUSES, AttemptOutcome, TaskStatu
 from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage import attempts, locking, statements
-from zndraw_joblib.storage.clock import TOLERANCE, Now
+from zndraw_joblib.storage.clock import TOLERANCE
 from zndraw_joblib.storage.managers import WriteManager
 from zndraw_joblib.storage.rows import NewTask, Report, TaskRow, parsed_id, task_rows
 
@@ -148,28 +147,6 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         granted.sort(key=lambda task: (task.due_at, task.id))
         started = [signals.task_started] if start else []
         return self._announce(granted, signals.task_claimed, *started)
-
-    def grant_at_once(
-        self, task_id: UUID, worker_id: str, identity: str, lease: timedelta
-    ) -> TaskRow | None:
-        """Grant one pending task, due or not, and start it; None in another status."""
-        using = self.write_db
-        task = self.using(using).filter(pk=task_id, status=TaskStatus.PENDING)
-        granted = task.update(
-            status=TaskStatus.RUNNING,
-            attempt=F("attempt") + 1,
-            worker_id=worker_id,
-            worker_identity=identity,
-            lease_expires_at=Now() + lease,
-            claimed_at=Now(),
-            started_at=Now(),
-            progress=None,
-            message=None,
-            revision=F("revision") + 1,
-        )
-        rows = list(self.read([task_id]).values()) if granted else []
-        self._announce(rows, signals.task_claimed, signals.task_started)
-        return next(iter(rows), None)
 
     def move(self, reports: Sequence[Report], identity: str | None = None) -> list[TaskRow]:
         """Carry out reports, at most one for each task; returns the tasks that moved.

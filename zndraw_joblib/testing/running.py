@@ -31,6 +31,7 @@ from zndraw_joblib.services.report import report
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.storage.single_grants import grant_at_once
 from zndraw_joblib.testing.actions import LocalActions
 from zndraw_joblib.testing.classes import JobCode, class_of, tasks_of_class
 
@@ -119,7 +120,7 @@ def _next_pending(
 def _run(task_id: UUID, cls: type[BaseModel], call: TaskCall) -> Task | None:
     """Grant a task, run it and report its end; returns it as it is then, None without the grant."""
     settings = get_settings()
-    row: TaskRow | None = Task.objects.grant_at_once(task_id, WORKER, WORKER, settings.lease)
+    row = grant_at_once(Task.objects, task_id, WORKER, settings.lease)
     if row is None:
         return None
     caller = HostCaller(acts_for=WORKER)
