@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from zndraw_joblib.client.functions import model_of
 
 from tests.hostcode.jobs import Fails, Rotate, double
 from zndraw_joblib import declare_job, submit
+from zndraw_joblib.client.functions import model_of
 from zndraw_joblib.testing import assert_submitted
 
 pytestmark = pytest.mark.django_db

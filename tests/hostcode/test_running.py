@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from django.test import TestCase
 from django.utils import timezone
-from zndraw_joblib.client.functions import model_of
 
 from tests.hostcode.jobs import Acts, Bare, Fails, Rotate, double, halve
 from zndraw_joblib import declare_job, signals, submit, wait_for
+from zndraw_joblib.client.functions import model_of
 from zndraw_joblib.models import Task, TaskAttempt, Worker
 from zndraw_joblib.testing import run_pending
 
