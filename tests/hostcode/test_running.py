@@ -12,7 +12,7 @@ from tests.hostcode.jobs import Acts, Bare, Fails, Rotate, double, halve
 from zndraw_joblib import declare_job, signals, submit, wait_for
 from zndraw_joblib.client.functions import model_of
 from zndraw_joblib.models import Task, TaskAttempt, Worker
-from zndraw_joblib.testing import run_pending
+from zndraw_joblib.testing import run_pending, running
 
 pytestmark = pytest.mark.django_db
 
@@ -197,9 +197,20 @@ def test_functions_are_jobs_too():
     assert [task.result for task in run_pending(double, halve)] == [8, 2.0]
 
 
-def test_a_call_without_jobs_or_with_a_class_without_run_is_a_type_error():
-    with pytest.raises(TypeError, match="needs the classes"):
-        run_pending()
+def test_without_jobs_the_tasks_of_all_declared_classes_run():
+    declare_job("shop:modifiers:Bare", Bare)
+    submit("shop:modifiers:Bare")
+    submitted = [submit(ROTATE), submit(FAILS)]
+    assert run_pending() == submitted
+
+
+def test_without_declared_classes_nothing_runs(monkeypatch):
+    monkeypatch.setattr(running, "declared_classes", {})
+    submit(ROTATE)
+    assert run_pending() == []
+
+
+def test_a_class_without_run_is_a_type_error():
     with pytest.raises(TypeError, match="no method run"):
         run_pending(Bare)
 

@@ -176,6 +176,8 @@ def test_the_identity_of_a_user_is_that_of_the_hook(job, alice, settings_of):
     assert submit(NAME).created_by == ""
     with pytest.raises(ValueError, match="primary key"):
         submit(NAME, created_by=AnonymousUser())
+    with pytest.raises(TypeError, match="not int"):
+        submit(NAME, created_by=7)
 
 
 def test_a_repeated_key_gives_the_first_task_also_over_http(job, bob):

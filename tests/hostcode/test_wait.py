@@ -12,8 +12,10 @@ from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
 
 from tests.factories import grant_one
+from tests.waiting import test_tenants
 from zndraw_joblib import TaskNotFound, await_for, submit, wait_for
 from zndraw_joblib.events import reads
+from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.storage.ids import new_id
 
@@ -136,3 +138,20 @@ async def test_an_async_wait_within_a_transaction_is_refused(task):
             await await_for(task, timeout=5)
     finally:
         await sync_to_async(atomic.__exit__)(None, None, None)
+
+
+async def test_an_async_wait_reads_the_rows_of_its_tenant(task, settings, settings_of):
+    settings.DATABASE_ROUTERS = ["tests.waiting.test_tenants.Router"]
+    path = "tests.waiting.test_tenants"
+    settings_of(
+        tenant=f"{path}.tenant_of", in_tenant=f"{path}.in_tenant", tenants=f"{path}.all_tenants"
+    )
+    waiting = asyncio.create_task(await_for(task, timeout=20, tenant="a"))
+    test_tenants.routed.clear()
+    while not get_hub("a").ends._waiters:
+        await asyncio.sleep(0.01)
+    assert {tenant for _, tenant in test_tenants.routed} == {"a"}
+    await sync_to_async(Task.objects.filter(pk=task.pk).cancel)()
+    test_tenants.routed.clear()
+    assert (await waiting).status == "cancelled"
+    assert "a" in {tenant for _, tenant in test_tenants.routed}

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 #: Declarations made while Django was starting, by the job's full name.
 _after_migrate: dict[str, Callable[[], Job]] = {}
+#: The classes that jobs were declared with in this process, by their qualified names, because a
+#: class whose source runs again takes the place of its earlier version.
+declared_classes: dict[tuple[str, str], type[BaseModel]] = {}
 
 
 def declare_in_time(
@@ -43,6 +46,8 @@ def declare_in_time(
     policy = None if retry is None else _policy_of(retry)
     accepted = schema_from(schema)
     check_declaration(caller, name, accepted)
+    if isinstance(schema, type):
+        declared_classes[schema.__module__, schema.__qualname__] = schema
     carry_out = partial(declare, caller, name, accepted, retry=policy, durable=durable)
     if apps.ready:
         return carry_out()

@@ -75,8 +75,9 @@ def submit(
         As over HTTP.
     RoundTripError
         The instance would not arrive at its worker as it is.
-    ValueError
-        `idempotency_key` is given in a transaction on another database than the job server's.
+    TypeError, ValueError
+        `created_by` is neither a text nor a saved user, or `idempotency_key` is given in a
+        transaction on another database than the job server's.
     """
     name = full_name.full_name if isinstance(full_name, Job) else full_name
     body = SubmissionBody.read(

@@ -26,12 +26,18 @@ def identity_of(person: Any) -> str:
     ------
     ValidationError
         The text is longer than an identity may be, or has control characters.
+    TypeError
+        It is neither a text nor a user.
     ValueError
         The user has no primary key.
     """
     if person is None:
         return ""
     if not isinstance(person, str):
+        if not hasattr(person, "pk"):
+            raise TypeError(
+                f"created_by is the text of an identity or a user, and not {type(person).__name__}"
+            )
         if person.pk is None:
             raise ValueError("created_by is a user without a primary key")
         request = HttpRequest()

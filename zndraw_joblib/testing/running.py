@@ -24,6 +24,7 @@ from zndraw_joblib.exceptions import (
     ProblemException,
     TaskNotFound,
 )
+from zndraw_joblib.host.declarations import declared_classes
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import nfc
@@ -55,6 +56,7 @@ def run_pending(
     ----------
     jobs
         The jobs: pydantic classes with a method `run`, or functions as for `JobManager.job`.
+        Without any, the classes with this method that `declare_job` got in this process.
     room_id
         Run the tasks of this room only.
     limit
@@ -72,11 +74,11 @@ def run_pending(
     Raises
     ------
     TypeError
-        There is no job, one has no method `run`, or its method cannot be called with a task.
+        A job has no method `run`, or its method cannot be called with a task.
     """
     classes = [class_of(job) for job in jobs]
-    if not classes:
-        raise TypeError("run_pending needs the classes or functions of the jobs to run")
+    if not jobs:
+        classes = [cls for cls in declared_classes.values() if hasattr(cls, "run")]
     for cls in classes:
         check_run(cls)
     call = TaskCall(None, classes)
@@ -110,6 +112,8 @@ def _next_pending(
     of_classes = Q()
     for cls in classes:
         of_classes |= tasks_of_class(cls)
+    if not of_classes:
+        return None
     first = tasks.filter(of_classes).order_by("due_at", "pk").first()
     if first is None:
         return None
