@@ -309,7 +309,7 @@ def statements(request):
     return [query["sql"] for query in queries if not query["sql"].startswith(ends)]
 
 
-# Without a transaction around the test, because a job that is read in one is not cached.
+# Without a transaction around the test, because a job that is read in one is cached at its commit.
 @pytest.mark.django_db(transaction=True)
 def test_hot_paths_send_the_known_number_of_statements(alice, bob, worker):
     """Authentication does not count, because the token is cached after the first request."""

@@ -241,7 +241,7 @@ def test_a_task_is_announced_after_the_commit(job, announced):
 def test_a_job_that_was_rolled_back_is_not_cached(job, monkeypatch):
     """The revision of a schema that is rolled back may be given to another schema.
 
-    Control: with `JobCache.read` caching inside transactions, the last submit is accepted.
+    Control: with `JobCache.read` caching before the commit, the last submit is accepted.
     """
     monkeypatch.setattr(submissions, "job_cache", submissions.JobCache())
     text = {"properties": {"angle": {"type": "string"}}}
@@ -251,6 +251,15 @@ def test_a_job_that_was_rolled_back_is_not_cached(job, monkeypatch):
     declare_job(NAME, {"properties": {"angle": {"type": "integer"}}})
     with pytest.raises(zndraw_joblib.InvalidPayload):
         submit(NAME, {"angle": "x"})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_was_committed_is_cached(job, monkeypatch, django_assert_num_queries):
+    monkeypatch.setattr(submissions, "job_cache", submissions.JobCache())
+    with transaction.atomic():
+        submit(NAME, {})
+    with django_assert_num_queries(1):
+        submit(NAME, {})
 
 
 @pytest.mark.django_db(transaction=True)
@@ -277,7 +286,7 @@ async def test_asubmit_joins_the_transaction_of_sync_code(job):
     atomic = await sync_to_async(begin)()
     await asubmit(NAME, {"angle": 1})
     await sync_to_async(atomic.__exit__)(ValueError, ValueError(), None)
-    assert await Task.objects.acount() == 1
+    assert await sync_to_async(Task.objects.count)() == 1
 
 
 def test_asubmit_has_the_options_of_submit():

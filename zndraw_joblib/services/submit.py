@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from threading import Lock
 from typing import Any
 from uuid import UUID
@@ -26,13 +26,21 @@ from zndraw_joblib.names import JobName, nfc
 from zndraw_joblib.schemas import Budget, PayloadChecker
 from zndraw_joblib.services.jobs import name_in_room
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.fields import canonical_json, json_bytes
+from zndraw_joblib.storage.fields import canonical_json, json_bytes, json_dumps, json_loads
 from zndraw_joblib.storage.ids import consecutive_ids, new_ids
 from zndraw_joblib.storage.rows import NewTask, TaskRow
 from zndraw_joblib.text import Message
 
 #: Most jobs that a process caches.
 MAX_CACHED_JOBS = 1024
+#: Most compiled schemas that a process keeps besides those of cached jobs.
+MAX_CHECKERS = 64
+
+
+@lru_cache(maxsize=MAX_CHECKERS)
+def _checker_of(schema: str) -> PayloadChecker:
+    """The checker of a schema by its text: in a transaction each submit reads the job again."""
+    return PayloadChecker(json_loads(schema))
 
 
 class CachedJob:
@@ -40,7 +48,7 @@ class CachedJob:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._checker = PayloadChecker(job.schema)
+        self._checker = _checker_of(json_dumps(job.schema))
 
     @property
     def version(self) -> tuple[UUID, int]:
@@ -93,7 +101,7 @@ class JobCache:
             return self._jobs.get((tenant, using, name))
 
     def read(self, tenant: str | None, using: str, name: JobName) -> CachedJob:
-        """Read the job from the database, and cache it except inside a transaction.
+        """Read the job from the database, and cache it; inside a transaction, when it commits.
 
         Raises
         ------
@@ -109,9 +117,15 @@ class JobCache:
             if known is not None and known.version == found.version:
                 found = known
             elif connections[using].in_atomic_block:
+                keep = partial(self._keep, (tenant, using, name), found)
+                transaction.on_commit(keep, using=using)
                 return found
             self._jobs[tenant, using, name] = found
             return found
+
+    def _keep(self, entry: tuple[str | None, str, JobName], found: CachedJob) -> None:
+        with self._lock:
+            self._jobs[entry] = found
 
 
 job_cache = JobCache()
