@@ -15,12 +15,13 @@ from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody, parts_to_repeat
 from zndraw_joblib.api.documents import job_document, job_summary, task_document
-from zndraw_joblib.api.lookup import task_page
+from zndraw_joblib.api.lists import task_page
+from zndraw_joblib.api.lookup import accepted
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import job_tasks_path, task_path
 from zndraw_joblib.models import Job, Task
-from zndraw_joblib.services.jobs import offered_job, offered_jobs, room_job
+from zndraw_joblib.services.jobs import offered_job, offered_jobs, retire, room_job
 from zndraw_joblib.services.register import register
 from zndraw_joblib.services.submit import Submission, submit, submit_one
 
@@ -28,7 +29,11 @@ from zndraw_joblib.services.submit import Submission, submit, submit_one
 class JobViewSet(JobLibView, ViewSet):
     """Jobs of a room."""
 
-    throttle_scopes: ClassVar = {"register": "joblib_register", "submit": "joblib_submit"}
+    throttle_scopes: ClassVar = {
+        "register": "joblib_register",
+        "destroy": "joblib_register",
+        "submit": "joblib_submit",
+    }
 
     def get_queryset(self) -> QuerySet[Any]:
         """Jobs, or tasks where the request is about these."""
@@ -63,6 +68,12 @@ class JobViewSet(JobLibView, ViewSet):
         """One job, with its schema."""
         return Response(job_document(offered_job(self.caller, room_id, full_name)))
 
+    @openapi.jobs_retire
+    def destroy(self, request: Request, room_id: str, full_name: str) -> Response:
+        """Retire a job; its tasks stay, and a registration revives it."""
+        retire(self.caller, room_id, full_name)
+        return Response(status=204)
+
     @openapi.jobs_tasks
     def tasks(self, request: Request, room_id: str, full_name: str) -> Response:
         """The room's tasks of one job, newest first."""
@@ -91,8 +102,3 @@ class JobViewSet(JobLibView, ViewSet):
         body = [] if key is None else parts_to_repeat(several, many=several is given)
         tasks = [entry.task() for entry in several]
         return Submission(self.caller, room_id, full_name, tasks, key, body)
-
-
-def accepted(document: Any, location: str) -> Response:
-    """The answer to a submit, with the path of the task or tasks."""
-    return Response(document, status=202, headers={"Location": location, "Retry-After": "1"})

@@ -142,6 +142,8 @@ class Submission:
     #: The `Idempotency-Key` of the request, and the parts of its body that a repeat must equal.
     key: str | None = None
     body: Sequence[Any] = ()
+    #: The parts of the path to which the key belongs; empty for that of a submit.
+    key_route: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "room_id", nfc(self.room_id))
@@ -314,9 +316,9 @@ def _tasks_of_key(using: str, submission: Submission) -> Sequence[TaskRow]:
     """
     if submission.key is None:
         return []
-    caller, name = submission.caller, str(submission.name)
+    route = submission.key_route or (submission.room_id, str(submission.name))
     first = IdempotencyKey.objects.db_manager(using).reserve(
-        IdempotencyKey.digest(caller.identity, submission.room_id, name, submission.key),
+        IdempotencyKey.digest(submission.caller.identity, *route, submission.key),
         IdempotencyKey.digest(*map(canonical_json, submission.body)),
         submission.ids[0],
         get_settings().idempotency_key_ttl,

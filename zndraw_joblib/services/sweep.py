@@ -15,6 +15,7 @@ from django.db import DatabaseError, InterfaceError, router
 
 from zndraw_joblib.lifecycle import AttemptOutcome, TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
+from zndraw_joblib.services.files import delete_marked_files
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.tasks import TIMED_OUT
 from zndraw_joblib.tenancy import all_tenants, in_tenant
@@ -28,7 +29,7 @@ class SweepReport:
 
     `requeued` tasks were claimed and not started; `retried` tasks were running and had a retry
     left; `failed` ones had none. `workers` were removed, `jobs` retired, and `keys` of submits
-    deleted.
+    deleted. `files` were deleted from the storage.
     """
 
     requeued: int = 0
@@ -37,6 +38,7 @@ class SweepReport:
     workers: int = 0
     jobs: int = 0
     keys: int = 0
+    files: int = 0
 
     def __add__(self, other: SweepReport) -> SweepReport:
         names = self.__slots__
@@ -65,6 +67,7 @@ def sweep(using: str | None = None) -> SweepReport:
         workers=_repeat_until_none(lambda: len(stale_workers.remove())),
         jobs=_repeat_until_none(Job.objects.using(using).retire),
         keys=_repeat_until_none(expired_keys.remove),
+        files=delete_marked_files(using),
     )
 
 
