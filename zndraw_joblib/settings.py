@@ -19,6 +19,8 @@ from zndraw_joblib.names import MAX_NAME_LENGTH, nfc
 #: Name of the dict in Django's settings.
 SETTING = "ZNDRAW_JOBLIB"
 ENV_PREFIX = f"{SETTING}_"
+#: Longest time in days for which tasks are kept before they are deleted, a century.
+MAX_RETENTION_DAYS = 36_500
 NEEDS_USE_TZ = (
     "zndraw_joblib needs USE_TZ = True, because without it Django reads times without an offset, "
     "which are ambiguous for an hour each year."
@@ -76,6 +78,20 @@ class JobLibSettings(BaseSettings):
         gt=0,
         le=31_536_000,
         description="Seconds for which the server remembers the `Idempotency-Key` of a submit.",
+    )
+    prune_after_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_RETENTION_DAYS,
+        description="Days after which `manage.py run_sweeper` deletes completed and cancelled "
+        "tasks. None keeps them.",
+    )
+    prune_failed_after_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_RETENTION_DAYS,
+        description="Days after which `manage.py run_sweeper` deletes failed tasks. None keeps "
+        "them.",
     )
     max_jobs_per_worker: int = Field(
         default=100,
