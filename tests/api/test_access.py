@@ -221,6 +221,7 @@ MATRIX = [
     Row("task", "patch", (401, 200, 404, 200, 403, 200), reporting("cancelled"), "cancel"),
     Row("tasks", "patch", (401, 403, 404, 200, 403, 200), reporting_in_batch("running"), "start"),
     *reports(),
+    Row("task-attempts", "get", IN_ROOM, getting("/tasks/{task}/attempts")),
     Row("claim", "post", (401, 404, 404, 200, 404, 404), claiming),
     Row("lookup", "post", FOR_ALL, looking_up),
     Row("workers", "get", FOR_ALL, getting("/workers")),

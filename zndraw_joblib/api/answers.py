@@ -11,7 +11,7 @@ from pydantic import Field
 # Not from `typing`, whose TypedDict pydantic cannot read before Python 3.12.
 from typing_extensions import TypedDict
 
-from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.lifecycle import AttemptOutcome, TaskStatus
 from zndraw_joblib.storage.tasks import MAX_QUEUE_POSITION
 
 Count = Annotated[int, Field(ge=0)]
@@ -52,6 +52,24 @@ class TaskDocument(TypedDict):
             ),
         ]
     ]
+
+
+class AttemptDocument(TypedDict):
+    """One attempt of a task."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    worker_id: str | None
+    claimed_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: Annotated[
+        AttemptOutcome | None,
+        Field(
+            description="Null while it has not ended; `lost` if its worker was, or it ran too "
+            "long; `requeued` if it ended without a result and without using up a retry."
+        ),
+    ]
+    error: str | None
 
 
 class ClaimDocument(TypedDict):

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from rest_framework.utils.encoders import JSONEncoder
 
-from zndraw_joblib.models import Job, Worker
+from zndraw_joblib.models import Job, TaskAttempt, Worker
 from zndraw_joblib.storage.rows import TaskRow
 
 
@@ -58,6 +58,19 @@ def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, An
     if task.queue_position is not None:
         document["queue_position"] = task.queue_position
     return document
+
+
+def attempt_document(attempt: TaskAttempt) -> dict[str, Any]:
+    """An attempt of a task; `outcome` is None while it has not ended."""
+    return {
+        "attempt": attempt.attempt,
+        "worker_id": attempt.worker_id,
+        "claimed_at": utc(attempt.claimed_at),
+        "started_at": utc(attempt.started_at),
+        "ended_at": utc(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+    }
 
 
 def job_summary(job: Job) -> dict[str, Any]:

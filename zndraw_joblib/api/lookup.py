@@ -8,12 +8,14 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from zndraw_joblib.api.documents import task_document
+from zndraw_joblib.api.documents import attempt_document, task_document
 from zndraw_joblib.api.pagination import Page
 from zndraw_joblib.api.parsing import invalid
 from zndraw_joblib.exceptions import TaskNotFound
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.models import Job, Task
+from zndraw_joblib.models import Job, Task, TaskAttempt
+from zndraw_joblib.services.attempts import attempts_of
+from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.text import Message
 
 
@@ -51,3 +53,13 @@ def task_page(request: Request, room_id: str, job: Job | None = None) -> Respons
         if status in {None, task.status}
     ]
     return Response(documents, headers=headers)
+
+
+def attempt_page(request: Request, task: TaskRow) -> Response:
+    """A page of the attempts of a task, oldest first."""
+    requested = Page(TaskAttempt, request, "attempt")
+    after = requested.after[0] if requested.after else 0
+    attempts = attempts_of(task, after, requested.limit + 1)
+    listed = attempts[: requested.limit]
+    headers = requested.link(listed[-1]) if len(attempts) > len(listed) else {}
+    return Response([attempt_document(attempt) for attempt in listed], headers=headers)

@@ -159,6 +159,13 @@ tasks_retrieve = Operation(
     parameters=[_TASK, _PREFER],
     headers=[_PREFERENCE_APPLIED],
 )
+tasks_attempts = Operation(
+    id="tasks_attempts",
+    answers={200: list[answers.AttemptDocument]},
+    problems=[problems.TaskNotFound],
+    parameters=[_TASK, *_PAGE],
+    headers=[_LINK],
+)
 tasks_lookup = Operation(
     id="tasks_lookup",
     answers={200: list[answers.TaskDocument]},

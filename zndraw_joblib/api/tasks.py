@@ -14,7 +14,7 @@ from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import ClaimBody, ListedReportBody, LookupBody, ReportBody
 from zndraw_joblib.api.documents import task_document
-from zndraw_joblib.api.lookup import parse_task_id, task_page
+from zndraw_joblib.api.lookup import attempt_page, parse_task_id, task_page
 from zndraw_joblib.api.parsing import invalid_fields, read_body
 from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
@@ -69,6 +69,11 @@ class TaskViewSet(JobLibView, ViewSet):
             )
             response.waits_for = until  # type: ignore[attr-defined]
         return response
+
+    @openapi.tasks_attempts
+    def attempts(self, request: Request, task_id: str) -> Response:
+        """The attempts of a task, oldest first."""
+        return attempt_page(request, find_task(self.caller, parse_task_id(task_id)))
 
     @openapi.tasks_lookup
     def lookup(self, request: Request) -> Response:

@@ -43,6 +43,7 @@ urlpatterns = [
         "worker-job",
         delete="withdraw",
     ),
+    Route(f"{API}tasks/<str:task_id>/attempts", TaskViewSet, "task-attempts", get="attempts"),
     Route(f"{VERSION}/me", MeView, "me"),
     Route(f"{VERSION}/problems/<str:slug>", ProblemTypeView, "problem"),
     CatchAll(API.removesuffix("/"), UnknownURL, "unknown"),

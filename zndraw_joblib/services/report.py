@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import (
     Forbidden,
@@ -126,10 +128,13 @@ def _ended_as_failed(given: Report) -> bool:
     """Whether the report's attempt ended by an earlier report that it failed, and is retried."""
     if given.status != TaskStatus.FAILED or given.attempt is None:
         return False
-    ended = TaskAttempt.objects.using(Task.objects.write_db).filter(
-        task=given.task_id, attempt=given.attempt, outcome=AttemptOutcome.FAILED
-    )
-    return bool(ended.exists())
+    return bool(_attempt(given).filter(outcome=AttemptOutcome.FAILED).exists())
+
+
+def _attempt(given: Report) -> QuerySet[TaskAttempt]:
+    """The row of the report's attempt, if it has one."""
+    attempts = TaskAttempt.objects.using(Task.objects.write_db)
+    return attempts.filter(task=given.task_id, attempt=given.attempt)
 
 
 def _with_late_error(given: Report, task: TaskRow) -> TaskRow:
@@ -142,7 +147,10 @@ def _with_late_error(given: Report, task: TaskRow) -> TaskRow:
     if task.error != f"Worker '{task.worker_id}' {TIMED_OUT}":
         return task
     error = truncate_utf8(f"{task.error}\n\n{given.error}", get_settings().max_error_bytes)
-    return task._replace(error=error) if Task.objects.replace_error(task, error) else task
+    if not Task.objects.replace_error(task, error):
+        return task
+    _attempt(given).update(error=error)
+    return task._replace(error=error)
 
 
 def _move(given: Sequence[Report], identity: str | None = None) -> list[TaskRow]:

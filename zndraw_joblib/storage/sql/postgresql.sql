@@ -167,14 +167,14 @@ RETURNING task.*,
 
 -- name: finish_tasks
 -- Moves tasks to the terminal status of their reports. The fence is that of `start_tasks`. The error
--- of an earlier attempt stays, unless the task is completed. A task that failed and has retries left
--- is not moved, unless `final`; `end_attempts` then tries it again.
+-- of an earlier attempt stays only if a pending task is cancelled, because the task's row tells how its
+-- latest attempt ended. A task that failed and has retries left is not moved, unless `final`;
+-- `end_attempts` then tries it again.
 -- reports: [{id, attempt, status, error, result, final, legal_from}], the result as the text of its
 -- JSON
 UPDATE zndraw_joblib_task AS task
 SET status = report.status,
-    error = CASE WHEN report.status = 'completed' THEN report.error
-        ELSE COALESCE(report.error, task.error) END,
+    error = COALESCE(report.error, CASE WHEN task.status = 'pending' THEN task.error END),
     result = report.result,
     revision = task.revision + 1,
     completed_at = STATEMENT_TIMESTAMP(),

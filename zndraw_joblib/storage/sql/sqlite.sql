@@ -100,8 +100,8 @@ RETURNING *,
 -- name: finish_tasks
 UPDATE zndraw_joblib_task
 SET status = report.status,
-    error = CASE WHEN report.status = 'completed' THEN report.error
-        ELSE COALESCE(report.error, zndraw_joblib_task.error) END,
+    error = COALESCE(report.error,
+        CASE WHEN zndraw_joblib_task.status = 'pending' THEN zndraw_joblib_task.error END),
     result = report.result,
     revision = revision + 1,
     completed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),
