@@ -1,4 +1,4 @@
-"""Ids and pages of tasks, which several views need."""
+"""Ids, pages and answers about tasks that several views need."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def parse_task_id(text: str) -> UUID:
         return UUID(text)
     except ValueError as error:
         raise TaskNotFound from error
+
+
+def accepted(document: Any, location: str) -> Response:
+    """The answer to a submit, with the path of the task or tasks."""
+    return Response(document, status=202, headers={"Location": location, "Retry-After": "1"})
 
 
 def task_page(request: Request, room_id: str, job: Job | None = None) -> Response:

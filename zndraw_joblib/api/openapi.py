@@ -58,6 +58,19 @@ _PREFERENCE_APPLIED = Header(
     description="`wait=N` if the server honoured the wait; N is the number of seconds granted.",
     codes=[200],
 )
+_ACCEPTED = [
+    Header(
+        name="Location",
+        description="Path of the task, or of the job's tasks for an array.",
+        codes=[202],
+    ),
+    Header(
+        name="Retry-After",
+        description="Seconds to wait before a request for the task.",
+        codes=[202],
+        type=int,
+    ),
+]
 _IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key",
     location="header",
@@ -103,6 +116,19 @@ jobs_retrieve = Operation(
     problems=[problems.InvalidRoomId, problems.JobNotFound],
     parameters=[_ROOM, _JOB],
 )
+jobs_retire = Operation(
+    id="jobs_retire",
+    answers={204: None},
+    problems=[problems.InvalidRoomId, problems.JobNotFound, problems.Forbidden],
+    parameters=[
+        _ROOM,
+        Parameter(
+            name="full_name",
+            location="path",
+            description="Full name of a job of this room: `room:category:Name`.",
+        ),
+    ],
+)
 jobs_tasks = Operation(
     id="jobs_tasks",
     answers={200: list[answers.TaskDocument]},
@@ -122,19 +148,7 @@ tasks_submit = Operation(
         problems.TooManyPending,
     ],
     parameters=[_ROOM, _JOB, _IDEMPOTENCY_KEY],
-    headers=[
-        Header(
-            name="Location",
-            description="Path of the task, or of the job's tasks for an array.",
-            codes=[202],
-        ),
-        Header(
-            name="Retry-After",
-            description="Seconds to wait before a request for the task.",
-            codes=[202],
-            type=int,
-        ),
-    ],
+    headers=_ACCEPTED,
     body=bodies.SubmissionBody | _SUBMISSIONS,
 )
 tasks_list = Operation(
@@ -165,6 +179,22 @@ tasks_attempts = Operation(
     problems=[problems.TaskNotFound],
     parameters=[_TASK, *_PAGE],
     headers=[_LINK],
+)
+tasks_retry = Operation(
+    id="tasks_retry",
+    answers={202: answers.TaskDocument},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.InvalidTaskTransition,
+        problems.JobNotFound,
+        problems.InvalidPayload,
+        problems.IdempotencyKeyReused,
+        problems.TooManyPending,
+    ],
+    parameters=[_TASK, _IDEMPOTENCY_KEY],
+    headers=_ACCEPTED,
+    body=bodies.EmptyBody,
 )
 tasks_lookup = Operation(
     id="tasks_lookup",

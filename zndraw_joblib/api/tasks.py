@@ -12,10 +12,10 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.bodies import ClaimBody, ListedReportBody, LookupBody, ReportBody
+from zndraw_joblib.api.bodies import ClaimBody, EmptyBody, ListedReportBody, LookupBody, ReportBody
 from zndraw_joblib.api.documents import task_document
-from zndraw_joblib.api.lookup import attempt_page, parse_task_id, task_page
-from zndraw_joblib.api.parsing import invalid_fields, read_body
+from zndraw_joblib.api.lookup import accepted, attempt_page, parse_task_id, task_page
+from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
 from zndraw_joblib.api.waiting import UntilEnd, UntilWork
@@ -23,6 +23,7 @@ from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.services.claim import claim, jobs_of_worker
 from zndraw_joblib.services.lookup import find_task, find_tasks
 from zndraw_joblib.services.report import report, report_each
+from zndraw_joblib.services.retry import retry
 from zndraw_joblib.storage.rows import Report, TaskRow
 
 
@@ -31,6 +32,7 @@ class TaskViewSet(JobLibView, ViewSet):
 
     throttle_scopes: ClassVar = {
         "claim": "joblib_work",
+        "retry": "joblib_submit",
         "partial_update": "joblib_work",
         "report_many": "joblib_work",
     }
@@ -74,6 +76,14 @@ class TaskViewSet(JobLibView, ViewSet):
     def attempts(self, request: Request, task_id: str) -> Response:
         """The attempts of a task, oldest first."""
         return attempt_page(request, find_task(self.caller, parse_task_id(task_id)))
+
+    @openapi.tasks_retry
+    def retry(self, request: Request, task_id: str) -> Response:
+        """Submit the payload of an ended task again, as a new task."""
+        self.body(EmptyBody)
+        key = read_idempotency_key(request._request)
+        task = retry(self.caller, parse_task_id(task_id), key)
+        return accepted(task_document(task), task_path(self.mount, task.id))
 
     @openapi.tasks_lookup
     def lookup(self, request: Request) -> Response:

@@ -26,7 +26,7 @@
 -- %(most_ahead)s; the snapshot of the statement does not contain the rows that it inserts.
 -- tasks: [{id, payload, retries, run_at, delay, timeout_seconds, retry_of}], the payload as the
 -- text of its JSON; all but the first two may be missing. %(lost_retries)s are those of tasks for
--- which neither the submit nor the job has retries.
+-- which neither the submit nor the job has retries. The task of `retry_of` may have been deleted.
 INSERT INTO zndraw_joblib_task AS task
     (id, job_id, room_id, created_by, payload, status, attempt, retries, retries_left,
      worker_identity, run_at, timeout_seconds, retry_of_id)
@@ -34,7 +34,8 @@ SELECT given.id, offered.id, %(room_id)s, %(created_by)s, given.payload, 'pendin
     COALESCE(given.retries, offered.max_retries),
     COALESCE(given.retries, offered.max_retries, %(lost_retries)s::integer), '',
     COALESCE(given.run_at, STATEMENT_TIMESTAMP() + make_interval(secs => given.delay)),
-    given.timeout_seconds, given.retry_of
+    given.timeout_seconds,
+    (SELECT ended.id FROM zndraw_joblib_task ended WHERE ended.id = given.retry_of FOR KEY SHARE)
 FROM (
     SELECT id, max_retries FROM zndraw_joblib_job
     WHERE id = %(job_id)s::uuid AND revision = %(revision)s::integer AND retired_at IS NULL
