@@ -215,6 +215,12 @@ class JobLibSettings(BaseSettings):
         description="Dotted path of `room_access(request, room_id, action) -> bool`, whether the "
         "caller may `read`, `submit` or `register` in the room.",
     )
+    identity_label: str | None = Field(
+        default=None,
+        description="Dotted path of `identity_label(identity) -> str`, the name that the admin "
+        "shows beside an identity, or an empty text. None shows the `get_username` of the user "
+        "whose primary key it is.",
+    )
     tenant: str | None = Field(
         default=None,
         description="Dotted path of `tenant(request) -> str`, the name of the tenant in whose "
@@ -254,7 +260,9 @@ class JobLibSettings(BaseSettings):
                 )
         return entries
 
-    @field_validator("identity", "is_admin", "room_access", "tenant", "in_tenant", "tenants")
+    @field_validator(
+        "identity", "is_admin", "room_access", "identity_label", "tenant", "in_tenant", "tenants"
+    )
     @classmethod
     def _importable(cls, path: str | None) -> str | None:
         if path is None:
