@@ -156,7 +156,7 @@ def test_a_refusal_after_a_wait_is_only_the_callers_own(bob):
     def refuse(tasks):
         raise host.Locked
 
-    keys: list[TasksKey] = [((task_id,), refuse), ((task_id,), list)]
+    keys: list[TasksKey] = [((task_id,), refuse, True), ((task_id,), list, True)]
     refused, found = read_tasks(keys)
     assert isinstance(refused, host.Locked)
     assert isinstance(found, list)

@@ -19,6 +19,8 @@ def test_register_answers_201_then_200(bob):
         "name": "Rotate",
         "full_name": "open:modifiers:Rotate",
         "schema": SCHEMA,
+        "retry": None,
+        "durable": False,
         "worker_count": 1,
         "worker_id": bob.identity,
     }

@@ -137,7 +137,7 @@ def test_unknown_fields_are_refused_with_the_names_of_the_known_ones(bob):
     (error,) = problem(answer, "validation-error", 400)["errors"]
     assert error == {"detail": "Unknown field; known are id, attempt.", "pointer": "/tasks/0/x"}
     (error,) = problem(bob.register(color="red"), "validation-error", 400)["errors"]
-    assert "known are category, name, schema, worker_id." in error["detail"]
+    assert "known are category, name, schema, worker_id, retry, durable." in error["detail"]
 
 
 @pytest.mark.django_db

@@ -37,6 +37,7 @@ EXPECTED = {
     "idempotency-key-reused": 422,
     "validation-error": 400,
     "content-too-large": 413,
+    "result-too-large": 413,
     "length-required": 411,
     "not-authenticated": 401,
     "forbidden": 403,

@@ -36,6 +36,13 @@ def test_submit_answers_202_with_the_task(bob, alice):
         "worker_id": None,
         "attempt": 0,
         "queue_position": 1,
+        "progress": None,
+        "message": None,
+        "run_at": None,
+        "retries_left": 0,
+        "retry_of": None,
+        "timeout_seconds": None,
+        "result": None,
     }
     assert alice.client.get(answer["Location"]).json()["id"] == answer.json()["id"]
 

@@ -88,6 +88,6 @@ def test_a_claim_a_heartbeat_and_a_sweep_agree_on_the_time(bob, zone):
         bob.send("patch", f"/workers/{worker_id}").json()["last_heartbeat"]
     )
     assert abs(datetime.now(UTC) - beat) < timedelta(minutes=1)
-    assert Task.objects.recover_expired("timed out") == ([], [])
+    assert Task.objects.recover_expired("timed out") == []
     assert not Worker.objects.stale(timedelta(seconds=60)).exists()
     assert Worker.objects.get().is_alive(60)

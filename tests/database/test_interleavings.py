@@ -21,7 +21,7 @@ from zndraw_joblib.names import JobName
 from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.sweep import sweep
 from zndraw_joblib.services.workers import deregister
-from zndraw_joblib.storage import jobs, statements, tasks, workers
+from zndraw_joblib.storage import jobs, rows, statements, workers
 from zndraw_joblib.storage.ids import new_id
 from zndraw_joblib.storage.rows import Report
 from zndraw_joblib.storage.tasks import TaskManager
@@ -117,7 +117,7 @@ def replace_in_statement(monkeypatch, name, old, new):
 
 def ignore_statuses(monkeypatch):
     """Let a report change a task of any status."""
-    monkeypatch.setattr(tasks, "_legal_from", lambda status, *, held_only: list(TaskStatus))
+    monkeypatch.setattr(rows, "legal_from", lambda status, **_: list(TaskStatus))
 
 
 def ignore_attempts(monkeypatch):

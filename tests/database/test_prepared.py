@@ -17,6 +17,7 @@ from zndraw_joblib.names import JobName
 from zndraw_joblib.services.register import offer
 from zndraw_joblib.storage import cursors
 from zndraw_joblib.storage.ids import new_ids
+from zndraw_joblib.storage.rows import NewTask
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -176,7 +177,11 @@ def test_an_altered_table_fails_one_transaction_with_an_operational_error(job, a
 def test_prepared_statements_return_their_parameters_unchanged(job):
     payload = {"text": 'a "quoted" \\ {brace}, NULL \u00e4\u4e2d', "n": 10**30, "f": 0.1}
     tasks = Task.objects.enqueue(
-        job, "room", "al'ice", 3, dict(zip(new_ids(2), [payload, {}], strict=True))
+        job,
+        "room",
+        "al'ice",
+        3,
+        dict(zip(new_ids(2), [NewTask(payload), NewTask({})], strict=True)),
     )
     assert tasks[0].payload == payload
     assert (tasks[0].created_by, tasks[0].retries_left, tasks[0].attempt) == ("al'ice", 3, 0)

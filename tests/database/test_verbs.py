@@ -99,7 +99,11 @@ def plan(sql):
 
 def add_pending(job, number):
     """Copy a pending task in the database, in a tenth of the time that `enqueue` takes."""
-    fields = [field.column for field in Task._meta.concrete_fields if not field.primary_key]
+    fields = [
+        field.column
+        for field in Task._meta.concrete_fields
+        if not (field.primary_key or field.generated)
+    ]
     new_id, numbers = (
         ("gen_random_uuid()", f"generate_series(1, {number})")
         if connection.vendor == "postgresql"
@@ -178,7 +182,8 @@ def statistics(request, backlog):
 def test_no_hot_statement_reads_the_whole_table(job, worker, backlog, index, verb):
     with CaptureQueriesContext(connection) as queries:
         verb(worker, job, backlog)
-    found = plan(queries[-1]["sql"])
+    used = [query["sql"] for query in queries if "zndraw_joblib_task" in query["sql"]]
+    found = "\n".join(plan(sql) for sql in used)
     if connection.vendor == "postgresql" or index != "pkey":
         assert index in found, found
     # This index would lead to a job's oldest task only by a scan of the room's whole queue.

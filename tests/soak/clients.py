@@ -29,6 +29,7 @@ from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.workers import deregister
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.ids import new_ids
+from zndraw_joblib.storage.rows import NewTask
 from zndraw_joblib.storage.rows import Report, TaskRow
 
 VERB_JOB = JobName("@global", "modifiers", "Verb")
@@ -100,7 +101,7 @@ def submit_by_verbs(log: Log, total: int, slow: float) -> None:
             log("submit", m=marker)
         with ignore_outages():
             job = Job.objects.live().named(VERB_JOB).first()
-            payloads = [payload(marker, slow) for marker in markers]
+            payloads = [NewTask(payload(marker, slow)) for marker in markers]
             by_id = dict(zip(new_ids(len(markers)), payloads, strict=True))
             tasks = job and Task.objects.enqueue(job, ROOM, "soak", retries, by_id)
             if not tasks:  # The job is retired while no worker is registered for it.

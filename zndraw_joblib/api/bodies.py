@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 from uuid import UUID
 
 import pydantic
@@ -21,7 +21,7 @@ from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import invalid_fields
 from zndraw_joblib.api.times import Time
 from zndraw_joblib.exceptions import FieldError, json_pointer
-from zndraw_joblib.lifecycle import RetryPolicy, TaskStatus
+from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, RetryPolicy, TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 from zndraw_joblib.names import MAX_NAME_LENGTH
 from zndraw_joblib.storage.rows import NewTask
@@ -218,7 +218,7 @@ class SubmissionBody(Body):
         description="The task is granted from this many seconds after the submit on; not beside "
         "`run_at`.",
     )
-    timeout_seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS)] | None = Field(
+    timeout_seconds: Annotated[float, Field(ge=0.001, le=MAX_SECONDS)] | None = Field(
         default=None,
         description="An attempt that runs longer ends like that of a lost worker.",
     )
@@ -229,6 +229,10 @@ class SubmissionBody(Body):
         if delay is not None and info.data.get("run_at") is not None:
             raise PydanticCustomError("delay", "Does not go beside run_at.")
         return delay
+
+    def options(self) -> dict[str, Any]:
+        """The fields that were given besides the payload, as JSON."""
+        return self.model_dump(mode="json", exclude={"payload"}, exclude_none=True)
 
     def task(self) -> NewTask:
         """The task that the body describes."""
@@ -308,8 +312,10 @@ class ReportBody(Body):
     @classmethod
     def _goes_with_the_status(cls, value: Any, info: ValidationInfo) -> Any:
         allowed = _GOES_WITH[info.field_name or ""]
-        # An invalid status is missing from `data` and has its own error.
-        if value is not None and info.data.get("status", allowed[0]) not in allowed:
+        # An invalid status is missing from `data` and has its own error, and the service refuses
+        # those that the server alone sets.
+        status = info.data.get("status")
+        if value is not None and status in REPORTABLE_STATUSES and status not in allowed:
             raise PydanticCustomError(
                 "status", "Goes with the status {statuses} only.", {"statuses": _listed(allowed)}
             )
@@ -337,6 +343,10 @@ class Grant(Body):
     attempt: Attempt
 
 
+#: A part of a task that lists leave out.
+Part = Annotated[str, Field(pattern="^result$")]
+
+
 class LookupBody(Body):
     """Looks tasks up."""
 
@@ -345,7 +355,7 @@ class LookupBody(Body):
         max_length=MAX_LOOKUP,
         description="Ids of tasks; unknown ones and those that you may not read are left out.",
     )
-    include: list[Literal["result"]] = Field(
+    include: list[Part] = Field(
         default=[], max_length=1, description="`result` adds the results, which lists leave out."
     )
 

@@ -88,8 +88,7 @@ class JobViewSet(JobLibView, ViewSet):
                 raise invalid_fields(chain.from_iterable(errors.values()))
             tasks = submit(self._submission(room_id, full_name, list(valid.values())))
             location = job_tasks_path(self.mount, room_id, full_name)
-            documents = [task_document(task, include_result=False) for task in tasks]
-            return accepted(documents, location)
+            return accepted([task_document(task) for task in tasks], location)
         one = self.body(SubmissionBody)
         task = submit_one(self._submission(room_id, full_name, one))
         return accepted(task_document(task), task_path(self.mount, task.id))
@@ -99,9 +98,12 @@ class JobViewSet(JobLibView, ViewSet):
     ) -> Submission:
         several = given if isinstance(given, Sequence) else [given]
         key = read_idempotency_key(self.request._request)
-        body = None
+        body: list[Any] = []
         if key is not None:
-            bodies = [entry.model_dump(mode="json", exclude_defaults=True) for entry in several]
-            body = bodies if several is given else bodies[0]
+            payloads = [entry.payload for entry in several]
+            body.append(payloads if several is given else payloads[0])
+            options = [entry.options() for entry in several]
+            if any(options):
+                body.append(options)
         tasks = [entry.task() for entry in several]
         return Submission(self.caller, room_id, full_name, tasks, key, body)

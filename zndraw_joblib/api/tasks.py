@@ -143,8 +143,7 @@ class TaskViewSet(JobLibView, ViewSet):
         """The result of one report of a list."""
         if isinstance(outcome, ProblemException):
             return self._refused(task_id, outcome, task_path(self.mount, task_id))
-        document = task_document(outcome, include_result=False)
-        return {"id": task_id, "status": 200, "task": document}
+        return {"id": task_id, "status": 200, "task": task_document(outcome)}
 
     def _refused(
         self, task_id: UUID | None, problem: ProblemException, path: str

@@ -158,7 +158,7 @@ class Task(models.Model):
         # Few, because each change of a status writes to nearly all of them. On PostgreSQL
         # migration 0002 restricts those that list tasks to queries that name a room or a submitter.
         indexes: ClassVar = [
-            # A claim probes it once for each job; it contains pending tasks only, those that are due
+            # A claim probes it once for each job; it contains pending tasks only, the ones due
             # later at its end.
             models.Index(
                 fields=["job", "due_at", "id"],

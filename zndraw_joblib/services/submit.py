@@ -116,9 +116,9 @@ class Submission:
     room_id: str
     full_name: str
     tasks: Sequence[NewTask]
-    #: The `Idempotency-Key` of the request, and the part of its body that a repeat must equal.
+    #: The `Idempotency-Key` of the request, and the parts of its body that a repeat must equal.
     key: str | None = None
-    body: Any = None
+    body: Sequence[Any] = ()
     #: The parts of the path to which the key belongs; empty for that of a submit.
     key_route: tuple[str, ...] = ()
 
@@ -263,7 +263,7 @@ def _tasks_of_key(using: str, submission: Submission) -> Sequence[TaskRow]:
     route = submission.key_route or (submission.room_id, str(submission.name))
     first = IdempotencyKey.objects.db_manager(using).reserve(
         IdempotencyKey.digest(submission.caller.identity, *route, submission.key),
-        IdempotencyKey.digest(canonical_json(submission.body)),
+        IdempotencyKey.digest(*map(canonical_json, submission.body)),
         submission.ids[0],
         get_settings().idempotency_key_ttl,
     )

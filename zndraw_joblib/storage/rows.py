@@ -104,17 +104,12 @@ class Report(NamedTuple):
     retry_after: float | None = None
 
     def record(self, of_running: bool, held_only: bool) -> dict[str, Any]:
-        """The report as a record of a statement.
-
-        It is legal from the statuses that `lifecycle` names, or from running alone if it is
-        `of_running`. With `held_only` a pending task does not move.
-        """
-        legal = {TaskStatus.RUNNING} if of_running else sources(self.status)
+        """The report as a record of a statement; see `legal_from`."""
         record: dict[str, Any] = {
             "id": self.task_id,
             "attempt": self.attempt,
             "status": self.status.value,
-            "legal_from": sorted(legal & LEASED_STATUSES if held_only else legal),
+            "legal_from": legal_from(self.status, of_running=of_running, held_only=held_only),
         }
         if self.error:
             # Cleaned and cut, because a refusal would lose the report.
@@ -133,6 +128,15 @@ class Report(NamedTuple):
     def has_progress(self) -> bool:
         """Whether the report says how far a running task is."""
         return self.progress is not None or self.message is not None
+
+
+def legal_from(status: TaskStatus, *, of_running: bool, held_only: bool) -> list[str]:
+    """The statuses from which a task may move; running alone for reports `of_running` tasks.
+
+    `held_only` leaves out pending.
+    """
+    legal = frozenset({TaskStatus.RUNNING}) if of_running else sources(status)
+    return sorted(legal & LEASED_STATUSES if held_only else legal)
 
 
 class Heartbeat(NamedTuple):
