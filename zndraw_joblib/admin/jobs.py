@@ -63,12 +63,12 @@ class JobAdmin(ReadOnlyAdmin):
         if (policy := job.retry) is None:
             return "-"
         return _(
-            "%(retries)d, after %(first)g s, then %(factor)g times as long each, at most %(most)g s"
+            "%(retries)d, after %(first)s s, then %(factor)s times as long each, at most %(most)s s"
         ) % {
             "retries": policy.max_retries,
-            "first": policy.backoff_seconds,
-            "factor": policy.backoff_factor,
-            "most": policy.max_backoff_seconds,
+            "first": f"{policy.backoff_seconds:g}",
+            "factor": f"{policy.backoff_factor:g}",
+            "most": f"{policy.max_backoff_seconds:g}",
         }
 
     @admin.display(description=_("schema"))
