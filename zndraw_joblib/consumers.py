@@ -233,7 +233,7 @@ class TaskConsumer(EventConsumer):
         while not (task := await self.read(self._read)).is_terminal:
             deadline = asyncio.get_running_loop().time() + RECHECK_SECONDS
             await get_hub(self.tenant).ends.wait({task.id: task.room_id}, deadline)
-        await self.send_json(task_document(task, include_result=False))
+        await self.send_json(task_document(task))
 
     def _read(self) -> TaskRow:
         caller = self.caller()

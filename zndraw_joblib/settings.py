@@ -159,6 +159,17 @@ class JobLibSettings(BaseSettings):
         description="Largest result of a task in bytes of JSON; a larger one is "
         "`result-too-large` (413).",
     )
+    max_file_bytes: int = Field(
+        default=104_857_600,
+        gt=0,
+        le=2**63 - 1,
+        description="Largest file of a task in bytes; a larger one is `file-too-large` (413).",
+    )
+    max_files_per_task: int = Field(
+        default=100,
+        gt=0,
+        description="Most files of a task, by their names; one more is `too-many-files` (409).",
+    )
     max_retries: int = Field(
         default=100,
         ge=0,

@@ -19,7 +19,7 @@ task_submitted = Signal(use_caching=True)
 task_claimed = Signal(use_caching=True)
 #: A worker reported a task as running.
 task_started = Signal(use_caching=True)
-#: A worker reported how far a running task is.
+#: A worker reported how far a running task is, or uploaded a file of it.
 task_progressed = Signal(use_caching=True)
 #: A task is pending again: it failed and is retried, its lease ended, its worker left, or an
 #: operator requeued it.

@@ -18,7 +18,7 @@ from tests.sockets import Socket, token
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.urls import urlpatterns
 from zndraw_joblib.exceptions import PROBLEM_TYPES, WorkerNotFound
-from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.models import Job, Task, TaskFile, Worker
 from zndraw_joblib.routing import websocket_urlpatterns
 from zndraw_joblib.services.workers import checked_worker_id
 
@@ -96,6 +96,8 @@ class Row:
 IN_ROOM = (401, 200, 404, 200, 200, 200)
 FOR_ALL = (401, 200, 200, 200, 200, 200)
 JOB = f"{ROOM}:modifiers:Rotate"
+NO_FILE = "file-not-found"
+MOVED = "invalid-task-transition"
 GLOBAL = "@global:modifiers:Global"
 
 
@@ -109,6 +111,10 @@ def reporting(status, **body):
 
 def reporting_in_batch(status, **body):
     return lambda person, _, task: person.report_many([{"id": task, "status": status, **body}])
+
+
+def unchanged(cast, task):
+    """The owner's worker has claimed it."""
 
 
 def running(cast, task):
@@ -180,6 +186,22 @@ def claiming(person, worker, task):
     return person.send("post", "/tasks/claim", {"worker_id": worker})
 
 
+def uploading(person, worker, task, attempt=1):
+    path = f"{V1}/tasks/{task}/files/a.txt?attempt={attempt}"
+    return person.client.generic("PUT", path, b"hello", content_type="text/plain")
+
+
+def downloading(person, worker, task):
+    etag = {"If-None-Match": f'"{"0" * 64}"'}
+    return person.get(f"/tasks/{task}/files/a.txt", headers=etag)
+
+
+def with_file(cast, task):
+    TaskFile.objects.create(
+        task=task.get(), attempt=1, name="a.txt", size=0, sha256="0" * 64, path="none"
+    )
+
+
 MATRIX = [
     Row("jobs", "get", IN_ROOM, getting(f"/rooms/{ROOM}/jobs")),
     Row("jobs", "get", FOR_ALL, getting("/rooms/@global/jobs"), "@global"),
@@ -234,6 +256,25 @@ MATRIX = [
     Row("task", "patch", (401, 200, 404, 200, 403, 200), reporting("cancelled"), "cancel"),
     Row("tasks", "patch", (401, 403, 404, 200, 403, 200), reporting_in_batch("running"), "start"),
     *reports(),
+    Row("files", "get", IN_ROOM, getting("/tasks/{task}/files")),
+    Row(
+        "file",
+        "get",
+        (401, NO_FILE, 404, NO_FILE, NO_FILE, NO_FILE),
+        getting("/tasks/{task}/files/a.txt"),
+    ),
+    Row("file", "get", (401, 304, 404, 304, 304, 304), downloading, "known", with_file),
+    *(
+        Row("file", "put", codes, uploading, prepare.__name__, prepare)
+        for prepare, codes in (
+            (unchanged, (401, 403, 404, 201, 403, 201)),
+            (running, (401, 403, 404, 201, 403, 201)),
+            (never_granted, (401, 403, 404, 403, 403, "lease-lost")),
+            (requeued, (401, 403, 404, MOVED, 403, MOVED)),
+            (granted_again, (401, 403, 404, "lease-lost", 403, "lease-lost")),
+            (granted_to_the_other, (401, 403, 404, 403, "lease-lost", "lease-lost")),
+        )
+    ),
     Row("task-attempts", "get", IN_ROOM, getting("/tasks/{task}/attempts")),
     Row(
         "task-retry",

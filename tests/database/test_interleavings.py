@@ -12,7 +12,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import IntegrityError, connection, connections, transaction
 
 from tests.factories import grant_one, problem
 from zndraw_joblib.lifecycle import TaskStatus
@@ -352,7 +352,7 @@ def test_a_sweep_skips_a_task_with_an_uncommitted_report(bob, scene):
 @postgres_only
 def test_without_the_lock_a_sweep_overwrites_a_report(bob, scene, monkeypatch):
     """Control of the test above."""
-    replace_in_statement(monkeypatch, "end_expired_runs", "FOR UPDATE OF held SKIP LOCKED", "")
+    replace_in_statement(monkeypatch, "lock_expired", "FOR UPDATE OF held SKIP LOCKED", "")
     assert finish_against_sweep(bob, scene[0]) == (True, 1, "failed")
 
 
@@ -584,13 +584,7 @@ def test_without_waiting_a_deletion_leaves_a_task_running_without_its_worker(
 ):
     """Control of the test above, with a deletion that skips locked rows."""
     replace_in_statement(
-        monkeypatch,
-        "requeue_claims_of_worker",
-        "FOR UPDATE OF held",
-        "FOR UPDATE OF held SKIP LOCKED",
-    )
-    replace_in_statement(
-        monkeypatch, "end_runs_of_worker", "FOR UPDATE OF held", "FOR UPDATE OF held SKIP LOCKED"
+        monkeypatch, "lock_of_worker", "FOR UPDATE OF held", "FOR UPDATE OF held SKIP LOCKED"
     )
     assert start_against_delete(bob, scene[0]) == (False, "running")
 
@@ -740,12 +734,12 @@ def test_two_sweepers_take_each_task_once(bob, alice, scene):
 
 @postgres_only
 def test_without_the_lock_two_sweepers_take_one_task(bob, scene, monkeypatch):
-    """Control of the test above: each sweeper takes a retry off the task."""
+    """Control of the test above: both sweepers end the attempt, which is kept only once."""
     claim_and_start(bob, scene[0])
     expire(retries_left=5)
-    replace_in_statement(monkeypatch, "end_expired_runs", "FOR UPDATE OF held SKIP LOCKED", "")
-    assert two_sweepers() == (1, 1, True)
-    assert Task.objects.get().retries_left == 3
+    replace_in_statement(monkeypatch, "lock_expired", "FOR UPDATE OF held SKIP LOCKED", "")
+    with pytest.raises(IntegrityError, match="joblib_attempt_unique"):
+        two_sweepers()
 
 
 # -- 12 heartbeat against sweep

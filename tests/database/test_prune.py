@@ -6,11 +6,13 @@ import io
 from datetime import timedelta
 
 import pytest
+from django.core.files.base import ContentFile
 from django.core.management import CommandError, call_command
 from django.db import connection, models, transaction
 from django.utils import timezone
 
 from zndraw_joblib.models import (
+    FileToDelete,
     IdempotencyKey,
     Job,
     Task,
@@ -19,6 +21,7 @@ from zndraw_joblib.models import (
     TaskLogChunk,
 )
 from zndraw_joblib.services import prune as prunes, sweep as sweeps
+from zndraw_joblib.storage.files import file_storage
 from zndraw_joblib.storage.ids import new_id
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -129,6 +132,63 @@ def test_log_attempts_files_and_keys_go_with_a_task_and_its_job_stays(ended):
     assert Job.objects.count() == 1
 
 
+@pytest.fixture
+def with_file(settings, tmp_path, ended):
+    """A function that makes an old task with a stored file; returns the path of its bytes."""
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "zndraw_joblib": {"BACKEND": "tests.storages.Local", "OPTIONS": {"location": tmp_path}},
+    }
+
+    def make(**values):
+        (task_id,) = ended(**values)
+        path = file_storage().save(f"{task_id}/a", ContentFile(b"text"))
+        TaskFile.objects.create(
+            task_id=task_id, attempt=1, name="a", size=4, content_type="a/b", path=path
+        )
+        return tmp_path / path
+
+    return make
+
+
+@pytest.mark.parametrize("prune", ["by command", "by the sweeper", "now"])
+def test_the_bytes_of_files_are_deleted_with_their_tasks(with_file, settings_of, prune):
+    old, young = with_file(), with_file(days=1)
+    match prune:
+        case "by command":
+            run("--older-than", "30d")
+        case "by the sweeper":
+            settings_of(prune_after_days=30)
+            report = sweeps.sweep_tenants()
+            assert (report.pruned, report.files) == (1, 1)
+        case "now":
+            prunes.prune_now([Task.objects.earliest("completed_at").pk])
+    assert not old.exists()
+    assert young.exists()
+    assert not FileToDelete.objects.exists()
+
+
+def test_a_dry_run_deletes_no_bytes(with_file):
+    path = with_file()
+    run("--older-than", "30d", "--dry-run")
+    assert path.exists()
+
+
+def test_a_storage_that_is_away_does_not_keep_tasks_and_is_asked_again(with_file, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("the storage is away")
+
+    path = with_file()
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.storages.Local.delete", fail)
+        assert run("--older-than", "30d") == "deleted 1 task"
+    assert not Task.objects.exists()
+    assert path.exists()
+    FileToDelete.objects.update(due_at=timezone.now() - timedelta(minutes=1))
+    assert sweeps.sweep().files == 1
+    assert not path.exists()
+
+
 def test_a_retry_of_a_deleted_task_is_kept_and_its_document_changes(alice, bob, ended):
     bob.register(schema={})
     old = ended(number=2)
@@ -204,7 +264,7 @@ def test_the_sweeper_prunes_by_the_settings_and_reports_how_many(ended, settings
     settings_of(prune_after_days=30)
     assert sweeps.sweep_tenants().pruned == 4
     settings_of(prune_failed_after_days=90)
-    assert str(sweeps.sweep_tenants()).endswith(" keys=0 pruned=1")
+    assert str(sweeps.sweep_tenants()).endswith(" files=0 pruned=1")
     assert statuses() == ["failed"]
 
 

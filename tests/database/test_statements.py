@@ -22,19 +22,23 @@ LITERALS = {
     "grants": json.dumps([{"id": ID, "attempt": 1}]),
     "statuses": json.dumps(["pending"]),
     "ids": json.dumps([ID]),
+    "worker_ids": json.dumps([ID]),
+    "ends": json.dumps(
+        [{"id": ID, "status": "pending", "outcome": "lost", "retries_left": 0, "delay": 1}]
+    ),
 }
 NUMBERS = {
     *("limit", "most_ahead", "lease_seconds", "longest_seconds", "ttl_seconds"),
-    *("revision", "retries_left"),
+    *("revision", "lost_retries"),
 }
-ARRAYS = {"ids", "statuses"}
+ARRAYS = {"ids", "statuses", "worker_ids"}
 
 
 def literal(name):
     postgresql = connection.vendor == "postgresql"
     if name in NUMBERS:
         return "1"
-    if name == "start":
+    if name in ("start", "include_result"):
         return "TRUE"
     if name in ("before_time", "before_id"):
         return "NULL"
@@ -46,7 +50,10 @@ def literal(name):
 
 def pasted():
     """The text of each statement of the file, with literals in place of its parameters."""
-    text = files("zndraw_joblib.storage").joinpath("sql", f"{connection.vendor}.sql").read_text()
+    folder = files("zndraw_joblib.storage").joinpath("sql")
+    text = "".join(
+        file.read_text() for file in folder.iterdir() if file.name.startswith(connection.vendor)
+    )
     _, *parts = re.split(r"^-- name: (.+)$", text, flags=re.MULTILINE)
     return {
         name: re.sub(r"%\((\w+)\)s", lambda match: literal(match[1]), body)

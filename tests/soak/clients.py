@@ -29,8 +29,7 @@ from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.workers import deregister
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.ids import new_ids
-from zndraw_joblib.storage.rows import NewTask
-from zndraw_joblib.storage.rows import Report, TaskRow
+from zndraw_joblib.storage.rows import NewTask, Report, TaskRow
 
 VERB_JOB = JobName("@global", "modifiers", "Verb")
 ROOM = "soak"

@@ -54,6 +54,17 @@ class TaskDocument(TypedDict):
     ]
 
 
+class FileDocument(TypedDict):
+    """A file of a task."""
+
+    name: str
+    size: Annotated[int, Field(ge=0, description="Bytes.")]
+    content_type: str
+    sha256: Annotated[str, Field(description="SHA-256 of the content, in hexadecimal digits.")]
+    created_at: datetime
+    attempt: Annotated[int, Field(ge=0, description="The attempt that uploaded it.")]
+
+
 class AttemptDocument(TypedDict):
     """One attempt of a task."""
 

@@ -65,6 +65,8 @@ class JobLibView(APIView):
     versioning_class = None
     #: The path of the view's route below the host's prefix, as in `urls.py`.
     route: str = ""
+    #: The method whose body the view reads as it arrives, because it may be large.
+    streamed_method: str | None = None
     #: Scopes of DRF's `ScopedRateThrottle` by action.
     throttle_scopes: ClassVar[Mapping[str | None, str]] = {}
     #: Actions that only throttles of this app's scopes limit, because a worker whose heartbeats or

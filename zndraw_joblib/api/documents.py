@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from rest_framework.utils.encoders import JSONEncoder
 
-from zndraw_joblib.models import Job, TaskAttempt, Worker
+from zndraw_joblib.models import Job, TaskAttempt, TaskFile, Worker
 from zndraw_joblib.storage.rows import TaskRow
 
 
@@ -58,6 +58,18 @@ def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, An
     if task.queue_position is not None:
         document["queue_position"] = task.queue_position
     return document
+
+
+def file_document(file: TaskFile) -> dict[str, Any]:
+    """A file of a task, without its content."""
+    return {
+        "name": file.name,
+        "size": file.size,
+        "content_type": file.content_type,
+        "sha256": file.sha256,
+        "created_at": utc(file.created_at),
+        "attempt": file.attempt,
+    }
 
 
 def attempt_document(attempt: TaskAttempt) -> dict[str, Any]:

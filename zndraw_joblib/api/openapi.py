@@ -220,6 +220,87 @@ tasks_report_many = Operation(
     answers={200: list[answers.ReportResultDocument]},
     body=_REPORTS,
 )
+_FILE = Parameter(
+    name="name",
+    location="path",
+    description="Name of the file: 1 to 255 characters without `/`, `\\` or control characters.",
+)
+files_list = Operation(
+    id="files_list",
+    answers={200: list[answers.FileDocument]},
+    problems=[problems.TaskNotFound],
+    parameters=[_TASK],
+)
+files_upload = Operation(
+    id="files_upload",
+    answers={201: answers.FileDocument, 200: answers.FileDocument},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.LeaseLost,
+        problems.InvalidTaskTransition,
+        problems.TooManyFiles,
+        problems.FileTooLarge,
+        problems.LengthRequired,
+        problems.StorageUnavailable,
+    ],
+    parameters=[
+        _TASK,
+        _FILE,
+        Parameter(
+            name="attempt",
+            location="query",
+            description="The attempt of the task that uploads.",
+            type=Annotated[int, Field(ge=0)],
+            is_required=True,
+        ),
+    ],
+    takes_file=True,
+)
+_FILE_ETAG = Header(
+    name="ETag", description="SHA-256 of the content, in quotes.", codes=[200, 206, 304]
+)
+files_download = Operation(
+    id="files_download",
+    answers={
+        200: {"*/*": bytes},
+        206: {"*/*": bytes},
+        304: None,
+    },
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.FileNotFound,
+        problems.PreconditionFailed,
+        problems.RangeNotSatisfiable,
+        problems.StorageUnavailable,
+    ],
+    parameters=[
+        _TASK,
+        _FILE,
+        Parameter(
+            name="Range",
+            location="header",
+            description="One range of bytes (RFC 9110, section 14); several give the whole file.",
+        ),
+        Parameter(
+            name="If-Range",
+            location="header",
+            description="An `ETag`: of another file the whole is sent.",
+        ),
+        Parameter(
+            name="If-None-Match", location="header", description="`ETag`s for which 304 is sent."
+        ),
+    ],
+    headers=[
+        _FILE_ETAG,
+        Header(
+            name="Content-Range",
+            description="The positions of the first and the last byte, and the size.",
+            codes=[206, 416],
+        ),
+    ],
+)
 workers_list = Operation(
     id="workers_list",
     answers={200: list[answers.WorkerDocument]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zndraw_joblib.api.base import UnknownURL
+from zndraw_joblib.api.files import FileViewSet
 from zndraw_joblib.api.jobs import JobViewSet
 from zndraw_joblib.api.paths import API, VERSION
 from zndraw_joblib.api.routes import CatchAll, Route, WaitingRoute
@@ -31,6 +32,14 @@ urlpatterns = [
         delete="destroy",
     ),
     Route(f"{API}tasks", TaskViewSet, "tasks", patch="report_many"),
+    Route(f"{API}tasks/<str:task_id>/files", FileViewSet, "files", get="list"),
+    Route(
+        f"{API}tasks/<str:task_id>/files/<str:name>",
+        FileViewSet,
+        "file",
+        get="retrieve",
+        put="upload",
+    ),
     Route(f"{_ROOM}/jobs", JobViewSet, "jobs", get="list", put="register"),
     Route(_JOB, JobViewSet, "job", get="retrieve", delete="destroy"),
     Route(f"{_JOB}/tasks", JobViewSet, "job-tasks", get="tasks"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -155,8 +156,10 @@ def send(
     *,
     read: Callable[[httpx.Response], T],
     body: dict[str, Any] | bytes | None = None,
+    stream: Iterable[bytes] | None = None,
     headers: dict[str, str] | None = None,
     wait: int = 0,
+    timeout: float | None = None,
     retry: Retry | None = REPEATABLE,
     outage: OutageLog | None = None,
 ) -> T:
@@ -173,11 +176,17 @@ def send(
         server gives.
     body
         Sent as JSON; bytes are JSON already.
+    stream
+        Sent in place of `body`, and again from its beginning at each attempt; `headers` have its
+        type and length.
     headers
         Sent besides the credentials.
     wait
         Seconds for which the server may delay the answer until it changes (``Prefer: wait=N``,
         RFC 7240).
+    timeout
+        Seconds for which the server may neither take a part of the body nor answer, in place of
+        those of the client.
     retry
         The policy for further attempts; None sends the request once.
     outage
@@ -191,15 +200,17 @@ def send(
         The server cannot be reached.
     """
     headers = dict(headers or {})
-    timeout: Any = httpx.USE_CLIENT_DEFAULT
+    limits: Any = httpx.USE_CLIENT_DEFAULT if timeout is None else _timeout(timeout)
     content: dict[str, Any] = {"json": body}
     if isinstance(body, bytes):
         content = {"content": body}
         headers["Content-Type"] = "application/json"
+    elif stream is not None:
+        content = {"content": stream}
     if wait:
         headers["Prefer"] = f"wait={wait}"
-        timeout = httpx.Timeout(GRACE, read=wait + GRACE)
-    options = {"headers": headers, "timeout": timeout, "follow_redirects": False, **content}
+        limits = httpx.Timeout(GRACE, read=wait + GRACE)
+    options = {"headers": headers, "timeout": limits, "follow_redirects": False, **content}
     outage = outage or OutageLog(f"{method} {url}")
     attempt = 1
     while True:
@@ -217,10 +228,45 @@ def send(
         attempt += 1
 
 
+@contextmanager
+def open_stream(
+    api: ApiManager, url: str, headers: dict[str, str], timeout: float
+) -> Iterator[httpx.Response]:
+    """Send a GET request once; yields the answer, whose body is read in the block.
+
+    Raises
+    ------
+    ApiError, httpx.TransportError
+        As `send` does; also in the block.
+    """
+    with _errors():
+        headers = {**_credentials(api), **headers}
+        address = api.base_url.rstrip("/") + url
+        with api.http.stream(
+            "GET", address, headers=headers, timeout=_timeout(timeout), follow_redirects=False
+        ) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise error_of(response)
+            if not response.is_success:
+                raise UnexpectedAnswerError(response, {})
+            yield response
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(GRACE, read=seconds, write=seconds)
+
+
 def _request(api: ApiManager, method: str, url: str, options: dict[str, Any]) -> httpx.Response:
-    try:
+    with _errors():
         options = {**options, "headers": {**_credentials(api), **options["headers"]}}
         return api.http.request(method, api.base_url.rstrip("/") + url, **options)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
     except httpx.DecodingError as error:
         # Not a `TransportError`, although the answer is as damaged as one that was cut off.
         raise httpx.RemoteProtocolError(

@@ -170,6 +170,24 @@ class IdempotencyKeyReusedError(ApiError):
     slug = "idempotency-key-reused"
 
 
+class FileTooLargeError(ApiError):
+    """The server accepts no file of this size."""
+
+    slug = "file-too-large"
+
+
+class TooManyFilesError(ApiError):
+    """The task has as many files as a task may have."""
+
+    slug = "too-many-files"
+
+
+class TaskFileNotFoundError(ApiError):
+    """The task has no file of this name."""
+
+    slug = "file-not-found"
+
+
 class ThrottledError(ApiError):
     """Too many requests; see `retry_after`."""
 

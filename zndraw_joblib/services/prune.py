@@ -17,7 +17,8 @@ from django.db import connections, models, router, transaction
 from django.db.models import F, QuerySet
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
-from zndraw_joblib.models import Task, TaskFile
+from zndraw_joblib.models import Task
+from zndraw_joblib.services.files import delete_files_of, delete_marked_files
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.clock import database_time
 
@@ -57,9 +58,10 @@ def count(retention: Retention, using: str | None = None) -> int:
 def prune(retention: Retention, using: str | None = None) -> Generator[int, None, None]:
     """Delete the tasks that are older than the retention; yields the number of each chunk.
 
-    Tasks that another transaction has locked are left for the next run, and so are tasks to which
-    a model of the site refers by PROTECT or RESTRICT. After each chunk it sleeps as long as the
-    chunk took, because claims share the database's cores, and on SQLite its only writer.
+    The bytes of their files stay until `services.files.delete_marked_files` is called. Tasks that
+    another transaction has locked are left for the next run, and so are tasks to which a model of
+    the site refers by PROTECT or RESTRICT. After each chunk it sleeps as long as the chunk took,
+    because claims share the database's cores, and on SQLite its only writer.
     """
     using = using or router.db_for_write(Task)
     for tasks in _expired(using, retention):
@@ -89,12 +91,8 @@ def prune_now(ids: Sequence[UUID], using: str | None = None) -> set[UUID]:
             chunk = [task_id for task_id, _ in _lock(tasks)]
             _delete(using, chunk)
         deleted.update(chunk)
+    delete_marked_files(using)
     return deleted
-
-
-def forget_files(using: str, ids: Sequence[UUID]) -> None:
-    """Forget the files of tasks that are about to be deleted, in the transaction that does so."""
-    TaskFile.objects.using(using).filter(task__in=ids).delete()
 
 
 def _expired(using: str, retention: Retention) -> Iterator[QuerySet[Any]]:
@@ -133,7 +131,7 @@ def _delete(using: str, ids: Sequence[UUID]) -> int:
     By the ORM, because a site's own models may refer to tasks, and its signals count.
     """
     tasks: QuerySet[Any] = Task.objects.using(using)
-    forget_files(using, ids)
+    delete_files_of(ids, using)
     tasks.filter(retry_of__in=ids).update(retry_of=None, revision=F("revision") + 1)
     _, numbers = tasks.filter(pk__in=ids).defer(*_LARGE).delete()
     return numbers.get(Task._meta.label, 0)

@@ -16,6 +16,7 @@ from django.db import DatabaseError, InterfaceError, router
 
 from zndraw_joblib.lifecycle import AttemptOutcome, TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
+from zndraw_joblib.services.files import delete_marked_files
 from zndraw_joblib.services.prune import configured_retention, prune
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.tasks import TIMED_OUT
@@ -33,8 +34,8 @@ class SweepReport:
     """Numbers of rows that a sweep changed.
 
     `requeued` tasks were claimed and not started; `retried` tasks were running and had a retry
-    left; `failed` ones had none. `workers` were removed, `jobs` retired, `keys` of submits
-    deleted, and `pruned` old tasks deleted.
+    left; `failed` ones had none. `workers` were removed, `jobs` retired, and `keys` of submits
+    deleted. `files` were deleted from the storage. `pruned` are old tasks that were deleted.
     """
 
     requeued: int = 0
@@ -43,6 +44,7 @@ class SweepReport:
     workers: int = 0
     jobs: int = 0
     keys: int = 0
+    files: int = 0
     pruned: int = 0
 
     def __add__(self, other: SweepReport) -> SweepReport:
@@ -72,6 +74,7 @@ def sweep(using: str | None = None) -> SweepReport:
         workers=_repeat_until_none(lambda: len(stale_workers.remove())),
         jobs=_repeat_until_none(Job.objects.using(using).retire),
         keys=_repeat_until_none(expired_keys.remove),
+        files=delete_marked_files(using),
     )
 
 
@@ -93,7 +96,7 @@ def sweep_tenants() -> SweepReport:
         try:
             with in_tenant(tenant):
                 reports.append(sweep())
-                reports.append(SweepReport(pruned=_prune(prune_until)))
+                reports.append(_prune(prune_until))
         except (DatabaseError, InterfaceError) as error:
             failed = error
             if tenant is not None:
@@ -131,14 +134,14 @@ def _recover_tasks(using: str) -> tuple[int, int, int]:
     return requeued, retried, failed
 
 
-def _prune(until: float) -> int:
-    """Delete old tasks until this monotonic time, at least a chunk; returns their number."""
+def _prune(until: float) -> SweepReport:
+    """Delete old tasks and their files until this monotonic time, at least a chunk of tasks."""
     pruned = 0
     for number in prune(configured_retention()):
         pruned += number
         if time.monotonic() > until:
             break
-    return pruned
+    return SweepReport(files=delete_marked_files() if pruned else 0, pruned=pruned)
 
 
 def _repeat_until_none(change_batch: Callable[[], int]) -> int:

@@ -41,7 +41,7 @@ def load(vendor: str) -> dict[str, str]:
     `vendor` is ``"postgresql"`` or ``"sqlite"``; a system check refuses others.
     """
     statements: dict[str, str] = {}
-    for file in (f"{vendor}.sql", f"{vendor}_life.sql"):
+    for file in (f"{vendor}.sql", f"{vendor}_life.sql", f"{vendor}_files.sql"):
         text = files(__package__).joinpath("sql", file).read_text("utf-8")
         _, *parts = _NAME.split(text)
         for names, body in zip(parts[::2], parts[1::2], strict=True):

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from zndraw_joblib.services.files import delete_marked_files
 from zndraw_joblib.services.prune import Retention, count, prune
 from zndraw_joblib.settings import MAX_RETENTION_DAYS
 from zndraw_joblib.tenancy import all_tenants, in_tenant
@@ -83,6 +84,8 @@ class Command(BaseCommand):
                 self.stderr.flush()
         if has_bar and deleted:
             self.stderr.write("")
+        # At the end, because a storage that is away takes a timeout to fail.
+        delete_marked_files()
         return deleted
 
 
