@@ -27,8 +27,6 @@ CHUNK = 100
 #: The rest after a chunk over the time that it took, because claims share the database's cores, and
 #: on SQLite its only writer. With 1 instead of 3, one claim in a hundred took three times as long.
 REST = 3
-#: Columns that a deletion does not read, because they may be large.
-_LARGE = ("payload", "result", "error", "message")
 
 
 @dataclass(frozen=True)
@@ -130,12 +128,13 @@ def _lock(tasks: QuerySet[Any]) -> list[tuple[UUID, Any]]:
 def _delete(using: str, ids: Sequence[UUID]) -> int:
     """Delete locked tasks; returns their number.
 
-    By the ORM, because a site's own models may refer to tasks, and its signals count.
+    By the ORM, because a site's own models may refer to tasks, and its signals count. It reads the
+    ids alone, because payloads and results may be large.
     """
     tasks: QuerySet[Any] = Task.objects.using(using)
     delete_files_of(ids, using)
     tasks.filter(retry_of__in=ids).update(retry_of=None, revision=F("revision") + 1)
-    _, numbers = tasks.filter(pk__in=ids).defer(*_LARGE).delete()
+    _, numbers = tasks.filter(pk__in=ids).only("pk").delete()
     return numbers.get(Task._meta.label, 0)
 
 
