@@ -117,6 +117,10 @@ def unchanged(cast, task):
     """The owner's worker has claimed it."""
 
 
+def cancelled(cast, task):
+    task.cancel()
+
+
 def running(cast, task):
     task.start()
 
@@ -182,6 +186,28 @@ def looking_up(person, worker, task):
     return person.send("post", "/tasks/lookup", {"ids": [task]})
 
 
+def logging(attempt):
+    body = {"attempt": attempt, "text": "x"}
+    return lambda person, _, task: person.send("post", f"/tasks/{task}/log", body)
+
+
+def log_writes():
+    """Rows of writes to a log in every state of the task on which the answer depends."""
+    ended, lost = "invalid-task-transition", "lease-lost"
+    codes: tuple[int | str, ...]
+    for prepare, attempt, codes in (
+        (unchanged, 1, (401, 403, 404, 204, 403, 204)),
+        (running, 1, (401, 403, 404, 204, 403, 204)),
+        (never_granted, 0, (401, 403, 404, 403, 403, ended)),
+        (requeued, 1, (401, 403, 404, ended, 403, ended)),
+        (cancelled, 1, (401, 403, 404, ended, 403, ended)),
+        (unchanged, 2, (401, 403, 404, lost, 403, lost)),
+        (granted_again, 1, (401, 403, 404, lost, 403, lost)),
+        (granted_to_the_other, 1, (401, 403, 404, 403, lost, lost)),
+    ):
+        yield Row("log", "post", codes, logging(attempt), f"{prepare.__name__} {attempt}", prepare)
+
+
 def claiming(person, worker, task):
     return person.send("post", "/tasks/claim", {"worker_id": worker})
 
@@ -242,6 +268,14 @@ MATRIX = [
         (401, 202, 403, 202, 202, 202),
         lambda person, *_: person.submit(ROOM, JOB),
     ),
+    Row("tasks", "get", FOR_ALL, getting("/tasks")),
+    Row(
+        "tasks",
+        "get",
+        (401, 403, 403, 403, 403, 200),
+        getting("/tasks?created_by=somebody"),
+        "of somebody",
+    ),
     Row("task", "get", IN_ROOM, getting("/tasks/{task}")),
     Row("task", "patch", (401, 403, 404, 200, 403, 200), reporting("running", attempt=1), "start"),
     Row(
@@ -275,6 +309,8 @@ MATRIX = [
             (granted_to_the_other, (401, 403, 404, 403, "lease-lost", "lease-lost")),
         )
     ),
+    Row("log", "get", IN_ROOM, getting("/tasks/{task}/log")),
+    *log_writes(),
     Row("task-attempts", "get", IN_ROOM, getting("/tasks/{task}/attempts")),
     Row(
         "task-retry",
@@ -429,7 +465,9 @@ async def test_each_role_gets_the_close_code_of_the_matrix(scene, path, role):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("path", ["/tasks/{task}", "/tasks/claim", "/tasks/lookup"])
+@pytest.mark.parametrize(
+    "path", ["/tasks/{task}", "/tasks/{task}/log", "/tasks/claim", "/tasks/lookup"]
+)
 async def test_a_waiting_request_gets_the_status_of_the_matrix(scene, path, role):
     cast, worker, task_id = scene
     await sync_to_async(cast["owner"].report)(task_id, "cancelled")

@@ -5,13 +5,21 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.servers import server
-from zndraw_joblib.client import Api, ApiError, LeaseLostError, UnexpectedAnswerError, retry
-from zndraw_joblib.client.exceptions import FileTooLargeError, TaskFileNotFoundError
+from zndraw_joblib.client import (
+    Api,
+    ApiError,
+    FileTooLargeError,
+    LeaseLostError,
+    TaskFileNotFoundError,
+    UnexpectedAnswerError,
+    retry,
+)
 from zndraw_joblib.client.files import CHUNK_BYTES, download, files, upload
 from zndraw_joblib.models import TaskFile
 
@@ -81,7 +89,7 @@ class TestWithServer:
 
     def test_files_come_back_and_cut_transfers_are_repeated(self, url, task, bob, tmp_path):
         """One test, because it starts a server."""
-        transport = Cutting(uploads=2, downloads=2)
+        transport = Cutting(uploads=2)
         with Api(url, bob.token, transport=transport) as api:
             path = tmp_path / "naïve.bin"
             path.write_bytes(CONTENT)
@@ -92,6 +100,7 @@ class TestWithServer:
             assert files(api, task) == [document]
 
             transport.requests.clear()
+            transport.downloads = 2
             to = download(api, task, "naïve.bin", tmp_path / "to")
             assert to.read_bytes() == CONTENT
             ranges = [request.headers.get("Range") for request in transport.requests]
@@ -102,7 +111,7 @@ class TestWithServer:
 
             (tmp_path / "folder").mkdir()
             assert download(api, task, "naïve.bin", tmp_path / "folder").name == "naïve.bin"
-            sources = {
+            sources: dict[str, Any] = {
                 "bytes": b"some",
                 "array": bytearray(b"some"),
                 "file": io.BytesIO(b"some"),

@@ -95,6 +95,23 @@ class ClaimDocument(TypedDict):
     ]
 
 
+class LogDocument(TypedDict):
+    """A part of a task's log."""
+
+    offset: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Where the text begins, in bytes of UTF-8 from the first one ever written; "
+            "greater than the requested offset where older text was cut, less where that was "
+            "within a character.",
+        ),
+    ]
+    text: Annotated[str, Field(description="At most 64 KiB of UTF-8.")]
+    next_offset: Annotated[int, Field(ge=0, description="Where the text after this one begins.")]
+    ended: Annotated[bool, Field(description="The task has ended, and no text follows this one.")]
+
+
 class JobSummaryDocument(TypedDict):
     """A job in a list."""
 

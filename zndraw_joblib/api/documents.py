@@ -14,6 +14,7 @@ import orjson
 from rest_framework.utils.encoders import JSONEncoder
 
 from zndraw_joblib.models import Job, TaskAttempt, TaskFile, Worker
+from zndraw_joblib.storage.logs import LogPart
 from zndraw_joblib.storage.rows import TaskRow
 
 
@@ -70,6 +71,11 @@ def file_document(file: TaskFile) -> dict[str, Any]:
         "created_at": utc(file.created_at),
         "attempt": file.attempt,
     }
+
+
+def log_document(part: LogPart) -> dict[str, Any]:
+    """A part of a task's log."""
+    return part._asdict()
 
 
 def attempt_document(attempt: TaskAttempt) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody
 from zndraw_joblib.api.documents import job_document, job_summary, task_document
-from zndraw_joblib.api.lookup import accepted, task_page
+from zndraw_joblib.api.lists import task_page
+from zndraw_joblib.api.lookup import accepted
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import job_tasks_path, task_path

@@ -13,6 +13,7 @@ from zndraw_joblib.api.autoschema import Header, Operation, Parameter
 from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import MAX_KEY_LENGTH
 from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.storage.logs import MAX_OFFSET
 
 _ROOM = Parameter(
     name="room_id",
@@ -28,6 +29,13 @@ _TASK = Parameter(name="task_id", location="path", description="Id of the task."
 _WORKER = Parameter(name="worker_id", location="path", description="Id of one of your workers.")
 _STATUS = Parameter(
     name="status", location="query", description="Only tasks of this status.", type=TaskStatus
+)
+_INCLUDE = Parameter(
+    name="include",
+    location="query",
+    description="`result` adds the results, which lists leave out.",
+    # No `Literal`, because OpenAPI 3.0 has no `const`.
+    type=Annotated[str, Field(pattern="^result$")],
 )
 _PAGE = [
     Parameter(
@@ -133,7 +141,7 @@ jobs_tasks = Operation(
     id="jobs_tasks",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.JobNotFound],
-    parameters=[_ROOM, _JOB, _STATUS, *_PAGE],
+    parameters=[_ROOM, _JOB, _STATUS, _INCLUDE, *_PAGE],
     headers=[_LINK],
 )
 tasks_submit = Operation(
@@ -155,7 +163,30 @@ tasks_list = Operation(
     id="tasks_list",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.TaskNotFound],
-    parameters=[_ROOM, _STATUS, *_PAGE],
+    parameters=[_ROOM, _STATUS, _INCLUDE, *_PAGE],
+    headers=[_LINK],
+)
+tasks_submitted = Operation(
+    id="tasks_submitted",
+    answers={200: list[answers.TaskDocument]},
+    problems=[problems.InvalidRoomId, problems.Forbidden],
+    parameters=[
+        Parameter(
+            name="created_by",
+            location="query",
+            description="`me`, or for administrators the identity of any submitter; left out, "
+            "your own tasks, or all for administrators.",
+        ),
+        _STATUS,
+        Parameter(
+            name="job",
+            location="query",
+            description="Only tasks of the job with this full name, `room:category:Name`.",
+        ),
+        Parameter(name="room", location="query", description="Only tasks of this room."),
+        _INCLUDE,
+        *_PAGE,
+    ],
     headers=[_LINK],
 )
 tasks_claim = Operation(
@@ -211,6 +242,7 @@ tasks_report = Operation(
         problems.Forbidden,
         problems.LeaseLost,
         problems.InvalidTaskTransition,
+        problems.ResultTooLarge,
     ],
     parameters=[_TASK],
     body=bodies.ReportBody,
@@ -300,6 +332,35 @@ files_download = Operation(
             codes=[206, 416],
         ),
     ],
+)
+log_retrieve = Operation(
+    id="log_retrieve",
+    answers={200: answers.LogDocument},
+    problems=[problems.TaskNotFound],
+    parameters=[
+        _TASK,
+        Parameter(
+            name="offset",
+            location="query",
+            description="Where to begin, in bytes of UTF-8 from the first one ever written; 0 if "
+            "left out. The last {max_log_bytes} bytes of a log are kept.",
+            type=Annotated[int, Field(ge=0, le=MAX_OFFSET)],
+        ),
+        _PREFER,
+    ],
+    headers=[_PREFERENCE_APPLIED],
+)
+log_write = Operation(
+    id="log_write",
+    answers={204: None},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.LeaseLost,
+        problems.InvalidTaskTransition,
+    ],
+    parameters=[_TASK],
+    body=bodies.LogBody,
 )
 workers_list = Operation(
     id="workers_list",

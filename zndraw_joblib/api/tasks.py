@@ -14,7 +14,8 @@ from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import ClaimBody, EmptyBody, ListedReportBody, LookupBody, ReportBody
 from zndraw_joblib.api.documents import task_document
-from zndraw_joblib.api.lookup import accepted, attempt_page, parse_task_id, task_page
+from zndraw_joblib.api.lists import attempt_page, submitted_page, task_page
+from zndraw_joblib.api.lookup import accepted, parse_task_id
 from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
@@ -43,6 +44,11 @@ class TaskViewSet(JobLibView, ViewSet):
         """The tasks of a room, newest first."""
         self.caller.require("read", room_id, hidden=TaskNotFound)
         return task_page(request, room_id)
+
+    @openapi.tasks_submitted
+    def submitted(self, request: Request) -> Response:
+        """The caller's own tasks in all rooms, newest first; for administrators all tasks."""
+        return submitted_page(request, self.caller)
 
     @openapi.tasks_claim
     def claim(self, request: Request) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from zndraw_joblib.api.base import UnknownURL
 from zndraw_joblib.api.files import FileViewSet
 from zndraw_joblib.api.jobs import JobViewSet
+from zndraw_joblib.api.logs import LogViewSet
 from zndraw_joblib.api.paths import API, VERSION
 from zndraw_joblib.api.routes import CatchAll, Route, WaitingRoute
 from zndraw_joblib.api.tasks import TaskViewSet
@@ -31,7 +32,8 @@ urlpatterns = [
         patch="partial_update",
         delete="destroy",
     ),
-    Route(f"{API}tasks", TaskViewSet, "tasks", patch="report_many"),
+    WaitingRoute(f"{API}tasks/<str:task_id>/log", LogViewSet, "log", get="retrieve", post="write"),
+    Route(f"{API}tasks", TaskViewSet, "tasks", get="submitted", patch="report_many"),
     Route(f"{API}tasks/<str:task_id>/files", FileViewSet, "files", get="list"),
     Route(
         f"{API}tasks/<str:task_id>/files/<str:name>",

@@ -21,7 +21,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
-from zndraw_joblib.api.documents import task_document
+from zndraw_joblib.api.documents import log_document, task_document
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.services.claim import requeue_granted
 from zndraw_joblib.settings import get_settings
@@ -66,6 +66,19 @@ class UntilWork:
     tenant: str | None = None
 
 
+@dataclass(frozen=True)
+class UntilMoreLog:
+    """The response changes when the task's log has text beyond the offset, or the task ends."""
+
+    task_id: UUID
+    offset: int
+    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
+    tenant: str | None = None
+
+
+WaitsFor = UntilEnd | UntilWork | UntilMoreLog
+
+
 def granted_wait(header: str | None) -> int | None:
     """The seconds to wait that a `Prefer` header asks for, capped; None without `wait`.
 
@@ -99,7 +112,7 @@ def can_wait(request: HttpRequest) -> bool:
 def waiting_view(view: View) -> Callable[..., Any]:
     """Make a coroutine of a sync DRF view, which runs the view in a thread and may wait.
 
-    A response that may change has the attribute `waits_for`, an `UntilEnd` or an `UntilWork`.
+    A response that may change has the attribute `waits_for`, a `WaitsFor`.
     """
 
     @wraps(view)
@@ -108,7 +121,7 @@ def waiting_view(view: View) -> Callable[..., Any]:
         if wait is None or not can_wait(request):
             return await sync_to_async(view)(request, *args, **kwargs)
 
-        waits_for: UntilEnd | UntilWork | None = None
+        waits_for: WaitsFor | None = None
 
         async def run_view() -> HttpResponseBase:
             nonlocal waits_for
@@ -157,6 +170,8 @@ async def last_response(run_view: RunView, wait: int) -> HttpResponseBase:
             return await _wait_for_end(run_shielded, response, until, deadline)
         case UntilWork() as until if wait:
             return await _wait_for_work(run_shielded, response, until, deadline)
+        case UntilMoreLog() as until if wait:
+            return await _wait_for_log(run_shielded, response, until, deadline)
     return response
 
 
@@ -178,7 +193,27 @@ async def _wait_for_end(
     if not found and not until.many:
         return await run_view()
     documents = [task_document(task, include_result=until.include_result) for task in found]
-    response.data = documents if until.many else documents[0]
+    return _with_data(response, documents if until.many else documents[0])
+
+
+async def _wait_for_log(
+    run_view: RunView, response: Any, until: UntilMoreLog, deadline: float
+) -> HttpResponseBase:
+    logs = get_hub(until.tenant).logs
+    await logs.wait(until.task_id, until.offset, deadline)
+    try:
+        part = await logs.read(until.task_id, until.offset, until.visible)
+    except Exception:
+        # As after a wait for ends: the view runs again to answer with the problem.
+        return await run_view()
+    if part is None:
+        return await run_view()
+    return _with_data(response, log_document(part))
+
+
+def _with_data(response: Any, data: Any) -> HttpResponseBase:
+    """The response with another document."""
+    response.data = data
     if response.is_rendered:
         response.content = response.rendered_content
     return response  # type: ignore[no-any-return]

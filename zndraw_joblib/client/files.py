@@ -281,7 +281,8 @@ class _Download:
                     raise UnexpectedAnswerError(response, {})
             else:
                 self._restart(etag)
-            for part in response.iter_bytes(CHUNK_BYTES):
+            # As they arrive, because larger parts would be lost with the cut.
+            for part in response.iter_bytes():
                 self._file.write(part)
                 self._digest.update(part)
                 self._size += len(part)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 from zndraw_joblib.events.ends import EndWaits
 from zndraw_joblib.events.groups import Groups
+from zndraw_joblib.events.logs import LogWaits
 from zndraw_joblib.events.messages import TASKS_ENDED, split_entry
 from zndraw_joblib.events.publisher import publisher
 from zndraw_joblib.events.work import WorkWaits
@@ -24,6 +26,12 @@ class Hub:
         self.ends = EndWaits(loop.groups, loop.executor, tenant)
         self.work = WorkWaits(loop.groups, loop.executor, tenant)
         self.views = loop.views
+        self._logs = loop.executor, tenant
+
+    @cached_property
+    def logs(self) -> LogWaits:
+        """The waits for logs, made at the first one, because they look every second from then."""
+        return LogWaits(*self._logs)
 
 
 class LoopWaits:

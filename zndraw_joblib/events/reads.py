@@ -83,8 +83,9 @@ class BatchedReads(Generic[Key, Value]):
 class RepeatedReads(Generic[Key]):
     """Reads the database for all waiters of one kind, because messages may be lost.
 
-    New keys are read at once, and all keys with waiters every `REREAD_SECONDS`. `read` is called in
-    the executor and returns the keys to wake; `wake` is then called for each of them.
+    New keys are read at once, and all keys with waiters every `seconds`, or `REREAD_SECONDS` if it
+    is None. `read` is called in the executor and returns the keys to wake; `wake` is then called
+    for each of them.
     """
 
     def __init__(
@@ -93,8 +94,10 @@ class RepeatedReads(Generic[Key]):
         waited_for: Collection[Key],
         read: Callable[[list[Key]], Iterable[Key]],
         wake: Callable[[Key], None],
+        seconds: float | None = None,
     ) -> None:
         self._executor = executor
+        self._seconds = seconds
         self._waited_for = waited_for
         self._read = read
         self._wake = wake
@@ -109,7 +112,7 @@ class RepeatedReads(Generic[Key]):
 
     async def _read_forever(self) -> None:
         loop = asyncio.get_running_loop()
-        everything_at = loop.time() + REREAD_SECONDS
+        everything_at = loop.time() + (self._seconds or REREAD_SECONDS)
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(everything_at):
@@ -118,7 +121,7 @@ class RepeatedReads(Generic[Key]):
             if loop.time() < everything_at:
                 keys = [key for key in self._unread if key in self._waited_for]
             else:
-                everything_at = loop.time() + REREAD_SECONDS
+                everything_at = loop.time() + (self._seconds or REREAD_SECONDS)
                 keys = list(self._waited_for)
             self._has_unread.clear()
             self._unread.clear()

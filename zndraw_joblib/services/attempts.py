@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES
 from zndraw_joblib.models import Task, TaskAttempt
 from zndraw_joblib.storage.rows import TaskRow
@@ -28,14 +30,18 @@ def _latest(task: Task | TaskRow) -> TaskAttempt | None:
     """The latest attempt as the task's own row tells it; None before the first claim."""
     if not task.attempt:
         return None
-    has_ended = task.status in TERMINAL_STATUSES
     return TaskAttempt(
         task_id=task.id,
         attempt=task.attempt,
         worker_id=task.worker_id,
         claimed_at=task.claimed_at,
         started_at=task.started_at,
-        ended_at=task.completed_at,
-        outcome=task.status if has_ended else None,
-        error=task.error if has_ended else None,
+        **_end(task),
     )
+
+
+def _end(task: Task | TaskRow) -> dict[str, Any]:
+    # Given as None, because the fields have defaults that say otherwise.
+    if task.status not in TERMINAL_STATUSES:
+        return {"ended_at": None, "outcome": None}
+    return {"ended_at": task.completed_at, "outcome": task.status, "error": task.error}

@@ -24,9 +24,6 @@ from zndraw_joblib.text import Message
 
 logger = logging.getLogger(__name__)
 
-#: Failed deletions after which the storage counts as away.
-MAX_FAILURES = 3
-
 
 def checked_name(name: str) -> str:
     """A file's name in Unicode's form NFC; raises ValidationError if it is not valid."""
@@ -128,24 +125,21 @@ def _files() -> Any:
     return TaskFile.objects.using(router.db_for_write(TaskFile))
 
 
-def delete_stored(using: str, paths: Iterable[str]) -> int:
-    """Delete the bytes at these marked paths; returns how many.
+def delete_stored(using: str, paths: Sequence[str]) -> int:
+    """Delete the bytes at these marked paths, up to the first failure; returns how many.
 
-    A failure is logged and the path stays marked, so that the sweeper tries again. After some
-    failures the others are left to it too, because each may take as long as a timeout.
+    A failure is logged and leaves the rest to the sweeper, because a storage that is away may take
+    a minute to say so.
     """
-    storage, deleted, failures = file_storage(), [], 0
+    deleted = []
     for path in paths:
         try:
-            storage.delete(path)
+            file_storage().delete(path)
         except Exception as error:
             logger.warning(
                 "the storage failed to delete %s; the sweeper tries again: %r", path, error
             )
-            failures += 1
-            if failures == MAX_FAILURES:
-                break
-        else:
-            deleted.append(path)
+            break
+        deleted.append(path)
     FileToDelete.objects.using(using).filter(pk__in=deleted).delete()
     return len(deleted)

@@ -89,7 +89,7 @@ def upload(caller: Caller, task_id: UUID, attempt: int, given: Upload) -> tuple[
         raise _too_large(limit)
     lease = _Lease(caller, task_id, attempt)
     _check_number(task_id, name)
-    release_connections()
+    lease.release()
     with SpooledTemporaryFile(
         max_size=django_settings.FILE_UPLOAD_MAX_MEMORY_SIZE,
         dir=django_settings.FILE_UPLOAD_TEMP_DIR,
@@ -157,6 +157,15 @@ class _Lease:
         """Renew the lease if a third of it is over."""
         if monotonic() - self._renewed_at > get_settings().worker_timeout_seconds / 3:
             self.renew()
+            self.release()
+
+    def release(self) -> None:
+        """Release the database connections of the thread until the next use.
+
+        Not where the site has tenants, because its middleware may have chosen the tenant by a
+        statement on this connection.
+        """
+        if self._caller.tenant is None:
             release_connections()
 
     def _refusal(self, task: Any) -> ProblemException:

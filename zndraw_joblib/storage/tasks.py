@@ -37,6 +37,14 @@ TIMED_OUT = "timed out"
 Recovered = tuple[TaskRow, AttemptOutcome]
 
 
+def sweep_errors(task: TaskRow) -> set[str]:
+    """The errors with which a sweep may have ended the task."""
+    errors = {attempts.lost_error(task.worker_id, TIMED_OUT)}
+    if task.timeout_seconds:
+        errors.add(attempts.too_long_error(task.timeout_seconds))
+    return errors
+
+
 class TaskQuerySet(models.QuerySet[Any]):
     """Queries over tasks, and moves of all tasks of a query.
 
