@@ -42,8 +42,9 @@ def multiply(
 ) -> None:
     """Insert `count` copies of a task with these values, SQL that may use the copy's number `g`."""
     rows = connection.execute(
-        "SELECT column_name FROM information_schema.columns WHERE table_name = %s"
-        " AND table_schema = 'public' AND is_generated = 'NEVER' ORDER BY ordinal_position",
+        "SELECT column_name FROM information_schema.columns"
+        " WHERE table_name = %s AND table_schema = 'public' AND is_generated = 'NEVER'"
+        " ORDER BY ordinal_position",
         [table.tasks],
     ).fetchall()
     columns = [row[0] for row in rows]

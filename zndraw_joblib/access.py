@@ -48,6 +48,17 @@ def default_room_access(request: Any, room_id: str, action: Action) -> bool:
     return bool(request.user.is_authenticated)
 
 
+def check_room_id(room_id: str) -> None:
+    """Raise InvalidRoomId unless this may be the id of a room."""
+    room_id = nfc(room_id)
+    if error := room_error(room_id):
+        raise InvalidRoomId(Message("The room id {error}.", error=error))
+    if len(room_id) > (limit := get_settings().max_room_id_length):
+        raise InvalidRoomId(
+            Message("The room id must have at most {limit} characters.", limit=limit)
+        )
+
+
 def identity_labels(identities: Iterable[str]) -> dict[str, str]:
     """The names of identities for people to read, by identity; unknown ones are left out.
 
@@ -76,17 +87,6 @@ def _usernames(identities: set[str]) -> dict[str, str]:
         return {}
     found = users._default_manager.filter(pk__in=keys)
     return {str(user.pk): user.get_username() for user in found}
-
-
-def check_room_id(room_id: str) -> None:
-    """Raise InvalidRoomId unless this may be the id of a room."""
-    room_id = nfc(room_id)
-    if error := room_error(room_id):
-        raise InvalidRoomId(Message("The room id {error}.", error=error))
-    if len(room_id) > (limit := get_settings().max_room_id_length):
-        raise InvalidRoomId(
-            Message("The room id must have at most {limit} characters.", limit=limit)
-        )
 
 
 @dataclass(frozen=True)
@@ -163,3 +163,33 @@ class Caller:
         rooms = {task.room_id for task in tasks if not self.runs(task)}
         readable = {room_id for room_id in rooms if self.may("read", room_id)}
         return [task for task in tasks if self.runs(task) or task.room_id in readable]
+
+
+@dataclass(frozen=True)
+class HostCaller(Caller):
+    """The site's own code. It may use every room, and the site's hooks are not asked.
+
+    `acts_for` is the identity on whose behalf the code acts; ``""`` for the site itself.
+    """
+
+    request: Any = None
+    acts_for: str = ""
+
+    @cached_property
+    def identity(self) -> str:
+        """The identity on whose behalf the code acts."""
+        return self.acts_for
+
+    @cached_property
+    def is_admin(self) -> bool:
+        """The site administers its job server."""
+        return True
+
+    @cached_property
+    def tenant(self) -> str | None:
+        """None, because the site's code runs within its tenant."""
+        return None
+
+    def may(self, action: Action, room_id: str) -> bool:
+        """The site may do everything everywhere."""
+        return True

@@ -36,6 +36,13 @@ class Server:
         # Refusals of the first report of a status on a task, by id and status.
         self.refuse_once = {}
         self.hidden = set()
+        # Tasks that were cancelled or lost while a worker held them.
+        self.taken = {}
+        # Further fields of tasks, by id. The result of a completed task is its id otherwise.
+        self.values = {}
+        # The texts of the logs, by id.
+        self.logs = {}
+        self.max_result_bytes = 262_144
         self.lock, self.changed = threading.RLock(), threading.Condition()
 
     def __call__(self, request):
@@ -65,6 +72,7 @@ class Server:
                 "id": f"w{self.workers}",
                 "heartbeat_interval_seconds": self.interval,
                 "worker_timeout_seconds": self.lease,
+                "max_result_bytes": self.max_result_bytes,
             }
             return httpx.Response(201, json=worker)
         if path == "/tasks/claim":
@@ -72,6 +80,10 @@ class Server:
                 self.released.wait(20)
             headers = {"Preference-Applied": "wait=1"} if self.honours_waits else {}
             return httpx.Response(200, json=self.grant(body), headers=headers)
+        if path.endswith("/log"):
+            task_id = path.split("/")[2]
+            self.logs[task_id] = self.logs.get(task_id, "") + body["text"]
+            return httpx.Response(204)
         if path == "/tasks/lookup":
             return self.look_up(body["ids"], request)
         if isinstance(body, list):
@@ -100,11 +112,33 @@ class Server:
 
     def patch(self, path, body, request):
         if path.startswith("/workers"):
-            return httpx.Response(200, json={"id": path[9:], "last_heartbeat": NOW})
+            return self.beat(path, body, request)
         if path == "/tasks":
             return httpx.Response(200, json=[self.result(one) for one in body])
         result = self.result({"id": path[7:], **body})
         return httpx.Response(result["status"], json=result.get("task") or result["problem"])
+
+    def beat(self, path, body, request):
+        """The answer to a heartbeat; a wait ends when one of its tasks is in `taken`."""
+        listed = [one["id"] for one in (body or {}).get("tasks", ())]
+        headers = {}
+        if self.honours_waits and (wait := request.headers.get("prefer")):
+            with self.changed:
+                self.changed.wait_for(
+                    lambda: self.released.is_set() or not self.taken.keys().isdisjoint(listed),
+                    int(wait.removeprefix("wait=")),
+                )
+            headers["Preference-Applied"] = wait
+        reply = {"id": path[9:], "last_heartbeat": NOW}
+        for name in ("lost", "cancelled"):
+            reply[name] = [one for one in listed if self.taken.get(one) == name]
+        return httpx.Response(200, json=reply, headers=headers)
+
+    def take(self, task_id, how):
+        """Take a task from its worker: `how` is `lost` or `cancelled`."""
+        with self.changed:
+            self.taken[task_id] = how
+            self.changed.notify_all()
 
     def result(self, report):
         once = self.refuse_once.pop((report["id"], report["status"]), None)
@@ -123,7 +157,9 @@ class Server:
         return httpx.Response(200, json=self.document(task_id))
 
     def document(self, task_id):
-        return task(task_id, status=self.tasks.get(task_id, "pending"))
+        status = self.tasks.get(task_id, "pending")
+        result = {"result": task_id} if status == "completed" else {}
+        return task(task_id, status=status, **{**result, **self.values.get(task_id, {})})
 
     def look_up(self, ids, request):
         """The tasks that are not hidden; a wait ends when the first of them has ended."""

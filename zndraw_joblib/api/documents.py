@@ -91,6 +91,14 @@ def attempt_document(attempt: TaskAttempt) -> dict[str, Any]:
     }
 
 
+def task_tag(task: TaskRow) -> str:
+    """The entity tag of a task (RFC 9110, section 8.8.3), which changes when the task does.
+
+    Weak, because `queue_position` is not part of it.
+    """
+    return f'W/"{task.revision}"'
+
+
 def job_summary(job: Job) -> dict[str, Any]:
     """A job as lists show it; needs the annotation `worker_count`."""
     return {

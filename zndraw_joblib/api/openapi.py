@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
 
@@ -79,6 +80,12 @@ _ACCEPTED = [
         type=int,
     ),
 ]
+_IF_NONE_MATCH = Parameter(
+    name="If-None-Match",
+    location="header",
+    description="`ETag`s of the task that you know: 304 while it is one of these. With `Prefer` "
+    "the answer waits for the next change of the task rather than for its end.",
+)
 _IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key",
     location="header",
@@ -199,10 +206,17 @@ tasks_claim = Operation(
 )
 tasks_retrieve = Operation(
     id="tasks_retrieve",
-    answers={200: answers.TaskDocument},
+    answers={200: answers.TaskDocument, 304: None},
     problems=[problems.TaskNotFound],
-    parameters=[_TASK, _PREFER],
-    headers=[_PREFERENCE_APPLIED],
+    parameters=[_TASK, _PREFER, _IF_NONE_MATCH],
+    headers=[
+        replace(_PREFERENCE_APPLIED, codes=[200, 304]),
+        Header(
+            name="ETag",
+            description="Weak; changes when the task changes, except for `queue_position`.",
+            codes=[200, 304],
+        ),
+    ],
 )
 tasks_attempts = Operation(
     id="tasks_attempts",
@@ -385,7 +399,16 @@ workers_heartbeat = Operation(
     id="workers_heartbeat",
     answers={200: answers.HeartbeatDocument},
     problems=[problems.WorkerNotFound],
-    parameters=[_WORKER],
+    parameters=[
+        _WORKER,
+        Parameter(
+            name="Prefer",
+            location="header",
+            description="`wait=N`: wait up to N seconds until one of the listed tasks is lost or "
+            "cancelled (RFC 7240), at most a third of `worker_timeout_seconds`.",
+        ),
+    ],
+    headers=[_PREFERENCE_APPLIED],
     body=bodies.HeartbeatBody,
 )
 workers_delete = Operation(

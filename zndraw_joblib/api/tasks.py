@@ -13,13 +13,14 @@ from rest_framework.viewsets import ViewSet
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import ClaimBody, EmptyBody, ListedReportBody, LookupBody, ReportBody
-from zndraw_joblib.api.documents import task_document
+from zndraw_joblib.api.conditional import known_tags
+from zndraw_joblib.api.documents import task_document, task_tag
 from zndraw_joblib.api.lists import attempt_page, submitted_page, task_page
 from zndraw_joblib.api.lookup import accepted, parse_task_id
 from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
-from zndraw_joblib.api.waiting import UntilEnd, UntilWork
+from zndraw_joblib.api.waiting import UntilChange, UntilEnd, UntilWork
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.services.claim import claim, jobs_of_worker
 from zndraw_joblib.services.lookup import find_task, find_tasks
@@ -68,13 +69,26 @@ class TaskViewSet(JobLibView, ViewSet):
 
     @openapi.tasks_retrieve
     def retrieve(self, request: Request, task_id: str) -> Response:
-        """One task; `Prefer: wait=N` waits for its end."""
+        """One task; `Prefer: wait=N` waits for its end.
+
+        With `If-None-Match` it waits for the next change, if the tag is the present one.
+        """
         task = find_task(self.caller, parse_task_id(task_id))
-        response = Response(task_document(task))
-        if not task.is_terminal:
-            until = UntilEnd(
-                {task.id: task.room_id}, self.caller.visible, tenant=self.caller.tenant
+        header = request.headers.get("If-None-Match")
+        known = known_tags(header, task_tag(task))
+        tenant = self.caller.tenant
+        until: UntilEnd | UntilChange | None = None
+        if task_tag(task) in known:
+            response = Response(status=304)
+            until = UntilChange(
+                task.id, task.room_id, task.revision, known, self.caller.visible, tenant=tenant
             )
+        else:
+            response = Response(task_document(task))
+            if header is None:
+                until = UntilEnd({task.id: task.room_id}, self.caller.visible, tenant=tenant)
+        response.headers["ETag"] = task_tag(task)
+        if until and not task.is_terminal:
             response.waits_for = until  # type: ignore[attr-defined]
         return response
 

@@ -19,20 +19,33 @@ _JOB = f"{_ROOM}/jobs/<str:full_name>"
 
 urlpatterns = [
     # The most frequent routes come first, because Django tries them in this order.
-    WaitingRoute(f"{API}tasks/claim", TaskViewSet, "claim", post="claim"),
-    WaitingRoute(f"{API}tasks/lookup", TaskViewSet, "lookup", post="lookup"),
+    WaitingRoute(f"{API}tasks/claim", TaskViewSet, "claim", waits="POST", post="claim"),
+    WaitingRoute(f"{API}tasks/lookup", TaskViewSet, "lookup", waits="POST", post="lookup"),
     WaitingRoute(
-        f"{API}tasks/<str:task_id>", TaskViewSet, "task", get="retrieve", patch="partial_update"
+        f"{API}tasks/<str:task_id>",
+        TaskViewSet,
+        "task",
+        waits="GET",
+        get="retrieve",
+        patch="partial_update",
     ),
     Route(f"{_ROOM}/tasks/<str:full_name>", JobViewSet, "submit", post="submit"),
-    Route(
+    WaitingRoute(
         f"{API}workers/<str:worker_id>",
         WorkerViewSet,
         "worker",
+        waits="PATCH",
         patch="partial_update",
         delete="destroy",
     ),
-    WaitingRoute(f"{API}tasks/<str:task_id>/log", LogViewSet, "log", get="retrieve", post="write"),
+    WaitingRoute(
+        f"{API}tasks/<str:task_id>/log",
+        LogViewSet,
+        "log",
+        waits="GET",
+        get="retrieve",
+        post="write",
+    ),
     Route(f"{API}tasks", TaskViewSet, "tasks", get="submitted", patch="report_many"),
     Route(f"{API}tasks/<str:task_id>/files", FileViewSet, "files", get="list"),
     Route(

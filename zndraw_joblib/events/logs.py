@@ -27,7 +27,11 @@ class LogWaits:
         #: The futures of the waiters of each task and offset.
         self._waiters: dict[LogKey, set[asyncio.Future[None]]] = {}
         self._repeated = RepeatedReads(
-            executor, self._waiters.keys(), reader(tenant, longer_logs), self._wake, POLL_SECONDS
+            executor,
+            self._waiters.keys(),
+            reader(tenant, longer_logs),
+            self._wake,
+            lambda: POLL_SECONDS,
         )
         self._reads = BatchedReads(
             executor, reader(tenant, read_logs), rows=lambda key: BATCH // MAX_PARTS

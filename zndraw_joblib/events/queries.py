@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.connections import release_connections
 from zndraw_joblib.storage.logs import LogPart
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.storage.waits import Grant, GrantState, Revision, grant_states, watch
 from zndraw_joblib.tenancy import in_tenant
 
 Item = TypeVar("Item")
@@ -60,6 +62,33 @@ def jobs_with_pending_tasks(ids: list[UUID]) -> set[UUID]:
     """The jobs among these that have pending tasks."""
     try:
         return _jobs_with_pending_tasks(ids)
+    finally:
+        release_connections()
+
+
+def watched_revisions(ids: list[UUID]) -> list[Revision | UUID]:
+    """The revisions of tasks whose changes are published from now on, and the ids of missing ones.
+
+    As `storage.waits.watch`.
+    """
+    try:
+        found: list[Revision | UUID] = []
+        for chunk in _chunks(ids):
+            read = watch(Task.objects.write_db, chunk)
+            found += [*read, *set(chunk).difference(one.task_id for one in read)]
+        return found
+    finally:
+        release_connections()
+
+
+def states_of_grants(held: list[tuple[Grant, ...]]) -> list[list[GrantState]]:
+    """For each entry what became of its grants."""
+    try:
+        states: list[GrantState] = []
+        for chunk in _chunks([grant for grants in held for grant in grants]):
+            states += grant_states(Task.objects.write_db, chunk)
+        following = iter(states)
+        return [list(islice(following, len(grants))) for grants in held]
     finally:
         release_connections()
 

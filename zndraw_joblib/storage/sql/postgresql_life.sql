@@ -93,12 +93,14 @@ RETURNING task.*,
 
 -- name: record_progress
 -- Writes how far running tasks are, and renews their leases; a null keeps the value. The fence is
--- that of `start_tasks`.
+-- that of `start_tasks`. A watch that is over is removed, because a change is published while there
+-- is one, and progress is reported often.
 -- reports: [{id, attempt, progress, message, legal_from}]
 UPDATE zndraw_joblib_task AS task
 SET progress = COALESCE(report.progress, task.progress),
     message = COALESCE(report.message, task.message),
     revision = task.revision + 1,
+    watched_until = CASE WHEN task.watched_until > STATEMENT_TIMESTAMP() THEN task.watched_until END,
     lease_expires_at = LEAST(
         STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8),
         task.started_at + make_interval(secs => task.timeout_seconds))
