@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel
@@ -92,7 +92,7 @@ def worker(api):
     return Worker(api)
 
 
-HERE = {"room": "open", "job_room": "open"}
+HERE: dict[str, Any] = {"room": "open", "job_room": "open"}
 
 
 def test_a_result_arrives_as_the_class_that_run_returns(manager, worker):
