@@ -29,7 +29,7 @@ LITERALS = {
 }
 NUMBERS = {
     *("limit", "most_ahead", "lease_seconds", "longest_seconds", "ttl_seconds"),
-    *("revision", "lost_retries"),
+    *("revision", "lost_retries", "attempt", "changes"),
 }
 ARRAYS = {"ids", "statuses", "worker_ids"}
 
