@@ -46,6 +46,17 @@ def default_room_access(request: Any, room_id: str, action: Action) -> bool:
     return bool(request.user.is_authenticated)
 
 
+def check_room_id(room_id: str) -> None:
+    """Raise InvalidRoomId unless this may be the id of a room."""
+    room_id = nfc(room_id)
+    if error := room_error(room_id):
+        raise InvalidRoomId(Message("The room id {error}.", error=error))
+    if len(room_id) > (limit := get_settings().max_room_id_length):
+        raise InvalidRoomId(
+            Message("The room id must have at most {limit} characters.", limit=limit)
+        )
+
+
 @dataclass(frozen=True)
 class Caller:
     """An authenticated caller. The identity and the admin right are read once for each request."""
@@ -101,13 +112,7 @@ class Caller:
             `hidden`, if the caller may not read the room, because a 404 does not reveal whether
             the room exists.
         """
-        room_id = nfc(room_id)
-        if error := room_error(room_id):
-            raise InvalidRoomId(Message("The room id {error}.", error=error))
-        if len(room_id) > (limit := get_settings().max_room_id_length):
-            raise InvalidRoomId(
-                Message("The room id must have at most {limit} characters.", limit=limit)
-            )
+        check_room_id(room_id)
         if not self.may(action, room_id):
             if action == "read":
                 raise hidden

@@ -154,6 +154,12 @@ class JobLibSettings(BaseSettings):
         gt=0,
         description="Most files of a task, by their names; one more is `too-many-files` (409).",
     )
+    max_log_bytes: int = Field(
+        default=1_048_576,
+        gt=0,
+        le=2**31 - 1,
+        description="Bytes of UTF-8 of a task's log that are kept; older text is cut.",
+    )
     max_retries: int = Field(
         default=100,
         ge=0,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from django.dispatch import Signal
 
 #: Internal: sent once for all tasks that one statement changed, where the signals below are sent
-#: for each task. Arguments: ``change``, the signal below for this change, and ``tasks``, the rows.
+#: for each task. Arguments: ``change``, the signal below for this change; ``tasks``, the rows; and
+#: ``lost``, whether workers held the tasks and did not end them by reports of their own.
 tasks_changed = Signal(use_caching=True)
 
 #: A task was accepted and is pending.

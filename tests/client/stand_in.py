@@ -36,6 +36,8 @@ class Server:
         # Refusals of the first report of a status on a task, by id and status.
         self.refuse_once = {}
         self.hidden = set()
+        # Tasks that were cancelled or lost while a worker held them.
+        self.taken = {}
         self.lock, self.changed = threading.RLock(), threading.Condition()
 
     def __call__(self, request):
@@ -100,11 +102,33 @@ class Server:
 
     def patch(self, path, body, request):
         if path.startswith("/workers"):
-            return httpx.Response(200, json={"id": path[9:], "last_heartbeat": NOW})
+            return self.beat(path, body, request)
         if path == "/tasks":
             return httpx.Response(200, json=[self.result(one) for one in body])
         result = self.result({"id": path[7:], **body})
         return httpx.Response(result["status"], json=result.get("task") or result["problem"])
+
+    def beat(self, path, body, request):
+        """The answer to a heartbeat; a wait ends when one of its tasks is in `taken`."""
+        listed = [one["id"] for one in (body or {}).get("tasks", ())]
+        headers = {}
+        if self.honours_waits and (wait := request.headers.get("prefer")):
+            with self.changed:
+                self.changed.wait_for(
+                    lambda: self.released.is_set() or not self.taken.keys().isdisjoint(listed),
+                    int(wait.removeprefix("wait=")),
+                )
+            headers["Preference-Applied"] = wait
+        reply = {"id": path[9:], "last_heartbeat": NOW}
+        for name in ("lost", "cancelled"):
+            reply[name] = [one for one in listed if self.taken.get(one) == name]
+        return httpx.Response(200, json=reply, headers=headers)
+
+    def take(self, task_id, how):
+        """Take a task from its worker: `how` is `lost` or `cancelled`."""
+        with self.changed:
+            self.taken[task_id] = how
+            self.changed.notify_all()
 
     def result(self, report):
         once = self.refuse_once.pop((report["id"], report["status"]), None)

@@ -332,3 +332,23 @@ def test_a_result_is_reported_after_the_server_was_killed_and_restarted(
         thread.join(20)
     assert not thread.is_alive()
     assert Task.objects.get().attempt == 1
+
+
+def test_a_cancel_reaches_a_busy_worker_at_once(bob):
+    """Long before the next usual heartbeat, which is 20 s away."""
+    spans = []
+    with server() as url, Api(url, bob.token) as api, JobManager(api) as manager:
+        manager.register(room="open")(Rotate)
+        submitter = JobManager(api)
+        for _ in range(3):
+            task_id = submitter.submit(Rotate(), room="open", job_room="open")
+            claimed = manager.claim(wait=10)
+            manager.start(claimed)
+            # The worker watches the task by then.
+            time.sleep(1.3)
+            began = time.monotonic()
+            submitter.cancel(task_id)
+            until(lambda claimed=claimed: manager.should_stop(claimed), 10)
+            spans.append(time.monotonic() - began)
+            manager.abandon(claimed)
+    assert sorted(spans)[1] < 0.3, spans

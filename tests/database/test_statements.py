@@ -29,7 +29,7 @@ LITERALS = {
 }
 NUMBERS = {
     *("limit", "most_ahead", "lease_seconds", "longest_seconds", "ttl_seconds"),
-    *("revision", "lost_retries", "attempt", "changes"),
+    *("revision", "lost_retries", "attempt", "changes", "least_seconds", "watch_seconds"),
 }
 ARRAYS = {"ids", "statuses", "worker_ids"}
 

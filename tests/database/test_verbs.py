@@ -12,12 +12,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.factories import grant_one
+from zndraw_joblib.events.queries import jobs_with_pending_tasks
 from zndraw_joblib.exceptions import SchemaConflict, WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.names import JobName
 from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.sweep import sweep
+from zndraw_joblib.storage import waits
 from zndraw_joblib.storage.rows import Report
 
 LEASE = timedelta(seconds=60)
@@ -156,6 +158,14 @@ HOT = {
     "sweep": ("joblib_task_lease", lambda w, j, held: Task.objects.recover_expired("timed out")),
     "cap leases": ("joblib_task_lease", lambda w, j, held: Task.objects.cap_leases(LEASE)),
     "leave": ("joblib_task_worker", lambda w, j, held: Task.objects.recover_from(w.pk, "left")),
+    "watch": ("pkey", lambda w, j, held: waits.watch("default", [r.task_id for r in held])),
+    "read grants": (
+        "pkey",
+        lambda w, j, held: waits.grant_states(
+            "default", [waits.Grant(r.task_id, 1, w.pk, "bob") for r in held]
+        ),
+    ),
+    "due jobs": ("joblib_task_claim", lambda w, j, held: jobs_with_pending_tasks([j.pk])),
     "list": ("joblib_task_room_status", lambda w, j, held: Task.objects.newest("room", 50)),
     "list, next page": (
         "joblib_task_room_status",

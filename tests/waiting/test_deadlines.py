@@ -44,6 +44,7 @@ async def change_during_wait(change, *args):
 def no_events(monkeypatch):
     """No event is published, and the next re-read is a minute away."""
     monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
+    monkeypatch.setattr(reads, "DUE_SECONDS", 60)
     monkeypatch.setattr(publisher, "publish", lambda *args: None)
 
 

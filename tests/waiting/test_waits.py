@@ -201,6 +201,7 @@ async def test_a_requeued_task_wakes_a_claimer(bob, running):
 async def test_a_claimer_is_woken_when_the_worker_that_held_a_task_is_deleted(bob, monkeypatch):
     """Only the event can wake it, because the next re-read is a minute away."""
     monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
+    monkeypatch.setattr(reads, "DUE_SECONDS", 60)
 
     def hold():
         bob.register()
@@ -225,6 +226,7 @@ async def claims_tried(bob, monkeypatch, limit):
     """The number of claims that ten waiting claimers try while `limit` tasks arrive three times."""
     # Only events wake claimers, because the next re-read is a minute away.
     monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
+    monkeypatch.setattr(reads, "DUE_SECONDS", 60)
     await sync_to_async(bob.register)()
     claim, tried = TaskManager.grant, []
 
@@ -305,6 +307,7 @@ async def test_a_claimer_whose_job_was_withdrawn_passes_its_wakeup_on(bob, monke
     Control: failed while a claimer that was granted nothing kept the wakeup.
     """
     monkeypatch.setattr(reads, "REREAD_SECONDS", 60)
+    monkeypatch.setattr(reads, "DUE_SECONDS", 60)
     await sync_to_async(bob.register)()
     worker = await sync_to_async(bob.worker)()
     await sync_to_async(bob.register)(worker_id=worker)

@@ -336,6 +336,20 @@ class ListedReportBody(ReportBody):
             return None
 
 
+class LogBody(Body):
+    """Adds text to the log of a task."""
+
+    free_text: ClassVar = frozenset({"text"})
+
+    attempt: Attempt = Field(
+        description="The attempt that the claim gave; text of another one is refused."
+    )
+    text: str = Field(
+        description="Text that follows the earlier one at once, without a line break of its own; "
+        "an empty one only renews the lease."
+    )
+
+
 class Grant(Body):
     """A task and the attempt that the claim gave."""
 

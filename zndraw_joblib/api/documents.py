@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 from rest_framework.utils.encoders import JSONEncoder
 
-from zndraw_joblib.models import Job, TaskFile, Worker
+from zndraw_joblib.models import Job, TaskAttempt, TaskFile, Worker
+from zndraw_joblib.storage.logs import LogPart
 from zndraw_joblib.storage.rows import TaskRow
 
 
@@ -70,6 +71,32 @@ def file_document(file: TaskFile) -> dict[str, Any]:
         "created_at": utc(file.created_at),
         "attempt": file.attempt,
     }
+
+
+def log_document(part: LogPart) -> dict[str, Any]:
+    """A part of a task's log."""
+    return part._asdict()
+
+
+def attempt_document(attempt: TaskAttempt) -> dict[str, Any]:
+    """An attempt of a task; `outcome` is None while it has not ended."""
+    return {
+        "attempt": attempt.attempt,
+        "worker_id": attempt.worker_id,
+        "claimed_at": utc(attempt.claimed_at),
+        "started_at": utc(attempt.started_at),
+        "ended_at": utc(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+    }
+
+
+def task_tag(task: TaskRow) -> str:
+    """The entity tag of a task (RFC 9110, section 8.8.3), which changes when the task does.
+
+    Weak, because `queue_position` is not part of it.
+    """
+    return f'W/"{task.revision}"'
 
 
 def job_summary(job: Job) -> dict[str, Any]:

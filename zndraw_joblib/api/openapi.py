@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from zndraw_joblib.api.autoschema import Header, Operation, Parameter
 from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import MAX_KEY_LENGTH
 from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.storage.logs import MAX_OFFSET
 
 _ROOM = Parameter(
     name="room_id",
@@ -28,6 +30,13 @@ _TASK = Parameter(name="task_id", location="path", description="Id of the task."
 _WORKER = Parameter(name="worker_id", location="path", description="Id of one of your workers.")
 _STATUS = Parameter(
     name="status", location="query", description="Only tasks of this status.", type=TaskStatus
+)
+_INCLUDE = Parameter(
+    name="include",
+    location="query",
+    description="`result` adds the results, which lists leave out.",
+    # No `Literal`, because OpenAPI 3.0 has no `const`.
+    type=Annotated[str, Field(pattern="^result$")],
 )
 _PAGE = [
     Parameter(
@@ -57,6 +66,25 @@ _PREFERENCE_APPLIED = Header(
     name="Preference-Applied",
     description="`wait=N` if the server honoured the wait; N is the number of seconds granted.",
     codes=[200],
+)
+_ACCEPTED = [
+    Header(
+        name="Location",
+        description="Path of the task, or of the job's tasks for an array.",
+        codes=[202],
+    ),
+    Header(
+        name="Retry-After",
+        description="Seconds to wait before a request for the task.",
+        codes=[202],
+        type=int,
+    ),
+]
+_IF_NONE_MATCH = Parameter(
+    name="If-None-Match",
+    location="header",
+    description="`ETag`s of the task that you know: 304 while it is one of these. With `Prefer` "
+    "the answer waits for the next change of the task rather than for its end.",
 )
 _IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key",
@@ -103,11 +131,24 @@ jobs_retrieve = Operation(
     problems=[problems.InvalidRoomId, problems.JobNotFound],
     parameters=[_ROOM, _JOB],
 )
+jobs_retire = Operation(
+    id="jobs_retire",
+    answers={204: None},
+    problems=[problems.InvalidRoomId, problems.JobNotFound, problems.Forbidden],
+    parameters=[
+        _ROOM,
+        Parameter(
+            name="full_name",
+            location="path",
+            description="Full name of a job of this room: `room:category:Name`.",
+        ),
+    ],
+)
 jobs_tasks = Operation(
     id="jobs_tasks",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.JobNotFound],
-    parameters=[_ROOM, _JOB, _STATUS, *_PAGE],
+    parameters=[_ROOM, _JOB, _STATUS, _INCLUDE, *_PAGE],
     headers=[_LINK],
 )
 tasks_submit = Operation(
@@ -122,26 +163,37 @@ tasks_submit = Operation(
         problems.TooManyPending,
     ],
     parameters=[_ROOM, _JOB, _IDEMPOTENCY_KEY],
-    headers=[
-        Header(
-            name="Location",
-            description="Path of the task, or of the job's tasks for an array.",
-            codes=[202],
-        ),
-        Header(
-            name="Retry-After",
-            description="Seconds to wait before a request for the task.",
-            codes=[202],
-            type=int,
-        ),
-    ],
+    headers=_ACCEPTED,
     body=bodies.SubmissionBody | _SUBMISSIONS,
 )
 tasks_list = Operation(
     id="tasks_list",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.TaskNotFound],
-    parameters=[_ROOM, _STATUS, *_PAGE],
+    parameters=[_ROOM, _STATUS, _INCLUDE, *_PAGE],
+    headers=[_LINK],
+)
+tasks_submitted = Operation(
+    id="tasks_submitted",
+    answers={200: list[answers.TaskDocument]},
+    problems=[problems.InvalidRoomId, problems.Forbidden],
+    parameters=[
+        Parameter(
+            name="created_by",
+            location="query",
+            description="`me`, or for administrators the identity of any submitter; left out, "
+            "your own tasks, or all for administrators.",
+        ),
+        _STATUS,
+        Parameter(
+            name="job",
+            location="query",
+            description="Only tasks of the job with this full name, `room:category:Name`.",
+        ),
+        Parameter(name="room", location="query", description="Only tasks of this room."),
+        _INCLUDE,
+        *_PAGE,
+    ],
     headers=[_LINK],
 )
 tasks_claim = Operation(
@@ -154,10 +206,40 @@ tasks_claim = Operation(
 )
 tasks_retrieve = Operation(
     id="tasks_retrieve",
-    answers={200: answers.TaskDocument},
+    answers={200: answers.TaskDocument, 304: None},
     problems=[problems.TaskNotFound],
-    parameters=[_TASK, _PREFER],
-    headers=[_PREFERENCE_APPLIED],
+    parameters=[_TASK, _PREFER, _IF_NONE_MATCH],
+    headers=[
+        replace(_PREFERENCE_APPLIED, codes=[200, 304]),
+        Header(
+            name="ETag",
+            description="Weak; changes when the task changes, except for `queue_position`.",
+            codes=[200, 304],
+        ),
+    ],
+)
+tasks_attempts = Operation(
+    id="tasks_attempts",
+    answers={200: list[answers.AttemptDocument]},
+    problems=[problems.TaskNotFound],
+    parameters=[_TASK, *_PAGE],
+    headers=[_LINK],
+)
+tasks_retry = Operation(
+    id="tasks_retry",
+    answers={202: answers.TaskDocument},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.InvalidTaskTransition,
+        problems.JobNotFound,
+        problems.InvalidPayload,
+        problems.IdempotencyKeyReused,
+        problems.TooManyPending,
+    ],
+    parameters=[_TASK, _IDEMPOTENCY_KEY],
+    headers=_ACCEPTED,
+    body=bodies.EmptyBody,
 )
 tasks_lookup = Operation(
     id="tasks_lookup",
@@ -174,6 +256,7 @@ tasks_report = Operation(
         problems.Forbidden,
         problems.LeaseLost,
         problems.InvalidTaskTransition,
+        problems.ResultTooLarge,
     ],
     parameters=[_TASK],
     body=bodies.ReportBody,
@@ -264,6 +347,35 @@ files_download = Operation(
         ),
     ],
 )
+log_retrieve = Operation(
+    id="log_retrieve",
+    answers={200: answers.LogDocument},
+    problems=[problems.TaskNotFound],
+    parameters=[
+        _TASK,
+        Parameter(
+            name="offset",
+            location="query",
+            description="Where to begin, in bytes of UTF-8 from the first one ever written; 0 if "
+            "left out. The last {max_log_bytes} bytes of a log are kept.",
+            type=Annotated[int, Field(ge=0, le=MAX_OFFSET)],
+        ),
+        _PREFER,
+    ],
+    headers=[_PREFERENCE_APPLIED],
+)
+log_write = Operation(
+    id="log_write",
+    answers={204: None},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.LeaseLost,
+        problems.InvalidTaskTransition,
+    ],
+    parameters=[_TASK],
+    body=bodies.LogBody,
+)
 workers_list = Operation(
     id="workers_list",
     answers={200: list[answers.WorkerDocument]},
@@ -287,7 +399,16 @@ workers_heartbeat = Operation(
     id="workers_heartbeat",
     answers={200: answers.HeartbeatDocument},
     problems=[problems.WorkerNotFound],
-    parameters=[_WORKER],
+    parameters=[
+        _WORKER,
+        Parameter(
+            name="Prefer",
+            location="header",
+            description="`wait=N`: wait up to N seconds until one of the listed tasks is lost or "
+            "cancelled (RFC 7240), at most a third of `worker_timeout_seconds`.",
+        ),
+    ],
+    headers=[_PREFERENCE_APPLIED],
     body=bodies.HeartbeatBody,
 )
 workers_delete = Operation(

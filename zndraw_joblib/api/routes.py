@@ -56,16 +56,24 @@ class Route(URLPattern):
 class WaitingRoute(Route):
     """Resolves to a coroutine under Django's ASGI handler, and to a sync view elsewhere.
 
-    Not to a coroutine under WSGI, because Django would make an event loop for each request.
+    Not to a coroutine under WSGI, because Django would make an event loop for each request. `waits`
+    is the one method whose requests may wait.
     """
+
+    def __init__(
+        self, route: str, view: type[JobLibView], name: str, *, waits: str, **actions: str
+    ) -> None:
+        self._waits = waits
+        super().__init__(route, view, name, **actions)
 
     def _sync_view(self, view: View) -> View:
         """The view for WSGI, and for `ApiLane`, whose requests with a wait have a `joblib_run`."""
-        self._waiting_view = waiting_view(view)
+        self._waiting_view = waiting_view(view, self._waits)
 
         @wraps(view)
         def wrapper(request: Any, *args: Any, **kwargs: Any) -> Any:
-            if run := getattr(request, "joblib_run", None):
+            run = getattr(request, "joblib_run", None)
+            if run and request.method == self._waits:
                 return run(view, request, *args, **kwargs)
             return view(request, *args, **kwargs)
 

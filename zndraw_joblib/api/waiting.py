@@ -1,9 +1,9 @@
 """``Prefer: wait=N`` (RFC 7240): requests that wait without a thread or a database connection.
 
 The sync view runs once in a thread. If its response may still change, the thread and its database
-connection are released and the request waits on the event loop. After a wait for ends the tasks
-are read again, in one query for all requests whose waits ended at the same moment. After a wait for
-work the view of the claim runs again.
+connection are released and the request waits on the event loop. After a wait for ends or changes
+the tasks are read again, and after a heartbeat's wait its grants, in one query for all requests
+whose waits ended at the same moment. After a wait for work the view of the claim runs again.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
-from zndraw_joblib.api.documents import task_document
+from zndraw_joblib.api.documents import log_document, task_document, task_tag
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.services.claim import requeue_granted
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.connections import release_connections
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.storage.waits import Grant, GrantState
 from zndraw_joblib.tenancy import in_tenant, tenant_of
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,60 @@ class UntilWork:
     tenant: str | None = None
 
 
+@dataclass(frozen=True)
+class UntilMoreLog:
+    """The response changes when the task's log has text beyond the offset, or the task ends."""
+
+    task_id: UUID
+    offset: int
+    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
+    tenant: str | None = None
+
+
+@dataclass(frozen=True)
+class UntilChange:
+    """The response, a 304, changes when the entity tag of the task is not a known one any more.
+
+    `revision` is that of the task as the view read it. `visible` and `tenant` are as in `UntilEnd`.
+    """
+
+    task_id: UUID
+    room_id: str
+    revision: int
+    known: frozenset[str]
+    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
+    tenant: str | None = None
+
+
+@dataclass(frozen=True)
+class UntilStop:
+    """The response to a heartbeat changes when one of these grants is cancelled or lost."""
+
+    grants: tuple[Grant, ...]
+    tenant: str | None = None
+
+
+Until = UntilEnd | UntilWork | UntilMoreLog | UntilChange | UntilStop
+
+
+def wait_of(request: HttpRequest) -> int | None:
+    """The seconds that a request may wait, by its `Prefer` header; None if it may not.
+
+    None under WSGI, as in Django's test client. A heartbeat, the only PATCH that waits, may wait
+    for a third of the lease, because the leases that it renewed must be renewed again.
+    """
+    wait = granted_wait(request.META.get("HTTP_PREFER"))
+    if wait is None or not isinstance(request, ASGIRequest):
+        return None
+    match request.method:
+        case "GET" | "POST":
+            return wait
+        case "PATCH":
+            return min(wait, int(get_settings().worker_timeout_seconds / 3))
+        case _:
+            return None
+
+
 def granted_wait(header: str | None) -> int | None:
     """The seconds to wait that a `Prefer` header asks for, capped; None without `wait`.
 
@@ -91,24 +146,21 @@ class MustWait(BaseException):
     """
 
 
-def can_wait(request: HttpRequest) -> bool:
-    """Whether a request of this kind may wait. Under WSGI, as in Django's test client, none may."""
-    return isinstance(request, ASGIRequest) and request.method in {"GET", "POST"}
-
-
-def waiting_view(view: View) -> Callable[..., Any]:
+def waiting_view(view: View, method: str) -> Callable[..., Any]:
     """Make a coroutine of a sync DRF view, which runs the view in a thread and may wait.
 
-    A response that may change has the attribute `waits_for`, an `UntilEnd` or an `UntilWork`.
+    Only requests of this method wait.
+
+    A response that may change has the attribute `waits_for`, one of the `Until`s.
     """
 
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        wait = granted_wait(request.META.get("HTTP_PREFER"))
-        if wait is None or not can_wait(request):
+        wait = wait_of(request)
+        if wait is None or request.method != method:
             return await sync_to_async(view)(request, *args, **kwargs)
 
-        waits_for: UntilEnd | UntilWork | None = None
+        waits_for: Until | None = None
 
         async def run_view() -> HttpResponseBase:
             nonlocal waits_for
@@ -128,8 +180,11 @@ def waiting_view(view: View) -> Callable[..., Any]:
 
 
 def set_preference_applied(response: HttpResponseBase, wait: int) -> None:
-    """Set the header `Preference-Applied`, except for errors, which do not wait."""
-    if response.status_code < 400:
+    """Set the header `Preference-Applied`, except where no wait was possible.
+
+    Errors do not wait, nor do responses with the attribute `never_waits`.
+    """
+    if response.status_code < 400 and not hasattr(response, "never_waits"):
         response["Preference-Applied"] = f"wait={wait}"
 
 
@@ -157,6 +212,12 @@ async def last_response(run_view: RunView, wait: int) -> HttpResponseBase:
             return await _wait_for_end(run_shielded, response, until, deadline)
         case UntilWork() as until if wait:
             return await _wait_for_work(run_shielded, response, until, deadline)
+        case UntilMoreLog() as until if wait:
+            return await _wait_for_log(run_shielded, response, until, deadline)
+        case UntilChange() as until if wait:
+            return await _wait_for_change(run_shielded, response, until, deadline)
+        case UntilStop() as until if wait:
+            return await _wait_for_stop(run_shielded, response, until, deadline)
     return response
 
 
@@ -178,7 +239,65 @@ async def _wait_for_end(
     if not found and not until.many:
         return await run_view()
     documents = [task_document(task, include_result=until.include_result) for task in found]
-    response.data = documents if until.many else documents[0]
+    if not until.many:
+        response.headers["ETag"] = task_tag(found[0])
+    return _with_data(response, documents if until.many else documents[0])
+
+
+async def _wait_for_log(
+    run_view: RunView, response: Any, until: UntilMoreLog, deadline: float
+) -> HttpResponseBase:
+    logs = get_hub(until.tenant).logs
+    await logs.wait(until.task_id, until.offset, deadline)
+    try:
+        part = await logs.read(until.task_id, until.offset, until.visible)
+    except Exception:
+        # As after a wait for ends: the view runs again to answer with the problem.
+        return await run_view()
+    if part is None:
+        return await run_view()
+    return _with_data(response, log_document(part))
+
+
+async def _wait_for_change(
+    run_view: RunView, response: Any, until: UntilChange, deadline: float
+) -> HttpResponseBase:
+    def is_known(task: TaskRow) -> bool:
+        return task_tag(task) in until.known
+
+    task = (until.task_id, until.room_id, until.revision)
+    try:
+        now = await get_hub(until.tenant).changes.wait(task, until.visible, is_known, deadline)
+    except Exception:
+        # As in `_wait_for_end`.
+        return await run_view()
+    if now is None:
+        return await run_view()
+    response.headers["ETag"] = task_tag(now)
+    if is_known(now):
+        return response  # type: ignore[no-any-return]
+    response.status_code = 200
+    return _with_data(response, task_document(now))
+
+
+async def _wait_for_stop(
+    run_view: RunView, response: Any, until: UntilStop, deadline: float
+) -> HttpResponseBase:
+    try:
+        states = await get_hub(until.tenant).stops.wait(until.grants, deadline)
+    except Exception:
+        # The hub has logged the error. The view runs again to answer with the problem.
+        return await run_view()
+    stopped = {
+        name: [grant.id for grant, each in zip(until.grants, states, strict=True) if each == state]
+        for name, state in (("lost", GrantState.LOST), ("cancelled", GrantState.CANCELLED))
+    }
+    return _with_data(response, response.data | stopped)
+
+
+def _with_data(response: Any, data: Any) -> HttpResponseBase:
+    """The response with other data, rendered if it was rendered."""
+    response.data = data
     if response.is_rendered:
         response.content = response.rendered_content
     return response  # type: ignore[no-any-return]

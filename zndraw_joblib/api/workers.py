@@ -14,10 +14,12 @@ from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import EmptyBody, HeartbeatBody
 from zndraw_joblib.api.documents import utc, worker_document
 from zndraw_joblib.api.pagination import page
+from zndraw_joblib.api.waiting import UntilStop, wait_of
 from zndraw_joblib.models import Worker
 from zndraw_joblib.services import workers
 from zndraw_joblib.services.register import withdraw
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.waits import GrantState
 from zndraw_joblib.storage.workers import WorkerQuerySet
 
 
@@ -61,7 +63,10 @@ class WorkerViewSet(JobLibView, ViewSet):
 
     @openapi.workers_heartbeat
     def partial_update(self, request: Request, worker_id: str) -> Response:
-        """Send a heartbeat of a worker, and renew the leases of its tasks."""
+        """Send a heartbeat of a worker, and renew the leases of its tasks.
+
+        `Prefer: wait=N` waits until one of the listed tasks is lost or cancelled.
+        """
         listed = self.body(HeartbeatBody).tasks
         grants = None if listed is None else [(grant.id, grant.attempt) for grant in listed]
         reply = workers.heartbeat(self.caller, worker_id, grants)
@@ -69,9 +74,19 @@ class WorkerViewSet(JobLibView, ViewSet):
             "id": reply.worker_id,
             "last_heartbeat": utc(reply.last_heartbeat),
         }
-        if grants is not None:
-            document |= {"lost": reply.lost, "cancelled": reply.cancelled}
-        return Response(document)
+        if grants is None:
+            response = Response(document)
+            response.never_waits = True  # type: ignore[attr-defined]
+            return response
+        # A worker that waits knows which tasks it ended itself; another has always been told.
+        ended = [] if wait_of(request._request) else [GrantState.ENDED]
+        document["lost"] = reply.in_state(GrantState.LOST, *ended)
+        document["cancelled"] = reply.in_state(GrantState.CANCELLED)
+        response = Response(document)
+        if not document["lost"] and not document["cancelled"]:
+            held = workers.granted(self.caller, reply.worker_id, grants)
+            response.waits_for = UntilStop(held, self.caller.tenant)  # type: ignore[attr-defined]
+        return response
 
     @openapi.workers_delete
     def destroy(self, request: Request, worker_id: str) -> Response:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from zndraw_joblib.client.schemas import ClaimedTask
+
+logger = logging.getLogger(__name__)
 
 
 class Grants:
@@ -30,6 +33,7 @@ class Grants:
                 self._stopped.discard(task.id)
                 self._granted_at[task.id] = time.monotonic()
                 self._lateness.pop(task.id, None)
+            self._changed.notify_all()
 
     def drop(self, task_id: str, attempt: int | None = None) -> None:
         """Remove a task; with `attempt`, only if the held attempt is the same."""
@@ -47,13 +51,28 @@ class Grants:
         with self._changed:
             return list(self._held.values())
 
-    def stop(self, tasks: Iterable[ClaimedTask]) -> None:
-        """Mark held tasks as cancelled or reassigned."""
+    def held_for(self, seconds: float) -> list[tuple[ClaimedTask, float]]:
+        """Tasks held for so long, each with its seconds since the claim, oldest first."""
+        now = time.monotonic()
+        with self._changed:
+            ages = [(task, now - self._granted_at[task.id]) for task in self._held.values()]
+        return [(task, age) for task, age in ages if age >= seconds]
+
+    def stop(
+        self, tasks: Iterable[ClaimedTask], lost: Iterable[str], cancelled: Iterable[str]
+    ) -> None:
+        """Mark held tasks among these as cancelled or lost, by the answer to a heartbeat."""
+        lost, stopped = set(lost), {*lost, *cancelled}
+        taken = []
         with self._changed:
             for task in tasks:
                 held = self._held.get(task.id)
-                if held is not None and held.attempt == task.attempt:
+                if task.id in stopped and held is not None and held.attempt == task.attempt:
+                    if task.id in lost and task.id not in self._stopped:
+                        taken.append(task.id)
                     self._stopped.add(task.id)
+        if taken:
+            logger.warning("the server took these tasks away: %s", ", ".join(taken))
 
     def is_stopped(self, task: ClaimedTask) -> bool:
         """Whether a held task is marked as stopped, or was granted again as another attempt."""
@@ -94,6 +113,11 @@ class Grants:
         """Wait until no claim that starts its tasks is under way."""
         with self._changed:
             self._changed.wait_for(lambda: not self._expected)
+
+    def wait_until_some(self, timeout: float) -> bool:
+        """Wait until a task is held, up to `timeout` seconds; whether one is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._held), timeout)
 
     def wait_until_none(self) -> None:
         """Wait until no task is held or expected."""

@@ -22,6 +22,7 @@ from zndraw_joblib.client.retry import (
 )
 from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, read_heartbeat
 from zndraw_joblib.client.threads import as_exception
+from zndraw_joblib.client.watches import Watches
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ CHECK_INTERVAL = 1.0
 
 
 class Heartbeats:
-    """Sends heartbeats, once or from a thread.
+    """Sends heartbeats, once or from a thread, beside which `Watches` wait for cancels.
 
     `interval` is in seconds; None leaves it to the server. `fail` receives the error of a thread
     that ended unexpectedly.
@@ -53,6 +54,7 @@ class Heartbeats:
         self._pulse = pulse
         self._interval = interval
         self._fail = fail
+        self._watches = Watches(api, registration, grants)
         self._outage = OutageLog("send a heartbeat")
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -68,10 +70,12 @@ class Heartbeats:
         self._pulse.begin()
         self._thread = threading.Thread(target=self._run, name="joblib-heartbeat", daemon=True)
         self._thread.start()
+        self._watches.start()
 
     def stop(self) -> None:
         """End the thread."""
         self._ended.set()
+        self._watches.stop()
         if self._thread is not None:
             self._thread.join()
         self._thread = None
@@ -104,10 +108,7 @@ class Heartbeats:
         except WorkerNotFoundError:
             self._registration.replace_worker(worker_id)
             return self._send_batch(tasks, retry)
-        if reply.lost:
-            logger.warning("the server took these tasks away: %s", ", ".join(reply.lost))
-        stopped = {*reply.lost, *reply.cancelled}
-        self._grants.stop(task for task in tasks if task.id in stopped)
+        self._grants.stop(tasks, reply.lost, reply.cancelled)
         return reply
 
     def _run(self) -> None:

@@ -45,10 +45,9 @@ from zndraw_joblib.api.paths import client_path, mount_path
 from zndraw_joblib.api.problems import MEDIA_TYPE, type_url
 from zndraw_joblib.api.waiting import (
     MustWait,
-    can_wait,
-    granted_wait,
     last_response,
     set_preference_applied,
+    wait_of,
 )
 from zndraw_joblib.contrib.bodies import Body, Receive, StreamedBody, read_whole
 from zndraw_joblib.exceptions import ProblemException, UnsupportedMediaType, ValidationError
@@ -109,8 +108,8 @@ class ApiLane(ASGIHandler):
             except ProblemException as problem:
                 await self.send_response(_refusal(problem, scope), send)
                 return
-            wait = granted_wait(request.META.get("HTTP_PREFER"))
-            if wait is None or not can_wait(request):
+            wait = wait_of(request)
+            if wait is None:
                 response = await self.in_thread(self.respond, request)
             else:
                 response = await self._wait(WaitingRequest(self, new_request, wait), receive)

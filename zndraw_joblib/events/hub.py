@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
+from zndraw_joblib.events.changes import ChangeWaits
 from zndraw_joblib.events.ends import EndWaits
 from zndraw_joblib.events.groups import Groups
-from zndraw_joblib.events.messages import TASKS_ENDED, split_entry
+from zndraw_joblib.events.logs import LogWaits
+from zndraw_joblib.events.messages import (
+    PROGRESS_MARK,
+    TASKS_CHANGED,
+    TASKS_ENDED,
+    TASKS_PENDING,
+    TASKS_STOPPED,
+    split_entry,
+)
 from zndraw_joblib.events.publisher import publisher
+from zndraw_joblib.events.stops import StopWaits
 from zndraw_joblib.events.work import WorkWaits
 
 #: Most views of requests with a wait that run at once.
@@ -23,7 +34,28 @@ class Hub:
     def __init__(self, loop: LoopWaits, tenant: str | None) -> None:
         self.ends = EndWaits(loop.groups, loop.executor, tenant)
         self.work = WorkWaits(loop.groups, loop.executor, tenant)
+        self.changes = ChangeWaits(loop.groups, loop.executor, tenant, self.ends.read)
+        self.stops = StopWaits(loop.groups, loop.executor, tenant)
         self.views = loop.views
+        self._logs = loop.executor, tenant
+
+    @cached_property
+    def logs(self) -> LogWaits:
+        """The waits for logs, made at the first one, because they look every second from then."""
+        return LogWaits(*self._logs)
+
+    def deliver(self, kind: str, owner: str, task_id: str) -> None:
+        """Wake the waiters of an entry of a message; entries of unknown kinds are ignored."""
+        if kind == TASKS_ENDED:
+            self.ends.end(UUID(task_id))
+        elif kind == TASKS_PENDING:
+            self.work.wake(UUID(owner), task_id)
+        elif kind == TASKS_CHANGED:
+            revision = int(owner.removeprefix(PROGRESS_MARK))
+            is_progress = owner.startswith(PROGRESS_MARK)
+            self.changes.change(UUID(task_id), revision, is_progress=is_progress)
+        elif kind == TASKS_STOPPED:
+            self.stops.stop(UUID(task_id))
 
 
 class LoopWaits:
@@ -51,10 +83,7 @@ class LoopWaits:
         for entry in message["entries"]:
             owner, task_id = split_entry(entry)
             for hub in self._hubs.values():
-                if message["type"] == TASKS_ENDED:
-                    hub.ends.end(UUID(task_id))
-                else:
-                    hub.work.wake(UUID(owner), task_id)
+                hub.deliver(message["type"], owner, task_id)
 
 
 _loops: dict[asyncio.AbstractEventLoop, LoopWaits] = {}

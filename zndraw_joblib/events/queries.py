@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 from uuid import UUID
 
@@ -10,10 +11,13 @@ from django.db import router
 from django.db.models import Exists, OuterRef
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
-from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.models import Job, Task, TaskLogChunk, Worker
+from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.connections import release_connections
+from zndraw_joblib.storage.logs import LogPart
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.storage.waits import Grant, GrantState, Revision, grant_states, watch
 from zndraw_joblib.tenancy import in_tenant
 
 Item = TypeVar("Item")
@@ -23,9 +27,12 @@ Found = TypeVar("Found")
 #: Most ids of one query.
 CHUNK = 1000
 
-#: The ids of tasks, a function that returns the tasks which the caller may read, and whether the
-#: results are read.
-TasksKey = tuple[tuple[UUID, ...], Callable[[Sequence[TaskRow]], list[TaskRow]], bool]
+#: A function that returns the tasks which the caller may read.
+Visible = Callable[[Sequence[TaskRow]], list[TaskRow]]
+#: The ids of tasks, which of them the caller may read, and whether the results are read.
+TasksKey = tuple[tuple[UUID, ...], Visible, bool]
+#: A task and an offset in its log.
+LogKey = tuple[UUID, int]
 
 
 def reader(tenant: str | None, query: Callable[[list[Key]], Found]) -> Callable[[list[Key]], Found]:
@@ -59,6 +66,33 @@ def jobs_with_pending_tasks(ids: list[UUID]) -> set[UUID]:
         release_connections()
 
 
+def watched_revisions(ids: list[UUID]) -> list[Revision | UUID]:
+    """The revisions of tasks whose changes are published from now on, and the ids of missing ones.
+
+    As `storage.waits.watch`.
+    """
+    try:
+        found: list[Revision | UUID] = []
+        for chunk in _chunks(ids):
+            read = watch(Task.objects.write_db, chunk)
+            found += [*read, *set(chunk).difference(one.task_id for one in read)]
+        return found
+    finally:
+        release_connections()
+
+
+def states_of_grants(held: list[tuple[Grant, ...]]) -> list[list[GrantState]]:
+    """For each entry what became of its grants."""
+    try:
+        states: list[GrantState] = []
+        for chunk in _chunks([grant for grants in held for grant in grants]):
+            states += grant_states(Task.objects.write_db, chunk)
+        following = iter(states)
+        return [list(islice(following, len(grants))) for grants in held]
+    finally:
+        release_connections()
+
+
 def read_tasks(keys: list[TasksKey]) -> list[list[TaskRow] | Exception]:
     """For each key the tasks that exist and its caller may read, in the order of its ids.
 
@@ -79,9 +113,50 @@ def read_tasks(keys: list[TasksKey]) -> list[list[TaskRow] | Exception]:
         release_connections()
 
 
-def _visible(
-    visible: Callable[[Sequence[TaskRow]], list[TaskRow]], tasks: list[TaskRow]
-) -> list[TaskRow] | Exception:
+def longer_logs(keys: list[LogKey]) -> set[LogKey]:
+    """The keys whose log has text beyond the offset, or whose task has ended or was deleted."""
+    try:
+        tasks = Task.objects.using(router.db_for_write(Task))
+        unfinished: dict[UUID, int] = {}
+        for chunk in _chunks(list({task_id for task_id, _ in keys})):
+            found = tasks.filter(pk__in=chunk).exclude(status__in=TERMINAL_STATUSES)
+            unfinished.update(found.values_list("pk", "log_size"))
+        return {
+            (task_id, offset)
+            for task_id, offset in keys
+            if task_id not in unfinished or unfinished[task_id] > offset
+        }
+    finally:
+        release_connections()
+
+
+def read_logs(keys: list[tuple[LogKey, Visible]]) -> list[LogPart | Exception | None]:
+    """For each key the part of the log, None if its caller may not read the task, or it is missing.
+
+    An exception of the host's hook is the result of its key, because it is not the other callers'.
+    """
+    try:
+        tasks: dict[UUID, TaskRow] = {}
+        for chunk in _chunks(list({task_id for (task_id, _), _ in keys})):
+            tasks.update(Task.objects.read(chunk, include_result=False))
+        parts: dict[LogKey, LogPart | None] = {}
+        found: list[LogPart | Exception | None] = []
+        for key, visible in keys:
+            readable = _visible(visible, [tasks[key[0]]] if key[0] in tasks else [])
+            if isinstance(readable, Exception):
+                found.append(readable)
+            elif not readable:
+                found.append(None)
+            else:
+                if key not in parts:
+                    parts[key] = TaskLogChunk.objects.read(*key, get_settings().max_log_bytes)
+                found.append(parts[key])
+        return found
+    finally:
+        release_connections()
+
+
+def _visible(visible: Visible, tasks: list[TaskRow]) -> list[TaskRow] | Exception:
     try:
         return visible(tasks)
     except Exception as error:

@@ -14,9 +14,13 @@ logger = logging.getLogger(__name__)
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+Found = TypeVar("Found")
 
 #: Seconds between two reads for all waiters.
 REREAD_SECONDS = 5.0
+#: Seconds between two reads for all claimers. Shorter, because no message says that a task became
+#: due, and it has to start within a second.
+DUE_SECONDS = 0.7
 #: Rows of one batch of reads; the last request of a batch may exceed it.
 BATCH = 1000
 
@@ -80,24 +84,26 @@ class BatchedReads(Generic[Key, Value]):
         return batch
 
 
-class RepeatedReads(Generic[Key]):
+class RepeatedReads(Generic[Key, Found]):
     """Reads the database for all waiters of one kind, because messages may be lost.
 
-    New keys are read at once, and all keys with waiters every `REREAD_SECONDS`. `read` is called in
-    the executor and returns the keys to wake; `wake` is then called for each of them.
+    New keys are read at once, and all keys with waiters every `interval()` seconds. `read` is
+    called in the executor; `wake` is then called for each value that it returned.
     """
 
     def __init__(
         self,
         executor: Executor,
         waited_for: Collection[Key],
-        read: Callable[[list[Key]], Iterable[Key]],
-        wake: Callable[[Key], None],
+        read: Callable[[list[Key]], Iterable[Found]],
+        wake: Callable[[Found], None],
+        interval: Callable[[], float] = lambda: REREAD_SECONDS,
     ) -> None:
         self._executor = executor
         self._waited_for = waited_for
         self._read = read
         self._wake = wake
+        self._interval = interval
         self._unread: set[Key] = set()
         self._has_unread = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._read_forever())
@@ -109,7 +115,7 @@ class RepeatedReads(Generic[Key]):
 
     async def _read_forever(self) -> None:
         loop = asyncio.get_running_loop()
-        everything_at = loop.time() + REREAD_SECONDS
+        everything_at = loop.time() + self._interval()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(everything_at):
@@ -118,7 +124,7 @@ class RepeatedReads(Generic[Key]):
             if loop.time() < everything_at:
                 keys = [key for key in self._unread if key in self._waited_for]
             else:
-                everything_at = loop.time() + REREAD_SECONDS
+                everything_at = loop.time() + self._interval()
                 keys = list(self._waited_for)
             self._has_unread.clear()
             self._unread.clear()
@@ -129,5 +135,5 @@ class RepeatedReads(Generic[Key]):
             except Exception:
                 logger.exception("could not read for the waiters of %d keys", len(keys))
                 continue
-            for key in found:
-                self._wake(key)
+            for value in found:
+                self._wake(value)

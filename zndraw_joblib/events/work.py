@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from zndraw_joblib.events import reads
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.messages import job_group
 from zndraw_joblib.events.queries import jobs_with_pending_tasks, reader, workers_worth_claiming
@@ -34,7 +35,8 @@ class WorkWaits:
 
     Each job has a line of idle claimers. A pending task wakes only the first in the line, because
     each claimer that is woken runs a claim statement. A claimer that does not claim the task passes
-    the wakeup on to the next.
+    the wakeup on to the next. The jobs of all lines are read every `reads.DUE_SECONDS`, because no
+    message says that a task became due.
     """
 
     def __init__(self, groups: Groups, executor: Executor, tenant: str | None) -> None:
@@ -46,6 +48,7 @@ class WorkWaits:
             self._lines.keys(),
             reader(tenant, jobs_with_pending_tasks),
             lambda job: self.wake(job, None),
+            lambda: reads.DUE_SECONDS,
         )
         self._batched = BatchedReads(executor, reader(tenant, workers_worth_claiming))
 

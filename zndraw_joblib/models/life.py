@@ -12,6 +12,7 @@ from zndraw_joblib.models.tasks import MAX_IDENTITY_LENGTH, Task
 from zndraw_joblib.names import MAX_FILE_NAME_LENGTH
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.files import FileToDeleteManager, TaskFileManager
+from zndraw_joblib.storage.logs import LogManager
 
 #: The outcomes as the admin shows them.
 OUTCOME_LABELS = {
@@ -66,7 +67,7 @@ class TaskAttempt(models.Model):
 
 
 class TaskLogChunk(models.Model):
-    """A piece of a task's log, as one request wrote it."""
+    """A piece of a task's log; `storage.logs` says how a log is divided."""
 
     task = models.ForeignKey(
         Task,
@@ -79,6 +80,8 @@ class TaskLogChunk(models.Model):
         _("start"), help_text=_("Bytes of UTF-8 that were written before.")
     )
     text = models.TextField(_("text"))
+
+    objects = LogManager()
 
     class Meta:
         verbose_name = _("piece of a log")

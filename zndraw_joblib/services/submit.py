@@ -119,6 +119,8 @@ class Submission:
     #: The `Idempotency-Key` of the request, and the parts of its body that a repeat must equal.
     key: str | None = None
     body: Sequence[Any] = ()
+    #: The parts of the path to which the key belongs; empty for that of a submit.
+    key_route: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "room_id", nfc(self.room_id))
@@ -176,6 +178,18 @@ def submit(submission: Submission) -> Sequence[TaskRow]:
             return tasks
         # The job was retired, or its schema replaced, since it was read.
         job_cache.read(submission.caller.tenant, using, submission.name)
+
+
+def submit_one(submission: Submission) -> TaskRow:
+    """Accept the only task of a submission; raises as `submit`, with pointers into ``/payload``."""
+    try:
+        (task,) = submit(submission)
+    except InvalidPayload as refusal:
+        errors = [
+            FieldError(error.detail, error.pointer.removeprefix("/0")) for error in refusal.errors
+        ]
+        raise InvalidPayload(errors=errors) from refusal
+    return task
 
 
 def _checked_job(using: str, submission: Submission) -> Job:
@@ -246,9 +260,9 @@ def _tasks_of_key(using: str, submission: Submission) -> Sequence[TaskRow]:
     """
     if submission.key is None:
         return []
-    caller, name = submission.caller, str(submission.name)
+    route = submission.key_route or (submission.room_id, str(submission.name))
     first = IdempotencyKey.objects.db_manager(using).reserve(
-        IdempotencyKey.digest(caller.identity, submission.room_id, name, submission.key),
+        IdempotencyKey.digest(submission.caller.identity, *route, submission.key),
         IdempotencyKey.digest(*map(canonical_json, submission.body)),
         submission.ids[0],
         get_settings().idempotency_key_ttl,

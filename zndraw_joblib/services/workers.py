@@ -9,13 +9,13 @@ from unicodedata import category
 from uuid import UUID
 
 from django.db import connections, router, transaction
-from django.db.models import Q
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import TooManyWorkers, WorkerNotFound
-from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH, Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage import waits
+from zndraw_joblib.storage.waits import GrantState, grant_states
 from zndraw_joblib.storage.workers import WorkerQuerySet
 from zndraw_joblib.text import Message
 
@@ -25,12 +25,15 @@ Grant = tuple[UUID, int]
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """A heartbeat as it was written, and the listed tasks that the worker should stop."""
+    """A heartbeat as it was written, and what became of the listed tasks that were not renewed."""
 
     worker_id: str
     last_heartbeat: datetime
-    lost: Sequence[UUID] = ()
-    cancelled: Sequence[UUID] = ()
+    gone: Sequence[tuple[UUID, GrantState]] = ()
+
+    def in_state(self, *states: GrantState) -> list[UUID]:
+        """The listed tasks in one of these states."""
+        return [task_id for task_id, state in self.gone if state in states]
 
 
 def workers() -> WorkerQuerySet:
@@ -166,28 +169,19 @@ def heartbeat(caller: Caller, worker_id: str, grants: Sequence[Grant] | None) ->
     if beat.has_tasks and grants != []:
         renewed = Task.objects.renew(beat.worker_id, get_settings().lease, grants)
     gone = [grant for grant in grants or () if grant not in renewed]
-    cancelled = _cancelled(caller, gone) if gone else set()
+    states = (
+        grant_states(Task.objects.write_db, granted(caller, beat.worker_id, gone)) if gone else []
+    )
     return HeartbeatReply(
         beat.worker_id,
         beat.last_heartbeat,
-        lost=[task_id for task_id, _ in gone if task_id not in cancelled],
-        cancelled=[task_id for task_id, _ in gone if task_id in cancelled],
+        [(task_id, state) for (task_id, _), state in zip(gone, states, strict=True)],
     )
 
 
-def _cancelled(caller: Caller, grants: Sequence[Grant]) -> set[UUID]:
-    """The tasks among these grants that were cancelled during this attempt of the caller."""
-    by_attempt: dict[int, list[UUID]] = {}
-    for task_id, attempt in grants:
-        by_attempt.setdefault(attempt, []).append(task_id)
-    # One term for each attempt, because SQLite refuses an expression of a thousand terms.
-    granted = Q(pk__in=[])
-    for attempt, ids in by_attempt.items():
-        granted |= Q(pk__in=ids, attempt=attempt)
-    tasks = Task.objects.using(router.db_for_write(Task)).filter(
-        granted, status=TaskStatus.CANCELLED, worker_identity=caller.identity
-    )
-    return set(tasks.values_list("pk", flat=True))
+def granted(caller: Caller, worker_id: str, grants: Sequence[Grant]) -> tuple[waits.Grant, ...]:
+    """The grants of a worker of the caller, as `storage.waits` reads them."""
+    return tuple(waits.Grant(*grant, worker_id, caller.identity) for grant in grants)
 
 
 def remove_worker(caller: Caller, worker_id: str) -> None:

@@ -37,6 +37,14 @@ TIMED_OUT = "timed out"
 Recovered = tuple[TaskRow, AttemptOutcome]
 
 
+def sweep_errors(task: TaskRow) -> set[str]:
+    """The errors with which a sweep may have ended the task."""
+    errors = {attempts.lost_error(task.worker_id, TIMED_OUT)}
+    if task.timeout_seconds:
+        errors.add(attempts.too_long_error(task.timeout_seconds))
+    return errors
+
+
 class TaskQuerySet(models.QuerySet[Any]):
     """Queries over tasks, and moves of all tasks of a query.
 
@@ -237,7 +245,8 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             reports=statements.records(using, listed),
             identity=identity,
         )
-        return self._announce([task for task, _ in ended], signals.task_requeued)
+        lost = any(outcome != AttemptOutcome.FAILED for _, outcome in ended)
+        return self._announce([task for task, _ in ended], signals.task_requeued, lost=lost)
 
     def cap_leases(self, lease: timedelta) -> int:
         """Make leases that end later than `lease` from now end then, up to `BATCH` of them.
@@ -267,7 +276,8 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
     def replace_error(self, task: TaskRow, error: str) -> bool:
         """Replace the error of a task that ended; returns whether the task was still as read."""
         rows = self.using(self.write_db).filter(pk=task.id, attempt=task.attempt)
-        return bool(rows.filter(status=task.status, error=task.error).update(error=error))
+        rows = rows.filter(status=task.status, error=task.error)
+        return bool(rows.update(error=error, revision=models.F("revision") + 1))
 
     def recover_from(self, worker_id: str, reason: str) -> list[Recovered]:
         """Recover up to `BATCH` claimed and running tasks of a worker that leaves.
@@ -280,8 +290,10 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         using = self.write_db
         ended = attempts.end_attempts(using, lock, attempts.lost(reason), **parameters)
         tasks = [task for task, _ in ended]
-        self._announce([task for task in tasks if task.is_terminal], signals.task_finished)
-        self._announce([task for task in tasks if not task.is_terminal], signals.task_requeued)
+        failed = [task for task in tasks if task.is_terminal]
+        requeued = [task for task in tasks if not task.is_terminal]
+        self._announce(failed, signals.task_finished, lost=True)
+        self._announce(requeued, signals.task_requeued, lost=True)
         return ended
 
     def renew(
@@ -370,8 +382,13 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         )
         return [parsed_id(task_id) for (task_id,) in found.rows]
 
-    def _announce(self, tasks: list[TaskRow], *changes: Signal) -> list[TaskRow]:
-        """Send these signals about the tasks after the commit; returns the tasks."""
+    def _announce(
+        self, tasks: list[TaskRow], *changes: Signal, lost: bool = False
+    ) -> list[TaskRow]:
+        """Send these signals about the tasks after the commit; returns the tasks.
+
+        `lost` if workers held the tasks and did not end them by reports of their own.
+        """
         using = self.write_db
 
         def send() -> None:
@@ -379,7 +396,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
                 if signal.has_listeners(self.model):
                     for task in tasks:
                         signal.send_robust(self.model, task=self._instance(task, using))
-                signals.tasks_changed.send_robust(self.model, change=signal, tasks=tasks)
+                signals.tasks_changed.send_robust(self.model, change=signal, tasks=tasks, lost=lost)
 
         if tasks:
             transaction.on_commit(send, using=using, robust=True)

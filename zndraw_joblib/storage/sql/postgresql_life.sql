@@ -93,12 +93,14 @@ RETURNING task.*,
 
 -- name: record_progress
 -- Writes how far running tasks are, and renews their leases; a null keeps the value. The fence is
--- that of `start_tasks`.
+-- that of `start_tasks`. A watch that is over is removed, because a change is published while there
+-- is one, and progress is reported often.
 -- reports: [{id, attempt, progress, message, legal_from}]
 UPDATE zndraw_joblib_task AS task
 SET progress = COALESCE(report.progress, task.progress),
     message = COALESCE(report.message, task.message),
     revision = task.revision + 1,
+    watched_until = CASE WHEN task.watched_until > STATEMENT_TIMESTAMP() THEN task.watched_until END,
     lease_expires_at = LEAST(
         STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8),
         task.started_at + make_interval(secs => task.timeout_seconds))
@@ -123,9 +125,15 @@ RETURNING task.*,
 
 -- name: touch_workers
 -- Counts a report as a heartbeat of its worker. Once a second at most, because a worker may report
--- often.
+-- often. SKIP LOCKED, because the transaction of a log write has locked a task, and a worker that
+-- leaves locks its own row before its tasks: each would wait for the other. A locked row is of a
+-- worker that sends a heartbeat or leaves.
 UPDATE zndraw_joblib_worker AS worker
 SET last_heartbeat = STATEMENT_TIMESTAMP()
-WHERE worker.id = ANY(ARRAY(SELECT unnest(%(worker_ids)s::text[])))
-    AND worker.last_heartbeat < STATEMENT_TIMESTAMP() - INTERVAL '1 second'
+WHERE worker.id = ANY(ARRAY(
+    SELECT seen.id FROM zndraw_joblib_worker seen
+    WHERE seen.id = ANY(ARRAY(SELECT unnest(%(worker_ids)s::text[])))
+        AND seen.last_heartbeat < STATEMENT_TIMESTAMP() - INTERVAL '1 second'
+    FOR UPDATE SKIP LOCKED
+))
 RETURNING worker.id;

@@ -96,6 +96,8 @@ UPDATE zndraw_joblib_task
 SET progress = COALESCE(report.progress, zndraw_joblib_task.progress),
     message = COALESCE(report.message, zndraw_joblib_task.message),
     revision = revision + 1,
+    watched_until = CASE WHEN watched_until > REPLACE(
+        STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '') THEN watched_until END,
     lease_expires_at = COALESCE(MIN(REPLACE(
         STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', ''), REPLACE(
         STRFTIME('%Y-%m-%d %H:%M:%f', started_at, timeout_seconds || ' seconds') || '000', '.000000', '')), REPLACE(
