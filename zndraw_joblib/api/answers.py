@@ -166,6 +166,7 @@ class NewWorkerDocument(WorkerDocument):
     worker_timeout_seconds: Annotated[
         float, Field(description="Seconds after the last heartbeat; also the lease of a task.")
     ]
+    max_result_bytes: Annotated[int, Field(description="Most bytes of JSON of a task's result.")]
 
 
 class HeartbeatDocument(TypedDict):

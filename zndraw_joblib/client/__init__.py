@@ -36,18 +36,27 @@ from zndraw_joblib.client.exceptions import (
     UnexpectedAnswerError,
     WorkerNotFoundError,
 )
+from zndraw_joblib.client.failures import TaskCancelled, TaskFailed, UnsuccessfulTask
+from zndraw_joblib.client.handles import TaskHandle
+from zndraw_joblib.client.logs import TaskLogHandler
 from zndraw_joblib.client.manager import JobManager
-from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
+from zndraw_joblib.client.outcomes import Cancelled, GiveUp, RetryLater
+from zndraw_joblib.client.results import ResultError
+from zndraw_joblib.client.schemas import AttemptInfo, HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
+from zndraw_joblib.client.tasks import ClaimedTask
 
 __all__ = [
     "Api",
     "ApiError",
     "ApiManager",
+    "AttemptInfo",
+    "Cancelled",
     "ClaimedTask",
     "CredentialsError",
     "FileTooLargeError",
     "ForbiddenError",
+    "GiveUp",
     "HeartbeatReply",
     "IdempotencyKeyReusedError",
     "InvalidCategoryError",
@@ -60,11 +69,17 @@ __all__ = [
     "NotAuthenticatedError",
     "PartlySubmittedError",
     "RequestInvalidError",
+    "ResultError",
+    "RetryLater",
     "RoundTripError",
     "SchemaConflictError",
     "ServerError",
+    "TaskCancelled",
+    "TaskFailed",
     "TaskFileNotFoundError",
+    "TaskHandle",
     "TaskInfo",
+    "TaskLogHandler",
     "TaskNotFoundError",
     "TaskStream",
     "TaskWaitTimeout",
@@ -74,5 +89,6 @@ __all__ = [
     "TooManyPendingError",
     "TooManyWorkersError",
     "UnexpectedAnswerError",
+    "UnsuccessfulTask",
     "WorkerNotFoundError",
 ]

@@ -124,6 +124,14 @@ class Api:
         """Leave the connections to the parent, because two processes cannot share them."""
         self.__dict__.pop("http", None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Without connections, because another process makes its own. The credentials are kept.
+        return {name: value for name, value in self.__dict__.items() if name != "http"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        reset_after_fork(self)
+
     def get_headers(self) -> dict[str, str]:
         """The fixed token; empty without one, because `http` adds all other credentials."""
         return self._headers
@@ -172,8 +180,8 @@ def send(
     Parameters
     ----------
     read
-        Returns the value of an answer below 300, and raises `ValueError` if it is not one that the
-        server gives.
+        Returns the value of an answer below 300, or of a 304 to ``If-None-Match``, and raises
+        `ValueError` if it is not one that the server gives.
     body
         Sent as JSON; bytes are JSON already.
     stream
@@ -277,13 +285,21 @@ def _errors() -> Iterator[None]:
 def _value(response: httpx.Response, read: Callable[[httpx.Response], T]) -> T:
     if response.status_code >= 400:
         raise error_of(response)
-    if response.is_success:
+    if response.is_success or _is_unchanged(response):
         try:
             return read(response)
         except ValueError:
             pass
     # Without the error of `read`, because its text may contain a payload.
     raise UnexpectedAnswerError(response, {})
+
+
+def _is_unchanged(response: httpx.Response) -> bool:
+    """Whether this is a 304 that was asked for; any other redirect is not the server's."""
+    return (
+        response.status_code == httpx.codes.NOT_MODIFIED
+        and "If-None-Match" in response.request.headers
+    )
 
 
 def _credentials(api: ApiManager) -> dict[str, str]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.tasks import ClaimedTask
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,12 @@ class Grants:
         """Held tasks, in the order of their claims."""
         with self._changed:
             return list(self._held.values())
+
+    def holds(self, task: ClaimedTask) -> bool:
+        """Whether this attempt of a task is held."""
+        with self._changed:
+            held = self._held.get(task.id)
+            return held is not None and held.attempt == task.attempt
 
     def held_for(self, seconds: float) -> list[tuple[ClaimedTask, float]]:
         """Tasks held for so long, each with its seconds since the claim, oldest first."""

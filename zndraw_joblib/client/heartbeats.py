@@ -20,7 +20,8 @@ from zndraw_joblib.client.retry import (
     Retry,
     retry_after,
 )
-from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, read_heartbeat
+from zndraw_joblib.client.schemas import HeartbeatReply, read_heartbeat
+from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.client.threads import as_exception
 from zndraw_joblib.client.watches import Watches
 
