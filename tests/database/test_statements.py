@@ -29,7 +29,8 @@ LITERALS = {
 }
 NUMBERS = {
     *("limit", "most_ahead", "lease_seconds", "longest_seconds", "ttl_seconds"),
-    *("revision", "lost_retries", "least_seconds", "watch_seconds"),
+    *("revision", "lost_retries", "attempt", "changes", "least_seconds", "watch_seconds"),
+    *("first", "max_bytes", "most", "size"),
 }
 ARRAYS = {"ids", "statuses", "worker_ids"}
 

@@ -38,7 +38,14 @@ from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.connections import release_connections
-from zndraw_joblib.storage.files import CHUNK_BYTES, UPLOAD_TIME, ReadFile, file_storage, new_path
+from zndraw_joblib.storage.files import (
+    CHUNK_BYTES,
+    UPLOAD_TIME,
+    ReadFile,
+    file_storage,
+    new_path,
+    renew_attempt,
+)
 from zndraw_joblib.text import Message
 
 logger = logging.getLogger(__name__)
@@ -146,11 +153,13 @@ class _Lease:
         # Without a read of the task, because nearly every upload is the worker's own.
         for identity in (caller.identity, None):
             if identity is not None or caller.is_admin:
-                renewed = renewed or Task.objects.renew_attempt(
-                    task_id, attempt, identity, files_changed=files_changed
+                renewed = renewed or renew_attempt(
+                    Task.objects.write_db, task_id, attempt, identity, files_changed=files_changed
                 )
         if renewed is None:
             raise self._refusal(find_task(caller, task_id))
+        if files_changed:
+            Task.objects.announce_progress([renewed])
         self._renewed_at = monotonic()
 
     def renew_if_due(self) -> None:

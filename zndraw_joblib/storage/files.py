@@ -12,8 +12,11 @@ from django.core.files import File
 from django.core.files.storage import Storage, storages
 from django.db import models, transaction
 
+from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage import statements
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.locking import lock_batch
+from zndraw_joblib.storage.rows import TaskRow, task_rows
 
 #: The storage of a host that has one for these files alone; others have `default`.
 ALIAS = "zndraw_joblib"
@@ -38,6 +41,30 @@ def new_path(task_id: UUID, attempt: int) -> str:
     """
     token = secrets.token_hex(16)
     return f"{ALIAS}/{token[:2]}/{task_id}-{attempt}-{token}"
+
+
+def renew_attempt(
+    using: str, task_id: UUID, attempt: int, identity: str | None, *, files_changed: bool = False
+) -> TaskRow | None:
+    """Renew the lease of a claimed or running attempt, as a heartbeat of its worker.
+
+    With an `identity` only an attempt of its workers. `files_changed` is true in the transaction
+    that changes the files of the task; its row is locked until the commit. Returns None if the
+    attempt is not under way.
+    """
+    renewed = statements.run(
+        using,
+        "renew_attempt",
+        id=task_id,
+        attempt=attempt,
+        identity=identity,
+        lease_seconds=get_settings().worker_timeout_seconds,
+        changes=int(files_changed),
+    )
+    task = next(iter(task_rows(using, renewed)), None)
+    if task is not None and task.worker_id:
+        statements.run(using, "touch_workers", worker_ids=[task.worker_id])
+    return task
 
 
 class StoredPart(Iterator[bytes]):

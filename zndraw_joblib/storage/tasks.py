@@ -319,33 +319,6 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             renewed = statements.run(using, "renew_leases", **parameters)
         return {(parsed_id(task_id), attempt) for task_id, attempt in renewed.rows}
 
-    def renew_attempt(
-        self, task_id: UUID, attempt: int, identity: str | None, *, files_changed: bool = False
-    ) -> TaskRow | None:
-        """Renew the lease of a claimed or running attempt, as a heartbeat of its worker.
-
-        With an `identity` only an attempt of its workers. `files_changed` announces that the files
-        of the task change in the same transaction, in which its row is locked. Returns None if the
-        attempt is not under way.
-        """
-        using = self.write_db
-        renewed = statements.run(
-            using,
-            "renew_attempt",
-            id=task_id,
-            attempt=attempt,
-            identity=identity,
-            lease_seconds=get_settings().worker_timeout_seconds,
-            changes=int(files_changed),
-        )
-        tasks = task_rows(using, renewed)
-        workers = [task.worker_id for task in tasks if task.worker_id]
-        if workers:
-            statements.run(using, "touch_workers", worker_ids=workers)
-        if files_changed:
-            self._announce(tasks, signals.task_progressed)
-        return next(iter(tasks), None)
-
     def read(self, ids: Iterable[UUID], *, include_result: bool = True) -> dict[UUID, TaskRow]:
         """The tasks with these ids that exist, by id, with their queue positions."""
         using = self.write_db
@@ -381,6 +354,10 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             limit=limit,
         )
         return [parsed_id(task_id) for (task_id,) in found.rows]
+
+    def announce_progress(self, tasks: list[TaskRow]) -> None:
+        """Announce after the commit that something else than the status of tasks has changed."""
+        self._announce(tasks, signals.task_progressed)
 
     def _announce(
         self, tasks: list[TaskRow], *changes: Signal, lost: bool = False
