@@ -20,12 +20,7 @@ urlpatterns = [
     WaitingRoute(f"{API}tasks/claim", TaskViewSet, "claim", waits="POST", post="claim"),
     WaitingRoute(f"{API}tasks/lookup", TaskViewSet, "lookup", waits="POST", post="lookup"),
     WaitingRoute(
-        f"{API}tasks/<str:task_id>",
-        TaskViewSet,
-        "task",
-        waits="GET",
-        get="retrieve",
-        patch="partial_update",
+        f"{API}tasks/<str:task_id>", TaskViewSet, "task", get="retrieve", patch="partial_update"
     ),
     Route(f"{_ROOM}/tasks/<str:full_name>", JobViewSet, "submit", post="submit"),
     WaitingRoute(

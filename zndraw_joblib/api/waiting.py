@@ -90,7 +90,7 @@ class UntilStop:
     tenant: str | None = None
 
 
-Until = UntilEnd | UntilWork | UntilChange | UntilStop
+WaitsFor = UntilEnd | UntilWork | UntilChange | UntilStop
 
 
 def wait_of(request: HttpRequest) -> int | None:
@@ -141,7 +141,7 @@ def waiting_view(view: View, method: str) -> Callable[..., Any]:
 
     Only requests of this method wait.
 
-    A response that may change has the attribute `waits_for`, one of the `Until`s.
+    A response that may change has the attribute `waits_for`, a `WaitsFor`.
     """
 
     @wraps(view)
@@ -150,7 +150,7 @@ def waiting_view(view: View, method: str) -> Callable[..., Any]:
         if wait is None or request.method != method:
             return await sync_to_async(view)(request, *args, **kwargs)
 
-        waits_for: Until | None = None
+        waits_for: WaitsFor | None = None
 
         async def run_view() -> HttpResponseBase:
             nonlocal waits_for

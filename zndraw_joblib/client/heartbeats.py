@@ -108,7 +108,7 @@ class Heartbeats:
         except WorkerNotFoundError:
             self._registration.replace_worker(worker_id)
             return self._send_batch(tasks, retry)
-        self._grants.stop(tasks, reply.lost, reply.cancelled)
+        self._grants.stop_listed(tasks, reply.lost, reply.cancelled)
         return reply
 
     def _run(self) -> None:

@@ -112,7 +112,7 @@ class Watches:
                 wait=wait,
                 retry=None,
             )
-            self._grants.stop(tasks, reply.lost, reply.cancelled)
+            self._grants.stop_listed(tasks, reply.lost, reply.cancelled)
             pause = 0.0 if reply.lost or reply.cancelled else LEAST_PAUSE
             if not waited:
                 pause = REFUSED_PAUSE

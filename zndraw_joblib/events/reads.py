@@ -87,8 +87,9 @@ class BatchedReads(Generic[Key, Value]):
 class RepeatedReads(Generic[Key, Found]):
     """Reads the database for all waiters of one kind, because messages may be lost.
 
-    New keys are read at once, and all keys with waiters every `interval()` seconds. `read` is
-    called in the executor; `wake` is then called for each value that it returned.
+    New keys are read at once, and all keys with waiters every `seconds`, or `REREAD_SECONDS` if it
+    is None. `read` is called in the executor; `wake` is then called for each value that it
+    returned.
     """
 
     def __init__(
@@ -97,13 +98,13 @@ class RepeatedReads(Generic[Key, Found]):
         waited_for: Collection[Key],
         read: Callable[[list[Key]], Iterable[Found]],
         wake: Callable[[Found], None],
-        interval: Callable[[], float] = lambda: REREAD_SECONDS,
+        seconds: float | None = None,
     ) -> None:
         self._executor = executor
         self._waited_for = waited_for
         self._read = read
         self._wake = wake
-        self._interval = interval
+        self._seconds = seconds
         self._unread: set[Key] = set()
         self._has_unread = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._read_forever())
@@ -115,7 +116,7 @@ class RepeatedReads(Generic[Key, Found]):
 
     async def _read_forever(self) -> None:
         loop = asyncio.get_running_loop()
-        everything_at = loop.time() + self._interval()
+        everything_at = loop.time() + (self._seconds or REREAD_SECONDS)
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(everything_at):
@@ -124,7 +125,7 @@ class RepeatedReads(Generic[Key, Found]):
             if loop.time() < everything_at:
                 keys = [key for key in self._unread if key in self._waited_for]
             else:
-                everything_at = loop.time() + self._interval()
+                everything_at = loop.time() + (self._seconds or REREAD_SECONDS)
                 keys = list(self._waited_for)
             self._has_unread.clear()
             self._unread.clear()
