@@ -52,7 +52,7 @@ async def change_during_wait(change, *args, **kwargs):
     hub = get_hub()
     while not hub.changes._watchers:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
     return await sync_to_async(change)(*args, **kwargs)
 
 
@@ -303,7 +303,7 @@ async def test_progress_does_not_wake_a_request_that_waits_for_the_end(bob, runn
 async def test_frequent_progress_is_gathered_and_other_changes_are_not(
     bob, running, monkeypatch, gathers
 ):
-    monkeypatch.setattr(changes, "GATHER_SECONDS", 2.0)
+    monkeypatch.setattr(changes, "GATHER_SECONDS", 1.0)
 
     def report():
         if gathers:
@@ -314,7 +314,7 @@ async def test_frequent_progress_is_gathered_and_other_changes_are_not(
 
     began = time.monotonic()
     answer, _ = await asyncio.gather(watching(Site(True), bob, running), change_during_wait(report))
-    assert (time.monotonic() - began > 1.8) == gathers
+    assert (time.monotonic() - began > 0.9) == gathers
     assert answer.json()["progress"] == (0.2 if gathers else None)
     assert answer.json()["status"] == ("running" if gathers else "completed")
 
@@ -388,7 +388,7 @@ async def test_a_task_whose_row_is_locked_is_watched_soon_after(bob, running, mo
         LONG / 2,
     )
     assert answer.status == 200
-    assert len(asked) == 2
+    assert len(asked) >= 2
     assert changes.LOCKED_SECONDS < 1
 
 
