@@ -39,6 +39,8 @@ class Scale:
     dead_workers: int
     #: Requests to each kind of page.
     pages: int
+    #: Tasks that do nothing, of one round from their submit to the last result.
+    sdk_tasks: int
 
 
 FULL = Scale(
@@ -58,6 +60,7 @@ FULL = Scale(
     big=1_000_000,
     dead_workers=10_000,
     pages=40,
+    sdk_tasks=5_000,
 )
 
 QUICK = Scale(
@@ -77,4 +80,5 @@ QUICK = Scale(
     big=50_000,
     dead_workers=500,
     pages=15,
+    sdk_tasks=1_000,
 )

@@ -21,6 +21,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = Env()
 DATA_DIR = Path(env.str("DATA_DIR", str(BASE_DIR / ".demo")))
 DATA_DIR.mkdir(parents=True, exist_ok=True)
+# The files of tasks; nothing else of this project is stored there, and no address serves it.
+MEDIA_ROOT = DATA_DIR / "media"
 
 
 def stored_secret_key() -> str:

@@ -19,7 +19,7 @@ class ZnDrawJobLibConfig(AppConfig):
     def ready(self) -> None:
         """Connect the receivers, register the system checks and load the backends."""
         # Imported here, because these modules need the models, which Django has loaded by now.
-        from zndraw_joblib import checks, rest_checks  # noqa: F401, PLC0415
+        from zndraw_joblib import checks, file_checks, rest_checks  # noqa: F401, PLC0415
         from zndraw_joblib.events import receivers  # noqa: PLC0415
         from zndraw_joblib.services import submit as submissions  # noqa: PLC0415
         from zndraw_joblib.storage import connections  # noqa: PLC0415

@@ -234,8 +234,50 @@ class ResultTooLarge(ProblemException):
     title = "Result Too Large"
 
 
+class FileTooLarge(ProblemException):
+    """The file is larger than this server accepts."""
+
+    status = 413
+    title = "File Too Large"
+
+
+class TooManyFiles(ProblemException):
+    """The task has the most files that a task may have; replace one, or upload an archive."""
+
+    status = 409
+    title = "Too Many Files"
+
+
+class FileNotFound(ProblemException):
+    """The task has no file of this name."""
+
+    status = 404
+    title = "File Not Found"
+
+
+class RangeNotSatisfiable(ProblemException):
+    """The file does not have the range of bytes; `Content-Range` tells its size."""
+
+    status = 416
+    title = "Range Not Satisfiable"
+
+
+class PreconditionFailed(ProblemException):
+    """The file is not the one that `If-Match` or `If-Unmodified-Since` names."""
+
+    status = 412
+    title = "Precondition Failed"
+
+
+class StorageUnavailable(ProblemException):
+    """The storage of files did not answer; the request may be tried again."""
+
+    status = 503
+    title = "Storage Unavailable"
+
+
 class LengthRequired(ProblemException):
-    """The body comes in chunks, which this server cannot read; send its Content-Length."""
+    """The body comes in chunks, whose end this server may not see; send its Content-Length."""
 
     status = 411
     title = "Length Required"

@@ -41,6 +41,8 @@ class RetryPolicy:
 
     def backoff(self, retry: int) -> float:
         """Seconds before a retry, counted from 1, without jitter."""
+        if not self.backoff_seconds:
+            return 0.0
         try:
             seconds = self.backoff_seconds * self.backoff_factor ** (retry - 1)
         except OverflowError:

@@ -1,4 +1,4 @@
-"""Names of rooms and jobs: ``room:category:Name``.
+"""Names of rooms, jobs (``room:category:Name``) and files.
 
 Standard library only: the server and the SDK share this module.
 """
@@ -18,6 +18,8 @@ INTERNAL_ROOM = "@internal"
 #: Most characters of a room id, a category or a job's name.
 MAX_NAME_LENGTH = 128
 _RESERVED = frozenset("@:/")
+#: Most characters of the name of a task's file.
+MAX_FILE_NAME_LENGTH = 255
 
 
 def nfc(text: str) -> str:
@@ -55,6 +57,28 @@ def room_error(room_id: str) -> str | None:
     if room_id == INTERNAL_ROOM:
         return Message("{room} is reserved for the server", room=INTERNAL_ROOM)
     return name_error(room_id)
+
+
+def file_name_error(name: str) -> str | None:
+    """Return the error in the name of a task's file, as `name_error` does; None if it is valid.
+
+    A name has 1 to 255 characters and no slash, backslash, control character or lone surrogate, and
+    is neither ``.`` nor ``..``, because people save files under their names.
+    """
+    if not 1 <= len(name) <= MAX_FILE_NAME_LENGTH:
+        return Message(
+            "must have 1 to {limit} characters, not {number}",
+            limit=MAX_FILE_NAME_LENGTH,
+            number=len(name),
+        )
+    if name in {".", ".."}:
+        return Message("must not be {name}", name=repr(name))
+    for character in name:
+        if character in "/\\":
+            return Message("must not contain {character}", character=repr(character))
+        if unicodedata.category(character) in {"Cc", "Cs"}:
+            return Message("must not contain control characters or lone surrogates")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Signals about tasks, each sent after the transaction of the change committed.
 
 Arguments of all signals but the first: ``sender``, the Task model, and ``task``, the task after the
-change. Receivers run in the thread of the change; an exception in a receiver is logged and changes
-nothing.
+change, an instance of that model. Receivers run in the process and the thread of the change; an
+exception in a receiver is logged and changes nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ task_submitted = Signal(use_caching=True)
 task_claimed = Signal(use_caching=True)
 #: A worker reported a task as running.
 task_started = Signal(use_caching=True)
-#: A worker reported how far a running task is.
+#: A worker reported how far a running task is, or uploaded a file of it.
 task_progressed = Signal(use_caching=True)
 #: A task is pending again: it failed and is retried, its lease ended, its worker left, or an
 #: operator requeued it.

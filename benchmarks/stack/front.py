@@ -13,11 +13,14 @@ from tests.deploy.site import nginx
 
 
 @contextmanager
-def behind_nginx(server: Server) -> Iterator[Server | None]:
-    """The same server behind nginx; None where nginx is missing and cannot be installed."""
+def behind_nginx(server: Server, waits: Server | None = None) -> Iterator[Server | None]:
+    """The same server behind nginx; None where nginx is missing and cannot be installed.
+
+    Requests that wait go to the server `waits`, if it is given.
+    """
     with ExitStack() as stack:
         try:
-            front = stack.enter_context(nginx(server.port, server.port))
+            front = stack.enter_context(nginx(server.port, (waits or server).port))
         except pytest.fail.Exception:
             yield None
         else:

@@ -18,7 +18,7 @@ from tests.sockets import Socket, token
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.urls import urlpatterns
 from zndraw_joblib.exceptions import PROBLEM_TYPES, WorkerNotFound
-from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.models import Job, Task, TaskFile, Worker
 from zndraw_joblib.routing import websocket_urlpatterns
 from zndraw_joblib.services.workers import checked_worker_id
 
@@ -96,6 +96,8 @@ class Row:
 IN_ROOM = (401, 200, 404, 200, 200, 200)
 FOR_ALL = (401, 200, 200, 200, 200, 200)
 JOB = f"{ROOM}:modifiers:Rotate"
+NO_FILE = "file-not-found"
+MOVED = "invalid-task-transition"
 GLOBAL = "@global:modifiers:Global"
 
 
@@ -109,6 +111,14 @@ def reporting(status, **body):
 
 def reporting_in_batch(status, **body):
     return lambda person, _, task: person.report_many([{"id": task, "status": status, **body}])
+
+
+def unchanged(cast, task):
+    """The owner's worker has claimed it."""
+
+
+def cancelled(cast, task):
+    task.cancel()
 
 
 def running(cast, task):
@@ -176,8 +186,46 @@ def looking_up(person, worker, task):
     return person.send("post", "/tasks/lookup", {"ids": [task]})
 
 
+def logging(attempt):
+    body = {"attempt": attempt, "text": "x"}
+    return lambda person, _, task: person.send("post", f"/tasks/{task}/log", body)
+
+
+def log_writes():
+    """Rows of writes to a log in every state of the task on which the answer depends."""
+    ended, lost = "invalid-task-transition", "lease-lost"
+    codes: tuple[int | str, ...]
+    for prepare, attempt, codes in (
+        (unchanged, 1, (401, 403, 404, 204, 403, 204)),
+        (running, 1, (401, 403, 404, 204, 403, 204)),
+        (never_granted, 0, (401, 403, 404, 403, 403, ended)),
+        (requeued, 1, (401, 403, 404, ended, 403, ended)),
+        (cancelled, 1, (401, 403, 404, ended, 403, ended)),
+        (unchanged, 2, (401, 403, 404, lost, 403, lost)),
+        (granted_again, 1, (401, 403, 404, lost, 403, lost)),
+        (granted_to_the_other, 1, (401, 403, 404, 403, lost, lost)),
+    ):
+        yield Row("log", "post", codes, logging(attempt), f"{prepare.__name__} {attempt}", prepare)
+
+
 def claiming(person, worker, task):
     return person.send("post", "/tasks/claim", {"worker_id": worker})
+
+
+def uploading(person, worker, task, attempt=1):
+    path = f"{V1}/tasks/{task}/files/a.txt?attempt={attempt}"
+    return person.client.generic("PUT", path, b"hello", content_type="text/plain")
+
+
+def downloading(person, worker, task):
+    etag = {"If-None-Match": f'"{"0" * 64}"'}
+    return person.get(f"/tasks/{task}/files/a.txt", headers=etag)
+
+
+def with_file(cast, task):
+    TaskFile.objects.create(
+        task=task.get(), attempt=1, name="a.txt", size=0, sha256="0" * 64, path="none"
+    )
 
 
 MATRIX = [
@@ -198,6 +246,19 @@ MATRIX = [
     ),
     Row("job", "get", IN_ROOM, getting(f"/rooms/{ROOM}/jobs/{JOB}")),
     Row("job", "get", FOR_ALL, getting(f"/rooms/@global/jobs/{GLOBAL}"), "@global"),
+    Row(
+        "job",
+        "delete",
+        (401, 204, 403, 204, 204, 204),
+        lambda person, *_: person.send("delete", f"/rooms/{ROOM}/jobs/{JOB}"),
+    ),
+    Row(
+        "job",
+        "delete",
+        (401, 403, 403, 403, 403, 204),
+        lambda person, *_: person.send("delete", f"/rooms/@global/jobs/{GLOBAL}"),
+        "@global",
+    ),
     Row("job-tasks", "get", IN_ROOM, getting(f"/rooms/{ROOM}/jobs/{JOB}/tasks")),
     Row("room-tasks", "get", IN_ROOM, getting(f"/rooms/{ROOM}/tasks")),
     Row("room-workers", "get", IN_ROOM, getting(f"/rooms/{ROOM}/workers")),
@@ -206,6 +267,14 @@ MATRIX = [
         "post",
         (401, 202, 403, 202, 202, 202),
         lambda person, *_: person.submit(ROOM, JOB),
+    ),
+    Row("tasks", "get", FOR_ALL, getting("/tasks")),
+    Row(
+        "tasks",
+        "get",
+        (401, 403, 403, 403, 403, 200),
+        getting("/tasks?created_by=somebody"),
+        "of somebody",
     ),
     Row("task", "get", IN_ROOM, getting("/tasks/{task}")),
     Row("task", "patch", (401, 403, 404, 200, 403, 200), reporting("running", attempt=1), "start"),
@@ -221,6 +290,42 @@ MATRIX = [
     Row("task", "patch", (401, 200, 404, 200, 403, 200), reporting("cancelled"), "cancel"),
     Row("tasks", "patch", (401, 403, 404, 200, 403, 200), reporting_in_batch("running"), "start"),
     *reports(),
+    Row("files", "get", IN_ROOM, getting("/tasks/{task}/files")),
+    Row(
+        "file",
+        "get",
+        (401, NO_FILE, 404, NO_FILE, NO_FILE, NO_FILE),
+        getting("/tasks/{task}/files/a.txt"),
+    ),
+    Row("file", "get", (401, 304, 404, 304, 304, 304), downloading, "known", with_file),
+    *(
+        Row("file", "put", codes, uploading, prepare.__name__, prepare)
+        for prepare, codes in (
+            (unchanged, (401, 403, 404, 201, 403, 201)),
+            (running, (401, 403, 404, 201, 403, 201)),
+            (never_granted, (401, 403, 404, 403, 403, "lease-lost")),
+            (requeued, (401, 403, 404, MOVED, 403, MOVED)),
+            (granted_again, (401, 403, 404, "lease-lost", 403, "lease-lost")),
+            (granted_to_the_other, (401, 403, 404, 403, "lease-lost", "lease-lost")),
+        )
+    ),
+    Row("log", "get", IN_ROOM, getting("/tasks/{task}/log")),
+    *log_writes(),
+    Row("task-attempts", "get", IN_ROOM, getting("/tasks/{task}/attempts")),
+    Row(
+        "task-retry",
+        "post",
+        (401, 202, 404, 202, 202, 202),
+        lambda person, _, task: person.send("post", f"/tasks/{task}/retry"),
+        prepare=lambda cast, task: task.cancel(),
+    ),
+    Row(
+        "task-retry",
+        "post",
+        (401, "invalid-task-transition", 404, *["invalid-task-transition"] * 3),
+        lambda person, _, task: person.send("post", f"/tasks/{task}/retry"),
+        "of a task that has not ended",
+    ),
     Row("claim", "post", (401, 404, 404, 200, 404, 404), claiming),
     Row("lookup", "post", FOR_ALL, looking_up),
     Row("workers", "get", FOR_ALL, getting("/workers")),
@@ -360,7 +465,9 @@ async def test_each_role_gets_the_close_code_of_the_matrix(scene, path, role):
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("path", ["/tasks/{task}", "/tasks/claim", "/tasks/lookup"])
+@pytest.mark.parametrize(
+    "path", ["/tasks/{task}", "/tasks/{task}/log", "/tasks/claim", "/tasks/lookup"]
+)
 async def test_a_waiting_request_gets_the_status_of_the_matrix(scene, path, role):
     cast, worker, task_id = scene
     await sync_to_async(cast["owner"].report)(task_id, "cancelled")

@@ -251,6 +251,16 @@ def test_the_sites_permissions_may_read_body_action_and_path(bob, rest, settings
     assert answer.status_code == 400
 
 
+def test_the_sites_permissions_may_read_free_text(bob, rest):
+    """Control: 400 where `data` is read without the free text of logs."""
+    bob.register()
+    bob.submit()
+    task_id = bob.claim()["id"]
+    rest(DEFAULT_PERMISSION_CLASSES=["tests.api.test_host_settings.Curious"])
+    body = {"attempt": 1, "text": "a\x00b"}
+    assert bob.send("post", f"/tasks/{task_id}/log", body).status_code == 204
+
+
 @pytest.mark.parametrize("rule", ["DjangoModelPermissions", "DjangoModelPermissionsOrAnonReadOnly"])
 def test_the_sites_model_permissions_are_asked_for_the_apps_models(bob, client, rest, rule):
     rest(DEFAULT_PERMISSION_CLASSES=[f"{DRF}.permissions.{rule}"])

@@ -36,6 +36,7 @@ CHECKS = [
 ROTATE = "open:modifiers:Rotate"
 LONG = "x" * 32_000
 MANY = "9" * 400
+UNKNOWN = "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b"
 
 
 def raw(url, head, body=b"", token=None):
@@ -78,6 +79,10 @@ HOSTILE = {
     "nul in a cursor": lines("GET", f"{V1}/rooms/open/tasks?cursor=%00"),
     "odd cursor": lines("GET", f"{V1}/rooms/open/tasks?cursor=eyJhIjoxfQ=="),
     "nul in a status": lines("GET", f"{V1}/rooms/open/tasks?status=%00"),
+    "nul in an offset": lines("GET", f"{V1}/tasks/{UNKNOWN}/log?offset=%00"),
+    "huge offset": lines("GET", f"{V1}/tasks/{UNKNOWN}/log?offset={MANY}"),
+    "negative offset": lines("GET", f"{V1}/tasks/{UNKNOWN}/log?offset=-1"),
+    "log of a long id": lines("GET", f"{V1}/tasks/{LONG}/log"),
     "nul in a slug": lines("GET", "/v1/problems/%00"),
     "nul in a token": lines("GET", f"{V1}/workers", b"Authorization: Token a\x00b"),
     "latin-1 token": lines("GET", f"{V1}/workers", b"Authorization: Token \xff\xfe"),

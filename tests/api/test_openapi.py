@@ -90,7 +90,13 @@ LIMITS = {
         property_of(doc, model, "error")["description"]
         for model in ("ReportBody", "ListedReportBody")
     ],
+    "max_log_bytes": lambda doc: [
+        parameter_of(doc, "/tasks/{task_id}/log", "get", "offset")["description"]
+    ],
     "max_body_bytes": lambda doc: [body_of(doc, "/tasks/claim", "post")["description"]],
+    "max_file_bytes": lambda doc: [
+        body_of(doc, "/tasks/{task_id}/files/{name}", "put")["description"]
+    ],
     "max_json_depth": lambda doc: [body_of(doc, "/tasks/claim", "post")["description"]],
     "max_room_id_length": lambda doc: [
         parameter_of(doc, "/rooms/{room_id}/jobs", "get", "room_id")["description"]

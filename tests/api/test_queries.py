@@ -36,12 +36,12 @@ def test_every_endpoint_refuses_an_unknown_query_parameter_and_names_those_it_ha
     found = list(endpoints())
     assert len(found) >= 17
     for path, method, names in found:
-        answer = getattr(bob.client, method)(f"{path}?created_by=me")
+        answer = getattr(bob.client, method)(f"{path}?submitter=me")
         document = problem(answer, "validation-error", 400)
         known = f"known are {', '.join(names)}" if names else "this endpoint has none"
         detail = f"Unknown query parameter; {known}."
-        assert document["errors"] == [{"detail": detail, "pointer": "/created_by"}], path
-        assert document["detail"] == f"/created_by: {detail}"
+        assert document["errors"] == [{"detail": detail, "pointer": "/submitter"}], path
+        assert document["detail"] == f"/submitter: {detail}"
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def once_a_day(monkeypatch, scope):
 
 
 def works(person):
-    """The statuses of a heartbeat, a start, a list of reports, a cancel and a removal."""
+    """The statuses of a heartbeat, a start, a log write, a list of reports, a cancel, a removal."""
     worker = person.worker()
     person.register(worker_id=worker)
     tasks = [person.submit().json()["id"] for _ in range(3)]
@@ -185,9 +185,11 @@ def works(person):
 
     def statuses():
         report = {"id": tasks[1], "status": "running", "attempt": 1}
+        line = {"attempt": 1, "text": "x"}
         return [
             person.send("patch", f"/workers/{worker}", {}).status_code,
             person.report(tasks[0], "running", attempt=1).status_code,
+            person.send("post", f"/tasks/{tasks[0]}/log", line).status_code,
             person.send("patch", "/tasks", [report]).status_code,
             person.report(tasks[2], "cancelled").status_code,
             person.send("delete", f"/workers/{worker}").status_code,
@@ -212,7 +214,7 @@ def test_throttles_without_our_scope_do_not_limit_heartbeats_and_reports(
     assert bob.get("/workers").status_code == (429 if limited else 200)
     assert bob.submit().status_code == (429 if limited else 202)
     assert bob.send("post", "/tasks/claim", {}).status_code == (429 if limited else 200)
-    assert statuses() == [200, 200, 200, 200, 204]
+    assert statuses() == [200, 200, 204, 200, 200, 204]
 
 
 def test_heartbeats_are_not_counted_by_throttles_without_our_scope(bob, monkeypatch):

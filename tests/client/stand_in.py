@@ -38,6 +38,11 @@ class Server:
         self.hidden = set()
         # Tasks that were cancelled or lost while a worker held them.
         self.taken = {}
+        # Further fields of tasks, by id. The result of a completed task is its id otherwise.
+        self.values = {}
+        # The texts of the logs, by id.
+        self.logs = {}
+        self.max_result_bytes = 262_144
         self.lock, self.changed = threading.RLock(), threading.Condition()
 
     def __call__(self, request):
@@ -67,6 +72,7 @@ class Server:
                 "id": f"w{self.workers}",
                 "heartbeat_interval_seconds": self.interval,
                 "worker_timeout_seconds": self.lease,
+                "max_result_bytes": self.max_result_bytes,
             }
             return httpx.Response(201, json=worker)
         if path == "/tasks/claim":
@@ -74,6 +80,10 @@ class Server:
                 self.released.wait(20)
             headers = {"Preference-Applied": "wait=1"} if self.honours_waits else {}
             return httpx.Response(200, json=self.grant(body), headers=headers)
+        if path.endswith("/log"):
+            task_id = path.split("/")[2]
+            self.logs[task_id] = self.logs.get(task_id, "") + body["text"]
+            return httpx.Response(204)
         if path == "/tasks/lookup":
             return self.look_up(body["ids"], request)
         if isinstance(body, list):
@@ -147,7 +157,9 @@ class Server:
         return httpx.Response(200, json=self.document(task_id))
 
     def document(self, task_id):
-        return task(task_id, status=self.tasks.get(task_id, "pending"))
+        status = self.tasks.get(task_id, "pending")
+        result = {"result": task_id} if status == "completed" else {}
+        return task(task_id, status=status, **{**result, **self.values.get(task_id, {})})
 
     def look_up(self, ids, request):
         """The tasks that are not hidden; a wait ends when the first of them has ended."""

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.client.stand_in import Rotate, refusal, serve, task, until
-from zndraw_joblib.client import NotAuthenticatedError, ServerError, ThrottledError
+from zndraw_joblib.client import NotAuthenticatedError, ServerError, ThrottledError, reports
 
 CLAIM = "POST /tasks/claim"
 
@@ -122,3 +122,11 @@ def test_threads_share_a_task_stream(server, manager):
     for thread in threads:
         thread.join(10)
     assert sorted(ids) == [str(i) for i in range(6)]
+
+
+def test_a_single_thread_does_not_wait_for_reports_of_others(server, manager, monkeypatch):
+    monkeypatch.setattr(reports, "GATHER_SECONDS", 20.0)
+    server.queue += [task(str(i)) for i in range(10)]
+    started = time.monotonic()
+    serve(server, manager, 10, prefetch=10)
+    assert time.monotonic() - started < 10

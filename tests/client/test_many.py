@@ -15,9 +15,12 @@ from zndraw_joblib.client import (
     InvalidPayloadError,
     NotAuthenticatedError,
     PartlySubmittedError,
+    TaskCancelled,
+    TaskFailed,
     TaskNotFoundError,
     TaskWaitTimeout,
     batches,
+    retry,
     waiting,
 )
 
@@ -148,12 +151,8 @@ def lookups(server):
 def test_ordered_map_keeps_results_that_arrive_before_their_turn(server, manager):
     server.tasks.update({"t1": "failed", "t2": "completed"})
     threading.Timer(0.3, server.end, ("t0", "completed")).start()
-    ends = list(manager.map([Rotate()] * 3, room="r"))
-    assert [(task.id, task.status) for task in ends] == [
-        ("t0", "completed"),
-        ("t1", "failed"),
-        ("t2", "completed"),
-    ]
+    first, failed, third = manager.map([Rotate()] * 3, room="r", return_exceptions=True)
+    assert (first, failed.task.id, failed.task.status, third) == ("t0", "t1", "failed", "t2")
     assert lookups(server) == [["t0", "t1", "t2"], ["t0"]]
 
 
@@ -162,7 +161,7 @@ def test_map_submits_when_it_is_called(server, manager):
     assert len(server.submitted) == 1
     assert lookups(server) == []
     server.tasks.update({"t0": "completed", "t1": "completed"})
-    assert next(ends).id == "t0"
+    assert next(ends) == "t0"
 
 
 def test_unordered_map_yields_tasks_as_they_end(server, manager, two_ids_a_lookup):
@@ -170,7 +169,7 @@ def test_unordered_map_yields_tasks_as_they_end(server, manager, two_ids_a_looku
     # Lookups wait for the two oldest tasks, and in turn read the others.
     for task_id in ("t1", "t5", "t0", "t3", "t2", "t4"):
         threading.Timer(0.1, server.end, (task_id, "completed")).start()
-        assert next(ends).id == task_id
+        assert next(ends) == task_id
     with pytest.raises(StopIteration):
         next(ends)
 
@@ -216,6 +215,19 @@ def test_the_size_of_a_lookup_adapts_to_the_size_of_the_payloads(server, manager
     assert 45 <= len(second) <= 51
 
 
+def test_a_lookup_asks_for_fewer_tasks_while_they_end_fast(server, manager):
+    """Control: the second lookup has 280 ids when `_busy_size` stays as it is."""
+    server.tasks.update({f"t{i}": "completed" for i in range(20)})
+    ends = manager.as_completed([f"t{i}" for i in range(300)], timeout=10)
+    assert {next(ends).id for _ in range(20)} == {f"t{i}" for i in range(20)}
+    server.end("t20", "completed")
+    assert next(ends).id == "t20"
+    server.end("t299", "completed")
+    assert next(ends).id == "t299"
+    # One end is not fast any more, so the third lookup asks for all.
+    assert [len(ids) for ids in lookups(server)] == [32, 64, 279]
+
+
 def test_lookups_poll_where_the_server_does_not_wait(server, manager):
     server.honours_waits = False
     threading.Timer(0.5, server.end, ("t1", "completed")).start()
@@ -237,11 +249,13 @@ def test_a_wait_for_an_unreadable_task_raises_at_once(server, manager, hidden):
 def test_a_timeout_lists_the_tasks_that_were_not_yielded(
     server, manager, two_ids_a_lookup, ordered
 ):
-    server.tasks.update({"t0": "completed", "t2": "completed"} if not ordered else {"t0": "failed"})
+    server.tasks.update(
+        {"t0": "completed", "t2": "completed"} if not ordered else {"t0": "completed"}
+    )
     started = time.monotonic()
     ends, seen = manager.map([Rotate()] * 4, room="r", timeout=0.7, ordered=ordered), []
     with pytest.raises(TaskWaitTimeout, match=r"task t1 has not ended within 0\.7 s") as caught:
-        seen.extend(task.id for task in ends)  # Keeps the tasks yielded before the error.
+        seen.extend(ends)  # Keeps the tasks yielded before the error.
     assert 0.6 < time.monotonic() - started < 5
     if ordered:
         assert (seen, caught.value.task_ids) == (["t0"], ["t1", "t2", "t3"])
@@ -269,3 +283,36 @@ def test_a_failed_lookup_is_retried(server, manager):
     server.fail["POST /tasks/lookup"] = [throttled, httpx.ReadError("cut"), httpx.Response(502)]
     server.tasks["t0"] = "completed"
     assert manager.wait("t0", timeout=10).status == "completed"
+
+
+def test_a_lookup_asks_for_the_results(server, manager):
+    server.tasks["t0"] = "completed"
+    assert manager.wait("t0").result == "t0"
+    assert server.sent("POST", "/tasks/lookup")[0][2] == {"ids": ["t0"], "include": ["result"]}
+
+
+def test_map_goes_on_after_a_task_that_failed(server, manager):
+    server.tasks.update({"t0": "failed", "t1": "completed", "t2": "cancelled"})
+    results = manager.map([Rotate()] * 3, room="r")
+    with pytest.raises(TaskFailed):
+        next(results)
+    assert next(results) == "t1"
+    with pytest.raises(TaskCancelled):
+        next(results)
+    assert list(results) == []
+
+
+def test_map_needs_no_request_for_each_result(server, manager):
+    server.tasks.update({f"t{number}": "completed" for number in range(40)})
+    assert list(manager.map([Rotate()] * 40, room="r")) == [f"t{number}" for number in range(40)]
+    assert len(server.sent("POST", "/tasks/lookup")) == 2
+    assert server.sent("GET") == []
+
+
+def test_an_answer_that_is_no_list_of_tasks_counts_as_an_outage(server, manager, monkeypatch):
+    monkeypatch.setattr(retry, "backoff", lambda attempt: 0.01)
+    server.fail["POST /tasks/lookup"] = [
+        httpx.Response(200, json=answer) for answer in ({}, [1], [{"id": "t1"}], "text", None)
+    ] + [refusal("not-authenticated", 401)]
+    with pytest.raises(Exception, match="401"):
+        manager.handle("t1").result(timeout=60)

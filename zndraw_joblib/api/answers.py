@@ -11,7 +11,7 @@ from pydantic import Field
 # Not from `typing`, whose TypedDict pydantic cannot read before Python 3.12.
 from typing_extensions import TypedDict
 
-from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.lifecycle import AttemptOutcome, TaskStatus
 from zndraw_joblib.storage.tasks import MAX_QUEUE_POSITION
 
 Count = Annotated[int, Field(ge=0)]
@@ -54,6 +54,35 @@ class TaskDocument(TypedDict):
     ]
 
 
+class FileDocument(TypedDict):
+    """A file of a task."""
+
+    name: str
+    size: Annotated[int, Field(ge=0, description="Bytes.")]
+    content_type: str
+    sha256: Annotated[str, Field(description="SHA-256 of the content, in hexadecimal digits.")]
+    created_at: datetime
+    attempt: Annotated[int, Field(ge=0, description="The attempt that uploaded it.")]
+
+
+class AttemptDocument(TypedDict):
+    """One attempt of a task."""
+
+    attempt: Annotated[int, Field(ge=1)]
+    worker_id: str | None
+    claimed_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: Annotated[
+        AttemptOutcome | None,
+        Field(
+            description="Null while it has not ended; `lost` if its worker was, or it ran too "
+            "long; `requeued` if it ended without a result and without using up a retry."
+        ),
+    ]
+    error: str | None
+
+
 class ClaimDocument(TypedDict):
     """The tasks that a claim was granted."""
 
@@ -64,6 +93,23 @@ class ClaimDocument(TypedDict):
             Field(description="All of them, oldest first; only if the claim had a `limit`."),
         ]
     ]
+
+
+class LogDocument(TypedDict):
+    """A part of a task's log."""
+
+    offset: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Where the text begins, in bytes of UTF-8 from the first one ever written; "
+            "greater than the requested offset where older text was cut, less where that was "
+            "within a character.",
+        ),
+    ]
+    text: Annotated[str, Field(description="At most 64 KiB of UTF-8.")]
+    next_offset: Annotated[int, Field(ge=0, description="Where the text after this one begins.")]
+    ended: Annotated[bool, Field(description="The task has ended, and no text follows this one.")]
 
 
 class JobSummaryDocument(TypedDict):
@@ -120,6 +166,7 @@ class NewWorkerDocument(WorkerDocument):
     worker_timeout_seconds: Annotated[
         float, Field(description="Seconds after the last heartbeat; also the lease of a task.")
     ]
+    max_result_bytes: Annotated[int, Field(description="Most bytes of JSON of a task's result.")]
 
 
 class HeartbeatDocument(TypedDict):

@@ -52,6 +52,7 @@ class Parameter:
     location: Literal["path", "query", "header"]
     description: str
     type: Any = str
+    is_required: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,8 @@ class Operation:
     """The description of an endpoint; as a decorator it attaches itself to the view's method.
 
     `answers` has the type of the body by the status code of each success, None for no body. A
-    mapping instead of a type has a type for each media type.
+    mapping instead of a type has a type for each media type. `takes_file` is true of an endpoint
+    whose body is a file.
     """
 
     id: str
@@ -91,6 +93,7 @@ class Operation:
     parameters: Sequence[Parameter] = ()
     headers: Sequence[Header] = ()
     body: Any = None
+    takes_file: bool = False
 
     def __call__(self, handler: Handler) -> Handler:
         """Attach the operation to the method, where `JobLibSchema` finds it."""
@@ -110,7 +113,7 @@ class Operation:
                 {
                     "in": parameter.location,
                     "name": parameter.name,
-                    "required": parameter.location == "path",
+                    "required": parameter.is_required or parameter.location == "path",
                     "description": with_settings(parameter.description),
                     "schema": _schema(parameter.type, "validation", registry),
                 }
@@ -125,6 +128,12 @@ class Operation:
                 ),
                 # The server reads an empty body as `{}`.
                 "required": not _is_valid(self.body, {}),
+            }
+        if self.takes_file:
+            schema = _schema(bytes, "validation", registry)
+            document["requestBody"] = {
+                "content": {"*/*": {"schema": schema}},
+                "description": with_settings("At most {max_file_bytes} bytes of any type."),
             }
         return {**document, "responses": self._responses(registry)}
 

@@ -21,7 +21,7 @@ from rest_framework.views import APIView
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.api.autoschema import JobLibSchema, operation_of
-from zndraw_joblib.api.bodies import Body, ReportBody
+from zndraw_joblib.api.bodies import Body, LogBody, ReportBody
 from zndraw_joblib.api.caller import ApiCaller
 from zndraw_joblib.api.parsing import check_query, discard_body, invalid, read_body
 from zndraw_joblib.api.paths import mount_path
@@ -36,6 +36,9 @@ from zndraw_joblib.translation import in_answer_language
 
 #: Permissions that say no more than `IsAuthenticated`, which each view has.
 _IMPLIED = (AllowAny, IsAuthenticated, IsAuthenticatedOrReadOnly)
+
+#: The fields of all endpoints whose text may have any character.
+_FREE_TEXT = ReportBody.free_text | LogBody.free_text
 
 BodyType = TypeVar("BodyType", bound=Body)
 
@@ -65,6 +68,8 @@ class JobLibView(APIView):
     versioning_class = None
     #: The path of the view's route below the host's prefix, as in `urls.py`.
     route: str = ""
+    #: The method whose body the view reads as it arrives, because it may be large.
+    streamed_method: str | None = None
     #: Scopes of DRF's `ScopedRateThrottle` by action.
     throttle_scopes: ClassVar[Mapping[str | None, str]] = {}
     #: Actions that only throttles of this app's scopes limit, because a worker whose heartbeats or
@@ -82,11 +87,11 @@ class JobLibView(APIView):
 
         DRF would parse it for the CSRF check of a session, without a limit of size or depth, and
         again at each run of a view that waits. `data` is parsed at its first use, because a host's
-        permission or throttle may read it, and with free text, because one endpoint accepts it.
+        permission or throttle may read it, and with free text, because some endpoints accept it.
         """
         made: Any = super().initialize_request(request, *args, **kwargs)
         made._data = {}
-        made._full_data = SimpleLazyObject(partial(read_body, request, ReportBody.free_text))
+        made._full_data = SimpleLazyObject(partial(read_body, request, _FREE_TEXT))
         made._files = MultiValueDict()
         return made  # type: ignore[no-any-return]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Self, get_args
 from uuid import UUID
 
@@ -239,6 +239,16 @@ class SubmissionBody(Body):
         return NewTask(self.payload, self.retries, self.run_at, self.delay, self.timeout_seconds)
 
 
+def parts_to_repeat(bodies: Sequence[SubmissionBody], *, many: bool = False) -> list[Any]:
+    """The parts of a submit that a repeated one with its Idempotency-Key must equal.
+
+    `many` tells an array from its only entry.
+    """
+    payloads = [body.payload for body in bodies]
+    options = [body.options() for body in bodies]
+    return [payloads if many else payloads[0], *([options] if any(options) else [])]
+
+
 class ClaimBody(Body):
     """Claims tasks."""
 
@@ -334,6 +344,20 @@ class ListedReportBody(ReportBody):
             return UUID(entry["id"])
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
+
+
+class LogBody(Body):
+    """Adds text to the log of a task."""
+
+    free_text: ClassVar = frozenset({"text"})
+
+    attempt: Attempt = Field(
+        description="The attempt that the claim gave; text of another one is refused."
+    )
+    text: str = Field(
+        description="Text that follows the earlier one at once, without a line break of its own; "
+        "an empty one only renews the lease."
+    )
 
 
 class Grant(Body):

@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 from rest_framework.utils.encoders import JSONEncoder
 
-from zndraw_joblib.models import Job, Worker
+from zndraw_joblib.models import Job, TaskAttempt, TaskFile, Worker
+from zndraw_joblib.storage.logs import LogPart
 from zndraw_joblib.storage.rows import TaskRow
 
 
@@ -58,6 +59,36 @@ def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, An
     if task.queue_position is not None:
         document["queue_position"] = task.queue_position
     return document
+
+
+def file_document(file: TaskFile) -> dict[str, Any]:
+    """A file of a task, without its content."""
+    return {
+        "name": file.name,
+        "size": file.size,
+        "content_type": file.content_type,
+        "sha256": file.sha256,
+        "created_at": utc(file.created_at),
+        "attempt": file.attempt,
+    }
+
+
+def log_document(part: LogPart) -> dict[str, Any]:
+    """A part of a task's log."""
+    return part._asdict()
+
+
+def attempt_document(attempt: TaskAttempt) -> dict[str, Any]:
+    """An attempt of a task; `outcome` is None while it has not ended."""
+    return {
+        "attempt": attempt.attempt,
+        "worker_id": attempt.worker_id,
+        "claimed_at": utc(attempt.claimed_at),
+        "started_at": utc(attempt.started_at),
+        "ended_at": utc(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+    }
 
 
 def task_tag(task: TaskRow) -> str:

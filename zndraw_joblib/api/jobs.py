@@ -13,24 +13,27 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody
+from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody, parts_to_repeat
 from zndraw_joblib.api.documents import job_document, job_summary, task_document
-from zndraw_joblib.api.lookup import task_page
+from zndraw_joblib.api.lists import task_page
+from zndraw_joblib.api.lookup import accepted
 from zndraw_joblib.api.pagination import page
 from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import job_tasks_path, task_path
-from zndraw_joblib.exceptions import FieldError, InvalidPayload
 from zndraw_joblib.models import Job, Task
-from zndraw_joblib.services.jobs import offered_job, offered_jobs, room_job
+from zndraw_joblib.services.jobs import offered_job, offered_jobs, retire, room_job
 from zndraw_joblib.services.register import register
-from zndraw_joblib.services.submit import Submission, submit
-from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.services.submit import Submission, submit, submit_one
 
 
 class JobViewSet(JobLibView, ViewSet):
     """Jobs of a room."""
 
-    throttle_scopes: ClassVar = {"register": "joblib_register", "submit": "joblib_submit"}
+    throttle_scopes: ClassVar = {
+        "register": "joblib_register",
+        "destroy": "joblib_register",
+        "submit": "joblib_submit",
+    }
 
     def get_queryset(self) -> QuerySet[Any]:
         """Jobs, or tasks where the request is about these."""
@@ -65,6 +68,12 @@ class JobViewSet(JobLibView, ViewSet):
         """One job, with its schema."""
         return Response(job_document(offered_job(self.caller, room_id, full_name)))
 
+    @openapi.jobs_retire
+    def destroy(self, request: Request, room_id: str, full_name: str) -> Response:
+        """Retire a job; its tasks stay, and a registration revives it."""
+        retire(self.caller, room_id, full_name)
+        return Response(status=204)
+
     @openapi.jobs_tasks
     def tasks(self, request: Request, room_id: str, full_name: str) -> Response:
         """The room's tasks of one job, newest first."""
@@ -78,34 +87,18 @@ class JobViewSet(JobLibView, ViewSet):
             valid, errors = self.bodies(SubmissionBody, body)
             if errors:
                 raise invalid_fields(chain.from_iterable(errors.values()))
-            tasks = self._submit(room_id, full_name, list(valid.values()))
+            tasks = submit(self._submission(room_id, full_name, list(valid.values())))
             location = job_tasks_path(self.mount, room_id, full_name)
             return accepted([task_document(task) for task in tasks], location)
         one = self.body(SubmissionBody)
-        try:
-            (task,) = self._submit(room_id, full_name, one)
-        except InvalidPayload as refusal:
-            # The service lists payloads, but this request has only one.
-            alone = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
-            raise InvalidPayload(errors=alone) from refusal
+        task = submit_one(self._submission(room_id, full_name, one))
         return accepted(task_document(task), task_path(self.mount, task.id))
 
-    def _submit(
+    def _submission(
         self, room_id: str, full_name: str, given: SubmissionBody | Sequence[SubmissionBody]
-    ) -> Sequence[TaskRow]:
+    ) -> Submission:
         several = given if isinstance(given, Sequence) else [given]
         key = read_idempotency_key(self.request._request)
-        body: list[Any] = []
-        if key is not None:
-            payloads = [entry.payload for entry in several]
-            body.append(payloads if several is given else payloads[0])
-            options = [entry.options() for entry in several]
-            if any(options):
-                body.append(options)
+        body = [] if key is None else parts_to_repeat(several, many=several is given)
         tasks = [entry.task() for entry in several]
-        return submit(Submission(self.caller, room_id, full_name, tasks, key, body))
-
-
-def accepted(document: Any, location: str) -> Response:
-    """The answer to a submit, with the path of the task or tasks."""
-    return Response(document, status=202, headers={"Location": location, "Retry-After": "1"})
+        return Submission(self.caller, room_id, full_name, tasks, key, body)

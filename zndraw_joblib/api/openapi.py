@@ -14,6 +14,7 @@ from zndraw_joblib.api.autoschema import Header, Operation, Parameter
 from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import MAX_KEY_LENGTH
 from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.storage.logs import MAX_OFFSET
 
 _ROOM = Parameter(
     name="room_id",
@@ -29,6 +30,13 @@ _TASK = Parameter(name="task_id", location="path", description="Id of the task."
 _WORKER = Parameter(name="worker_id", location="path", description="Id of one of your workers.")
 _STATUS = Parameter(
     name="status", location="query", description="Only tasks of this status.", type=TaskStatus
+)
+_INCLUDE = Parameter(
+    name="include",
+    location="query",
+    description="`result` adds the results, which lists leave out.",
+    # No `Literal`, because OpenAPI 3.0 has no `const`.
+    type=Annotated[str, Field(pattern="^result$")],
 )
 _PAGE = [
     Parameter(
@@ -59,6 +67,19 @@ _PREFERENCE_APPLIED = Header(
     description="`wait=N` if the server honoured the wait; N is the number of seconds granted.",
     codes=[200],
 )
+_ACCEPTED = [
+    Header(
+        name="Location",
+        description="Path of the task, or of the job's tasks for an array.",
+        codes=[202],
+    ),
+    Header(
+        name="Retry-After",
+        description="Seconds to wait before a request for the task.",
+        codes=[202],
+        type=int,
+    ),
+]
 _IF_NONE_MATCH = Parameter(
     name="If-None-Match",
     location="header",
@@ -110,11 +131,24 @@ jobs_retrieve = Operation(
     problems=[problems.InvalidRoomId, problems.JobNotFound],
     parameters=[_ROOM, _JOB],
 )
+jobs_retire = Operation(
+    id="jobs_retire",
+    answers={204: None},
+    problems=[problems.InvalidRoomId, problems.JobNotFound, problems.Forbidden],
+    parameters=[
+        _ROOM,
+        Parameter(
+            name="full_name",
+            location="path",
+            description="Full name of a job of this room: `room:category:Name`.",
+        ),
+    ],
+)
 jobs_tasks = Operation(
     id="jobs_tasks",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.JobNotFound],
-    parameters=[_ROOM, _JOB, _STATUS, *_PAGE],
+    parameters=[_ROOM, _JOB, _STATUS, _INCLUDE, *_PAGE],
     headers=[_LINK],
 )
 tasks_submit = Operation(
@@ -129,26 +163,37 @@ tasks_submit = Operation(
         problems.TooManyPending,
     ],
     parameters=[_ROOM, _JOB, _IDEMPOTENCY_KEY],
-    headers=[
-        Header(
-            name="Location",
-            description="Path of the task, or of the job's tasks for an array.",
-            codes=[202],
-        ),
-        Header(
-            name="Retry-After",
-            description="Seconds to wait before a request for the task.",
-            codes=[202],
-            type=int,
-        ),
-    ],
+    headers=_ACCEPTED,
     body=bodies.SubmissionBody | _SUBMISSIONS,
 )
 tasks_list = Operation(
     id="tasks_list",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.TaskNotFound],
-    parameters=[_ROOM, _STATUS, *_PAGE],
+    parameters=[_ROOM, _STATUS, _INCLUDE, *_PAGE],
+    headers=[_LINK],
+)
+tasks_submitted = Operation(
+    id="tasks_submitted",
+    answers={200: list[answers.TaskDocument]},
+    problems=[problems.InvalidRoomId, problems.Forbidden],
+    parameters=[
+        Parameter(
+            name="created_by",
+            location="query",
+            description="`me`, or for administrators the identity of any submitter; left out, "
+            "your own tasks, or all for administrators.",
+        ),
+        _STATUS,
+        Parameter(
+            name="job",
+            location="query",
+            description="Only tasks of the job with this full name, `room:category:Name`.",
+        ),
+        Parameter(name="room", location="query", description="Only tasks of this room."),
+        _INCLUDE,
+        *_PAGE,
+    ],
     headers=[_LINK],
 )
 tasks_claim = Operation(
@@ -173,6 +218,29 @@ tasks_retrieve = Operation(
         ),
     ],
 )
+tasks_attempts = Operation(
+    id="tasks_attempts",
+    answers={200: list[answers.AttemptDocument]},
+    problems=[problems.TaskNotFound],
+    parameters=[_TASK, *_PAGE],
+    headers=[_LINK],
+)
+tasks_retry = Operation(
+    id="tasks_retry",
+    answers={202: answers.TaskDocument},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.InvalidTaskTransition,
+        problems.JobNotFound,
+        problems.InvalidPayload,
+        problems.IdempotencyKeyReused,
+        problems.TooManyPending,
+    ],
+    parameters=[_TASK, _IDEMPOTENCY_KEY],
+    headers=_ACCEPTED,
+    body=bodies.EmptyBody,
+)
 tasks_lookup = Operation(
     id="tasks_lookup",
     answers={200: list[answers.TaskDocument]},
@@ -188,6 +256,7 @@ tasks_report = Operation(
         problems.Forbidden,
         problems.LeaseLost,
         problems.InvalidTaskTransition,
+        problems.ResultTooLarge,
     ],
     parameters=[_TASK],
     body=bodies.ReportBody,
@@ -196,6 +265,116 @@ tasks_report_many = Operation(
     id="tasks_report_many",
     answers={200: list[answers.ReportResultDocument]},
     body=_REPORTS,
+)
+_FILE = Parameter(
+    name="name",
+    location="path",
+    description="Name of the file: 1 to 255 characters without `/`, `\\` or control characters.",
+)
+files_list = Operation(
+    id="files_list",
+    answers={200: list[answers.FileDocument]},
+    problems=[problems.TaskNotFound],
+    parameters=[_TASK],
+)
+files_upload = Operation(
+    id="files_upload",
+    answers={201: answers.FileDocument, 200: answers.FileDocument},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.LeaseLost,
+        problems.InvalidTaskTransition,
+        problems.TooManyFiles,
+        problems.FileTooLarge,
+        problems.LengthRequired,
+        problems.StorageUnavailable,
+    ],
+    parameters=[
+        _TASK,
+        _FILE,
+        Parameter(
+            name="attempt",
+            location="query",
+            description="The attempt of the task that uploads.",
+            type=Annotated[int, Field(ge=0)],
+            is_required=True,
+        ),
+    ],
+    takes_file=True,
+)
+_FILE_ETAG = Header(
+    name="ETag", description="SHA-256 of the content, in quotes.", codes=[200, 206, 304]
+)
+files_download = Operation(
+    id="files_download",
+    answers={
+        200: {"*/*": bytes},
+        206: {"*/*": bytes},
+        304: None,
+    },
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.FileNotFound,
+        problems.PreconditionFailed,
+        problems.RangeNotSatisfiable,
+        problems.StorageUnavailable,
+    ],
+    parameters=[
+        _TASK,
+        _FILE,
+        Parameter(
+            name="Range",
+            location="header",
+            description="One range of bytes (RFC 9110, section 14); several give the whole file.",
+        ),
+        Parameter(
+            name="If-Range",
+            location="header",
+            description="An `ETag`: of another file the whole is sent.",
+        ),
+        Parameter(
+            name="If-None-Match", location="header", description="`ETag`s for which 304 is sent."
+        ),
+    ],
+    headers=[
+        _FILE_ETAG,
+        Header(
+            name="Content-Range",
+            description="The positions of the first and the last byte, and the size.",
+            codes=[206, 416],
+        ),
+    ],
+)
+log_retrieve = Operation(
+    id="log_retrieve",
+    answers={200: answers.LogDocument},
+    problems=[problems.TaskNotFound],
+    parameters=[
+        _TASK,
+        Parameter(
+            name="offset",
+            location="query",
+            description="Where to begin, in bytes of UTF-8 from the first one ever written; 0 if "
+            "left out. The last {max_log_bytes} bytes of a log are kept.",
+            type=Annotated[int, Field(ge=0, le=MAX_OFFSET)],
+        ),
+        _PREFER,
+    ],
+    headers=[_PREFERENCE_APPLIED],
+)
+log_write = Operation(
+    id="log_write",
+    answers={204: None},
+    problems=[
+        problems.TaskNotFound,
+        problems.Forbidden,
+        problems.LeaseLost,
+        problems.InvalidTaskTransition,
+    ],
+    parameters=[_TASK],
+    body=bodies.LogBody,
 )
 workers_list = Operation(
     id="workers_list",

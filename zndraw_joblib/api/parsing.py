@@ -174,25 +174,33 @@ def _read_bytes(request: HttpRequest) -> bytes:
     kept: bytes | None = getattr(request, "_joblib_body", None)
     if kept is None:
         limit = get_settings().max_body_bytes
-        try:
-            length = int(request.META.get("CONTENT_LENGTH") or 0)
-        except ValueError as error:
-            raise invalid(Message("Content-Length must be a number.")) from error
+        length = body_length(request) or 0
         # A body with a Content-Length above the limit is refused unread; the length of a chunked
         # one is known only after reading it.
-        kept = b"" if length > limit else _read_up_to(_stream(request), limit + 1)
+        kept = b"" if length > limit else _read_up_to(body_stream(request), limit + 1)
         if max(length, len(kept)) > limit:
             raise ContentTooLarge(Message("The body must have at most {limit} bytes.", limit=limit))
         request._joblib_body = kept  # type: ignore[attr-defined]
     return kept
 
 
-def _stream(request: HttpRequest) -> Any:
+def body_length(request: HttpRequest) -> int | None:
+    """The Content-Length; None without one. Raises ValidationError if it is no number."""
+    given = request.META.get("CONTENT_LENGTH")
+    if given in {None, ""}:
+        return None
+    try:
+        return int(given)
+    except ValueError as error:
+        raise invalid(Message("Content-Length must be a number.")) from error
+
+
+def body_stream(request: HttpRequest) -> Any:
     """The stream of the body.
 
     For a chunked body under WSGI not Django's, which ends at the Content-Length and so is empty.
     """
-    if not (isinstance(request, WSGIRequest) and _is_chunked(request)):
+    if not (isinstance(request, WSGIRequest) and is_chunked(request)):
         return request
     if not request.META.get("wsgi.input_terminated"):
         raise LengthRequired
@@ -208,7 +216,8 @@ def _read_up_to(stream: Any, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _is_chunked(request: HttpRequest) -> bool:
+def is_chunked(request: HttpRequest) -> bool:
+    """Whether the body comes in chunks, without a Content-Length."""
     return "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
 
 
@@ -220,10 +229,10 @@ def discard_body(request: HttpRequest) -> None:
     """
     if not isinstance(request, WSGIRequest):
         return
-    if request.META.get("CONTENT_LENGTH") not in {None, "", "0"} or _is_chunked(request):
+    if request.META.get("CONTENT_LENGTH") not in {None, "", "0"} or is_chunked(request):
         # The client may have disconnected.
         with suppress(OSError, LengthRequired):
-            stream = _stream(request)
+            stream = body_stream(request)
             for _ in range(MAX_DISCARDED_BYTES // _CHUNK_BYTES):
                 if not stream.read(_CHUNK_BYTES):
                     return

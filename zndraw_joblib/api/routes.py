@@ -61,7 +61,7 @@ class WaitingRoute(Route):
     """
 
     def __init__(
-        self, route: str, view: type[JobLibView], name: str, *, waits: str = "GET", **actions: str
+        self, route: str, view: type[JobLibView], name: str, *, waits: str, **actions: str
     ) -> None:
         self._waits = waits
         super().__init__(route, view, name, **actions)

@@ -12,11 +12,12 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.bodies import ClaimBody, ListedReportBody, LookupBody, ReportBody
+from zndraw_joblib.api.bodies import ClaimBody, EmptyBody, ListedReportBody, LookupBody, ReportBody
 from zndraw_joblib.api.conditional import known_tags
 from zndraw_joblib.api.documents import task_document, task_tag
-from zndraw_joblib.api.lookup import parse_task_id, task_page
-from zndraw_joblib.api.parsing import invalid_fields, read_body
+from zndraw_joblib.api.lists import attempt_page, submitted_page, task_page
+from zndraw_joblib.api.lookup import accepted, parse_task_id
+from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
 from zndraw_joblib.api.waiting import UntilChange, UntilEnd, UntilWork
@@ -24,6 +25,7 @@ from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.services.claim import claim, jobs_of_worker
 from zndraw_joblib.services.lookup import find_task, find_tasks
 from zndraw_joblib.services.report import report, report_each
+from zndraw_joblib.services.retry import retry
 from zndraw_joblib.storage.rows import Report, TaskRow
 
 
@@ -32,6 +34,7 @@ class TaskViewSet(JobLibView, ViewSet):
 
     throttle_scopes: ClassVar = {
         "claim": "joblib_work",
+        "retry": "joblib_submit",
         "partial_update": "joblib_work",
         "report_many": "joblib_work",
     }
@@ -42,6 +45,11 @@ class TaskViewSet(JobLibView, ViewSet):
         """The tasks of a room, newest first."""
         self.caller.require("read", room_id, hidden=TaskNotFound)
         return task_page(request, room_id)
+
+    @openapi.tasks_submitted
+    def submitted(self, request: Request) -> Response:
+        """The caller's own tasks in all rooms, newest first; for administrators all tasks."""
+        return submitted_page(request, self.caller)
 
     @openapi.tasks_claim
     def claim(self, request: Request) -> Response:
@@ -83,6 +91,19 @@ class TaskViewSet(JobLibView, ViewSet):
         if until and not task.is_terminal:
             response.waits_for = until  # type: ignore[attr-defined]
         return response
+
+    @openapi.tasks_attempts
+    def attempts(self, request: Request, task_id: str) -> Response:
+        """The attempts of a task, oldest first."""
+        return attempt_page(request, find_task(self.caller, parse_task_id(task_id)))
+
+    @openapi.tasks_retry
+    def retry(self, request: Request, task_id: str) -> Response:
+        """Submit the payload of an ended task again, as a new task."""
+        self.body(EmptyBody)
+        key = read_idempotency_key(request._request)
+        task = retry(self.caller, parse_task_id(task_id), key)
+        return accepted(task_document(task), task_path(self.mount, task.id))
 
     @openapi.tasks_lookup
     def lookup(self, request: Request) -> Response:

@@ -6,8 +6,11 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+from django.db import connections, router
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from zndraw_joblib.models import Task
 
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -15,12 +18,18 @@ _RFC_3339 = re.compile(
 
 
 def _parse(value: Any) -> Any:
-    """The time in UTC; other formats are refused, because pydantic would read numbers as times."""
+    """The time in UTC; other formats are refused, because pydantic would read numbers as times.
+
+    So are times that the database could not give back, because they are beyond the calendar in its
+    time zone.
+    """
     if value is None or isinstance(value, datetime):
         return value
     if isinstance(value, str) and _RFC_3339.fullmatch(value):
         try:
-            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+            moment = datetime.fromisoformat(value.upper()).astimezone(UTC)
+            moment.astimezone(connections[router.db_for_write(Task)].timezone)
+            return moment
         except (ValueError, OverflowError):
             pass
     raise PydanticCustomError(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from zndraw_joblib.api.base import UnknownURL
+from zndraw_joblib.api.files import FileViewSet
 from zndraw_joblib.api.jobs import JobViewSet
+from zndraw_joblib.api.logs import LogViewSet
 from zndraw_joblib.api.paths import API, VERSION
 from zndraw_joblib.api.routes import CatchAll, Route, WaitingRoute
 from zndraw_joblib.api.tasks import TaskViewSet
@@ -20,7 +22,12 @@ urlpatterns = [
     WaitingRoute(f"{API}tasks/claim", TaskViewSet, "claim", waits="POST", post="claim"),
     WaitingRoute(f"{API}tasks/lookup", TaskViewSet, "lookup", waits="POST", post="lookup"),
     WaitingRoute(
-        f"{API}tasks/<str:task_id>", TaskViewSet, "task", get="retrieve", patch="partial_update"
+        f"{API}tasks/<str:task_id>",
+        TaskViewSet,
+        "task",
+        waits="GET",
+        get="retrieve",
+        patch="partial_update",
     ),
     Route(f"{_ROOM}/tasks/<str:full_name>", JobViewSet, "submit", post="submit"),
     WaitingRoute(
@@ -31,9 +38,25 @@ urlpatterns = [
         patch="partial_update",
         delete="destroy",
     ),
-    Route(f"{API}tasks", TaskViewSet, "tasks", patch="report_many"),
+    WaitingRoute(
+        f"{API}tasks/<str:task_id>/log",
+        LogViewSet,
+        "log",
+        waits="GET",
+        get="retrieve",
+        post="write",
+    ),
+    Route(f"{API}tasks", TaskViewSet, "tasks", get="submitted", patch="report_many"),
+    Route(f"{API}tasks/<str:task_id>/files", FileViewSet, "files", get="list"),
+    Route(
+        f"{API}tasks/<str:task_id>/files/<str:name>",
+        FileViewSet,
+        "file",
+        get="retrieve",
+        put="upload",
+    ),
     Route(f"{_ROOM}/jobs", JobViewSet, "jobs", get="list", put="register"),
-    Route(_JOB, JobViewSet, "job", get="retrieve"),
+    Route(_JOB, JobViewSet, "job", get="retrieve", delete="destroy"),
     Route(f"{_JOB}/tasks", JobViewSet, "job-tasks", get="tasks"),
     Route(f"{_ROOM}/tasks", TaskViewSet, "room-tasks", get="list"),
     Route(f"{_ROOM}/workers", WorkerViewSet, "room-workers", get="of_room"),
@@ -44,6 +67,8 @@ urlpatterns = [
         "worker-job",
         delete="withdraw",
     ),
+    Route(f"{API}tasks/<str:task_id>/attempts", TaskViewSet, "task-attempts", get="attempts"),
+    Route(f"{API}tasks/<str:task_id>/retry", TaskViewSet, "task-retry", post="retry"),
     Route(f"{VERSION}/me", MeView, "me"),
     Route(f"{VERSION}/problems/<str:slug>", ProblemTypeView, "problem"),
     CatchAll(API.removesuffix("/"), UnknownURL, "unknown"),

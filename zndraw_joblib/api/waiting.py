@@ -21,7 +21,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
-from zndraw_joblib.api.documents import task_document, task_tag
+from zndraw_joblib.api.documents import log_document, task_document, task_tag
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.services.claim import requeue_granted
 from zndraw_joblib.settings import get_settings
@@ -68,6 +68,16 @@ class UntilWork:
 
 
 @dataclass(frozen=True)
+class UntilMoreLog:
+    """The response changes when the task's log has text beyond the offset, or the task ends."""
+
+    task_id: UUID
+    offset: int
+    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
+    tenant: str | None = None
+
+
+@dataclass(frozen=True)
 class UntilChange:
     """The response, a 304, changes when the entity tag of the task is not a known one any more.
 
@@ -90,7 +100,7 @@ class UntilStop:
     tenant: str | None = None
 
 
-WaitsFor = UntilEnd | UntilWork | UntilChange | UntilStop
+Until = UntilEnd | UntilWork | UntilMoreLog | UntilChange | UntilStop
 
 
 def wait_of(request: HttpRequest) -> int | None:
@@ -141,7 +151,7 @@ def waiting_view(view: View, method: str) -> Callable[..., Any]:
 
     Only requests of this method wait.
 
-    A response that may change has the attribute `waits_for`, a `WaitsFor`.
+    A response that may change has the attribute `waits_for`, one of the `Until`s.
     """
 
     @wraps(view)
@@ -150,7 +160,7 @@ def waiting_view(view: View, method: str) -> Callable[..., Any]:
         if wait is None or request.method != method:
             return await sync_to_async(view)(request, *args, **kwargs)
 
-        waits_for: WaitsFor | None = None
+        waits_for: Until | None = None
 
         async def run_view() -> HttpResponseBase:
             nonlocal waits_for
@@ -202,6 +212,8 @@ async def last_response(run_view: RunView, wait: int) -> HttpResponseBase:
             return await _wait_for_end(run_shielded, response, until, deadline)
         case UntilWork() as until if wait:
             return await _wait_for_work(run_shielded, response, until, deadline)
+        case UntilMoreLog() as until if wait:
+            return await _wait_for_log(run_shielded, response, until, deadline)
         case UntilChange() as until if wait:
             return await _wait_for_change(run_shielded, response, until, deadline)
         case UntilStop() as until if wait:
@@ -230,6 +242,21 @@ async def _wait_for_end(
     if not until.many:
         response.headers["ETag"] = task_tag(found[0])
     return _with_data(response, documents if until.many else documents[0])
+
+
+async def _wait_for_log(
+    run_view: RunView, response: Any, until: UntilMoreLog, deadline: float
+) -> HttpResponseBase:
+    logs = get_hub(until.tenant).logs
+    await logs.wait(until.task_id, until.offset, deadline)
+    try:
+        part = await logs.read(until.task_id, until.offset, until.visible)
+    except Exception:
+        # As after a wait for ends: the view runs again to answer with the problem.
+        return await run_view()
+    if part is None:
+        return await run_view()
+    return _with_data(response, log_document(part))
 
 
 async def _wait_for_change(

@@ -58,6 +58,7 @@ class WorkerViewSet(JobLibView, ViewSet):
         document = worker_document(made) | {
             "heartbeat_interval_seconds": settings.heartbeat_interval_seconds,
             "worker_timeout_seconds": settings.worker_timeout_seconds,
+            "max_result_bytes": settings.max_result_bytes,
         }
         return Response(document, status=201)
 

@@ -10,6 +10,7 @@ from zndraw_joblib.client.api import Api, ApiManager
 from zndraw_joblib.client.exceptions import (
     ApiError,
     CredentialsError,
+    FileTooLargeError,
     ForbiddenError,
     IdempotencyKeyReusedError,
     InvalidCategoryError,
@@ -24,26 +25,38 @@ from zndraw_joblib.client.exceptions import (
     RoundTripError,
     SchemaConflictError,
     ServerError,
+    TaskFileNotFoundError,
     TaskNotFoundError,
     TaskWaitTimeout,
     ThrottledError,
+    TooManyFilesError,
     TooManyJobsError,
     TooManyPendingError,
     TooManyWorkersError,
     UnexpectedAnswerError,
     WorkerNotFoundError,
 )
+from zndraw_joblib.client.failures import TaskCancelled, TaskFailed, UnsuccessfulTask
+from zndraw_joblib.client.handles import TaskHandle
+from zndraw_joblib.client.logs import TaskLogHandler
 from zndraw_joblib.client.manager import JobManager
-from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
+from zndraw_joblib.client.outcomes import Cancelled, GiveUp, RetryLater
+from zndraw_joblib.client.results import ResultError
+from zndraw_joblib.client.schemas import AttemptInfo, HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
+from zndraw_joblib.client.tasks import ClaimedTask
 
 __all__ = [
     "Api",
     "ApiError",
     "ApiManager",
+    "AttemptInfo",
+    "Cancelled",
     "ClaimedTask",
     "CredentialsError",
+    "FileTooLargeError",
     "ForbiddenError",
+    "GiveUp",
     "HeartbeatReply",
     "IdempotencyKeyReusedError",
     "InvalidCategoryError",
@@ -56,17 +69,26 @@ __all__ = [
     "NotAuthenticatedError",
     "PartlySubmittedError",
     "RequestInvalidError",
+    "ResultError",
+    "RetryLater",
     "RoundTripError",
     "SchemaConflictError",
     "ServerError",
+    "TaskCancelled",
+    "TaskFailed",
+    "TaskFileNotFoundError",
+    "TaskHandle",
     "TaskInfo",
+    "TaskLogHandler",
     "TaskNotFoundError",
     "TaskStream",
     "TaskWaitTimeout",
     "ThrottledError",
+    "TooManyFilesError",
     "TooManyJobsError",
     "TooManyPendingError",
     "TooManyWorkersError",
     "UnexpectedAnswerError",
+    "UnsuccessfulTask",
     "WorkerNotFoundError",
 ]

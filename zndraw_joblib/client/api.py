@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -123,6 +124,14 @@ class Api:
         """Leave the connections to the parent, because two processes cannot share them."""
         self.__dict__.pop("http", None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Without connections, because another process makes its own. The credentials are kept.
+        return {name: value for name, value in self.__dict__.items() if name != "http"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        reset_after_fork(self)
+
     def get_headers(self) -> dict[str, str]:
         """The fixed token; empty without one, because `http` adds all other credentials."""
         return self._headers
@@ -155,8 +164,10 @@ def send(
     *,
     read: Callable[[httpx.Response], T],
     body: dict[str, Any] | bytes | None = None,
+    stream: Iterable[bytes] | None = None,
     headers: dict[str, str] | None = None,
     wait: int = 0,
+    timeout: float | None = None,
     retry: Retry | None = REPEATABLE,
     outage: OutageLog | None = None,
 ) -> T:
@@ -169,15 +180,21 @@ def send(
     Parameters
     ----------
     read
-        Returns the value of an answer below 300, and raises `ValueError` if it is not one that the
-        server gives.
+        Returns the value of an answer below 300, or of a 304 to ``If-None-Match``, and raises
+        `ValueError` if it is not one that the server gives.
     body
         Sent as JSON; bytes are JSON already.
+    stream
+        Sent in place of `body`, and again from its beginning at each attempt; `headers` have its
+        type and length.
     headers
         Sent besides the credentials.
     wait
         Seconds for which the server may delay the answer until it changes (``Prefer: wait=N``,
         RFC 7240).
+    timeout
+        Seconds for which the server may neither take a part of the body nor answer, in place of
+        those of the client.
     retry
         The policy for further attempts; None sends the request once.
     outage
@@ -191,15 +208,17 @@ def send(
         The server cannot be reached.
     """
     headers = dict(headers or {})
-    timeout: Any = httpx.USE_CLIENT_DEFAULT
+    limits: Any = httpx.USE_CLIENT_DEFAULT if timeout is None else _timeout(timeout)
     content: dict[str, Any] = {"json": body}
     if isinstance(body, bytes):
         content = {"content": body}
         headers["Content-Type"] = "application/json"
+    elif stream is not None:
+        content = {"content": stream}
     if wait:
         headers["Prefer"] = f"wait={wait}"
-        timeout = httpx.Timeout(GRACE, read=wait + GRACE)
-    options = {"headers": headers, "timeout": timeout, "follow_redirects": False, **content}
+        limits = httpx.Timeout(GRACE, read=wait + GRACE)
+    options = {"headers": headers, "timeout": limits, "follow_redirects": False, **content}
     outage = outage or OutageLog(f"{method} {url}")
     attempt = 1
     while True:
@@ -217,10 +236,45 @@ def send(
         attempt += 1
 
 
+@contextmanager
+def open_stream(
+    api: ApiManager, url: str, headers: dict[str, str], timeout: float
+) -> Iterator[httpx.Response]:
+    """Send a GET request once; yields the answer, whose body is read in the block.
+
+    Raises
+    ------
+    ApiError, httpx.TransportError
+        As `send` does; also in the block.
+    """
+    with _errors():
+        headers = {**_credentials(api), **headers}
+        address = api.base_url.rstrip("/") + url
+        with api.http.stream(
+            "GET", address, headers=headers, timeout=_timeout(timeout), follow_redirects=False
+        ) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise error_of(response)
+            if not response.is_success:
+                raise UnexpectedAnswerError(response, {})
+            yield response
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(GRACE, read=seconds, write=seconds)
+
+
 def _request(api: ApiManager, method: str, url: str, options: dict[str, Any]) -> httpx.Response:
-    try:
+    with _errors():
         options = {**options, "headers": {**_credentials(api), **options["headers"]}}
         return api.http.request(method, api.base_url.rstrip("/") + url, **options)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
     except httpx.DecodingError as error:
         # Not a `TransportError`, although the answer is as damaged as one that was cut off.
         raise httpx.RemoteProtocolError(
@@ -231,13 +285,21 @@ def _request(api: ApiManager, method: str, url: str, options: dict[str, Any]) ->
 def _value(response: httpx.Response, read: Callable[[httpx.Response], T]) -> T:
     if response.status_code >= 400:
         raise error_of(response)
-    if response.is_success:
+    if response.is_success or _is_unchanged(response):
         try:
             return read(response)
         except ValueError:
             pass
     # Without the error of `read`, because its text may contain a payload.
     raise UnexpectedAnswerError(response, {})
+
+
+def _is_unchanged(response: httpx.Response) -> bool:
+    """Whether this is a 304 that was asked for; any other redirect is not the server's."""
+    return (
+        response.status_code == httpx.codes.NOT_MODIFIED
+        and "If-None-Match" in response.request.headers
+    )
 
 
 def _credentials(api: ApiManager) -> dict[str, str]:

@@ -11,6 +11,9 @@ BATCH_SIZE = 500
 #: Most bytes of a request's body, somewhat below the default of the server's `max_body_bytes`.
 BATCH_BYTES = 900_000
 
+#: One for all calls, because `json.dumps` makes one for each call with these options.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
 
 def encode(value: Any) -> bytes:
     """Encode a value as compact JSON.
@@ -20,7 +23,7 @@ def encode(value: Any) -> bytes:
     ValueError
         The value contains NaN, an infinity or a lone surrogate, for which JSON has no form.
     """
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def array(entries: Sequence[bytes]) -> bytes:

@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.logs import running_task
+from zndraw_joblib.client.tasks import ClaimedTask
 
 Execute = Callable[..., Any]
 
@@ -69,11 +70,12 @@ class TaskCall:
         else:
             self._arguments = len(_check(execute, "execute", _EXECUTE, (None, None), (None,)))
         self._execute = execute
+        self._signatures: dict[Any, bool | None] = {}
         self._thread = threading.local()
         self._runners = ExitStack()
 
-    def __call__(self, task: ClaimedTask, instance: BaseModel) -> None:
-        """Call the code of a task; raises what it raises.
+    def __call__(self, task: ClaimedTask, instance: BaseModel) -> Any:
+        """Call the code of a task; returns the value of its work, and raises what it raises.
 
         Raises
         ------
@@ -82,27 +84,39 @@ class TaskCall:
             is not done.
         """
         # In a context of its own, because context variables must not reach later tasks.
-        contextvars.copy_context().run(self._call, task, instance)
+        return contextvars.copy_context().run(self._call, task, instance)
 
     def close(self) -> None:
         """Close the event loops, after the last call has ended."""
         self._runners.close()
 
-    def _call(self, task: ClaimedTask, instance: BaseModel) -> None:
+    def _call(self, task: ClaimedTask, instance: BaseModel) -> Any:
+        running_task.set(task)
         if self._execute is not None:
-            self._finish(self._execute(*(task, instance)[: self._arguments]))
-            return
+            return self._finish(self._execute(*(task, instance)[: self._arguments]))
         run = getattr(instance, "run", None)
         name = f"{type(instance).__name__}.run"
         if not callable(run):
             raise TypeError(f"{name} is not a method")
-        arguments = _accepted(run, (task,), ())
-        if arguments is None:
+        takes_task = self._takes_task(run)
+        if takes_task is None:
             raise TypeError(f"{name} {_RUN}")
-        self._finish(run(*arguments))
+        return self._finish(run(task) if takes_task else run())
 
-    def _finish(self, result: Any) -> None:
-        """Wait for the end of the work that a call returned."""
+    def _takes_task(self, run: Execute) -> bool | None:
+        """Whether a method takes the task; None if it can be called neither with nor without it."""
+        function = getattr(run, "__func__", None)
+        if function in self._signatures:
+            return self._signatures[function]
+        accepted = _accepted(run, (None,), ())
+        takes_task = None if accepted is None else bool(accepted)
+        if inspect.isfunction(function):
+            # Kept, because reading a signature takes longer than a short task.
+            self._signatures[function] = takes_task
+        return takes_task
+
+    def _finish(self, result: Any) -> Any:
+        """Wait for the end of the work that a call returned; returns its value."""
         while True:
             if inspect.isawaitable(result):
                 result = self._run(result)
@@ -115,7 +129,7 @@ class TaskCall:
                     "not done"
                 )
             else:
-                return
+                return result
 
     def _run(self, awaitable: Awaitable[Any]) -> Any:
         runner: asyncio.Runner | None = getattr(self._thread, "runner", None)

@@ -18,7 +18,8 @@ from zndraw_joblib.client.exceptions import (
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.retry import UNREPEATABLE, OutageLog, Retry
-from zndraw_joblib.client.schemas import ClaimedTask, read_grant
+from zndraw_joblib.client.schemas import read_grant
+from zndraw_joblib.client.tasks import ClaimedTask, TaskActions
 from zndraw_joblib.client.threads import as_exception
 
 #: Seconds between two claims if the server does not honour waits, as under WSGI.
@@ -36,11 +37,17 @@ class Claims:
     """Sends the claims of a worker and adds the granted tasks to `grants`."""
 
     def __init__(
-        self, api: ApiManager, registration: Registration, grants: Grants, batch_size: int
+        self,
+        api: ApiManager,
+        registration: Registration,
+        grants: Grants,
+        actions: TaskActions,
+        batch_size: int,
     ) -> None:
         self._api = api
         self._registration = registration
         self.grants = grants
+        self._actions = actions
         self._batch_size = batch_size
 
     @property
@@ -79,6 +86,8 @@ class Claims:
         except WorkerNotFoundError:
             self._registration.replace_worker(worker_id)
             return Claimed([], True)
+        for task in claimed.tasks:
+            task.bind(self._actions)
         self.grants.add(claimed.tasks)
         return claimed
 

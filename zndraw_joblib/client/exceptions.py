@@ -42,6 +42,11 @@ class ApiError(Exception):
         detail = problem.get("detail", "") if problem else self._described(response)
         super().__init__(f"{self.status} {title}: {detail}".rstrip(": "))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickling would else call the class with the text alone, for instance in a pool of
+        # processes; the same holds for the exceptions below.
+        return type(self), (self.response, self.problem)
+
     @staticmethod
     def _described(response: httpx.Response) -> str:
         """Text about an answer that is not the server's, without its body, which may be secret."""
@@ -170,6 +175,24 @@ class IdempotencyKeyReusedError(ApiError):
     slug = "idempotency-key-reused"
 
 
+class FileTooLargeError(ApiError):
+    """The server accepts no file of this size."""
+
+    slug = "file-too-large"
+
+
+class TooManyFilesError(ApiError):
+    """The task has as many files as a task may have."""
+
+    slug = "too-many-files"
+
+
+class TaskFileNotFoundError(ApiError):
+    """The task has no file of this name."""
+
+    slug = "file-not-found"
+
+
 class ThrottledError(ApiError):
     """Too many requests; see `retry_after`."""
 
@@ -193,17 +216,25 @@ class TaskWaitTimeout(TimeoutError):
     """
 
     def __init__(self, timeout: float | None, task_ids: Sequence[str]) -> None:
+        self.timeout = timeout
         self.task_ids = list(task_ids)
         others = len(self.task_ids) - 1
         rest = f" (nor were {others} others yielded)" if others > 0 else ""
         super().__init__(f"task {self.task_ids[0]} has not ended within {timeout} s{rest}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.timeout, self.task_ids)
 
 
 class RoundTripError(ValueError):
     """An instance cannot be submitted, because its worker would get another one or none."""
 
     def __init__(self, cls: type, reason: str) -> None:
+        self._cls, self._reason = cls, reason
         super().__init__(f"{cls.__name__} cannot be submitted: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._cls, self._reason)
 
 
 class PartlySubmittedError(Exception):
@@ -218,8 +249,12 @@ class PartlySubmittedError(Exception):
 
     def __init__(self, task_ids: Sequence[str | None], cause: Exception) -> None:
         self.task_ids = list(task_ids)
+        self._failure = cause
         accepted = sum(task_id is not None for task_id in self.task_ids)
         super().__init__(f"{accepted} of {len(self.task_ids)} tasks were submitted: {cause}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.task_ids, self._failure)
 
 
 class CredentialsError(httpx.TransportError):

@@ -8,12 +8,16 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
 
+from zndraw_joblib.client.outcomes import Cancelled, GiveUp, RetryLater
 from zndraw_joblib.client.payloads import load
-from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.reports import Report
+from zndraw_joblib.client.results import MAX_RESULT_BYTES, ResultError, result_json
+from zndraw_joblib.client.tasks import ClaimedTask
+from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.text import truncate_utf8
 
 logger = logging.getLogger(__name__)
@@ -27,35 +31,58 @@ MAX_TEXT_BYTES = 16_384
 def execute_task(
     task: ClaimedTask,
     cls: type[BaseModel] | None,
-    call: Callable[[ClaimedTask, BaseModel], None],
-) -> str | None:
-    """Run a task and return the text of its error; None if it succeeded.
+    call: Callable[[ClaimedTask, BaseModel], Any],
+    max_result_bytes: int = MAX_RESULT_BYTES,
+) -> Report | None:
+    """Run a task and return the report of its end; None if nothing is to be reported.
 
-    Every exception fails the task alone, also `SystemExit`, `KeyboardInterrupt` and other
-    exceptions that are no `Exception`: Ctrl-C interrupts the main thread and never a task.
+    The value of `call` is the result; one that cannot be sent fails the task. Every exception fails
+    the task alone, also `SystemExit`, `KeyboardInterrupt` and other exceptions that are no
+    `Exception`: Ctrl-C interrupts the main thread and never a task. `GiveUp` and `RetryLater` say
+    whether and when the task is tried again. After `Cancelled` nothing is reported on a task that
+    was cancelled or lost; another one is reported as cancelled.
     """
     if cls is None:
-        return f"This worker has no class for {task.job_name}."
+        return _failure(task, f"This worker has no class for {task.job_name}.")
     process = os.getpid()
     try:
         try:
             instance = load(cls, task.payload)
         except ValidationError as error:
-            return f"The payload was refused by {cls.__name__}: {error}"
-        call(task, instance)
+            return _failure(task, f"The payload was refused by {cls.__name__}: {error}")
+        result = call(task, instance)
+        if os.getpid() != process:
+            _end_forked_process(None)
+        return Report.on(task, TaskStatus.COMPLETED, result=result_json(result, max_result_bytes))
     except BaseException as error:
         if os.getpid() != process:
             _end_forked_process(error)
-        text = _described(error)
-        # The text and not the exception, because logging would format the exception while it holds
-        # a lock, and code of the task may be slow or wait for another thread. A handler of the
-        # site may fail, which must not end the worker.
-        with suppress(BaseException):
-            logger.error("task %s failed: %s", task.id, text)
-        return text
-    if os.getpid() != process:
-        _end_forked_process(None)
-    return None
+        return _report_of(task, error)
+
+
+def _report_of(task: ClaimedTask, error: BaseException) -> Report | None:
+    """The report of a task whose code raised an exception, which is logged."""
+    if isinstance(error, Cancelled):
+        logger.info("task %s attempt %d ended, because it was cancelled", task.id, task.attempt)
+        if task.cancelled:
+            return None
+        return Report.on(task, TaskStatus.CANCELLED, _described(error))
+    # Without a traceback, which would show the SDK's own code.
+    text = str(error) if isinstance(error, ResultError) else _described(error)
+    # The text and not the exception, because logging would format the exception while it holds
+    # a lock, and code of the task may be slow or wait for another thread. A handler of the
+    # site may fail, which must not end the worker.
+    with suppress(BaseException):
+        logger.error("task %s failed: %s", task.id, text)
+    if isinstance(error, GiveUp):
+        return _failure(task, text, retry=False)
+    if isinstance(error, RetryLater):
+        return _failure(task, text, retry_after=error.seconds)
+    return _failure(task, text)
+
+
+def _failure(task: ClaimedTask, error: str, **fields: Any) -> Report:
+    return Report.on(task, TaskStatus.FAILED, error, **fields)
 
 
 def _described(error: BaseException) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.tasks import ClaimedTask
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,12 @@ class Grants:
         with self._changed:
             return list(self._held.values())
 
+    def holds(self, task: ClaimedTask) -> bool:
+        """Whether this attempt of a task is held."""
+        with self._changed:
+            held = self._held.get(task.id)
+            return held is not None and held.attempt == task.attempt
+
     def held_for(self, seconds: float) -> list[tuple[ClaimedTask, float]]:
         """Tasks held for so long, each with its seconds since the claim, oldest first."""
         now = time.monotonic()
@@ -58,27 +64,19 @@ class Grants:
             ages = [(task, now - self._granted_at[task.id]) for task in self._held.values()]
         return [(task, age) for task, age in ages if age >= seconds]
 
-    def stop(self, tasks: Iterable[ClaimedTask]) -> None:
-        """Mark held tasks as cancelled or reassigned."""
+    def stop(
+        self, tasks: Iterable[ClaimedTask], lost: Iterable[str], cancelled: Iterable[str]
+    ) -> None:
+        """Mark held tasks among these as cancelled or lost, by the answer to a heartbeat."""
+        lost, stopped = set(lost), {*lost, *cancelled}
+        taken = []
         with self._changed:
             for task in tasks:
                 held = self._held.get(task.id)
-                if held is not None and held.attempt == task.attempt:
+                if task.id in stopped and held is not None and held.attempt == task.attempt:
+                    if task.id in lost and task.id not in self._stopped:
+                        taken.append(task.id)
                     self._stopped.add(task.id)
-
-    def stop_listed(
-        self, tasks: Iterable[ClaimedTask], lost: Collection[str], cancelled: Collection[str]
-    ) -> None:
-        """Stop those of the tasks that the answer to a heartbeat lists as lost or cancelled."""
-        listed, taken = {*lost, *cancelled}, []
-        stopped = [task for task in tasks if task.id in listed]
-        with self._changed:
-            for task in stopped:
-                held = self._held.get(task.id)
-                is_held = held is not None and held.attempt == task.attempt
-                if task.id in lost and is_held and task.id not in self._stopped:
-                    taken.append(task.id)
-        self.stop(stopped)
         if taken:
             logger.warning("the server took these tasks away: %s", ", ".join(taken))
 

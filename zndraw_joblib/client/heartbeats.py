@@ -20,7 +20,8 @@ from zndraw_joblib.client.retry import (
     Retry,
     retry_after,
 )
-from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, read_heartbeat
+from zndraw_joblib.client.schemas import HeartbeatReply, read_heartbeat
+from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.client.threads import as_exception
 from zndraw_joblib.client.watches import Watches
 
@@ -108,7 +109,7 @@ class Heartbeats:
         except WorkerNotFoundError:
             self._registration.replace_worker(worker_id)
             return self._send_batch(tasks, retry)
-        self._grants.stop_listed(tasks, reply.lost, reply.cancelled)
+        self._grants.stop(tasks, reply.lost, reply.cancelled)
         return reply
 
     def _run(self) -> None:

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
+from zndraw_joblib.client.actions import Actions
 from zndraw_joblib.client.api import ApiManager
 from zndraw_joblib.client.batches import BATCH_SIZE
 from zndraw_joblib.client.calls import TaskCall
@@ -22,22 +23,25 @@ from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.heartbeats import Heartbeats
 from zndraw_joblib.client.payloads import load
 from zndraw_joblib.client.pulse import Pulse
-from zndraw_joblib.client.registration import Registration
+from zndraw_joblib.client.registrar import Registrar
+from zndraw_joblib.client.registration import JobOptions, Registration
 from zndraw_joblib.client.reports import Outcome, Report, Reporter
-from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, TaskInfo
+from zndraw_joblib.client.results import result_json
+from zndraw_joblib.client.schemas import HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
 from zndraw_joblib.client.submitter import Submitter
+from zndraw_joblib.client.tasks import ClaimedTask
+from zndraw_joblib.client.updates import UpdateSender
 from zndraw_joblib.client.worker import Worker
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.names import GLOBAL_ROOM, nfc
+from zndraw_joblib.names import nfc
 
 logger = logging.getLogger(__name__)
 
-J = TypeVar("J", bound=type[BaseModel])
 S = TypeVar("S", TaskStream, Worker)
 
 
-class JobManager(Submitter, Mapping[str, type[BaseModel]]):
+class JobManager(Registrar, Submitter, Mapping[str, type[BaseModel]]):
     """A process's worker on a server, and a mapping of full job names to the registered classes.
 
     As a context manager it sends heartbeats from a thread. At the end it waits until the running
@@ -67,15 +71,19 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         super().__init__(api, batch_size, classes)
         self.long_poll = long_poll
         self._heartbeat_interval = heartbeat_interval
-        self._make_parts(classes)
+        self._make_parts(classes, {})
         reset_after_fork(self)
 
-    def _make_parts(self, classes: dict[str, type[BaseModel]]) -> None:
+    def _make_parts(
+        self, classes: dict[str, type[BaseModel]], options: dict[str, JobOptions]
+    ) -> None:
         """Make the parts that belong to one process and its worker."""
         api, batch_size = self.api, self.batch_size
-        self._registration = Registration(api, classes)
+        self._registration = Registration(api, classes, options)
         self._grants = Grants()
-        self._claims = Claims(api, self._registration, self._grants, batch_size)
+        self._updates = UpdateSender(api, self._grants, batch_size)
+        actions = Actions(api, self._grants, self._updates)
+        self._claims = Claims(api, self._registration, self._grants, actions, batch_size)
         self._reporter = Reporter(api, self._registration, self._grants, batch_size)
         self._pulse = Pulse(self._registration, self._grants)
         self._heartbeats = Heartbeats(
@@ -96,7 +104,7 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         A claim in the child makes a worker of its own, with the same jobs.
         """
-        self._make_parts(self._registration.classes)
+        self._make_parts(self._registration.classes, self._registration.options)
 
     def __getitem__(self, name: str) -> type[BaseModel]:
         return self._registration.classes[nfc(name)]
@@ -106,71 +114,6 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
     def __len__(self) -> int:
         return len(self._registration.classes)
-
-    # -- registration
-
-    @property
-    def worker_id(self) -> str | None:
-        """Id of the worker; None before the first registration or claim."""
-        return self._registration.worker_id
-
-    def create_worker(self) -> str:
-        """Make a worker for this process and return its id."""
-        return self._registration.create_worker()
-
-    @overload
-    def register(self, cls: J) -> J: ...
-    @overload
-    def register(self, *, room: str) -> Callable[[J], J]: ...
-    def register(self, cls: J | None = None, *, room: str = GLOBAL_ROOM) -> J | Callable[[J], J]:
-        """Offer a pydantic model class as a job, as a decorator or called.
-
-        The category is the class's attribute `category`, by default ``"modifiers"``; the schema is
-        its `model_json_schema`. A class that was edited and registered again, as in a notebook,
-        takes the place of its earlier version, unless other workers offer that one.
-
-        Raises
-        ------
-        TypeError
-            The class is no pydantic model, has no JSON Schema, or its payloads are no JSON objects;
-            or its method `run` is a generator function or takes other arguments than the task.
-        ValueError
-            Another class is registered under the same name. A class of the same module and
-            qualified name takes its place, as when a notebook's cell is run again.
-        ApiError
-            `InvalidCategoryError`, `InvalidRoomIdError`, `ForbiddenError` (``@global`` needs an
-            administrator), `SchemaConflictError`.
-        """
-        if cls is None:
-            return lambda given: self._register(given, room)
-        return self._register(cls, room)
-
-    def _register(self, cls: J, room: str) -> J:
-        self._registration.register(cls, room)
-        return cls
-
-    def unregister(self, job: type[BaseModel] | str) -> None:
-        """Offer a job no more, by its full name or, in all rooms, by its class.
-
-        Tasks of the job that this worker holds are finished. Pending ones wait for another worker
-        or for the next registration.
-
-        Raises
-        ------
-        KeyError
-            This worker does not offer the job.
-        ApiError
-            The server refused the request.
-        """
-        self._registration.unregister(job)
-
-    def disconnect(self) -> None:
-        """Delete the worker.
-
-        Its claimed tasks are pending again. Its running tasks are, too, while retries are left,
-        else failed.
-        """
-        self._registration.delete_worker()
 
     # -- claiming and reporting
 
@@ -234,26 +177,52 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         return self._report(task, TaskStatus.RUNNING)
 
     def complete(
-        self, task: ClaimedTask | TaskInfo | str, *, remark: str | None = None
+        self,
+        task: ClaimedTask | TaskInfo | str,
+        result: Any = None,
+        *,
+        remark: str | None = None,
     ) -> TaskInfo:
-        """Report that a task is completed; raises as `start` does.
+        """Report that a task is completed, with its result; raises as `start` does.
 
         A `remark`, for instance a warning, is the `error` of the completed task.
-        """
-        return self._report(task, TaskStatus.COMPLETED, remark)
 
-    def fail(self, task: ClaimedTask | TaskInfo | str, error: str) -> TaskInfo:
-        """Report that a task failed, with the text of its error; raises as `start` does."""
-        return self._report(task, TaskStatus.FAILED, error)
+        Raises
+        ------
+        ResultError
+            The result has no form in JSON, or more bytes than the server accepts; nothing was
+            reported.
+        """
+        encoded = result_json(result, self._registration.max_result_bytes)
+        return self._report(task, TaskStatus.COMPLETED, remark, result=encoded)
+
+    def fail(
+        self,
+        task: ClaimedTask | TaskInfo | str,
+        error: str,
+        *,
+        retry: bool | None = None,
+        retry_after: float | None = None,
+    ) -> TaskInfo:
+        """Report that a task failed, with the text of its error; raises as `start` does.
+
+        With retries left it is tried again, unless `retry` is false; `retry_after` is the number of
+        seconds before that, in place of the job's backoff.
+        """
+        return self._report(task, TaskStatus.FAILED, error, retry=retry, retry_after=retry_after)
 
     def cancel(self, task: ClaimedTask | TaskInfo | str) -> TaskInfo:
         """Cancel a task that has not ended, as its submitter or its worker."""
         return self._report(task, TaskStatus.CANCELLED)
 
     def _report(
-        self, task: ClaimedTask | TaskInfo | str, status: TaskStatus, error: str | None = None
+        self,
+        task: ClaimedTask | TaskInfo | str,
+        status: TaskStatus,
+        error: str | None = None,
+        **fields: Any,
     ) -> TaskInfo:
-        (outcome,) = self.report([Report.on(task, status, error)])
+        (outcome,) = self.report([Report.on(task, status, error, **fields)])
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -265,6 +234,9 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
         would have raised. During an outage `lasting` reports are repeated until it is over, or for
         `reports.GIVE_UP_SECONDS` after `stop`; others are sent `retry.ATTEMPTS` times.
         """
+        for report in reports:
+            if report.status != TaskStatus.RUNNING:
+                self._updates.finish(report.task_id, report.attempt)
         return self._reporter.send(reports, lasting=lasting)
 
     def abandon(self, task: ClaimedTask | str) -> None:
@@ -298,7 +270,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
 
         `execute` is called as ``execute(task, instance)``, or as ``execute(task)`` if it takes one
         argument; without it ``run(task)`` or ``run()`` of the instance is called. A task is
-        completed when the call returns, and failed when it raises. A coroutine is run to its end,
+        completed when the call returns, with the value as its result, and failed when it raises.
+        `GiveUp`, `RetryLater` and `Cancelled` end it in other ways. A coroutine is run to its end,
         in an event loop that its thread keeps until the end. Running tasks are finished
         before `serve` returns. During an outage claims and reports are repeated until it is over; a
         stopped worker gives up after `reports.GIVE_UP_SECONDS`.
@@ -326,7 +299,8 @@ class JobManager(Submitter, Mapping[str, type[BaseModel]]):
                     self._claims,
                     self._reporter,
                     self._pulse,
-                    self._registration.known,
+                    self._updates,
+                    self._registration,
                     call,
                     self.stop,
                     concurrency=concurrency,

@@ -80,7 +80,7 @@ def payload_json(instance: BaseModel) -> bytes:
             mode="json", by_alias=has_aliases, round_trip=True, warnings=False
         )
         if has_aliases:
-            payload = _with_validation_aliases(instance, payload)
+            payload = with_validation_aliases(instance, payload)
         text = encode(payload)
     except (ValueError, TypeError, RecursionError) as error:
         name = _without_json(instance)
@@ -121,19 +121,22 @@ def _has_aliases(cls: type[BaseModel]) -> bool:
     return cls.model_json_schema(by_alias=True) != cls.model_json_schema(by_alias=False)
 
 
-def _with_validation_aliases(value: Any, dumped: Any) -> Any:
-    """Rename the fields in a dump from serialization aliases to validation aliases."""
+def with_validation_aliases(value: Any, dumped: Any) -> Any:
+    """Rename the fields in a dump from serialization aliases to validation aliases.
+
+    Validation accepts these names, and the JSON Schema has them.
+    """
     if isinstance(value, RootModel):
-        return _with_validation_aliases(value.root, dumped)
+        return with_validation_aliases(value.root, dumped)
     if isinstance(dumped, dict):
         # A model or a pydantic dataclass.
         if fields := getattr(type(value), "__pydantic_fields__", None):
             return _with_renamed_fields(value, dumped, fields)
         if isinstance(value, Mapping) and len(value) == len(dumped):
             items = zip(value.values(), dumped.items(), strict=True)
-            return {key: _with_validation_aliases(one, entry) for one, (key, entry) in items}
+            return {key: with_validation_aliases(one, entry) for one, (key, entry) in items}
     if isinstance(dumped, list) and isinstance(value, Collection) and len(value) == len(dumped):
-        return [_with_validation_aliases(*pair) for pair in zip(value, dumped, strict=True)]
+        return [with_validation_aliases(*pair) for pair in zip(value, dumped, strict=True)]
     return dumped
 
 
@@ -147,11 +150,11 @@ def _with_renamed_fields(
     for name, field in fields.items():
         written = field.serialization_alias or name
         if written in rest:
-            entry = _with_validation_aliases(getattr(value, name, None), rest.pop(written))
+            entry = with_validation_aliases(getattr(value, name, None), rest.pop(written))
             renamed[_validation_alias(name, field) if by_alias else name] = entry
     extra = getattr(value, "__pydantic_extra__", None) or {}
     return renamed | {
-        key: _with_validation_aliases(extra.get(key), entry) for key, entry in rest.items()
+        key: with_validation_aliases(extra.get(key), entry) for key, entry in rest.items()
     }
 
 

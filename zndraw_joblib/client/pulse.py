@@ -8,7 +8,7 @@ import time
 
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
-from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.tasks import ClaimedTask
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
+from dataclasses import asdict
 from enum import Enum
+from typing import Any, NamedTuple
 
 import httpx
 from pydantic import BaseModel
@@ -19,6 +22,7 @@ from zndraw_joblib.client.exceptions import (
     WorkerNotFoundError,
 )
 from zndraw_joblib.client.payloads import schema_of
+from zndraw_joblib.client.results import MAX_RESULT_BYTES
 from zndraw_joblib.client.retry import UNREPEATABLE, is_outage
 from zndraw_joblib.client.schemas import (
     DEFAULT_LEASE,
@@ -26,9 +30,13 @@ from zndraw_joblib.client.schemas import (
     read_registered,
     read_worker,
 )
+from zndraw_joblib.lifecycle import RetryPolicy
 from zndraw_joblib.names import JobName, nfc
 
 logger = logging.getLogger(__name__)
+
+#: How failed tasks of a job are tried again: a number of retries, or a whole policy.
+Retries = int | RetryPolicy | Mapping[str, Any] | None
 
 #: Category of a class without the attribute `category`.
 DEFAULT_CATEGORY = "modifiers"
@@ -40,6 +48,44 @@ def job_name(cls: type[BaseModel], room: str) -> JobName:
     return JobName(
         room, str(category.value if isinstance(category, Enum) else category), cls.__name__
     )
+
+
+class JobOptions(NamedTuple):
+    """What a registration asks for besides the schema; None leaves the server's value."""
+
+    retry: dict[str, Any] | None = None
+    durable: bool | None = None
+
+    @classmethod
+    def of(cls, retry: Retries, durable: bool | None) -> JobOptions:
+        """The options in the form in which they are sent.
+
+        Raises
+        ------
+        TypeError
+            `retry` is no number of retries, no policy and no dict.
+        """
+        if isinstance(retry, RetryPolicy):
+            return cls(asdict(retry), durable)
+        if isinstance(retry, bool) or not isinstance(retry, int | Mapping | None):
+            raise TypeError(
+                f"retry must be a number of retries, a RetryPolicy or a dict, not {retry!r}"
+            )
+        if isinstance(retry, int):
+            return cls({"max_retries": retry}, durable)
+        return cls(None if retry is None else dict(retry), durable)
+
+    def updated(self, other: JobOptions) -> JobOptions:
+        """These options with those of a later registration, where it gives any."""
+        return JobOptions(
+            self.retry if other.retry is None else other.retry,
+            self.durable if other.durable is None else other.durable,
+        )
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of a registration."""
+        return {key: value for key, value in self._asdict().items() if value is not None}
 
 
 def is_same_class(one: type, other: type) -> bool:
@@ -58,18 +104,29 @@ class Registration:
         Seconds between two heartbeats, from the server's answer to the worker's creation.
     lease : float
         Seconds after which the server takes the tasks of a worker without heartbeats, likewise.
+    max_result_bytes : int
+        Most bytes of a result, likewise.
     classes : dict
         Class of each registered job, by the job's full name.
     known : dict
         `classes`, and those of withdrawn jobs, because a worker keeps their tasks.
+    options : dict
+        `JobOptions` of each job, by its full name, for the registration of another worker.
     """
 
-    def __init__(self, api: ApiManager, classes: dict[str, type[BaseModel]]) -> None:
+    def __init__(
+        self,
+        api: ApiManager,
+        classes: dict[str, type[BaseModel]],
+        options: dict[str, JobOptions],
+    ) -> None:
         self._api = api
         self.worker_id: str | None = None
         self.heartbeat_interval = float("inf")
         self.lease = DEFAULT_LEASE
+        self.max_result_bytes = MAX_RESULT_BYTES
         self.classes = classes
+        self.options = options
         self.known = dict(classes)
         # Held while the worker is made or replaced, because only one thread must do so.
         self._lock = threading.RLock()
@@ -82,6 +139,7 @@ class Registration:
             created = send(self._api, "POST", path("workers"), read=read_worker, retry=UNREPEATABLE)
             self.heartbeat_interval = created.heartbeat_interval_seconds
             self.lease = created.worker_timeout_seconds
+            self.max_result_bytes = created.max_result_bytes
             self.worker_id = created.id
             return created.id
 
@@ -93,7 +151,7 @@ class Registration:
             assert self.worker_id is not None
             return self.worker_id
 
-    def register(self, cls: type[BaseModel], room: str) -> None:
+    def register(self, cls: type[BaseModel], room: str, options: JobOptions | None = None) -> None:
         """Offer a class as a job of a room.
 
         Raises
@@ -105,10 +163,12 @@ class Registration:
         schema_of(cls)
         check_run(cls)
         name = job_name(cls, room)
+        given = self.options.get(str(name), JobOptions()).updated(options or JobOptions())
         if cls.__module__ == "__mp_main__":
             # A process that multiprocessing has spawned imports the script again. It needs a worker
             # only if it serves, and its first claim then makes one.
             self.classes[str(name)] = self.known[str(name)] = cls
+            self.options[str(name)] = given
             return
         with self._lock:
             other = self.classes.get(str(name), cls)
@@ -119,6 +179,7 @@ class Registration:
                 )
             # Known beforehand, because a task may be granted before the answer arrives.
             is_new = self.known.setdefault(str(name), cls) is cls
+            earlier, self.options[str(name)] = self.options.get(str(name), JobOptions()), given
             try:
                 try:
                     self._offer(name, cls)
@@ -126,6 +187,7 @@ class Registration:
                     self.replace_worker(self.worker_id)
                     self._offer(name, cls)
             except BaseException:
+                self.options[str(name)] = earlier
                 if is_new and str(name) not in self.classes:
                     del self.known[str(name)]
                 raise
@@ -184,6 +246,7 @@ class Registration:
             "name": name.name,
             "schema": schema_of(cls),
             "worker_id": self.ensure_worker(),
+            **self.options.get(str(name), JobOptions()).fields,
         }
         send(self._api, "PUT", path("rooms", name.room_id, "jobs"), read=read_registered, body=body)
 

@@ -22,14 +22,8 @@ from zndraw_joblib.client.exceptions import (
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.retry import LASTING, REPEATABLE, OutageLog
-from zndraw_joblib.client.schemas import (
-    ClaimedTask,
-    ReportResult,
-    TaskInfo,
-    read_list,
-    read_results,
-    read_task,
-)
+from zndraw_joblib.client.schemas import ReportResult, TaskInfo, read_list, read_results, read_task
+from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.text import truncate_utf8
 
@@ -40,6 +34,12 @@ GIVE_UP_SECONDS = 60.0
 
 #: Most bytes of an error text in UTF-8. A server with a lower limit cuts the text itself.
 MAX_ERROR_BYTES = 8192
+
+#: Most bytes of a list of reports, whose results may be large.
+REPORT_BYTES = 524_288
+
+#: Seconds after a request within which its threads usually report again if their tasks are short.
+GATHER_SECONDS = 0.003
 
 #: Statuses of a refused list whose reports are then sent one by one, because the list may be longer
 #: than the server's limit, or one report in it may be malformed or make the server fail.
@@ -56,28 +56,54 @@ Outcome = TaskInfo | ApiError | httpx.TransportError
 class Report:
     """A report on a task. Without `attempt` the caller's identity alone is the fence.
 
-    `error` says why the task failed or was cancelled; beside completed it is a remark.
+    Attributes
+    ----------
+    error : str or None
+        Why the task failed or was cancelled; beside completed it is a remark.
+    result : bytes or None
+        The result of a completed task, as JSON (`result_json`).
+    retry : bool or None
+        False if a failed task must not be tried again although it has retries left.
+    retry_after : float or None
+        Seconds before a failed task is tried again, in place of the job's backoff.
     """
 
     task_id: str
     status: TaskStatus
     attempt: int | None = None
     error: str | None = None
+    result: bytes | None = None
+    retry: bool | None = None
+    retry_after: float | None = None
 
     @classmethod
     def on(
-        cls, task: ClaimedTask | TaskInfo | str, status: TaskStatus, error: str | None = None
+        cls,
+        task: ClaimedTask | TaskInfo | str,
+        status: TaskStatus,
+        error: str | None = None,
+        **fields: Any,
     ) -> Report:
-        """A report on a task; it has an attempt only for a task from a claim."""
+        """A report on a task; it has an attempt only for a task from a claim.
+
+        `fields` are further attributes of the report.
+        """
         attempt = task.attempt if isinstance(task, ClaimedTask) else None
-        return cls(task if isinstance(task, str) else task.id, status, attempt, error)
+        return cls(task if isinstance(task, str) else task.id, status, attempt, error, **fields)
 
     @property
-    def body(self) -> dict[str, Any]:
-        """The fields that are sent; the error without characters that the server cannot store."""
-        error = self.error and truncate_utf8(self.error, MAX_ERROR_BYTES)
-        fields = {"status": self.status, "attempt": self.attempt, "error": error}
-        return {key: value for key, value in fields.items() if value is not None}
+    def body(self) -> bytes:
+        """The JSON that is sent; the error without characters that the server cannot store."""
+        fields = {
+            "status": self.status,
+            "attempt": self.attempt,
+            "error": self.error and truncate_utf8(self.error, MAX_ERROR_BYTES),
+            "retry": self.retry,
+            "retry_after": self.retry_after,
+        }
+        body = encode({key: value for key, value in fields.items() if value is not None})
+        # Spliced in, because the result was encoded when it was checked.
+        return body if self.result is None else body[:-1] + b',"result":' + self.result + b"}"
 
 
 class _Entry:
@@ -88,8 +114,8 @@ class _Entry:
         self.retry = LASTING if lasting else REPEATABLE
         self.made_at = time.monotonic()
         self.url = path("tasks", report.task_id)
-        self.single_body = encode(report.body)
-        self.list_entry = encode({"id": report.task_id, **report.body})
+        self.single_body = report.body
+        self.list_entry = encode({"id": report.task_id})[:-1] + b"," + self.single_body[1:]
         self.attempts = 0
         self.pause = 0.0
         self.error: ApiError | httpx.TransportError | None = None
@@ -103,6 +129,10 @@ class Reporter:
     request share the next one. The same thread sends it if it has to repeat its own reports, else
     one of the waiting threads. A report may be sent twice, because the server answers a repeated
     report like the first.
+
+    The next request also waits for the threads whose reports the last one had, at most
+    `GATHER_SECONDS` after its end: where tasks are short, one request for all threads costs the
+    server less than one for each. A single thread never waits.
     """
 
     def __init__(
@@ -116,6 +146,10 @@ class Reporter:
         self._turn = threading.Condition()
         self._waiting: list[_Entry] = []
         self._sending = False
+        # Calls of `send` that wait, and as many as a request waits for, until a monotonic time.
+        self._calls = 0
+        self._expected_calls = 0
+        self._gather_until = 0.0
         self._stopped_at: float | None = None
 
     def stop(self) -> None:
@@ -141,9 +175,14 @@ class Reporter:
         mine = [_Entry(report, lasting) for report in reports]
         with self._turn:
             self._waiting += mine
+            self._calls += 1
+            if self._calls == self._expected_calls:
+                self._turn.notify_all()
             self._turn.wait_for(lambda: not self._sending or not _unsettled(mine))
             sends = bool(_unsettled(mine))
             self._sending = self._sending or sends
+            if sends:
+                self._gather()
         if sends:
             try:
                 self._send_until_settled(mine)
@@ -160,15 +199,26 @@ class Reporter:
                 self._grants.drop(report.task_id, report.attempt)
         return outcomes
 
+    def _gather(self) -> None:
+        """Wait for the threads whose reports the last request had; called with the lock."""
+        while (
+            self._calls < self._expected_calls
+            and (left := self._gather_until - time.monotonic()) > 0
+        ):
+            self._turn.wait(left)
+
     def _send_until_settled(self, mine: Sequence[_Entry]) -> None:
         while True:
             with self._turn:
                 batch, self._waiting = self._waiting, []
+                calls, self._calls = self._calls, 0
             try:
                 self._deliver(batch)
             finally:
                 with self._turn:
                     self._waiting[:0] = _unsettled(batch)
+                    self._expected_calls = calls + self._calls
+                    self._gather_until = time.monotonic() + GATHER_SECONDS
                     self._turn.notify_all()
             if not _unsettled(mine):
                 return
@@ -209,7 +259,7 @@ class Reporter:
     def _deliver(self, entries: Sequence[_Entry]) -> None:
         """Try once to deliver each report."""
         encoded = [entry.list_entry for entry in entries]
-        for cut in batch_slices(encoded, self._batch_size):
+        for cut in batch_slices(encoded, self._batch_size, REPORT_BYTES):
             batch = entries[cut]
             if len(batch) == 1:
                 self._deliver_alone(batch[0])

@@ -11,8 +11,11 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import from_json
 
+from zndraw_joblib.client.results import MAX_RESULT_BYTES
+from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 
 T = TypeVar("T")
@@ -21,25 +24,12 @@ T = TypeVar("T")
 DEFAULT_LEASE = 60.0
 
 
-class ClaimedTask(BaseModel):
-    """A task granted to this worker. Each report on it carries its `attempt`.
-
-    `status` is claimed, or running if the claim started the task.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    job_name: str
-    room_id: str
-    payload: dict[str, Any]
-    created_at: datetime
-    attempt: int
-    status: TaskStatus = TaskStatus.CLAIMED
-
-
 class TaskInfo(BaseModel):
-    """A task, as the server answered. `queue_position` is None unless the task is pending."""
+    """A task, as the server answered.
+
+    `queue_position` is None unless the task is pending. `result` is plain JSON; it is None too
+    where an answer leaves results out, as that to a report does. `progress` is from 0 to 1.
+    """
 
     id: str
     job_name: str
@@ -53,11 +43,43 @@ class TaskInfo(BaseModel):
     worker_id: str | None = None
     attempt: int
     queue_position: int | None = None
+    result: Any = None
+    progress: float | None = None
+    message: str | None = None
+    run_at: datetime | None = None
+    retries_left: int | None = None
+    retry_of: str | None = None
+    timeout_seconds: float | None = None
 
     @property
     def is_terminal(self) -> bool:
         """Whether the task ended."""
         return self.status in TERMINAL_STATUSES
+
+
+class AttemptInfo(BaseModel):
+    """One attempt of a task. `outcome` is None while it is under way.
+
+    Otherwise it is completed, failed, cancelled, lost (with its worker) or requeued (never
+    started).
+    """
+
+    attempt: int
+    worker_id: str | None = None
+    claimed_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    error: str | None = None
+
+
+class LogPart(BaseModel):
+    """A part of a task's log; offsets count bytes of UTF-8. `ended` is whether the task ended."""
+
+    offset: int
+    text: str
+    next_offset: int
+    ended: bool
 
 
 class HeartbeatReply(BaseModel):
@@ -84,6 +106,7 @@ class CreatedWorker(BaseModel):
     id: str
     heartbeat_interval_seconds: float
     worker_timeout_seconds: float = DEFAULT_LEASE
+    max_result_bytes: int = MAX_RESULT_BYTES
 
 
 class RegisteredJob(BaseModel):
@@ -98,12 +121,17 @@ class SubmittedTask(BaseModel):
     id: str
 
 
-class ReportResult(BaseModel):
-    """The result of one report of a list: the task, or the problem of its refusal."""
+class Accepted(BaseModel):
+    """Whether one report of a list was accepted, with the problem of its refusal."""
 
     status: int
-    task: TaskInfo | None = None
     problem: dict[str, Any] = {}
+
+
+class ReportResult(Accepted):
+    """The result of one report of a list: the task, or the problem of its refusal."""
+
+    task: TaskInfo | None = None
 
 
 def reader(kind: type[T]) -> Callable[[httpx.Response], T]:
@@ -113,14 +141,32 @@ def reader(kind: type[T]) -> Callable[[httpx.Response], T]:
 
 
 read_task = reader(TaskInfo)
-read_tasks = reader(list[TaskInfo])
 read_grant = reader(Grant)
 read_worker = reader(CreatedWorker)
 read_registered = reader(RegisteredJob)
 read_heartbeat = reader(HeartbeatReply)
+read_attempts = reader(list[AttemptInfo])
 read_submitted = reader(SubmittedTask)
 read_submitted_list = reader(list[SubmittedTask])
 read_results = reader(list[ReportResult])
+read_accepted = reader(list[Accepted])
+
+
+def read_ended(response: httpx.Response) -> tuple[list[TaskInfo], set[str]]:
+    """The ended tasks in the answer to a lookup, and the ids of all its tasks.
+
+    Only ended tasks become models, because most tasks of most answers have not ended.
+    """
+    documents = from_json(response.content)
+    try:
+        ended = [
+            TaskInfo.model_validate(document)
+            for document in documents
+            if TaskStatus(document["status"]) in TERMINAL_STATUSES
+        ]
+        return ended, {document["id"] for document in documents}
+    except (TypeError, KeyError) as error:
+        raise ValueError("the answer is no list of tasks") from error
 
 
 def read_list(

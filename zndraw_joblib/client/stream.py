@@ -9,7 +9,7 @@ from typing import Self
 
 from zndraw_joblib.client.claiming import Claimer, Claims
 from zndraw_joblib.client.retry import UNREPEATABLE
-from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.tasks import ClaimedTask
 
 
 class TaskStream:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
-from uuid import uuid4
+from datetime import datetime
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client import waiting
 from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.bars import count_ends, load_bar
 from zndraw_joblib.client.batches import array, batch_slices
 from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
-from zndraw_joblib.client.payloads import payload_json
+from zndraw_joblib.client.failures import UnsuccessfulTask
+from zndraw_joblib.client.handles import TaskHandle
 from zndraw_joblib.client.registration import is_same_class, job_name
 from zndraw_joblib.client.schemas import (
     SubmittedTask,
@@ -24,7 +26,16 @@ from zndraw_joblib.client.schemas import (
     read_submitted_list,
     read_task,
 )
-from zndraw_joblib.names import GLOBAL_ROOM
+from zndraw_joblib.client.submissions import (
+    entry_json,
+    instance_of,
+    instances_of,
+    key_header,
+    options_json,
+    tasks_url,
+)
+from zndraw_joblib.client.typed_results import Job, result_of
+from zndraw_joblib.names import GLOBAL_ROOM, JobName
 
 T = TypeVar("T")
 
@@ -58,8 +69,70 @@ class Submitter:
         TypeError
             The class has no JSON Schema.
         """
-        url = self._tasks_of(type(instance), room, job_room)
-        return self._post(url, _entry(instance), read_submitted).id
+        job = self._job_of(type(instance), room, job_room)
+        return self._post(tasks_url(job, room), entry_json(instance), read_submitted).id
+
+    def send(
+        self,
+        job: BaseModel | Callable[..., Any],
+        /,
+        *values: Any,
+        room: str,
+        job_room: str | None = None,
+        retries: int | None = None,
+        delay: float | None = None,
+        run_at: datetime | None = None,
+        timeout_seconds: float | None = None,
+        idempotency_key: str | None = None,
+        **arguments: Any,
+    ) -> TaskHandle:
+        """Submit a task in a room and return its handle.
+
+        Parameters
+        ----------
+        job
+            An instance of a job's class; or a function that `JobManager.job` decorates, whose
+            arguments are `values`, in the order of the function's own, and `arguments`.
+        room, job_room
+            As in `submit`.
+        retries
+            How often a failed task is tried again, at most; None leaves it to the job.
+        delay, run_at
+            Seconds until the task may start, or the time from which it may; not both.
+        timeout_seconds
+            Most seconds that an attempt may run.
+        idempotency_key
+            Another submit with this key and payload returns the same task, also that of another
+            process; None makes a key, for the repetitions of this request only.
+
+        Raises
+        ------
+        ApiError, RoundTripError
+            As in `submit`.
+        TypeError
+            `job` is neither of these, or its arguments are not those of the function. An argument
+            of the function that is named like an option is given by its position.
+        ValueError
+            `delay` and `run_at` are both given; `run_at` has no time zone; a number is not finite;
+            the arguments are not valid (`pydantic.ValidationError`).
+        """
+        options = options_json(retries, delay, run_at, timeout_seconds)
+        named = {"room", *options}
+        named |= {"job_room"} if job_room is not None else set()
+        named |= {"idempotency_key"} if idempotency_key is not None else set()
+        instance = instance_of(job, values, arguments, named)
+        name = self._job_of(type(instance), room, job_room)
+        body = entry_json(instance, options)
+        task = self._post(tasks_url(name, room), body, read_submitted, idempotency_key)
+        source = type(instance) if isinstance(job, BaseModel) else job
+        return TaskHandle(self.api, task.id, source, job_name=str(name))
+
+    def handle(self, task_id: str, job: Job | None = None) -> TaskHandle:
+        """The handle of a task that was submitted before; sends no request.
+
+        `job` is the class or decorated function whose `run` has the type of the result.
+        """
+        return TaskHandle(self.api, task_id, job)
 
     def submit_many(
         self, instances: Iterable[BaseModel], *, room: str, job_room: str | None = None
@@ -84,8 +157,8 @@ class Submitter:
         number = 0
         # All are encoded before the first request, because an instance may have no form in JSON.
         for number, instance in enumerate(instances, 1):
-            url = self._tasks_of(type(instance), room, job_room)
-            groups[url].append((number - 1, _entry(instance)))
+            url = tasks_url(self._job_of(type(instance), room, job_room), room)
+            groups[url].append((number - 1, entry_json(instance)))
         task_ids: list[str | None] = [None] * number
         try:
             for url, group in groups.items():
@@ -115,44 +188,87 @@ class Submitter:
                     entry["pointer"] = f"/{places[int(head)]}{slash}{tail}"
             raise
 
-    def _post(self, url: str, body: bytes, read: Callable[[httpx.Response], T]) -> T:
-        key = {"Idempotency-Key": f'"{uuid4()}"'}
-        return send(self.api, "POST", url, read=read, body=body, headers=key)
+    def _post(
+        self,
+        url: str,
+        body: bytes,
+        read: Callable[[httpx.Response], T],
+        key: str | None = None,
+    ) -> T:
+        return send(self.api, "POST", url, read=read, body=body, headers=key_header(key))
 
-    def _tasks_of(self, cls: type[BaseModel], room: str, job_room: str | None) -> str:
+    def _job_of(self, cls: type[BaseModel], room: str, job_room: str | None) -> JobName:
         if job_room is None:
             own = self._classes.get(str(job_name(cls, room)))
             job_room = room if own and is_same_class(own, cls) else GLOBAL_ROOM
-        return path("rooms", room, "tasks", str(job_name(cls, job_room)))
+        return job_name(cls, job_room)
 
     def map(
         self,
-        instances: Iterable[BaseModel],
-        *,
+        job: Iterable[BaseModel] | Callable[..., Any],
+        /,
+        *values: Iterable[Any],
         room: str,
         job_room: str | None = None,
         timeout: float | None = None,
         ordered: bool = True,
-    ) -> Iterator[TaskInfo]:
-        """Submit tasks by `submit_many`, and return an iterator over the ended tasks.
+        return_exceptions: bool = False,
+        progress: bool = False,
+    ) -> Iterator[Any]:
+        """Submit tasks by `submit_many`, and return an iterator over their results.
 
-        All tasks are submitted before this returns; the iterator then waits. It yields the tasks in
-        the order of the instances, or with ``ordered=False`` as they end. Failed and cancelled
-        tasks are yielded like completed ones; see `status`. `timeout` is in seconds from now, for
-        all tasks together.
+        `job` is an iterable of instances; or a function that `JobManager.job` decorates, which is
+        submitted with the first of each of `values`, the second of each, and so on.
+
+        All tasks are submitted before this returns; the iterator then waits. It yields the results
+        in the order of the submits, or with ``ordered=False`` as the tasks end, each as
+        `TaskHandle.result` returns it. `timeout` is in seconds from now, for all tasks together.
+        With `progress` a bar counts the ends; it needs the extra ``progress``.
+
+        A task without a result raises `TaskFailed` or `TaskCancelled` in its turn; the next call
+        of `next` goes on with the task after it. With `return_exceptions` they are yielded.
 
         Raises
         ------
+        TaskFailed, TaskCancelled
+            From the iterator.
         TaskWaitTimeout
             From the iterator, if tasks have not ended in time. Its `task_ids` were not yielded;
             these tasks go on, and `as_completed` can wait for them again.
         ApiError, PartlySubmittedError
             As in `submit_many`.
+        ImportError
+            `progress` without tqdm; no task was submitted.
+        TypeError, pydantic.ValidationError
+            Values are not those of the function; no task was submitted.
         """
         deadline = waiting.Deadline(timeout)
-        task_ids = self.submit_many(instances, room=room, job_room=job_room)
-        ends = waiting.in_order if ordered else waiting.as_they_end
-        return ends(self.api, task_ids, deadline)
+        bar = load_bar() if progress else None
+        classes: list[type[BaseModel]] = []
+
+        def noted() -> Iterator[BaseModel]:
+            for instance in instances_of(job, values):
+                classes.append(type(instance))
+                yield instance
+
+        task_ids = self.submit_many(noted(), room=room, job_room=job_room)
+        jobs = dict(zip(task_ids, classes, strict=True))
+        ends = waiting.as_they_end(self.api, task_ids, deadline)
+        if bar is not None:
+            ends = count_ends(ends, len(task_ids), bar)
+        if ordered:
+            ends = waiting.in_order(ends, task_ids)
+
+        def result(task: TaskInfo) -> Any:
+            try:
+                return result_of(task, jobs[task.id])
+            except UnsuccessfulTask as error:
+                if return_exceptions:
+                    return error
+                raise
+
+        # No generator, because that would end when it raises the error of one task.
+        return map(result, ends)
 
     def as_completed(
         self, task_ids: Iterable[str], timeout: float | None = None
@@ -188,7 +304,3 @@ class Submitter:
         """
         (task,) = self.as_completed([task_id], timeout)
         return task
-
-
-def _entry(instance: BaseModel) -> bytes:
-    return b'{"payload":' + payload_json(instance) + b"}"

@@ -12,7 +12,7 @@ import httpx
 from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.exceptions import ApiError, TaskWaitTimeout
 from zndraw_joblib.client.retry import LASTING, OutageLog
-from zndraw_joblib.client.schemas import TaskInfo, read_task, read_tasks
+from zndraw_joblib.client.schemas import TaskInfo, read_ended, read_task
 
 T = TypeVar("T")
 
@@ -26,9 +26,13 @@ FIRST_LOOKUP = 32
 LOOKUP_BYTES = 1_000_000
 #: Seconds between two requests for tasks other than the oldest.
 ROUND_INTERVAL = 1
-#: Seconds before the next request, for each task of an answer. A server needs some 20 us of
-#: processor time for a task, so that a wait for many tasks takes at most a tenth of a processor.
+#: Seconds before the next request, for each task that is left and fits into one. A server needs
+#: some 20 us of processor time for a task of an answer, so that a wait for many tasks takes at most
+#: a tenth of a processor.
 PAUSE_PER_TASK = 0.0002
+#: Ends in one answer from which on the next request asks for twice as many tasks only, but for
+#: `LEAST_WHILE_BUSY` at least: where tasks end so fast, most of 500 would not have ended.
+BUSY_ENDS, LEAST_WHILE_BUSY = 8, 64
 #: First and longest pause between two requests, in seconds, if waits are not honoured.
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 
@@ -77,21 +81,77 @@ def as_they_end(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) ->
             raise TaskWaitTimeout(deadline.timeout, list(left))
 
 
-def in_order(api: ApiManager, task_ids: Sequence[str], deadline: Deadline) -> Iterator[TaskInfo]:
-    """Yield each task when it has ended, in the order of `task_ids`; raises as `as_they_end` does.
+def in_order(ends: Iterator[TaskInfo], task_ids: Sequence[str]) -> Iterator[TaskInfo]:
+    """Yield each task of `ends` in the order of `task_ids`; raises as `as_they_end` does.
 
     A task that ends before an earlier one is kept until that has ended.
     """
     ended: dict[str, TaskInfo] = {}
-    ends = as_they_end(api, task_ids, deadline)
     for index, task_id in enumerate(task_ids):
         try:
             while task_id not in ended:
                 task = next(ends)
                 ended[task.id] = task
-        except TaskWaitTimeout as timeout:
-            raise TaskWaitTimeout(deadline.timeout, task_ids[index:]) from timeout
+        except TaskWaitTimeout as late:
+            raise TaskWaitTimeout(late.timeout, task_ids[index:]) from late
         yield ended.pop(task_id)
+
+
+class PatientRequests:
+    """Requests that are repeated during an outage, and pauses, until a deadline.
+
+    `action` is the waiting, for the log: ``wait for tasks``.
+    """
+
+    def __init__(self, api: ApiManager, deadline: Deadline, action: str) -> None:
+        self._api = api
+        self._deadline = deadline
+        self._failures = 0
+        self._outage = OutageLog(action)
+        self._next_pause = FIRST_PAUSE
+
+    def send(
+        self, method: str, url: str, *, read: Callable[[httpx.Response], T], **options: Any
+    ) -> T | None:
+        """Send a request once; None after an outage and the pause for it.
+
+        Raises
+        ------
+        ApiError
+            The server refuses the request.
+        """
+        try:
+            answer = send(self._api, method, url, read=read, retry=None, **options)
+        except (httpx.TransportError, ApiError) as error:
+            self._failures += 1
+            pause = LASTING.pause(error, self._failures)
+            if pause is None:
+                raise
+            self._outage.failed(error, pause)
+            self.sleep(pause)
+            return None
+        self._failures = 0
+        self._outage.ended()
+        return answer
+
+    def granted_wait(self, seconds: float = LONGEST_WAIT) -> int:
+        """The whole seconds that a request may wait, until the deadline at most."""
+        return max(0, int(min(seconds, self._deadline.left)))
+
+    def pace(self, *, has_news: bool, waited: bool) -> None:
+        """Pause before the next request, longer each time, if this one neither waited nor had news.
+
+        A server under WSGI does not wait, and would else be asked without a pause.
+        """
+        if has_news:
+            self._next_pause = FIRST_PAUSE
+        elif not waited:
+            self.sleep(self._next_pause)
+            self._next_pause = min(LONGEST_PAUSE, self._next_pause * 1.5)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, until the deadline at most."""
+        time.sleep(max(0.0, min(seconds, self._deadline.left)))
 
 
 class _Found(NamedTuple):
@@ -102,16 +162,21 @@ class _Found(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """The answer to a lookup: its tasks, its bytes, and whether the server honoured the wait."""
+    """The answer to a lookup.
 
-    tasks: Sequence[TaskInfo]
+    Its ended tasks, the ids of all its tasks, its bytes, and whether the server honoured the wait.
+    """
+
+    ended: Sequence[TaskInfo]
+    found: set[str]
     size: int
     waited: bool
 
 
 def _read_answer(answer: httpx.Response) -> _Answer:
+    ended, found = read_ended(answer)
     waited = "Preference-Applied" in answer.headers
-    return _Answer(read_tasks(answer), len(answer.content), waited)
+    return _Answer(ended, found, len(answer.content), waited)
 
 
 class _Lookups:
@@ -125,18 +190,15 @@ class _Lookups:
     """
 
     def __init__(self, api: ApiManager, left: dict[str, None], deadline: Deadline) -> None:
-        self._api = api
         self._left = left
-        self._deadline = deadline
         self._size = min(MAX_LOOKUP, FIRST_LOOKUP)
+        self._busy_size = MAX_LOOKUP
         # The other tasks that the present round has not asked for.
         self._round: list[str] = []
         self._next_round_at = time.monotonic() + ROUND_INTERVAL
         self._next_request_at = 0.0
         self._covered_all = False
-        self._pause = FIRST_PAUSE
-        self._failures = 0
-        self._outage = OutageLog("wait for tasks")
+        self._requests = PatientRequests(api, deadline, "wait for tasks")
 
     def next(self) -> _Found:
         """Send one request, and pause if no task has ended and the server did not wait.
@@ -146,22 +208,21 @@ class _Lookups:
         ApiError
             The server refuses the request.
         """
-        self._sleep(self._next_request_at - time.monotonic())
-        ids, wait = self._choose()
+        self._requests.sleep(self._next_request_at - time.monotonic())
+        others = self._others_in_turn()
+        ids, wait = (others, 0) if others else self._oldest()
         url = path("tasks", "lookup")
-        answer = self._send("POST", url, read=_read_answer, body={"ids": ids}, wait=wait)
+        body = {"ids": ids, "include": ["result"]}
+        answer = self._requests.send("POST", url, read=_read_answer, body=body, wait=wait)
         if answer is None:
             return _Found([], [])
-        self._adapt(answer.size, len(answer.tasks))
-        ended = [task for task in answer.tasks if task.is_terminal]
-        found = {task.id for task in answer.tasks}
-        missing = [task_id for task_id in ids if task_id not in found]
-        if ended:
-            self._pause = FIRST_PAUSE
-        elif not (wait and answer.waited):
-            self._sleep(self._pause)
-            self._pause = min(LONGEST_PAUSE, self._pause * 1.5)
-        return _Found(ended, missing)
+        self._adapt(answer.size, len(answer.found))
+        if not others:
+            ends = len(answer.ended)
+            self._busy_size = max(LEAST_WHILE_BUSY, 2 * ends) if ends >= BUSY_ENDS else MAX_LOOKUP
+        missing = [task_id for task_id in ids if task_id not in answer.found]
+        self._requests.pace(has_news=bool(answer.ended), waited=bool(wait) and answer.waited)
+        return _Found(answer.ended, missing)
 
     def read(self, task_id: str) -> TaskInfo | None:
         """Read a task alone; None during an outage.
@@ -171,27 +232,33 @@ class _Lookups:
         TaskNotFoundError
             The task does not exist, or the caller may not read it.
         """
-        return self._send("GET", path("tasks", task_id), read=read_task)
+        return self._requests.send("GET", path("tasks", task_id), read=read_task)
 
-    def _choose(self) -> tuple[list[str], int]:
-        """The ids of the next request, and the seconds that it waits."""
-        oldest = list(islice(self._left, self._size))
+    def _oldest(self) -> tuple[list[str], int]:
+        """The oldest tasks, for the next request, and the seconds that it waits."""
+        oldest = list(islice(self._left, self._places))
         covers_all = len(oldest) == len(self._left)
-        if not covers_all and time.monotonic() >= self._next_round_at:
-            self._next_round_at = time.monotonic() + ROUND_INTERVAL
-            if others := self._take_others():
-                return others, 0
         # The first wait for all tasks is short, because only its answer shows that a task is
         # missing. For a single missing task the server answers at once.
         is_long = covers_all and (self._covered_all or len(oldest) == 1)
         self._covered_all = covers_all
-        wait = LONGEST_WAIT if is_long else ROUND_INTERVAL
-        return oldest, max(0, int(min(wait, self._deadline.left)))
+        return oldest, self._requests.granted_wait(LONGEST_WAIT if is_long else ROUND_INTERVAL)
 
-    def _take_others(self) -> list[str]:
-        """The next of the other tasks; begins another round after the last of them."""
+    @property
+    def _places(self) -> int:
+        """Most tasks of a request for the oldest."""
+        return min(self._size, self._busy_size)
+
+    def _others_in_turn(self) -> list[str]:
+        """The next of the other tasks, each `ROUND_INTERVAL`; begins again after the last of them.
+
+        Empty if it is not their turn, or if the oldest are all.
+        """
+        if len(self._left) <= self._places or time.monotonic() < self._next_round_at:
+            return []
+        self._next_round_at = time.monotonic() + ROUND_INTERVAL
         if not self._round:
-            self._round = list(islice(self._left, self._size, None))
+            self._round = list(islice(self._left, self._places, None))
         others, self._round = self._round[: self._size], self._round[self._size :]
         return [task_id for task_id in others if task_id in self._left]
 
@@ -199,26 +266,5 @@ class _Lookups:
         """Set the size and the time of the next request, from the bytes and tasks of an answer."""
         if documents:
             self._size = max(1, min(MAX_LOOKUP, LOOKUP_BYTES * documents // size))
-        self._next_request_at = time.monotonic() + PAUSE_PER_TASK * documents
-
-    def _send(
-        self, method: str, url: str, *, read: Callable[[httpx.Response], T], **options: Any
-    ) -> T | None:
-        """Send a request once; None after an outage and the pause for it."""
-        try:
-            answer = send(self._api, method, url, read=read, retry=None, **options)
-        except (httpx.TransportError, ApiError) as error:
-            self._failures += 1
-            pause = LASTING.pause(error, self._failures)
-            if pause is None:
-                raise
-            self._outage.failed(error, pause)
-            self._sleep(pause)
-            return None
-        self._failures = 0
-        self._outage.ended()
-        return answer
-
-    def _sleep(self, seconds: float) -> None:
-        """Sleep, until the deadline at most."""
-        time.sleep(max(0.0, min(seconds, self._deadline.left)))
+        gathered = min(len(self._left), self._size)
+        self._next_request_at = time.monotonic() + PAUSE_PER_TASK * gathered

@@ -13,7 +13,8 @@ from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.retry import retry_after
-from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, read_heartbeat
+from zndraw_joblib.client.schemas import HeartbeatReply, read_heartbeat
+from zndraw_joblib.client.tasks import ClaimedTask
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Watches:
                 wait=wait,
                 retry=None,
             )
-            self._grants.stop_listed(tasks, reply.lost, reply.cancelled)
+            self._grants.stop(tasks, reply.lost, reply.cancelled)
             pause = 0.0 if reply.lost or reply.cancelled else LEAST_PAUSE
             if not waited:
                 pause = REFUSED_PAUSE

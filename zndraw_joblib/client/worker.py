@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from pydantic import BaseModel
+import httpx
 
 from zndraw_joblib.client.calls import TaskCall
 from zndraw_joblib.client.claiming import Claimer, Claims
-from zndraw_joblib.client.exceptions import TaskNotFoundError
+from zndraw_joblib.client.exceptions import ApiError, TaskNotFoundError
 from zndraw_joblib.client.execution import execute_task
 from zndraw_joblib.client.forks import signals_call
 from zndraw_joblib.client.pulse import Pulse
+from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.reports import LOST, Report, Reporter, with_remark
+from zndraw_joblib.client.results import REMEDY
 from zndraw_joblib.client.retry import LASTING, is_outage
-from zndraw_joblib.client.schemas import ClaimedTask
+from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.client.threads import WorkThreads, as_exception
+from zndraw_joblib.client.updates import UpdateSender
 from zndraw_joblib.lifecycle import TaskStatus
 
 logger = logging.getLogger(__name__)
@@ -44,8 +48,10 @@ class Worker:
         Delivers the reports.
     pulse
         Explains the loss of tasks.
-    classes
-        Class of each job, by the job's full name.
+    updates
+        Sends the last progress and log of a task before the report of its end.
+    registration
+        Has the class of each job, and the limit of results.
     call
         Calls the code of a task; closed at the end.
     stop_all
@@ -63,7 +69,8 @@ class Worker:
         claims: Claims,
         reporter: Reporter,
         pulse: Pulse,
-        classes: Mapping[str, type[BaseModel]],
+        updates: UpdateSender,
+        registration: Registration,
         call: TaskCall,
         stop_all: Callable[[], None],
         *,
@@ -74,7 +81,9 @@ class Worker:
         self._grants = claims.grants
         self._reporter = reporter
         self._pulse = pulse
-        self._classes = classes
+        self._updates = updates
+        self._registration = registration
+        self._classes = registration.known
         self._call = call
         self._stop_all = stop_all
         self._threads = WorkThreads(concurrency, "joblib-work")
@@ -166,15 +175,21 @@ class Worker:
                 self._grants.drop(task.id, task.attempt)
             self.fail(as_exception(error))
 
-    def _run(self, task: ClaimedTask) -> tuple[ClaimedTask, Report]:
-        """Run a task; returns the task and the report of its end."""
+    def _run(self, task: ClaimedTask) -> tuple[ClaimedTask, Report] | None:
+        """Run a task; returns the task and the report of its end, None if there is no report."""
         cls = self._classes.get(task.job_name)
-        error = execute_task(task, cls, self._call)
-        status = TaskStatus.COMPLETED if error is None else TaskStatus.FAILED
+        report = execute_task(task, cls, self._call, self._registration.max_result_bytes)
+        self._updates.finish(task.id, task.attempt)
+        # Log text that the task's handlers and threads still write would be refused.
+        task.bind(None)
+        if report is None:
+            self._drop(task)
+            return None
         if late := self._pulse.explanation(task):
             # Kept as a remark, also of a completed task, because the next one may be lost.
-            error = late if error is None else with_remark(error, late)
-        return task, Report.on(task, status, error)
+            error = late if report.error is None else with_remark(report.error, late)
+            report = replace(report, error=error)
+        return task, report
 
     def _start_next(self, ended: tuple[ClaimedTask, Report] | None = None) -> ClaimedTask | None:
         """Report the end of a task and the start of the next queued one in one request.
@@ -192,7 +207,7 @@ class Worker:
             if task is None:
                 return None
             if accepted[-1]:
-                return task.model_copy(update={"status": TaskStatus.RUNNING})
+                return task.started()
             self._claimer.free()
             ended = None
 
@@ -213,7 +228,7 @@ class Worker:
             elif isinstance(outcome, Exception):
                 logger.error("could not report on task %s: %s", task.id, outcome)
                 if report.status != TaskStatus.RUNNING and not is_outage(outcome):
-                    self._report_refusal(task, outcome)
+                    self._report_refusal(task, outcome, has_result=report.result is not None)
             if isinstance(outcome, Exception):
                 self._grants.drop(task.id, task.attempt)
         return [not isinstance(outcome, Exception) for outcome in outcomes]
@@ -224,9 +239,12 @@ class Worker:
         # Refused if the task goes on elsewhere; its error is then another attempt's to write.
         self._reporter.send([Report.on(task, TaskStatus.FAILED, reason)])
 
-    def _report_refusal(self, task: ClaimedTask, refusal: Exception) -> None:
+    def _report_refusal(self, task: ClaimedTask, refusal: Exception, *, has_result: bool) -> None:
         """Report a task as failed, because the server refuses the report of its end for good."""
         error = f"The result of this task was refused: {refusal}"
+        status = refusal.status if isinstance(refusal, ApiError) else None
+        if has_result and status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+            error = f"{error} {REMEDY}"
         report = Report.on(task, TaskStatus.FAILED, error)
         (outcome,) = self._reporter.send([report], lasting=True)
         if isinstance(outcome, Exception):

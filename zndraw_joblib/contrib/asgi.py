@@ -22,18 +22,18 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Coroutine,
     Iterable,
     Mapping,
 )
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property, lru_cache, partial
-from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core import signals
-from django.core.exceptions import DisallowedHost, RequestAborted, RequestDataTooBig
+from django.core.exceptions import DisallowedHost, RequestAborted
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
 from django.db import close_old_connections
 from django.http import HttpResponse, HttpResponseBase
@@ -49,19 +49,24 @@ from zndraw_joblib.api.waiting import (
     set_preference_applied,
     wait_of,
 )
+from zndraw_joblib.contrib.bodies import Body, Receive, StreamedBody, read_whole
 from zndraw_joblib.exceptions import ProblemException, UnsupportedMediaType, ValidationError
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.text import Message
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 #: Each of the app's paths contains one of these, wherever the host includes its URLs.
 MARKS = ("v1/joblib", "v1/me", "v1/problems/")
-#: Discards at most this many times `max_body_bytes` before answering.
-MAX_DISCARDED = 16
+
+
+class LaneRoute(NamedTuple):
+    """A route of this app, as in `JobLibView.route`, and the method whose body is streamed."""
+
+    path: str
+    streamed_method: str | None
 
 
 class ApiLane(ASGIHandler):
@@ -90,7 +95,14 @@ class ApiLane(ASGIHandler):
             await self._application(scope, receive, send)
             return
         with suppress(RequestAborted):
-            new_request = partial(_request, scope, *await _read(receive))
+            if _is_streamed(scope):
+                await self._respond_to_stream(scope, receive, send)
+                return
+            content, is_whole = await read_whole(receive)
+
+            def new_request() -> ASGIRequest:
+                return _request(scope, Body(content, is_whole))
+
             try:
                 request = new_request()
             except ProblemException as problem:
@@ -101,7 +113,7 @@ class ApiLane(ASGIHandler):
                 response = await self.in_thread(self.respond, request)
             else:
                 response = await self._wait(WaitingRequest(self, new_request, wait), receive)
-            await self._send(response, send)
+            await self._send(response, receive, send)
 
     async def _wait(self, waiting: WaitingRequest, receive: Receive) -> HttpResponseBase:
         answering = asyncio.ensure_future(waiting.respond())
@@ -117,17 +129,43 @@ class ApiLane(ASGIHandler):
             leaving.cancel()
             answering.cancel()
 
-    async def _send(self, response: Any, send: Send) -> None:
+    async def _respond_to_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request whose body the view reads while it arrives.
+
+        In threads of their own, because a slow client occupies one until all of its body is there.
+        """
+        body = StreamedBody(receive)
         try:
-            await self.send_response(response, send)
+            request = _request(scope, body)
+            response = await self.in_thread(self.respond, request, threads=self._upload_threads)
+        except ProblemException as problem:
+            response = _refusal(problem, scope)
+        finally:
+            body.abort()
+        await body.discard()
+        await self._send(response, receive, send)
+
+    async def _send(self, response: Any, receive: Receive, send: Send) -> None:
+        try:
+            if response.streaming:
+                # Not to a client that left, because a file may be large.
+                await _unless_gone(self.send_response(response, send), receive)
+            else:
+                await self.send_response(response, send)
         finally:
             if not response.closed:
                 await self.in_thread(response.close)
 
-    async def in_thread(self, call: Callable[..., Any], *args: Any) -> Any:
+    @cached_property
+    def _upload_threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(get_settings().api_threads, thread_name_prefix="joblib-upload")
+
+    async def in_thread(
+        self, call: Callable[..., Any], *args: Any, threads: ThreadPoolExecutor | None = None
+    ) -> Any:
         """Call a function in a thread of the lane, with a copy of the request's context."""
         run = partial(contextvars.copy_context().run, call, *args)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        return await asyncio.get_running_loop().run_in_executor(threads or self._threads, run)
 
     def respond(self, request: ASGIRequest, is_first: bool = True) -> HttpResponseBase:
         """Run a request through the middleware, in a thread of the lane.
@@ -222,26 +260,17 @@ class WaitingRequest:
         return response
 
 
-class Body(BytesIO):
-    """The part of a request's body that was kept; a read beyond it raises."""
-
-    def __init__(self, content: bytes, is_whole: bool) -> None:
-        super().__init__(content)
-        self._is_whole = is_whole
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """As of a file. This app's views stop reading when they know that the body is too large."""
-        part = super().read(size)
-        if not self._is_whole and (size is None or size < 0 or len(part) < size):
-            raise RequestDataTooBig("The request's body exceeds the job server's max_body_bytes.")
-        return part
-
-
 def _is_api(scope: Scope) -> bool:
     """Whether the path resolves to one of this app's routes in the host's URLs."""
     if not any(mark in scope["path"] for mark in MARKS):
         return False
     return _route(_path_info(scope), settings.ROOT_URLCONF) is not None
+
+
+def _is_streamed(scope: Scope) -> bool:
+    """Whether the view of an API's path reads the body of this method while it arrives."""
+    route = _route(_path_info(scope), settings.ROOT_URLCONF)
+    return route is not None and scope["method"] == route.streamed_method
 
 
 def _path_info(scope: Scope) -> str:
@@ -252,8 +281,8 @@ def _path_info(scope: Scope) -> str:
 
 # Caches no view, because the view of a route depends on whether an event loop runs.
 @lru_cache(maxsize=1024)
-def _route(path: str, urlconf: Any) -> str | None:
-    """The route of this app that the path matches, as in `JobLibView.route`; None for others."""
+def _route(path: str, urlconf: Any) -> LaneRoute | None:
+    """The route of this app that the path matches; None for others."""
     try:
         match = resolve(path, urlconf)
     except Resolver404:
@@ -262,30 +291,11 @@ def _route(path: str, urlconf: Any) -> str | None:
     # By the view, because a host may include the URLs under an app name of its own.
     if not issubclass(getattr(view, "cls", object), JobLibView):
         return None
-    return f"{view.initkwargs['route']}{match.kwargs.get('rest', '')}"
+    path = f"{view.initkwargs['route']}{match.kwargs.get('rest', '')}"
+    return LaneRoute(path, view.cls.streamed_method)
 
 
-async def _read(receive: Receive) -> tuple[bytes, bool]:
-    """The body, or the beginning of one that is too large; and whether it is whole.
-
-    The rest is discarded, up to a limit, because a client that is cut off while it sends does not
-    read the answer.
-    """
-    limit = get_settings().max_body_bytes
-    kept, read = BytesIO(), 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RequestAborted
-        part = message.get("body", b"")
-        read += len(part)
-        if kept.tell() <= limit:
-            kept.write(part)
-        if not message.get("more_body") or read > MAX_DISCARDED * limit:
-            return kept.getvalue(), read == kept.tell() and not message.get("more_body")
-
-
-def _request(scope: Scope, content: bytes, is_whole: bool) -> ASGIRequest:
+def _request(scope: Scope, body: Any) -> ASGIRequest:
     """A request for the middleware.
 
     Raises
@@ -295,7 +305,7 @@ def _request(scope: Scope, content: bytes, is_whole: bool) -> ASGIRequest:
         because Django would answer before any view, and without a problem document.
     """
     try:
-        request = ASGIRequest(scope, Body(content, is_whole))
+        request = ASGIRequest(scope, body)
     except UnicodeDecodeError as error:
         raise ValidationError(Message("The query must be UTF-8, percent-encoded.")) from error
     except (ValueError, LookupError) as error:
@@ -314,7 +324,8 @@ def _refusal(problem: ProblemException, scope: Scope) -> HttpResponse:
     """The response to a request that Django could not pass to the middleware."""
     set_script_prefix(get_script_prefix(scope))
     path = _path_info(scope)
-    mount = mount_path(path, _route(path, settings.ROOT_URLCONF) or "")
+    route = _route(path, settings.ROOT_URLCONF)
+    mount = mount_path(path, route.path if route else "")
     body = json_text(problem.document(type_url(type(problem), mount), client_path(path)))
     return HttpResponse(
         body, status=problem.status, content_type=MEDIA_TYPE, headers={"Vary": "Prefer"}
@@ -324,6 +335,20 @@ def _refusal(problem: ProblemException, scope: Scope) -> HttpResponse:
 async def _each(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
+
+
+async def _unless_gone(sending: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Send a response, and stop when the client leaves."""
+    tasks = [asyncio.ensure_future(sending), asyncio.ensure_future(_client_leaves(receive))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        # Until both have ended, because the response is closed then.
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _client_leaves(receive: Receive) -> None:

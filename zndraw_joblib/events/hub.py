@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 from zndraw_joblib.events.changes import ChangeWaits
 from zndraw_joblib.events.ends import EndWaits
 from zndraw_joblib.events.groups import Groups
+from zndraw_joblib.events.logs import LogWaits
 from zndraw_joblib.events.messages import (
     PROGRESS_MARK,
     TASKS_CHANGED,
@@ -35,6 +37,12 @@ class Hub:
         self.changes = ChangeWaits(loop.groups, loop.executor, tenant, self.ends.read)
         self.stops = StopWaits(loop.groups, loop.executor, tenant)
         self.views = loop.views
+        self._logs = loop.executor, tenant
+
+    @cached_property
+    def logs(self) -> LogWaits:
+        """The waits for logs, made at the first one, because they look every second from then."""
+        return LogWaits(*self._logs)
 
     def deliver(self, kind: str, owner: str, task_id: str) -> None:
         """Wake the waiters of an entry of a message; entries of unknown kinds are ignored."""

@@ -11,9 +11,11 @@ from django.db import router
 from django.db.models import Exists, OuterRef
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
-from zndraw_joblib.models import Job, Task, Worker
+from zndraw_joblib.models import Job, Task, TaskLogChunk, Worker
+from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.connections import release_connections
+from zndraw_joblib.storage.logs import LogPart
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.storage.waits import Grant, GrantState, Revision, grant_states, watch
 from zndraw_joblib.tenancy import in_tenant
@@ -25,9 +27,12 @@ Found = TypeVar("Found")
 #: Most ids of one query.
 CHUNK = 1000
 
-#: The ids of tasks, a function that returns the tasks which the caller may read, and whether the
-#: results are read.
-TasksKey = tuple[tuple[UUID, ...], Callable[[Sequence[TaskRow]], list[TaskRow]], bool]
+#: A function that returns the tasks which the caller may read.
+Visible = Callable[[Sequence[TaskRow]], list[TaskRow]]
+#: The ids of tasks, which of them the caller may read, and whether the results are read.
+TasksKey = tuple[tuple[UUID, ...], Visible, bool]
+#: A task and an offset in its log.
+LogKey = tuple[UUID, int]
 
 
 def reader(tenant: str | None, query: Callable[[list[Key]], Found]) -> Callable[[list[Key]], Found]:
@@ -108,9 +113,50 @@ def read_tasks(keys: list[TasksKey]) -> list[list[TaskRow] | Exception]:
         release_connections()
 
 
-def _visible(
-    visible: Callable[[Sequence[TaskRow]], list[TaskRow]], tasks: list[TaskRow]
-) -> list[TaskRow] | Exception:
+def longer_logs(keys: list[LogKey]) -> set[LogKey]:
+    """The keys whose log has text beyond the offset, or whose task has ended or was deleted."""
+    try:
+        tasks = Task.objects.using(router.db_for_write(Task))
+        unfinished: dict[UUID, int] = {}
+        for chunk in _chunks(list({task_id for task_id, _ in keys})):
+            found = tasks.filter(pk__in=chunk).exclude(status__in=TERMINAL_STATUSES)
+            unfinished.update(found.values_list("pk", "log_size"))
+        return {
+            (task_id, offset)
+            for task_id, offset in keys
+            if task_id not in unfinished or unfinished[task_id] > offset
+        }
+    finally:
+        release_connections()
+
+
+def read_logs(keys: list[tuple[LogKey, Visible]]) -> list[LogPart | Exception | None]:
+    """For each key the part of the log, None if its caller may not read the task, or it is missing.
+
+    An exception of the host's hook is the result of its key, because it is not the other callers'.
+    """
+    try:
+        tasks: dict[UUID, TaskRow] = {}
+        for chunk in _chunks(list({task_id for (task_id, _), _ in keys})):
+            tasks.update(Task.objects.read(chunk, include_result=False))
+        parts: dict[LogKey, LogPart | None] = {}
+        found: list[LogPart | Exception | None] = []
+        for key, visible in keys:
+            readable = _visible(visible, [tasks[key[0]]] if key[0] in tasks else [])
+            if isinstance(readable, Exception):
+                found.append(readable)
+            elif not readable:
+                found.append(None)
+            else:
+                if key not in parts:
+                    parts[key] = TaskLogChunk.objects.read(*key, get_settings().max_log_bytes)
+                found.append(parts[key])
+        return found
+    finally:
+        release_connections()
+
+
+def _visible(visible: Visible, tasks: list[TaskRow]) -> list[TaskRow] | Exception:
     try:
         return visible(tasks)
     except Exception as error:

@@ -87,9 +87,8 @@ class BatchedReads(Generic[Key, Value]):
 class RepeatedReads(Generic[Key, Found]):
     """Reads the database for all waiters of one kind, because messages may be lost.
 
-    New keys are read at once, and all keys with waiters every `seconds`, or `REREAD_SECONDS` if it
-    is None. `read` is called in the executor; `wake` is then called for each value that it
-    returned.
+    New keys are read at once, and all keys with waiters every `interval()` seconds. `read` is
+    called in the executor; `wake` is then called for each value that it returned.
     """
 
     def __init__(
@@ -98,13 +97,13 @@ class RepeatedReads(Generic[Key, Found]):
         waited_for: Collection[Key],
         read: Callable[[list[Key]], Iterable[Found]],
         wake: Callable[[Found], None],
-        seconds: float | None = None,
+        interval: Callable[[], float] = lambda: REREAD_SECONDS,
     ) -> None:
         self._executor = executor
         self._waited_for = waited_for
         self._read = read
         self._wake = wake
-        self._seconds = seconds
+        self._interval = interval
         self._unread: set[Key] = set()
         self._has_unread = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._read_forever())
@@ -116,7 +115,7 @@ class RepeatedReads(Generic[Key, Found]):
 
     async def _read_forever(self) -> None:
         loop = asyncio.get_running_loop()
-        everything_at = loop.time() + (self._seconds or REREAD_SECONDS)
+        everything_at = loop.time() + self._interval()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(everything_at):
@@ -125,7 +124,7 @@ class RepeatedReads(Generic[Key, Found]):
             if loop.time() < everything_at:
                 keys = [key for key in self._unread if key in self._waited_for]
             else:
-                everything_at = loop.time() + (self._seconds or REREAD_SECONDS)
+                everything_at = loop.time() + self._interval()
                 keys = list(self._waited_for)
             self._has_unread.clear()
             self._unread.clear()

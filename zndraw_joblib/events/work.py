@@ -48,7 +48,7 @@ class WorkWaits:
             self._lines.keys(),
             reader(tenant, jobs_with_pending_tasks),
             lambda job: self.wake(job, None),
-            reads.DUE_SECONDS,
+            lambda: reads.DUE_SECONDS,
         )
         self._batched = BatchedReads(executor, reader(tenant, workers_worth_claiming))
 

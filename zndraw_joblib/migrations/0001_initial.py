@@ -15,6 +15,17 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='FileToDelete',
+            fields=[
+                ('path', models.CharField(max_length=255, primary_key=True, serialize=False, verbose_name='path')),
+                ('due_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), db_index=True, verbose_name='due at')),
+            ],
+            options={
+                'verbose_name': 'file to delete',
+                'verbose_name_plural': 'files to delete',
+            },
+        ),
+        migrations.CreateModel(
             name='RoomBacklog',
             fields=[
                 ('room_id', models.CharField(max_length=128, primary_key=True, serialize=False, verbose_name='room')),
@@ -215,6 +226,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='task',
             index=models.Index(fields=['created_by', 'status', 'created_at', 'id'], name='joblib_task_creator'),
+        ),
+        migrations.AddIndex(
+            model_name='task',
+            index=models.Index(condition=models.Q(('completed_at__isnull', False)), fields=['status', 'completed_at'], name='joblib_task_ended'),
         ),
         migrations.AddIndex(
             model_name='task',

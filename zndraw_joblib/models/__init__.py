@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from zndraw_joblib.models.jobs import Job, Worker, WorkerJobLink
 from zndraw_joblib.models.life import (
-    MAX_FILE_NAME_LENGTH,
     OUTCOME_LABELS,
+    FileToDelete,
     TaskAttempt,
     TaskFile,
     TaskLogChunk,
@@ -14,10 +14,10 @@ from zndraw_joblib.models.submits import IdempotencyKey, RoomBacklog
 from zndraw_joblib.models.tasks import MAX_IDENTITY_LENGTH, STATUS_LABELS, Task
 
 __all__ = [
-    "MAX_FILE_NAME_LENGTH",
     "MAX_IDENTITY_LENGTH",
     "OUTCOME_LABELS",
     "STATUS_LABELS",
+    "FileToDelete",
     "IdempotencyKey",
     "Job",
     "RoomBacklog",

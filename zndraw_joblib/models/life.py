@@ -9,9 +9,10 @@ from django.utils.translation import gettext_lazy as _
 
 from zndraw_joblib.lifecycle import AttemptOutcome
 from zndraw_joblib.models.tasks import MAX_IDENTITY_LENGTH, Task
+from zndraw_joblib.names import MAX_FILE_NAME_LENGTH
 from zndraw_joblib.storage.clock import Now
-
-MAX_FILE_NAME_LENGTH = 255
+from zndraw_joblib.storage.files import FileToDeleteManager, TaskFileManager
+from zndraw_joblib.storage.logs import LogManager
 
 #: The outcomes as the admin shows them.
 OUTCOME_LABELS = {
@@ -66,7 +67,7 @@ class TaskAttempt(models.Model):
 
 
 class TaskLogChunk(models.Model):
-    """A piece of a task's log, as one request wrote it."""
+    """A piece of a task's log; `storage.logs` says how a log is divided."""
 
     task = models.ForeignKey(
         Task,
@@ -79,6 +80,8 @@ class TaskLogChunk(models.Model):
         _("start"), help_text=_("Bytes of UTF-8 that were written before.")
     )
     text = models.TextField(_("text"))
+
+    objects = LogManager()
 
     class Meta:
         verbose_name = _("piece of a log")
@@ -112,6 +115,8 @@ class TaskFile(models.Model):
     )
     created_at = models.DateTimeField(_("created at"), db_default=Now())
 
+    objects = TaskFileManager()
+
     class Meta:
         verbose_name = _("file")
         verbose_name_plural = _("files")
@@ -122,3 +127,24 @@ class TaskFile(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class FileToDelete(models.Model):
+    """The path of bytes in the storage that no `TaskFile` has, or that none has yet.
+
+    An upload makes a row before it writes to the storage, so that a process that dies midway leaves
+    no bytes that nobody knows of. The sweeper deletes the bytes when they are due, and again later
+    if the storage is away.
+    """
+
+    path = models.CharField(_("path"), max_length=255, primary_key=True)
+    due_at = models.DateTimeField(_("due at"), db_default=Now(), db_index=True)
+
+    objects = FileToDeleteManager()
+
+    class Meta:
+        verbose_name = _("file to delete")
+        verbose_name_plural = _("files to delete")
+
+    def __str__(self) -> str:
+        return self.path

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from django.db import router
+from django.db import router, transaction
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import JobNotFound
-from zndraw_joblib.models import Job
+from zndraw_joblib.models import Job, WorkerJobLink
 from zndraw_joblib.names import GLOBAL_ROOM, JobName, nfc
+from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.jobs import JobQuerySet
 from zndraw_joblib.text import Message
 
@@ -52,6 +53,34 @@ def room_job(caller: Caller, room_id: str, full_name: str) -> Job:
     if job is None:
         raise JobNotFound
     return job
+
+
+def retire(caller: Caller, room_id: str, full_name: str) -> None:
+    """Retire a job of a room, and end the offers of its workers.
+
+    Its tasks stay: those that are claimed or running go on, and pending ones wait until the job is
+    registered again, which revives it.
+
+    Raises
+    ------
+    InvalidRoomId, Forbidden
+        The caller may not register in this room.
+    JobNotFound
+        The room has no such job, or it is retired. A global job is one of `@global` only.
+    """
+    caller.require("register", room_id)
+    name = name_in_room(room_id, full_name)
+    if name.room_id != nfc(room_id):
+        raise JobNotFound
+    using = router.db_for_write(Job)
+    with transaction.atomic(using=using):
+        # The lock keeps a registration, which locks the job too, from adding a link meanwhile.
+        job: Job | None = jobs().live().named(name).select_for_update().first()
+        if job is None:
+            raise JobNotFound
+        job.retired_at = Now()
+        job.save(using=using, update_fields=["retired_at"])
+        WorkerJobLink.objects.using(using).filter(job=job).delete()
 
 
 def name_in_room(room_id: str, full_name: str) -> JobName:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import (
     Forbidden,
@@ -15,11 +17,11 @@ from zndraw_joblib.exceptions import (
     TaskNotFound,
 )
 from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, AttemptOutcome, TaskStatus
-from zndraw_joblib.models import Task, TaskAttempt
+from zndraw_joblib.models import Task, TaskAttempt, Worker
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import json_bytes
 from zndraw_joblib.storage.rows import Report, TaskRow
-from zndraw_joblib.storage.tasks import TIMED_OUT
+from zndraw_joblib.storage.tasks import sweep_errors
 from zndraw_joblib.text import Message, truncate_utf8
 
 
@@ -103,7 +105,7 @@ def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -
         task = _read(given.task_id)
         if task is None:
             raise TaskNotFound
-    if (caller.is_admin or caller.runs(task)) and _ended_as_failed(given):
+    if _repeats_a_failure(caller, given, task):
         return task
     _check_permission(caller, given, task)
     if given.status not in REPORTABLE_STATUSES:
@@ -122,14 +124,27 @@ def _report_without_lease(caller: Caller, given: Report, task: TaskRow | None) -
     )
 
 
-def _ended_as_failed(given: Report) -> bool:
-    """Whether the report's attempt ended by an earlier report that it failed, and is retried."""
-    if given.status != TaskStatus.FAILED or given.attempt is None:
+def _repeats_a_failure(caller: Caller, given: Report, task: TaskRow) -> bool:
+    """Whether the attempt ended by an earlier report of the caller that it failed, and is retried.
+
+    A report without an attempt is about the latest one.
+    """
+    if given.status != TaskStatus.FAILED:
         return False
-    ended = TaskAttempt.objects.using(Task.objects.write_db).filter(
-        task=given.task_id, attempt=given.attempt, outcome=AttemptOutcome.FAILED
-    )
-    return bool(ended.exists())
+    number = task.attempt if given.attempt is None else given.attempt
+    attempt = _attempt(task, number).filter(outcome=AttemptOutcome.FAILED).first()
+    if attempt is None:
+        return False
+    if caller.is_admin or (caller.runs(task) and number == task.attempt):
+        return True
+    # The task names the owner of its latest attempt only.
+    owned = Worker.objects.using(Task.objects.write_db).filter(identity=caller.identity)
+    return bool(owned.filter(pk=attempt.worker_id).exists())
+
+
+def _attempt(task: TaskRow, number: int) -> QuerySet[TaskAttempt]:
+    """The row of an attempt, if it has one."""
+    return TaskAttempt.objects.using(Task.objects.write_db).filter(task=task.id, attempt=number)
 
 
 def _with_late_error(given: Report, task: TaskRow) -> TaskRow:
@@ -139,10 +154,13 @@ def _with_late_error(given: Report, task: TaskRow) -> TaskRow:
     """
     if given.attempt is None or not given.error:
         return task
-    if task.error != f"Worker '{task.worker_id}' {TIMED_OUT}":
+    if task.error not in sweep_errors(task):
         return task
     error = truncate_utf8(f"{task.error}\n\n{given.error}", get_settings().max_error_bytes)
-    return task._replace(error=error) if Task.objects.replace_error(task, error) else task
+    if not Task.objects.replace_error(task, error):
+        return task
+    _attempt(task, task.attempt).update(error=error)
+    return task._replace(error=error)
 
 
 def _move(given: Sequence[Report], identity: str | None = None) -> list[TaskRow]:

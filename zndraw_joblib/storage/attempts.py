@@ -24,6 +24,17 @@ from zndraw_joblib.text import truncate_utf8
 JITTER = 0.1
 
 
+def lost_error(worker_id: str | None, reason: str) -> str:
+    """The error of a task whose worker was lost."""
+    return f"Worker '{worker_id}' {reason}"
+
+
+def too_long_error(timeout_seconds: float) -> str:
+    """The error of a task that ran longer than its timeout."""
+    # 15 digits, because six would show a million as 1e+06.
+    return f"Timed out after {timeout_seconds:.15g} s"
+
+
 class LockedAttempt(NamedTuple):
     """The latest attempt of a claimed or running task whose row is locked."""
 
@@ -87,9 +98,11 @@ def lost(reason: str) -> Decide:
     def decide(attempt: LockedAttempt) -> AttemptEnd:
         if attempt.status == TaskStatus.CLAIMED:
             return requeued(attempt)
-        error = f"Worker '{attempt.worker_id}' {reason}"
-        if attempt.is_timed_out:
-            error = f"Timed out after {attempt.timeout_seconds:g} s"
+        error = (
+            too_long_error(attempt.timeout_seconds)
+            if attempt.is_timed_out and attempt.timeout_seconds
+            else lost_error(attempt.worker_id, reason)
+        )
         if not attempt.retries_left:
             return AttemptEnd(AttemptOutcome.LOST, TaskStatus.FAILED, 0, error, error)
         left = attempt.retries_left - 1

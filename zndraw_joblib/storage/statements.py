@@ -41,9 +41,10 @@ def load(vendor: str) -> dict[str, str]:
     `vendor` is ``"postgresql"`` or ``"sqlite"``; a system check refuses others.
     """
     statements: dict[str, str] = {}
-    for file in (f"{vendor}.sql", f"{vendor}_life.sql", f"{vendor}_waits.sql"):
-        text = files(__package__).joinpath("sql", file).read_text("utf-8")
-        _, *parts = _NAME.split(text)
+    for file in files(__package__).joinpath("sql").iterdir():
+        if not file.name.startswith(vendor):
+            continue
+        _, *parts = _NAME.split(file.read_text("utf-8"))
         for names, body in zip(parts[::2], parts[1::2], strict=True):
             # Without the comments, because a database would parse them at each execution.
             lines = [line for line in body.splitlines() if not _COMMENT.match(line)]

@@ -37,6 +37,14 @@ TIMED_OUT = "timed out"
 Recovered = tuple[TaskRow, AttemptOutcome]
 
 
+def sweep_errors(task: TaskRow) -> set[str]:
+    """The errors with which a sweep may have ended the task."""
+    errors = {attempts.lost_error(task.worker_id, TIMED_OUT)}
+    if task.timeout_seconds:
+        errors.add(attempts.too_long_error(task.timeout_seconds))
+    return errors
+
+
 class TaskQuerySet(models.QuerySet[Any]):
     """Queries over tasks, and moves of all tasks of a query.
 
@@ -311,6 +319,33 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             renewed = statements.run(using, "renew_leases", **parameters)
         return {(parsed_id(task_id), attempt) for task_id, attempt in renewed.rows}
 
+    def renew_attempt(
+        self, task_id: UUID, attempt: int, identity: str | None, *, files_changed: bool = False
+    ) -> TaskRow | None:
+        """Renew the lease of a claimed or running attempt, as a heartbeat of its worker.
+
+        With an `identity` only an attempt of its workers. `files_changed` announces that the files
+        of the task change in the same transaction, in which its row is locked. Returns None if the
+        attempt is not under way.
+        """
+        using = self.write_db
+        renewed = statements.run(
+            using,
+            "renew_attempt",
+            id=task_id,
+            attempt=attempt,
+            identity=identity,
+            lease_seconds=get_settings().worker_timeout_seconds,
+            changes=int(files_changed),
+        )
+        tasks = task_rows(using, renewed)
+        workers = [task.worker_id for task in tasks if task.worker_id]
+        if workers:
+            statements.run(using, "touch_workers", worker_ids=workers)
+        if files_changed:
+            self._announce(tasks, signals.task_progressed)
+        return next(iter(tasks), None)
+
     def read(self, ids: Iterable[UUID], *, include_result: bool = True) -> dict[UUID, TaskRow]:
         """The tasks with these ids that exist, by id, with their queue positions."""
         using = self.write_db
@@ -355,20 +390,22 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         `lost` if workers held the tasks and did not end them by reports of their own.
         """
         using = self.write_db
+        manager = self.db_manager(using)
 
         def send() -> None:
             for signal in changes:
                 if signal.has_listeners(self.model):
                     for task in tasks:
-                        signal.send_robust(self.model, task=self._instance(task, using))
+                        signal.send_robust(self.model, task=manager.instance(task))
                 signals.tasks_changed.send_robust(self.model, change=signal, tasks=tasks, lost=lost)
 
         if tasks:
             transaction.on_commit(send, using=using, robust=True)
         return tasks
 
-    def _instance(self, task: TaskRow, using: str) -> Any:
-        """The model instance of a row, because the host's receivers expect one."""
+    def instance(self, task: TaskRow) -> Any:
+        """The model instance of a row, which the host's code expects."""
+        using = self.write_db
         names = [field.attname for field in self.model._meta.concrete_fields]
         instance = self.model.from_db(using, names, [getattr(task, name) for name in names])
         # Set here, because the cached property would read the job from the database.

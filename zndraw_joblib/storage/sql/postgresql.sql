@@ -26,7 +26,7 @@
 -- %(most_ahead)s; the snapshot of the statement does not contain the rows that it inserts.
 -- tasks: [{id, payload, retries, run_at, delay, timeout_seconds, retry_of}], the payload as the
 -- text of its JSON; all but the first two may be missing. %(lost_retries)s are those of tasks for
--- which neither the submit nor the job has retries.
+-- which neither the submit nor the job has retries. The task of `retry_of` may have been deleted.
 INSERT INTO zndraw_joblib_task AS task
     (id, job_id, room_id, created_by, payload, status, attempt, retries, retries_left,
      worker_identity, run_at, timeout_seconds, retry_of_id)
@@ -34,7 +34,8 @@ SELECT given.id, offered.id, %(room_id)s, %(created_by)s, given.payload, 'pendin
     COALESCE(given.retries, offered.max_retries),
     COALESCE(given.retries, offered.max_retries, %(lost_retries)s::integer), '',
     COALESCE(given.run_at, STATEMENT_TIMESTAMP() + make_interval(secs => given.delay)),
-    given.timeout_seconds, given.retry_of
+    given.timeout_seconds,
+    (SELECT ended.id FROM zndraw_joblib_task ended WHERE ended.id = given.retry_of FOR KEY SHARE)
 FROM (
     SELECT id, max_retries FROM zndraw_joblib_job
     WHERE id = %(job_id)s::uuid AND revision = %(revision)s::integer AND retired_at IS NULL
@@ -167,14 +168,14 @@ RETURNING task.*,
 
 -- name: finish_tasks
 -- Moves tasks to the terminal status of their reports. The fence is that of `start_tasks`. The error
--- of an earlier attempt stays, unless the task is completed. A task that failed and has retries left
--- is not moved, unless `final`; `end_attempts` then tries it again.
+-- of an earlier attempt stays only if a pending task is cancelled, because the task's row tells how its
+-- latest attempt ended. A task that failed and has retries left is not moved, unless `final`;
+-- `end_attempts` then tries it again.
 -- reports: [{id, attempt, status, error, result, final, legal_from}], the result as the text of its
 -- JSON
 UPDATE zndraw_joblib_task AS task
 SET status = report.status,
-    error = CASE WHEN report.status = 'completed' THEN report.error
-        ELSE COALESCE(report.error, task.error) END,
+    error = COALESCE(report.error, CASE WHEN task.status = 'pending' THEN task.error END),
     result = report.result,
     revision = task.revision + 1,
     completed_at = STATEMENT_TIMESTAMP(),

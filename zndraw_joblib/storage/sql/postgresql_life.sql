@@ -125,9 +125,15 @@ RETURNING task.*,
 
 -- name: touch_workers
 -- Counts a report as a heartbeat of its worker. Once a second at most, because a worker may report
--- often.
+-- often. SKIP LOCKED, because the transaction of a log write has locked a task, and a worker that
+-- leaves locks its own row before its tasks: each would wait for the other. A locked row is of a
+-- worker that sends a heartbeat or leaves.
 UPDATE zndraw_joblib_worker AS worker
 SET last_heartbeat = STATEMENT_TIMESTAMP()
-WHERE worker.id = ANY(ARRAY(SELECT unnest(%(worker_ids)s::text[])))
-    AND worker.last_heartbeat < STATEMENT_TIMESTAMP() - INTERVAL '1 second'
+WHERE worker.id = ANY(ARRAY(
+    SELECT seen.id FROM zndraw_joblib_worker seen
+    WHERE seen.id = ANY(ARRAY(SELECT unnest(%(worker_ids)s::text[])))
+        AND seen.last_heartbeat < STATEMENT_TIMESTAMP() - INTERVAL '1 second'
+    FOR UPDATE SKIP LOCKED
+))
 RETURNING worker.id;

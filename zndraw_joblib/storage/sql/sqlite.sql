@@ -25,7 +25,9 @@ SELECT json_extract(given.value, '$.id'), offered.id, %(room_id)s, %(created_by)
         STRFTIME(
             '%Y-%m-%d %H:%M:%f', 'NOW', json_extract(given.value, '$.delay') || ' seconds')
         || '000', '.000000', '')),
-    json_extract(given.value, '$.timeout_seconds'), json_extract(given.value, '$.retry_of')
+    json_extract(given.value, '$.timeout_seconds'),
+    (SELECT ended.id FROM zndraw_joblib_task ended
+     WHERE ended.id = json_extract(given.value, '$.retry_of'))
 FROM (
     SELECT id, max_retries FROM zndraw_joblib_job
     WHERE id = %(job_id)s AND revision = %(revision)s AND retired_at IS NULL
@@ -100,8 +102,8 @@ RETURNING *,
 -- name: finish_tasks
 UPDATE zndraw_joblib_task
 SET status = report.status,
-    error = CASE WHEN report.status = 'completed' THEN report.error
-        ELSE COALESCE(report.error, zndraw_joblib_task.error) END,
+    error = COALESCE(report.error,
+        CASE WHEN zndraw_joblib_task.status = 'pending' THEN zndraw_joblib_task.error END),
     result = report.result,
     revision = revision + 1,
     completed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),

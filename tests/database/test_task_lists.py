@@ -1,0 +1,71 @@
+"""The lists of tasks over all rooms read an index, and never the whole table."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests.database.test_verbs import LEASE, NAME, add_pending, plan, submit
+from zndraw_joblib.models import Task, Worker
+from zndraw_joblib.services.register import offer
+from zndraw_joblib.storage.ids import new_id
+from zndraw_joblib.storage.lists import MAX_READ, Filter, newest
+
+pytestmark = pytest.mark.django_db
+
+FILTERS = {
+    "all": Filter(),
+    "status": Filter(status="failed"),
+    "job": Filter(job_id=new_id()),
+    "room": Filter(room_id="unknown"),
+    "status, job and room": Filter("pending", new_id(), "room"),
+}
+
+
+@pytest.fixture
+def many_tasks():
+    """Some 5,000 tasks of Alice, of which half have ended, and a few of Carol."""
+    job = offer(Worker.objects.create(identity="bob"), NAME, {}, LEASE)[0]
+    submit(job, 10)
+    add_pending(job, 5000)
+    pending = Task.objects.filter(status="pending").values_list("pk", flat=True)
+    ended = list(pending.order_by("-pk")[:2500])
+    Task.objects.filter(pk__in=ended).update(status="failed", completed_at=timezone.now())
+    Task.objects.filter(pk__in=list(pending[:10])).update(created_by="carol")
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("many_tasks")
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS)
+@pytest.mark.parametrize("created_by", ["alice", "carol", None])
+def test_a_page_is_read_from_an_index(created_by, filters, before):
+    place = (timezone.now(), Task.objects.order_by("?").values_list("pk", flat=True)[0])
+    with CaptureQueriesContext(connection) as queries:
+        newest(created_by, filters, 50, place if before else None)
+    found = plan(queries[-1]["sql"])
+    assert len(queries) == 1
+    index = "joblib_task_creator" if created_by else "pkey"
+    if connection.vendor == "postgresql" or created_by:
+        assert index in found, found
+    assert not re.search(r'"Seq Scan"[^}]*"Relation Name": "zndraw_joblib_task"', found), found
+    assert not re.search(r"SCAN (task|newest)\b(?! USING)", found), found
+    assert '"Node Type": "Sort", "Parent Relationship": "Inner"' not in found, found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("many_tasks")
+@pytest.mark.parametrize("created_by", ["alice", None])
+def test_a_filter_reads_no_more_than_a_thousand_tasks(created_by):
+    place, pages = None, 0
+    while pages == 0 or place:
+        found = newest(created_by, FILTERS["job"], 50, place)
+        assert found.ids == []
+        place, pages = found.last, pages + 1
+    assert pages == Task.objects.filter(created_by="alice").count() // MAX_READ + 1

@@ -1,0 +1,170 @@
+"""Views of the files of tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar, Self
+
+from django.core.handlers.asgi import ASGIRequest
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils.cache import get_conditional_response
+from django.utils.http import content_disposition_header, http_date
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from zndraw_joblib.api import openapi
+from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.documents import file_document
+from zndraw_joblib.api.lookup import parse_task_id
+from zndraw_joblib.api.parsing import body_length, body_stream, invalid, is_chunked
+from zndraw_joblib.api.ranges import requested_part
+from zndraw_joblib.exceptions import Forbidden, LengthRequired, PreconditionFailed
+from zndraw_joblib.models import TaskFile
+from zndraw_joblib.services.files import find_file, list_files, open_part
+from zndraw_joblib.services.uploads import Upload, upload
+from zndraw_joblib.storage.files import StoredPart
+from zndraw_joblib.text import Message
+
+#: Type of a file whose upload names none.
+UNKNOWN_TYPE = "application/octet-stream"
+#: A media type with parameters (RFC 9110, section 8.3.1), in printable ASCII.
+_MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+ *(;[ -~]*)?")
+_MAX_TYPE_LENGTH = 255
+_MAX_ATTEMPT = 2**31 - 1
+#: Uses of a file that a browser may make (`Sec-Fetch-Dest`). A page of the site must not load one
+#: as a script, for instance, which none of the headers below prevents.
+_DESTINATIONS = {"empty", "document", "image", "audio", "video", "iframe", "frame"}
+#: Headers that keep a browser from running a file as a part of the site.
+_SANDBOX = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
+
+
+class FileViewSet(JobLibView, ViewSet):
+    """Files of tasks."""
+
+    throttle_scopes: ClassVar = {"upload": "joblib_work"}
+    unthrottled: ClassVar = {"upload"}
+    #: The lane passes the body of this method on as it arrives, because it may be large.
+    streamed_method = "PUT"
+
+    def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
+        """Leave the body alone where a host's permission reads `data`, because it is a file."""
+        made: Any = super().initialize_request(request, *args, **kwargs)
+        made._full_data = {}
+        return made  # type: ignore[no-any-return]
+
+    @openapi.files_list
+    def list(self, request: Request, task_id: str) -> Response:
+        """The files of all attempts of a task, by name and attempt."""
+        files = list_files(self.caller, parse_task_id(task_id))
+        return Response([file_document(file) for file in files])
+
+    @openapi.files_upload
+    def upload(self, request: Request, task_id: str, name: str) -> Response:
+        """Upload a file of an attempt, or replace the attempt's file of this name."""
+        attempt = _attempt(request.query_params.get("attempt"))
+        sent = request._request
+        if isinstance(sent, WSGIRequest) and is_chunked(sent):
+            # Some WSGI servers end the stream of a body that was cut off as that of a whole one.
+            raise LengthRequired
+        given = Upload(name, _content_type(sent), body_stream(sent), body_length(sent))
+        file, is_new = upload(self.caller, parse_task_id(task_id), attempt, given)
+        return Response(file_document(file), status=201 if is_new else 200)
+
+    @openapi.files_download
+    def retrieve(self, request: Request, task_id: str, name: str) -> HttpResponseBase:
+        """The content of the latest attempt's file of this name, or one range of it."""
+        if request.META.get("HTTP_SEC_FETCH_DEST", "empty") not in _DESTINATIONS:
+            raise Forbidden(Message("A file of a task may not be a part of a page."))
+        file = find_file(self.caller, parse_task_id(task_id), name)
+        etag = f'"{file.sha256}"'
+        headers = {
+            **_SANDBOX,
+            "Accept-Ranges": "bytes",
+            "Content-Disposition": content_disposition_header(True, file.name) or "attachment",
+            "ETag": etag,
+            "Last-Modified": http_date(file.created_at.timestamp()),
+            "Vary": "Sec-Fetch-Dest",
+        }
+        whole = HttpResponse(content_type=file.content_type, headers=headers)
+        modified = int(file.created_at.timestamp())
+        checked: Any = get_conditional_response(request._request, etag, modified, whole)
+        if checked.status_code == 412:
+            raise PreconditionFailed
+        if checked.status_code == 304:
+            return checked  # type: ignore[no-any-return]
+        if request.method == "HEAD":
+            whole.headers["Content-Length"] = str(file.size)
+            return whole
+        part = requested_part(
+            request.META.get("HTTP_RANGE"), request.META.get("HTTP_IF_RANGE"), etag, file.size
+        )
+        status = 200
+        if part is not None:
+            status = 206
+            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{file.size}"
+            # Keeps a host's GZipMiddleware from compressing a range, which no client could join.
+            headers["Content-Encoding"] = "identity"
+        return _stream(request._request, file, part or range(file.size), status, headers)
+
+
+class AsyncPart(AsyncIterator[bytes]):
+    """Reads a part of a stored file in threads, for an event loop."""
+
+    def __init__(self, part: StoredPart) -> None:
+        self._part = part
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = await asyncio.to_thread(next, self._part, None)
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    def close(self) -> None:
+        """Close the file."""
+        self._part.close()
+
+
+def _stream(
+    request: HttpRequest, file: TaskFile, positions: range, status: int, headers: dict[str, str]
+) -> StreamingHttpResponse:
+    part: Any = open_part(file, positions.start, len(positions))
+    response = StreamingHttpResponse(
+        # Under ASGI Django would read the whole of a sync iterator into memory.
+        AsyncPart(part) if isinstance(request, ASGIRequest) else part,
+        status=status,
+        content_type=file.content_type,
+        headers=headers,
+    )
+    response.headers["Content-Length"] = str(len(positions))
+    return response
+
+
+def _attempt(text: str | None) -> int:
+    if text is None:
+        raise invalid(Message("The query parameter attempt is required."), "/attempt")
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > _MAX_ATTEMPT:
+        raise invalid(Message("attempt must be the number of an attempt."), "/attempt")
+    return int(text)
+
+
+def _content_type(request: HttpRequest) -> str:
+    """The type of the body, as the client wrote it."""
+    given: str = request.META.get("CONTENT_TYPE", "").strip() or UNKNOWN_TYPE
+    if len(given) > _MAX_TYPE_LENGTH or not _MEDIA_TYPE.fullmatch(given):
+        raise invalid(
+            Message(
+                "Content-Type must be a media type of at most {limit} characters.",
+                limit=_MAX_TYPE_LENGTH,
+            )
+        )
+    return given

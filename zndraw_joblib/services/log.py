@@ -1,0 +1,75 @@
+"""Writes and reads the logs of tasks."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from zndraw_joblib.access import Caller
+from zndraw_joblib.exceptions import Forbidden, InvalidTaskTransition, LeaseLost, TaskNotFound
+from zndraw_joblib.models import Task, TaskLogChunk
+from zndraw_joblib.services.lookup import find_task
+from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.logs import LogPart
+from zndraw_joblib.text import Message
+
+
+def append_log(caller: Caller, task_id: UUID, attempt: int, text: str) -> None:
+    """Add a text to the log of a task that a worker of the caller holds, and renew its lease.
+
+    An administrator may write to the log of any claimed or running task.
+
+    Raises
+    ------
+    TaskNotFound
+        The task does not exist, or the caller may not read it.
+    Forbidden
+        Another caller's worker has the task.
+    LeaseLost
+        The attempt is not the task's latest one.
+    InvalidTaskTransition
+        The task is neither claimed nor running.
+    """
+    # Without a read of the task, because nearly every write is the worker's own.
+    if _append(task_id, attempt, caller.identity, text):
+        return
+    task = Task.objects.read([task_id]).get(task_id)
+    if task is None or not caller.may_read(task):
+        raise TaskNotFound
+    if caller.is_admin and _append(task_id, attempt, None, text):
+        return
+    if not caller.is_admin and not caller.runs(task):
+        raise Forbidden(Message("Only the owner of the task's worker may report on it."))
+    if attempt != task.attempt:
+        raise LeaseLost(
+            Message(
+                "Attempt {attempt} is not the current one, {current}; drop the result.",
+                attempt=attempt,
+                current=task.attempt,
+            )
+        )
+    raise InvalidTaskTransition(
+        Message("A task that is {status} takes no text for its log.", status=str(task.status))
+    )
+
+
+def _append(task_id: UUID, attempt: int, identity: str | None, text: str) -> bool:
+    settings = get_settings()
+    written: bool = TaskLogChunk.objects.append(
+        task_id, attempt, identity, text, settings.lease, settings.max_log_bytes
+    )
+    return written
+
+
+def find_log(caller: Caller, task_id: UUID, offset: int) -> LogPart:
+    """The part of a task's log that begins at `offset`, in bytes.
+
+    Raises
+    ------
+    TaskNotFound
+        The task does not exist, or the caller may not read it.
+    """
+    task = find_task(caller, task_id)
+    part: LogPart | None = TaskLogChunk.objects.read(task.id, offset, get_settings().max_log_bytes)
+    if part is None:
+        raise TaskNotFound
+    return part

@@ -1,0 +1,79 @@
+"""Lists of tasks over all rooms, newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.apps import apps
+
+from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.names import nfc
+from zndraw_joblib.storage import statements
+from zndraw_joblib.storage.rows import parsed_id, parsed_time
+
+#: Most tasks that are read for a page of a filter without an index. A filter that few tasks satisfy
+#: gives short pages, because to fill a page might take a read of the whole table.
+MAX_READ = 1000
+
+
+class Filter(NamedTuple):
+    """Conditions of a list; None is none."""
+
+    status: str | None = None
+    job_id: UUID | None = None
+    room_id: str | None = None
+
+
+class Place(NamedTuple):
+    """The place of a task in a list."""
+
+    created_at: datetime
+    id: UUID
+
+
+class Found(NamedTuple):
+    """Ids of tasks, and the place after which the next page begins; None on the last page."""
+
+    ids: list[UUID]
+    last: Place | None
+
+
+def newest(
+    created_by: str | None, filters: Filter, limit: int, before: tuple[datetime, UUID] | None
+) -> Found:
+    """Up to `limit` tasks that an identity submitted, or all identities for None, newest first.
+
+    `before` is the time and the id of the task before the page.
+    """
+    using: str = apps.get_model("zndraw_joblib", "Task")._default_manager.write_db
+    before_time, before_id = before or (None, None)
+    parameters: dict[str, Any] = {
+        "job_id": filters.job_id,
+        "room_id": filters.room_id and nfc(filters.room_id),
+        "before_id": before_id,
+    }
+    has_index = filters == Filter()
+    if created_by is None:
+        statement = "newest_of_all"
+        parameters["status"] = filters.status
+    else:
+        statement = "newest_of_creator"
+        statuses = [filters.status] if filters.status else [status.value for status in TaskStatus]
+        parameters |= {"created_by": created_by, "statuses": statuses, "before_time": before_time}
+        has_index = filters._replace(status=None) == Filter()
+    most = limit + 1 if has_index else max(limit + 1, MAX_READ)
+    read = statements.run(using, statement, most=most, **parameters).rows
+    matching = [row for row in read if row[2]]
+    # Another page follows this row, if any does.
+    last: Sequence[Any] = ()
+    if len(matching) > limit:
+        last = matching[limit - 1]
+    elif len(read) == most:
+        last = read[-1]
+    return Found(
+        [parsed_id(row[0]) for row in matching[:limit]],
+        Place(parsed_time(last[1], using), parsed_id(last[0])) if last else None,
+    )
