@@ -11,6 +11,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
+from tests.factories import V1
 from tests.waiting.asgi import Site
 from zndraw_joblib.events import changes, publisher as publishers, reads
 from zndraw_joblib.events.groups import Groups
@@ -296,6 +297,21 @@ async def test_progress_does_not_wake_a_request_that_waits_for_the_end(bob, runn
     answer = await ending
     assert answer.json()["status"] == "completed"
     assert answer.headers["etag"] == await sync_to_async(tag_of)(bob, running)
+
+
+@pytest.mark.usefixtures("only_events")
+async def test_an_upload_is_a_change(bob, running, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+
+    def upload():
+        path = f"{V1}/tasks/{running}/files/a.txt?attempt=1"
+        return bob.client.put(path, data=b"x", content_type="text/plain")
+
+    answer, uploaded = await asyncio.gather(
+        watching(Site(True), bob, running), change_during_wait(upload)
+    )
+    assert uploaded.status_code == 201, uploaded.content
+    assert answer.status == 200
 
 
 @pytest.mark.usefixtures("only_events")
