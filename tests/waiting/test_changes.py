@@ -11,6 +11,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
+from tests.factories import V1
 from tests.waiting.asgi import Site
 from zndraw_joblib.events import changes, publisher as publishers, reads
 from zndraw_joblib.events.groups import Groups
@@ -52,7 +53,7 @@ async def change_during_wait(change, *args, **kwargs):
     hub = get_hub()
     while not hub.changes._watchers:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
     return await sync_to_async(change)(*args, **kwargs)
 
 
@@ -299,11 +300,26 @@ async def test_progress_does_not_wake_a_request_that_waits_for_the_end(bob, runn
 
 
 @pytest.mark.usefixtures("only_events")
+async def test_an_upload_is_a_change(bob, running, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+
+    def upload():
+        path = f"{V1}/tasks/{running}/files/a.txt?attempt=1"
+        return bob.client.put(path, data=b"x", content_type="text/plain")
+
+    answer, uploaded = await asyncio.gather(
+        watching(Site(True), bob, running), change_during_wait(upload)
+    )
+    assert uploaded.status_code == 201, uploaded.content
+    assert answer.status == 200
+
+
+@pytest.mark.usefixtures("only_events")
 @pytest.mark.parametrize("gathers", [True, False])
 async def test_frequent_progress_is_gathered_and_other_changes_are_not(
     bob, running, monkeypatch, gathers
 ):
-    monkeypatch.setattr(changes, "GATHER_SECONDS", 2.0)
+    monkeypatch.setattr(changes, "GATHER_SECONDS", 1.0)
 
     def report():
         if gathers:
@@ -314,7 +330,7 @@ async def test_frequent_progress_is_gathered_and_other_changes_are_not(
 
     began = time.monotonic()
     answer, _ = await asyncio.gather(watching(Site(True), bob, running), change_during_wait(report))
-    assert (time.monotonic() - began > 1.8) == gathers
+    assert (time.monotonic() - began > 0.9) == gathers
     assert answer.json()["progress"] == (0.2 if gathers else None)
     assert answer.json()["status"] == ("running" if gathers else "completed")
 
@@ -388,7 +404,7 @@ async def test_a_task_whose_row_is_locked_is_watched_soon_after(bob, running, mo
         LONG / 2,
     )
     assert answer.status == 200
-    assert len(asked) == 2
+    assert len(asked) >= 2
     assert changes.LOCKED_SECONDS < 1
 
 

@@ -42,7 +42,7 @@ async def change_during_wait(change, *args, **kwargs):
     hub = get_hub()
     while not hub.stops._waiting:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.1)
     return await sync_to_async(change)(*args, **kwargs)
 
 
@@ -138,13 +138,13 @@ async def test_a_task_that_the_worker_ended_itself_is_neither_lost_nor_cancelled
     await sync_to_async(Task.objects.update)(retries=retries, retries_left=retries or 0)
     began = time.monotonic()
     answer, report = await asyncio.gather(
-        beating(Site(True), bob, [(running, 1)], wait=2),
+        beating(Site(True), bob, [(running, 1)], wait=1),
         change_during_wait(bob.report, running, status, attempt=1, retry_after=60)
         if status == "failed"
         else change_during_wait(bob.report, running, status, attempt=1),
     )
     assert report.status_code == 200
-    assert time.monotonic() - began > 1.4
+    assert time.monotonic() - began > 0.7
     assert (answer.json()["lost"], answer.json()["cancelled"]) == ([], [])
     # Neither is one that had ended before the heartbeat.
     answer = await beating(Site(True), bob, [(running, 1)], wait=1)
