@@ -13,7 +13,8 @@ from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.retry import retry_after
-from zndraw_joblib.client.schemas import ClaimedTask, HeartbeatReply, read_heartbeat
+from zndraw_joblib.client.schemas import HeartbeatReply, read_heartbeat
+from zndraw_joblib.client.tasks import ClaimedTask
 
 logger = logging.getLogger(__name__)
 
