@@ -51,20 +51,18 @@ def ended(manager, function, **values):
     return Task.objects.get(pk=task_id)
 
 
-@pytest.mark.parametrize("prefetch", [0, 5])
-def test_the_value_of_a_function_is_stored_as_the_result(manager, prefetch):
+def test_the_value_of_a_function_arrives_as_its_return_type(manager):
     @manager.job(room="open")
-    def energies(count: int, task: ClaimedTask) -> Energies:
+    def energies(count: int, copy: bool = False, *, task: ClaimedTask) -> Energies:
         for number in task.track(range(count)):
             task.progress(None, f"step {number}")
-        return Energies(values=list(np.zeros(count)))
+        return Energies(values=list(np.full(count, float(copy))))
 
-    with serving(manager, prefetch=prefetch, concurrency=2):
-        done = ended(manager, energies, count=3)
-        assert (done.status, done.result) == (
-            "completed",
-            {"values": [0.0, 0.0, 0.0], "unit": "eV"},
-        )
+    with serving(manager, prefetch=5, concurrency=2):
+        handle = manager.send(energies, 3, copy=True, room="open")
+        assert handle.result(timeout=20) == Energies(values=[1.0, 1.0, 1.0])
+        done = Task.objects.get()
+        assert done.result == {"values": [1.0, 1.0, 1.0], "unit": "eV"}
         assert (done.progress, done.message) == (1.0, "step 2")
         large = ended(manager, energies, count=400)
         assert (large.status, large.result) == ("failed", None)
