@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from tests.servers import server, until
-from zndraw_joblib.client import Api, Cancelled, ClaimedTask, GiveUp, JobManager, RetryLater
+from zndraw_joblib.client import Api, Cancelled, ClaimedTask, GiveUp, JobManager, RetryLater, files
+from zndraw_joblib.client.api import path, send
 from zndraw_joblib.client.functions import model_of
 from zndraw_joblib.models import Job, Task
 
@@ -49,20 +51,18 @@ def ended(manager, function, **values):
     return Task.objects.get(pk=task_id)
 
 
-@pytest.mark.parametrize("prefetch", [0, 5])
-def test_the_value_of_a_function_is_stored_as_the_result(manager, prefetch):
+def test_the_value_of_a_function_arrives_as_its_return_type(manager):
     @manager.job(room="open")
-    def energies(count: int, task: ClaimedTask) -> Energies:
+    def energies(count: int, copy: bool = False, *, task: ClaimedTask) -> Energies:
         for number in task.track(range(count)):
             task.progress(None, f"step {number}")
-        return Energies(values=list(np.zeros(count)))
+        return Energies(values=list(np.full(count, float(copy))))
 
-    with serving(manager, prefetch=prefetch, concurrency=2):
-        done = ended(manager, energies, count=3)
-        assert (done.status, done.result) == (
-            "completed",
-            {"values": [0.0, 0.0, 0.0], "unit": "eV"},
-        )
+    with serving(manager, prefetch=5, concurrency=2):
+        handle = manager.send(energies, 3, copy=True, room="open")
+        assert handle.result(timeout=20) == Energies(values=[1.0, 1.0, 1.0])
+        done = Task.objects.get()
+        assert done.result == {"values": [1.0, 1.0, 1.0], "unit": "eV"}
         assert (done.progress, done.message) == (1.0, "step 2")
         large = ended(manager, energies, count=400)
         assert (large.status, large.result) == ("failed", None)
@@ -114,3 +114,38 @@ def test_a_cancel_ends_a_running_task_at_its_next_checkpoint(manager, by):
         (manager if by == "this manager" else JobManager(manager.api)).cancel(task_id)
         until(lambda: outcome == ["cancelled"])
     assert Task.objects.get().status == "cancelled"
+
+
+def test_a_task_writes_its_log_although_the_server_is_asked_once_a_second(manager):
+    @manager.job(room="open")
+    def talk(task: ClaimedTask) -> None:
+        handler = task.logging_handler()
+        logger = logging.getLogger("tests.talk")
+        logger.addHandler(handler)
+        try:
+            for number in range(50):
+                task.log(f"line {number} ä")
+                logger.warning("record %d", number)
+        finally:
+            logger.removeHandler(handler)
+
+    with serving(manager):
+        done = ended(manager, talk)
+    assert done.status == "completed"
+    url = path("tasks", str(done.pk), "log")
+    log = send(manager.api, "GET", url, read=lambda answer: answer.json())
+    assert log["text"] == "".join(f"line {n} ä\nrecord {n}\n" for n in range(50))
+    assert log["ended"]
+
+
+def test_a_task_uploads_files_and_returns_their_descriptions(manager, tmp_path):
+    @manager.job(room="open")
+    def store(task: ClaimedTask) -> list[dict]:
+        (tmp_path / "a.txt").write_text("text")
+        return [task.upload(tmp_path / "a.txt"), task.upload(b"data", "b.bin")]
+
+    with serving(manager):
+        done = ended(manager, store)
+    assert done.status == "completed", done.error
+    assert [(one["name"], one["size"]) for one in done.result] == [("a.txt", 4), ("b.bin", 4)]
+    assert files.download(manager.api, str(done.pk), "a.txt") == b"text"

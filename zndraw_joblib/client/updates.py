@@ -225,7 +225,7 @@ class UpdateSender:
             elif isinstance(error, (*LOST, TaskNotFoundError)):
                 updates.refuse_progress()
                 updates.refuse_log()
-                self._grants.stop([updates.task], lost=[updates.task.id], cancelled=())
+                self._grants.stop([updates.task], [], [updates.task.id])
             elif taken.text:
                 updates.refuse_log()
             else:
