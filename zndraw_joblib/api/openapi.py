@@ -4,111 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Annotated
-from uuid import UUID
 
 from pydantic import Field
 
 from zndraw_joblib import exceptions as problems
-from zndraw_joblib.api import answers, bodies
+from zndraw_joblib.api import answers, bodies, parameters
 from zndraw_joblib.api.autoschema import Header, Operation, Parameter
-from zndraw_joblib.api.limits import AtMost, Described
-from zndraw_joblib.api.parsing import MAX_KEY_LENGTH
-from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.storage.logs import MAX_OFFSET
-
-_ROOM = Parameter(
-    name="room_id",
-    location="path",
-    description="Room: 1 to {max_room_id_length} characters without `@ : /`, or `@global`.",
-)
-_JOB = Parameter(
-    name="full_name",
-    location="path",
-    description="Full name of a job of this room or of `@global`: `room:category:Name`.",
-)
-_TASK = Parameter(name="task_id", location="path", description="Id of the task.", type=UUID)
-_WORKER = Parameter(name="worker_id", location="path", description="Id of one of your workers.")
-_STATUS = Parameter(
-    name="status", location="query", description="Only tasks of this status.", type=TaskStatus
-)
-_INCLUDE = Parameter(
-    name="include",
-    location="query",
-    description="`result` adds the results, which lists leave out.",
-    # No `Literal`, because OpenAPI 3.0 has no `const`.
-    type=Annotated[str, Field(pattern="^result$")],
-)
-_PAGE = [
-    Parameter(
-        name="limit",
-        location="query",
-        description="Entries of a page, {default_page_size} if left out.",
-        type=Annotated[int, Field(ge=1), AtMost("max_page_size")],
-    ),
-    Parameter(
-        name="cursor",
-        location="query",
-        description="Beginning of the page, from the `Link` header of the page before.",
-    ),
-]
-_LINK = Header(
-    name="Link",
-    description='The next page, `rel="next"` (RFC 8288); absent on the last page.',
-    codes=[200],
-)
-_PREFER = Parameter(
-    name="Prefer",
-    location="header",
-    description="`wait=N`: wait up to N seconds for the answer to change (RFC 7240), at most "
-    "{long_poll_max_wait_seconds}.",
-)
-_PREFERENCE_APPLIED = Header(
-    name="Preference-Applied",
-    description="`wait=N` if the server honoured the wait; N is the number of seconds granted.",
-    codes=[200],
-)
-_ACCEPTED = [
-    Header(
-        name="Location",
-        description="Path of the task, or of the job's tasks for an array.",
-        codes=[202],
-    ),
-    Header(
-        name="Retry-After",
-        description="Seconds to wait before a request for the task.",
-        codes=[202],
-        type=int,
-    ),
-]
-_IF_NONE_MATCH = Parameter(
-    name="If-None-Match",
-    location="header",
-    description="`ETag`s of the task that you know: 304 while it is one of these. With `Prefer` "
-    "the answer waits for the next change of the task rather than for its end.",
-)
-_IDEMPOTENCY_KEY = Parameter(
-    name="Idempotency-Key",
-    location="header",
-    description=f"A string of your own, 1 to {MAX_KEY_LENGTH} characters in quotes: the same "
-    "request with the same key gives the same task, for {idempotency_key_ttl_seconds:g} seconds.",
-)
-_SUBMISSIONS = Annotated[
-    list[bodies.SubmissionBody],
-    Field(min_length=1),
-    Described("Submits several tasks, all or none.", max_items="max_batch_size"),
-]
-_REPORTS = Annotated[
-    list[bodies.ListedReportBody],
-    Field(min_length=1),
-    Described("Reports that are carried out one by one.", max_items="max_batch_size"),
-]
 
 jobs_list = Operation(
     id="jobs_list",
     answers={200: list[answers.JobSummaryDocument]},
     problems=[problems.InvalidRoomId, problems.JobNotFound],
-    parameters=[_ROOM, *_PAGE],
-    headers=[_LINK],
+    parameters=[parameters.ROOM, *parameters.PAGE],
+    headers=[parameters.LINK],
 )
 jobs_register = Operation(
     id="jobs_register",
@@ -122,21 +31,21 @@ jobs_register = Operation(
         problems.TooManyJobs,
         problems.TooManyWorkers,
     ],
-    parameters=[_ROOM],
+    parameters=[parameters.ROOM],
     body=bodies.RegistrationBody,
 )
 jobs_retrieve = Operation(
     id="jobs_retrieve",
     answers={200: answers.JobDocument},
     problems=[problems.InvalidRoomId, problems.JobNotFound],
-    parameters=[_ROOM, _JOB],
+    parameters=[parameters.ROOM, parameters.JOB],
 )
 jobs_retire = Operation(
     id="jobs_retire",
     answers={204: None},
     problems=[problems.InvalidRoomId, problems.JobNotFound, problems.Forbidden],
     parameters=[
-        _ROOM,
+        parameters.ROOM,
         Parameter(
             name="full_name",
             location="path",
@@ -148,8 +57,14 @@ jobs_tasks = Operation(
     id="jobs_tasks",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.JobNotFound],
-    parameters=[_ROOM, _JOB, _STATUS, _INCLUDE, *_PAGE],
-    headers=[_LINK],
+    parameters=[
+        parameters.ROOM,
+        parameters.JOB,
+        parameters.STATUS,
+        parameters.INCLUDE,
+        *parameters.PAGE,
+    ],
+    headers=[parameters.LINK],
 )
 tasks_submit = Operation(
     id="tasks_submit",
@@ -162,16 +77,16 @@ tasks_submit = Operation(
         problems.IdempotencyKeyReused,
         problems.TooManyPending,
     ],
-    parameters=[_ROOM, _JOB, _IDEMPOTENCY_KEY],
-    headers=_ACCEPTED,
-    body=bodies.SubmissionBody | _SUBMISSIONS,
+    parameters=[parameters.ROOM, parameters.JOB, parameters.IDEMPOTENCY_KEY],
+    headers=parameters.ACCEPTED,
+    body=bodies.SubmissionBody | parameters.SUBMISSIONS,
 )
 tasks_list = Operation(
     id="tasks_list",
     answers={200: list[answers.TaskDocument]},
     problems=[problems.InvalidRoomId, problems.TaskNotFound],
-    parameters=[_ROOM, _STATUS, _INCLUDE, *_PAGE],
-    headers=[_LINK],
+    parameters=[parameters.ROOM, parameters.STATUS, parameters.INCLUDE, *parameters.PAGE],
+    headers=[parameters.LINK],
 )
 tasks_submitted = Operation(
     id="tasks_submitted",
@@ -184,33 +99,33 @@ tasks_submitted = Operation(
             description="`me`, or for administrators the identity of any submitter; left out, "
             "your own tasks, or all for administrators.",
         ),
-        _STATUS,
+        parameters.STATUS,
         Parameter(
             name="job",
             location="query",
             description="Only tasks of the job with this full name, `room:category:Name`.",
         ),
         Parameter(name="room", location="query", description="Only tasks of this room."),
-        _INCLUDE,
-        *_PAGE,
+        parameters.INCLUDE,
+        *parameters.PAGE,
     ],
-    headers=[_LINK],
+    headers=[parameters.LINK],
 )
 tasks_claim = Operation(
     id="tasks_claim",
     answers={200: answers.ClaimDocument},
     problems=[problems.WorkerNotFound],
-    parameters=[_PREFER],
-    headers=[_PREFERENCE_APPLIED],
+    parameters=[parameters.PREFER],
+    headers=[parameters.PREFERENCE_APPLIED],
     body=bodies.ClaimBody,
 )
 tasks_retrieve = Operation(
     id="tasks_retrieve",
     answers={200: answers.TaskDocument, 304: None},
     problems=[problems.TaskNotFound],
-    parameters=[_TASK, _PREFER, _IF_NONE_MATCH],
+    parameters=[parameters.TASK, parameters.PREFER, parameters.IF_NONE_MATCH],
     headers=[
-        replace(_PREFERENCE_APPLIED, codes=[200, 304]),
+        replace(parameters.PREFERENCE_APPLIED, codes=[200, 304]),
         Header(
             name="ETag",
             description="Weak; changes when the task changes, except for `queue_position`.",
@@ -222,8 +137,8 @@ tasks_attempts = Operation(
     id="tasks_attempts",
     answers={200: list[answers.AttemptDocument]},
     problems=[problems.TaskNotFound],
-    parameters=[_TASK, *_PAGE],
-    headers=[_LINK],
+    parameters=[parameters.TASK, *parameters.PAGE],
+    headers=[parameters.LINK],
 )
 tasks_retry = Operation(
     id="tasks_retry",
@@ -237,15 +152,15 @@ tasks_retry = Operation(
         problems.IdempotencyKeyReused,
         problems.TooManyPending,
     ],
-    parameters=[_TASK, _IDEMPOTENCY_KEY],
-    headers=_ACCEPTED,
+    parameters=[parameters.TASK, parameters.IDEMPOTENCY_KEY],
+    headers=parameters.ACCEPTED,
     body=bodies.EmptyBody,
 )
 tasks_lookup = Operation(
     id="tasks_lookup",
     answers={200: list[answers.TaskDocument]},
-    parameters=[_PREFER],
-    headers=[_PREFERENCE_APPLIED],
+    parameters=[parameters.PREFER],
+    headers=[parameters.PREFERENCE_APPLIED],
     body=bodies.LookupBody,
 )
 tasks_report = Operation(
@@ -258,13 +173,13 @@ tasks_report = Operation(
         problems.InvalidTaskTransition,
         problems.ResultTooLarge,
     ],
-    parameters=[_TASK],
+    parameters=[parameters.TASK],
     body=bodies.ReportBody,
 )
 tasks_report_many = Operation(
     id="tasks_report_many",
     answers={200: list[answers.ReportResultDocument]},
-    body=_REPORTS,
+    body=parameters.REPORTS,
 )
 _FILE = Parameter(
     name="name",
@@ -275,7 +190,7 @@ files_list = Operation(
     id="files_list",
     answers={200: list[answers.FileDocument]},
     problems=[problems.TaskNotFound],
-    parameters=[_TASK],
+    parameters=[parameters.TASK],
 )
 files_upload = Operation(
     id="files_upload",
@@ -291,7 +206,7 @@ files_upload = Operation(
         problems.StorageUnavailable,
     ],
     parameters=[
-        _TASK,
+        parameters.TASK,
         _FILE,
         Parameter(
             name="attempt",
@@ -322,7 +237,7 @@ files_download = Operation(
         problems.StorageUnavailable,
     ],
     parameters=[
-        _TASK,
+        parameters.TASK,
         _FILE,
         Parameter(
             name="Range",
@@ -352,7 +267,7 @@ log_retrieve = Operation(
     answers={200: answers.LogDocument},
     problems=[problems.TaskNotFound],
     parameters=[
-        _TASK,
+        parameters.TASK,
         Parameter(
             name="offset",
             location="query",
@@ -360,9 +275,9 @@ log_retrieve = Operation(
             "left out. The last {max_log_bytes} bytes of a log are kept.",
             type=Annotated[int, Field(ge=0, le=MAX_OFFSET)],
         ),
-        _PREFER,
+        parameters.PREFER,
     ],
-    headers=[_PREFERENCE_APPLIED],
+    headers=[parameters.PREFERENCE_APPLIED],
 )
 log_write = Operation(
     id="log_write",
@@ -373,21 +288,21 @@ log_write = Operation(
         problems.LeaseLost,
         problems.InvalidTaskTransition,
     ],
-    parameters=[_TASK],
+    parameters=[parameters.TASK],
     body=bodies.LogBody,
 )
 workers_list = Operation(
     id="workers_list",
     answers={200: list[answers.WorkerDocument]},
-    parameters=_PAGE,
-    headers=[_LINK],
+    parameters=parameters.PAGE,
+    headers=[parameters.LINK],
 )
 workers_of_room = Operation(
     id="workers_of_room",
     answers={200: list[answers.WorkerDocument]},
     problems=[problems.InvalidRoomId, problems.WorkerNotFound],
-    parameters=[_ROOM, *_PAGE],
-    headers=[_LINK],
+    parameters=[parameters.ROOM, *parameters.PAGE],
+    headers=[parameters.LINK],
 )
 workers_create = Operation(
     id="workers_create",
@@ -400,7 +315,7 @@ workers_heartbeat = Operation(
     answers={200: answers.HeartbeatDocument},
     problems=[problems.WorkerNotFound],
     parameters=[
-        _WORKER,
+        parameters.WORKER,
         Parameter(
             name="Prefer",
             location="header",
@@ -408,21 +323,21 @@ workers_heartbeat = Operation(
             "cancelled (RFC 7240), at most a third of `worker_timeout_seconds`.",
         ),
     ],
-    headers=[_PREFERENCE_APPLIED],
+    headers=[parameters.PREFERENCE_APPLIED],
     body=bodies.HeartbeatBody,
 )
 workers_delete = Operation(
     id="workers_delete",
     answers={204: None},
     problems=[problems.WorkerNotFound],
-    parameters=[_WORKER],
+    parameters=[parameters.WORKER],
 )
 workers_withdraw = Operation(
     id="workers_withdraw",
     answers={204: None},
     problems=[problems.WorkerNotFound, problems.JobNotFound],
     parameters=[
-        _WORKER,
+        parameters.WORKER,
         Parameter(
             name="full_name",
             location="path",

@@ -20,7 +20,7 @@ from zndraw_joblib.api.lookup import accepted, parse_task_id
 from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
-from zndraw_joblib.api.waiting import UntilChange, UntilEnd, UntilWork
+from zndraw_joblib.api.untils import UntilChange, UntilEnd, UntilWork
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.services.claim import claim, jobs_of_worker
 from zndraw_joblib.services.lookup import find_task, find_tasks

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 from uuid import UUID
@@ -22,12 +21,20 @@ from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
 from zndraw_joblib.api.documents import log_document, task_document, task_tag
+from zndraw_joblib.api.untils import (
+    Until,
+    UntilChange,
+    UntilEnd,
+    UntilMoreLog,
+    UntilStop,
+    UntilWork,
+)
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.services.claim import requeue_granted
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.connections import release_connections
 from zndraw_joblib.storage.rows import TaskRow
-from zndraw_joblib.storage.waits import Grant, GrantState
+from zndraw_joblib.storage.waits import GrantState
 from zndraw_joblib.tenancy import in_tenant, tenant_of
 
 logger = logging.getLogger(__name__)
@@ -39,68 +46,6 @@ RunView = Callable[[], Coroutine[Any, Any, HttpResponseBase]]
 MAX_EARLY = 0.25
 #: Seconds after the deadline within which the last attempt of a claim must end.
 MAX_LATE = 0.5
-
-
-@dataclass(frozen=True)
-class UntilEnd:
-    """The response changes when one of the tasks ends.
-
-    `rooms` has the room id of each task, in the order of the response. `visible` returns the tasks
-    that the caller may read at the end of the wait. With `many` the response is an array, and has
-    the results only with `include_result`.
-    `tenant` is that of the request.
-    """
-
-    rooms: Mapping[UUID, str]
-    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
-    many: bool = False
-    include_result: bool = True
-    tenant: str | None = None
-
-
-@dataclass(frozen=True)
-class UntilWork:
-    """The response changes when one of these jobs of a worker has a pending task."""
-
-    worker_id: str
-    jobs: tuple[UUID, ...]
-    tenant: str | None = None
-
-
-@dataclass(frozen=True)
-class UntilMoreLog:
-    """The response changes when the task's log has text beyond the offset, or the task ends."""
-
-    task_id: UUID
-    offset: int
-    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
-    tenant: str | None = None
-
-
-@dataclass(frozen=True)
-class UntilChange:
-    """The response, a 304, changes when the entity tag of the task is not a known one any more.
-
-    `revision` is that of the task as the view read it. `visible` and `tenant` are as in `UntilEnd`.
-    """
-
-    task_id: UUID
-    room_id: str
-    revision: int
-    known: frozenset[str]
-    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
-    tenant: str | None = None
-
-
-@dataclass(frozen=True)
-class UntilStop:
-    """The response to a heartbeat changes when one of these grants is cancelled or lost."""
-
-    grants: tuple[Grant, ...]
-    tenant: str | None = None
-
-
-Until = UntilEnd | UntilWork | UntilMoreLog | UntilChange | UntilStop
 
 
 def wait_of(request: HttpRequest) -> int | None:

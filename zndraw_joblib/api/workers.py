@@ -14,7 +14,8 @@ from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import EmptyBody, HeartbeatBody
 from zndraw_joblib.api.documents import utc, worker_document
 from zndraw_joblib.api.pagination import page
-from zndraw_joblib.api.waiting import UntilStop, wait_of
+from zndraw_joblib.api.untils import UntilStop
+from zndraw_joblib.api.waiting import wait_of
 from zndraw_joblib.models import Worker
 from zndraw_joblib.services import workers
 from zndraw_joblib.services.register import withdraw
