@@ -75,7 +75,7 @@ class Bench:
         """The name of the template database of a kind, created at the first call.
 
         `history`: finished tasks only. `backlog-N`: N pending tasks in addition. `big`: a room with
-        tasks of all statuses and with dead workers.
+        tasks of all statuses and with dead workers. `ended`: as many finished tasks with logs.
         """
         if "empty" not in self._templates:
             site = self._site("ours-empty", self.postgres.url(self.postgres.create("ours-empty")))
@@ -98,7 +98,7 @@ class Bench:
         if name not in self._templates:
             base = (
                 f"{project}-empty"
-                if kind in {"history", "big"}
+                if kind in {"history", "big", "ended"}
                 else self._filled(project, table, "history")
             )
             self.postgres.clone(base, name)
@@ -107,6 +107,9 @@ class Bench:
                     fill.history(connection, table, self.scale.history)
                 elif kind == "big":
                     fill.big(connection, self.scale.big, self.scale.dead_workers)
+                elif kind == "ended":
+                    fill.history(connection, table, self.scale.big)
+                    fill.lives(connection)
                 else:
                     fill.backlog(connection, table, int(kind.removeprefix("backlog-")))
             self.postgres.settle(name)

@@ -81,6 +81,24 @@ def history(connection: psycopg.Connection[Any], table: Table, count: int) -> No
     connection.execute(f"DELETE FROM {table.tasks} WHERE id = %s".encode(), seed)
 
 
+def lives(connection: psycopg.Connection[Any]) -> None:
+    """Give each of our tasks a line of a log, and every tenth an earlier attempt."""
+    execute(
+        connection,
+        """
+        INSERT INTO zndraw_joblib_tasklogchunk (task_id, start, text)
+        SELECT id, 0, 'a line of a log' FROM zndraw_joblib_task
+        """,
+    )
+    execute(
+        connection,
+        """
+        INSERT INTO zndraw_joblib_taskattempt (task_id, attempt, outcome, ended_at)
+        SELECT id, 1, 'lost', completed_at FROM zndraw_joblib_task WHERE random() < 0.1
+        """,
+    )
+
+
 def backlog(connection: psycopg.Connection[Any], table: Table, count: int) -> None:
     """Add `count` pending tasks, submitted over the last day."""
     if count:

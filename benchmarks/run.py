@@ -21,7 +21,18 @@ from typing import NoReturn
 
 from benchmarks import machine, plot
 from benchmarks.bench import Bench
-from benchmarks.parts import backlog, batches, big, cycles, sdk, sql, statements, waiters, waits
+from benchmarks.parts import (
+    backlog,
+    batches,
+    big,
+    cycles,
+    prune,
+    sdk,
+    sql,
+    statements,
+    waiters,
+    waits,
+)
 from benchmarks.report import Goal, Section, render, written_by_hand
 from benchmarks.scale import FULL, QUICK
 from benchmarks.stack import original
@@ -49,6 +60,7 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "sweep": big.sweep,
     "pages": big.pages,
     "admin": big.admin,
+    "prune": prune.measure,
     "sql": sql.measure,
     "sdk": sdk.measure,
 }

@@ -1,1 +1,1 @@
-"""A complete site around the job server: users, rooms with documents, and a demo."""
+"""A complete site around the job server: users, the pages of rooms, and a demo."""

@@ -13,9 +13,7 @@ ERRORS: dict[int, Any] = {
         {"type": "object"}, description="The request carries no valid credentials."
     ),
     403: OpenApiResponse({"type": "object"}, description="The caller may not do this."),
-    404: OpenApiResponse(
-        {"type": "object"}, description="The room or the document does not exist."
-    ),
+    404: OpenApiResponse({"type": "object"}, description="There is nothing at this address."),
     405: OpenApiResponse(
         {"type": "object"}, description="The address does not support this method."
     ),

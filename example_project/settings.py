@@ -67,7 +67,6 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "zndraw_joblib",
     "example_project.accounts",
-    "example_project.rooms",
 ]
 
 # All of these are async-capable, because without `ApiLane` a sync-only middleware would occupy a

@@ -18,12 +18,6 @@ urlpatterns = [
     path("", include("zndraw_joblib.api.urls")),
     path("", rooms.first_page, name="first-page"),
     path("rooms/<str:room_id>/", rooms.room_page, name="room"),
-    path("v1/rooms/<str:room_id>/documents", rooms.DocumentList.as_view(), name="documents"),
-    path(
-        "v1/rooms/<str:room_id>/documents/<str:name>",
-        rooms.DocumentDetail.as_view(),
-        name="document",
-    ),
     path("v1/auth/token", TokenView.as_view(), name="token"),
     path("admin/", admin.site.urls),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),

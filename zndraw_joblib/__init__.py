@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     )
     from zndraw_joblib.exceptions import (
         Forbidden as Forbidden,
+        IdempotencyKeyReused as IdempotencyKeyReused,
         InvalidCategory as InvalidCategory,
+        InvalidPayload as InvalidPayload,
         InvalidRoomId as InvalidRoomId,
         InvalidTaskTransition as InvalidTaskTransition,
         JobNotFound as JobNotFound,
@@ -32,7 +34,20 @@ if TYPE_CHECKING:
         ProblemException as ProblemException,
         SchemaConflict as SchemaConflict,
         TaskNotFound as TaskNotFound,
+        TooManyPending as TooManyPending,
+        ValidationError as ValidationError,
         WorkerNotFound as WorkerNotFound,
+    )
+    from zndraw_joblib.host.declaring import (
+        declare_job as declare_job,
+    )
+    from zndraw_joblib.host.submitting import (
+        asubmit as asubmit,
+        submit as submit,
+    )
+    from zndraw_joblib.host.waiting import (
+        await_for as await_for,
+        wait_for as wait_for,
     )
     from zndraw_joblib.models import (
         Job as Job,
@@ -56,7 +71,9 @@ _NAMES_BY_MODULE = {
     "client": ("ApiManager", "ClaimedTask", "JobManager", "TaskStream"),
     "exceptions": (
         "Forbidden",
+        "IdempotencyKeyReused",
         "InvalidCategory",
+        "InvalidPayload",
         "InvalidRoomId",
         "InvalidTaskTransition",
         "JobNotFound",
@@ -64,8 +81,13 @@ _NAMES_BY_MODULE = {
         "ProblemException",
         "SchemaConflict",
         "TaskNotFound",
+        "TooManyPending",
+        "ValidationError",
         "WorkerNotFound",
     ),
+    "host.declaring": ("declare_job",),
+    "host.submitting": ("asubmit", "submit"),
+    "host.waiting": ("await_for", "wait_for"),
     "models": ("Job", "Task", "Worker", "WorkerJobLink"),
     "settings": ("JobLibSettings", "get_settings"),
     "services.sweep": ("sweep",),

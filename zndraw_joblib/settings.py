@@ -19,6 +19,8 @@ from zndraw_joblib.names import MAX_NAME_LENGTH, nfc
 #: Name of the dict in Django's settings.
 SETTING = "ZNDRAW_JOBLIB"
 ENV_PREFIX = f"{SETTING}_"
+#: Longest time in days for which tasks are kept before they are deleted, a century.
+MAX_RETENTION_DAYS = 36_500
 NEEDS_USE_TZ = (
     "zndraw_joblib needs USE_TZ = True, because without it Django reads times without an offset, "
     "which are ambiguous for an hour each year."
@@ -76,6 +78,20 @@ class JobLibSettings(BaseSettings):
         gt=0,
         le=31_536_000,
         description="Seconds for which the server remembers the `Idempotency-Key` of a submit.",
+    )
+    prune_after_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_RETENTION_DAYS,
+        description="Days after which `manage.py run_sweeper` deletes completed and cancelled "
+        "tasks. None keeps them.",
+    )
+    prune_failed_after_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_RETENTION_DAYS,
+        description="Days after which `manage.py run_sweeper` deletes failed tasks. None keeps "
+        "them.",
     )
     max_jobs_per_worker: int = Field(
         default=100,
@@ -216,6 +232,12 @@ class JobLibSettings(BaseSettings):
         description="Dotted path of `room_access(request, room_id, action) -> bool`, whether the "
         "caller may `read`, `submit` or `register` in the room.",
     )
+    identity_label: str | None = Field(
+        default=None,
+        description="Dotted path of `identity_label(identity) -> str`, the name that the admin "
+        "shows beside an identity, or an empty text. None shows the `get_username` of the user "
+        "whose primary key it is.",
+    )
     tenant: str | None = Field(
         default=None,
         description="Dotted path of `tenant(request) -> str`, the name of the tenant in whose "
@@ -255,7 +277,9 @@ class JobLibSettings(BaseSettings):
                 )
         return entries
 
-    @field_validator("identity", "is_admin", "room_access", "tenant", "in_tenant", "tenants")
+    @field_validator(
+        "identity", "is_admin", "room_access", "identity_label", "tenant", "in_tenant", "tenants"
+    )
     @classmethod
     def _importable(cls, path: str | None) -> str | None:
         if path is None:

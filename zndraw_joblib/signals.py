@@ -1,8 +1,8 @@
 """Signals about tasks, each sent after the transaction of the change committed.
 
 Arguments of all signals but the first: ``sender``, the Task model, and ``task``, the task after the
-change. Receivers run in the thread of the change; an exception in a receiver is logged and changes
-nothing.
+change, an instance of that model. Receivers run in the process and the thread of the change; an
+exception in a receiver is logged and changes nothing.
 """
 
 from __future__ import annotations

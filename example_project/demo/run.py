@@ -6,7 +6,6 @@ Exit code 0 when all results came, 1 otherwise.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
@@ -16,7 +15,7 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any, NoReturn
 
 import django
 import httpx
@@ -172,72 +171,80 @@ def wait_until_ready(url: str, running: dict[str, subprocess.Popen[bytes]]) -> N
 
 
 def submit_and_show(url: str, token: str, running: dict[str, subprocess.Popen[bytes]]) -> bool:
-    """Write a trajectory, submit tasks and print their results; returns whether all succeeded."""
-    from example_project.demo import structures
+    """Submit tasks, show their progress and their results; returns whether all succeeded."""
     from example_project.demo.jobs import (
         TRAJECTORY,
         DistanceHistogram,
-        Documents,
-        Job,
         Rotate,
         SelectWithin,
+        Simulate,
     )
     from example_project.rooms.views import DEMO_ROOM
-    from zndraw_joblib.client import Api, JobManager, JobNotFoundError, TaskWaitTimeout
+    from zndraw_joblib.client import Api, JobManager, TaskFailed, TaskHandle, TaskWaitTimeout
 
-    frames = structures.argon_trajectory()
-    print(f"The trajectory: {len(frames)} frames of {len(frames[0])} argon atoms.")
-    work: list[Job] = [
-        Rotate(angle=90, axis="z"),
-        SelectWithin(centre=0, distance=6.0),
-        DistanceHistogram(bins=12, longest=24.0),
-    ]
     with Api(url, token=token) as api:
-        documents, manager = Documents(api), JobManager(api)
-        documents.write(DEMO_ROOM, TRAJECTORY, structures.to_xyz(frames))
-        deadline = time.monotonic() + READY_SECONDS
-        submitted: list[tuple[Job, str]] = []
-        for job in work:
-            while True:
-                try:
-                    submitted.append((job, manager.submit(job, room=DEMO_ROOM)))
-                    break
-                except JobNotFoundError:  # The worker is about to register it.
-                    require_alive(running)
-                    if time.monotonic() > deadline:
-                        raise DemoFailed("the worker registered no jobs; see its log") from None
-                    time.sleep(0.1)
+        manager = JobManager(api)
+        wait_for_worker(api, DEMO_ROOM, running)
+        simulation = manager.send(Simulate(frames=60), room=DEMO_ROOM)
+        try:
+            print(f"\n{simulation.id}: a trajectory of argon atoms")
+            frames = simulation.result(timeout=RESULT_SECONDS, progress=True)
+        except (TaskFailed, TaskWaitTimeout) as error:
+            print(f"No trajectory: {error}")
+            return False
+        size = len(simulation.download(TRAJECTORY))
+        print(f"@global:modifiers:Simulate completed\n  {frames} frames, {size:,} bytes")
+        print("  log: " + simulation.log().strip())
+        work: list[Rotate | SelectWithin | DistanceHistogram] = [
+            Rotate(trajectory=simulation.id, angle=90, axis="z"),
+            SelectWithin(trajectory=simulation.id, centre=0, distance=6.0),
+            DistanceHistogram(trajectory=simulation.id, bins=12, longest=24.0),
+        ]
+        handles: list[TaskHandle] = [manager.send(job, room=DEMO_ROOM) for job in work]
         ok = True
-        for job, task_id in submitted:
+        for job, handle in zip(work, handles, strict=True):
+            name = f"@global:{job.category}:{type(job).__name__}"
             try:
-                task = manager.wait(task_id, timeout=RESULT_SECONDS)
-            except TaskWaitTimeout:
-                print(f"{type(job).__name__}: no result within {RESULT_SECONDS} s")
+                result = handle.result(timeout=RESULT_SECONDS, progress=True)
+            except (TaskFailed, TaskWaitTimeout) as error:
+                print(f"{name}: {error}")
                 ok = False
-                continue
-            print(f"\n{task.job_name} {task.status}")
-            if task.status == "completed":
-                show(job, documents.read(DEMO_ROOM, job.result))
             else:
-                print(f"  {task.error}")
-                ok = False
+                print(f"{name} completed")
+                show(job, result)
     return ok
 
 
-def show(job: object, result: str) -> None:
+def wait_for_worker(api: Any, room: str, running: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Wait until the worker has registered its jobs, up to `READY_SECONDS`."""
+    from example_project.demo.jobs import JOBS
+
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        require_alive(running)
+        answer = api.http.get(
+            f"{api.base_url}/v1/joblib/rooms/{room}/jobs", headers=api.get_headers()
+        )
+        offered = {job["name"] for job in answer.raise_for_status().json() if job["worker_count"]}
+        if offered >= {job.__name__ for job in JOBS}:
+            return
+        time.sleep(0.1)
+    raise DemoFailed("the worker registered no jobs; see its log")
+
+
+def show(job: object, result: Any) -> None:
     """Print a result in a few lines."""
     from example_project.demo.jobs import Rotate, SelectWithin
 
     match job:
         case Rotate():
-            lines = result.splitlines()
-            print(f"  {job.angle:g} degrees about {job.axis}; the first atom: {lines[2]}")
+            position = ", ".join(f"{coordinate:.2f}" for coordinate in result)
+            print(f"  {job.angle:g} degrees about {job.axis}; the first atom is at {position} Å")
         case SelectWithin():
             print(f"  within {job.distance:g} Å of atom {job.centre}: {result}")
         case _:
-            histogram = json.loads(result)
-            most = max(histogram["counts"])
-            for count, edge in zip(histogram["counts"], histogram["edges"], strict=False):
+            most = max(result.counts)
+            for count, edge in zip(result.counts, result.edges, strict=False):
                 print(f"  {edge:5.1f} Å {count:6d} {'#' * round(40 * count / most)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 Frames = list[Atoms]
 
 
-def argon_trajectory(frames: int = 20, temperature: float = 30.0, seed: int = 7) -> Frames:
+def argon_frames(frames: int = 20, temperature: float = 30.0, seed: int = 7) -> Iterator[Atoms]:
     """A cluster of argon in Langevin dynamics (kelvin), one frame every 10 steps of 5 fs."""
     rng = np.random.default_rng(seed)
     cluster = Octahedron("Ar", 4, cutoff=1, latticeconstant=5.26)
@@ -33,11 +34,9 @@ def argon_trajectory(frames: int = 20, temperature: float = 30.0, seed: int = 7)
         rng=rng,
         fixcm=False,
     )
-    trajectory = []
     for _ in range(frames):
         dynamics.run(10)
-        trajectory.append(Atoms(cluster.symbols, cluster.positions))
-    return trajectory
+        yield Atoms(cluster.symbols, cluster.positions)
 
 
 def to_xyz(frames: Frames) -> str:

@@ -1,1 +1,1 @@
-"""Rooms: their documents over REST, and the pages of the site."""
+"""The pages of the site."""

@@ -155,7 +155,12 @@ def test_the_admin_is_german_for_a_german_reader(admin, task_ids, settings, mode
         ("Created at", "Erstellt am"),
         ("Job server", "Job-Server"),
         *(
-            [("pending", "wartend"), ("Lease expires at", "Reservierung endet am")]
+            [
+                ("pending", "wartend"),
+                ("Lease expires at", "Reservierung endet am"),
+                ("Prune the selected tasks", "Ausgewählte Aufgaben löschen"),
+                ("Retries left", "Verbleibende Wiederholungen"),
+            ]
             * (model == "task")
         ),
     ):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel
 
+from tests.client.test_real import CountingTransport
 from tests.servers import server, until
 from zndraw_joblib.client import (
     Api,
@@ -63,6 +64,11 @@ class Worker:
         url = path("tasks", task.id)
         return send(self.manager.api, "PATCH", url, read=lambda answer: answer.json(), body=body)
 
+    def log(self, task, text):
+        body = {"attempt": task.attempt, "text": text}
+        url = path("tasks", task.id, "log")
+        send(self.manager.api, "POST", url, read=lambda answer: None, body=body)
+
 
 @pytest.fixture
 def url():
@@ -86,7 +92,7 @@ def worker(api):
     return Worker(api)
 
 
-HERE = {"room": "open", "job_room": "open"}
+HERE: dict[str, Any] = {"room": "open", "job_room": "open"}
 
 
 def test_a_result_arrives_as_the_class_that_run_returns(manager, worker):
@@ -211,3 +217,45 @@ def test_map_yields_results(manager, worker, ordered):
     if ordered:
         assert [point.x for point in found] == [1, 2, 3, 4, 5]
     until(lambda: not Task.objects.filter(status="running").exists())
+
+
+def test_the_log_of_a_task_is_read_and_followed(manager, worker):
+    handle = manager.send(Locate(x=1), **HERE)
+    (task,) = worker.claim()
+    long = "é" * 50_000  # More than one answer has.
+    worker.log(task, long)
+    assert handle.log() == long
+    assert handle.log(offset=2 * 49_999) == "é"
+    parts = handle.follow_log(offset=100_000, timeout=30)
+    threading.Timer(0.3, worker.log, (task, "more")).start()
+    assert next(parts) == "more"
+    threading.Timer(0.3, worker.report, (task, "completed")).start()
+    assert list(parts) == []
+
+
+def test_watch_asks_once_for_each_change(url, bob, worker):
+    """Control: a server that does not wait is asked some ten times."""
+    counted = CountingTransport()
+    with Api(url, bob.token, transport=counted) as api:
+        handle = JobManager(api).send(Locate(x=1), **HERE)
+        changes = handle.watch(timeout=30)
+        assert next(changes).status == "pending"
+        threading.Timer(1.5, worker.claim).start()
+        assert next(changes).status == "running"
+    asked = sum(number for key, number in counted.counts.items() if key.startswith("GET"))
+    assert asked == 2
+
+
+def test_attempts_and_retries_of_a_task(manager, worker):
+    handle = manager.send(Locate(x=1), retries=1, **HERE)
+    worker.report(*worker.claim(), "failed", error="first", retry_after=0)
+    worker.report(*until(worker.claim), "failed", error="second")
+    attempts = handle.attempts()
+    assert [(one.attempt, one.outcome, one.error) for one in attempts] == [
+        (1, "failed", "first"),
+        (2, "failed", "second"),
+    ]
+    again = handle.retry()
+    assert manager.task(again.id).retry_of == handle.id
+    worker.report(*worker.claim(), "completed", result={"x": 9})
+    assert again.result(timeout=20) == Point(x=9)

@@ -237,7 +237,8 @@ def test_a_sweep_ends_tasks_of_dead_workers(job, worker):
     assert failed.completed_at is not None
     retried = Task.objects.get(pk=retried.id)
     assert (retried.retries_left, retried.worker_id, retried.attempt) == (0, None, 1)
-    assert str(sweep()) == "requeued=0 retried=0 failed=0 workers=0 jobs=0 keys=0 files=0"
+    counts = "requeued=0 retried=0 failed=0 workers=0 jobs=0 keys=0 files=0 pruned=0"
+    assert str(sweep()) == counts
     assert grant_one(worker.pk, "bob").attempt == 2
 
 

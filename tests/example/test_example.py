@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_a_histogram_counts_known_distances():
 
 
 def test_a_trajectory_survives_a_round_trip_through_xyz():
-    frames = structures.argon_trajectory(frames=2)
+    frames = list(structures.argon_frames(frames=2))
     parsed = structures.from_xyz(structures.to_xyz(frames))
     assert np.allclose(parsed[1].positions, frames[1].positions, atol=1e-6)
     assert not np.allclose(parsed[0].positions, parsed[1].positions)
@@ -149,16 +150,26 @@ def test_the_number_of_proxies_is_one_in_the_deployment_and_else_zero(deployed, 
 
 
 @pytest.mark.django_db
-def test_pages_link_to_each_other_and_escape_documents(client, bob):
+def test_pages_link_to_each_other_and_escape_results(client, bob):
     first = client.get("/").content.decode()
     for link in ("/admin/", "/api/docs", "/api/redoc", "/api/schema", "/rooms/demo/"):
         assert f'href="{link}"' in first
     assert client.get("/rooms/demo/").status_code == 302
     client.force_login(bob.user)
-    bob.client.put("/v1/rooms/demo/documents/a.txt", {"content": "<b>"}, format="json")
+    assert "None yet." in client.get("/rooms/demo/").content.decode()
+    bob.register("demo")
+    task = bob.submit("demo", "demo:modifiers:Rotate").json()["id"]
+    bob.claim()
+    bob.report(task, "running", attempt=1)
+    url = f"/v1/joblib/tasks/{task}/files/a<i>.txt?attempt=1"
+    assert bob.client.put(url, b"x", content_type="text/plain").status_code == 201
+    bob.report(task, "completed", attempt=1, result={"a": "<b>"})
     room = client.get("/rooms/demo/").content.decode()
-    assert "a.txt" in room
     assert "&lt;b&gt;" in room
+    assert "a&lt;i&gt;.txt" in room
+    assert "<b>" not in room
+    (link,) = re.findall(f'href="(/v1/joblib/tasks/{task}/files/[^"]+)"', room)
+    assert b"".join(client.get(link)) == b"x"
     for page in ("/api/docs", "/api/redoc"):
         content = client.get(page).content.decode()
         assert "/static/drf_spectacular_sidecar/" in content
@@ -169,41 +180,13 @@ def test_pages_link_to_each_other_and_escape_documents(client, bob):
 
 
 @pytest.mark.django_db
-def test_documents_are_stored_and_returned(bob, client):
-    url = "/v1/rooms/demo/documents/a.txt"
-    assert client.get(url).status_code == 401
-    assert bob.client.get(url).status_code == 404
-    assert bob.client.put(url, {"content": "x"}, format="json").status_code == 200
-    assert bob.client.put(url, {"content": "y"}, format="json").status_code == 200
-    assert bob.client.get(url).json()["content"] == "y"
-    assert len(bob.client.get("/v1/rooms/demo/documents").json()) == 1
-    assert bob.client.put(url, {}, format="json").status_code == 400
-
-
-@pytest.mark.django_db
-def test_documents_need_access_to_their_room(bob, carol, root, client, settings_of):
+def test_a_room_page_needs_access_to_the_room(bob, carol, root, client, settings_of):
     settings_of(room_access="tests.factories.by_room")
-    room, page = "/v1/rooms/bobs/documents", "/rooms/bobs/"
-    url, body = f"{room}/a.txt", {"content": "x"}
     answers = []
     for person in (bob, carol, root):
         client.force_login(person.user)
-        codes = [
-            person.client.put(url, body, format="json").status_code,
-            person.client.get(url).status_code,
-            person.client.get(room).status_code,
-            client.get(page).status_code,
-        ]
-        answers.append(codes)
-    assert answers == [[200] * 4, [403, 404, 404, 404], [200] * 4]
-
-
-@pytest.mark.django_db
-def test_documents_of_an_invalid_room_are_refused(bob):
-    for room in ("a:b", "@internal", "x" * 129):
-        assert bob.client.get(f"/v1/rooms/{room}/documents").status_code == 400
-        answer = bob.client.put(f"/v1/rooms/{room}/documents/a", {"content": "x"}, format="json")
-        assert answer.status_code == 400
+        answers.append(client.get("/rooms/bobs/").status_code)
+    assert answers == [200, 404, 200]
 
 
 BODIES = {
@@ -228,19 +211,17 @@ def test_invalid_bodies_to_the_sites_own_endpoints_are_refused(bob, name):
     browser.force_login(bob.user)
     for client, allowed in ((bob.client, {expected}), (browser, {expected, 403})):
         client.raise_request_exception = False
-        for method, url in (("POST", "/v1/auth/token"), ("PUT", "/v1/rooms/demo/documents/a.txt")):
-            answer = client.generic(method, url, body, content_type="application/json")
-            assert answer.status_code in allowed, answer.content
-            assert answer["Content-Type"] == "application/json"
+        answer = client.generic("POST", "/v1/auth/token", body, content_type="application/json")
+        assert answer.status_code in allowed, answer.content
+        assert answer["Content-Type"] == "application/json"
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("media_type", ["*/*", "application/*", "text/plain", "", "a"])
 def test_the_sites_own_endpoints_accept_only_json(bob, media_type):
-    for method, url in (("POST", "/v1/auth/token"), ("PUT", "/v1/rooms/demo/documents/a.txt")):
-        answer = bob.client.generic(method, url, b"{}", content_type=media_type)
-        assert answer.status_code == 415
-        assert list(answer.json()) == ["detail"]
+    answer = bob.client.generic("POST", "/v1/auth/token", b"{}", content_type=media_type)
+    assert answer.status_code == 415
+    assert list(answer.json()) == ["detail"]
 
 
 def demo(tmp_path, **extra):
@@ -267,7 +248,13 @@ def test_the_demo_completes_and_can_be_repeated(tmp_path):
     for _ in range(2):
         done = demo(tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
-        for job in ("modifiers:Rotate", "selections:SelectWithin", "analysis:DistanceHistogram"):
+        assert "frames, " in done.stdout
+        for job in (
+            "modifiers:Simulate",
+            "modifiers:Rotate",
+            "selections:SelectWithin",
+            "analysis:DistanceHistogram",
+        ):
             assert f"@global:{job} completed" in done.stdout
 
 

@@ -41,6 +41,15 @@ PUBLIC = [
     "ClaimedTask",
     "ApiManager",
     "sweep",
+    "submit",
+    "asubmit",
+    "wait_for",
+    "await_for",
+    "declare_job",
+    "InvalidPayload",
+    "TooManyPending",
+    "IdempotencyKeyReused",
+    "ValidationError",
 ]
 
 

@@ -4,9 +4,10 @@ A log is lines of JSON; `t` is seconds on the machine's monotonic clock and `e` 
 
 - ``submit`` (`m`, the task's marker): sent. ``submitted`` (`m`, `id`): answered.
 - ``granted`` (`id`, `a`, the attempt): a claim was answered.
-- ``report`` (`r`, its number, `id`, `a`, `s`, the status): sent. ``reported`` (`r`, `ok`):
-  answered. A client's repetition of a report has a number of its own, and `again`.
-- ``waited`` (`id`, `s`): a waiting client was answered with this end.
+- ``report`` (`r`, its number, `id`, `a`, `s`, the status): sent; a completed task has the number as
+  its result. ``reported`` (`r`, `ok`): answered. A client's repetition of a report has a number of
+  its own, and `again`.
+- ``waited`` (`id`, `s`, `result`): a waiting client was answered with this end and result.
 - ``fault`` (`kind`): a fault was injected.
 """
 
@@ -29,6 +30,7 @@ class Row:
     status: str
     attempt: int
     error: str | None
+    result: Any = None
 
 
 @dataclass
@@ -54,7 +56,8 @@ def check(events: Iterable[Mapping[str, Any]], rows: Mapping[str, Row]) -> Verdi
     Anomalies are *lost* (a task answered with 202 has no row), *unexpected* (a row without a
     submit, or an end without a cause), *duplicated* (two tasks of one submit, two grants of one
     attempt, two ends of one task), *stale* (an accepted report of an earlier attempt), *held*
-    (claimed or running at the end) and *misled* (a waiting client was answered with another end).
+    (claimed or running at the end), *misled* (a waiting client was answered with another end or
+    result) and *swapped* (a task has a result that no report of its latest attempt sent).
     A request counts as *recovered* if it took effect although its client got no response.
     """
     verdict = Verdict()
@@ -70,8 +73,8 @@ def check(events: Iterable[Mapping[str, Any]], rows: Mapping[str, Row]) -> Verdi
             row = rows.get(event["id"])
             if row is None:
                 verdict.add_anomaly("lost", "waited for", event["id"], event["s"])
-            elif row.status != event["s"]:
-                verdict.add_anomaly("misled", event["id"], event["s"])
+            elif (row.status, row.result) != (event["s"], event.get("result")):
+                verdict.add_anomaly("misled", event["id"], event["s"], event.get("result"), row)
     for task_id, row in rows.items():
         verdict.counts[row.status] += 1
         if row.status in HELD:
@@ -146,6 +149,16 @@ def _check_reports(verdict: Verdict, log: list[Any], rows: Mapping[str, Row]) ->
             ends[task_id].add((status, attempt))
             if row.status != status or attempt not in (None, row.attempt):
                 verdict.add_anomaly("stale", number, report, row)
+    for task_id, row in rows.items():
+        report = sent.get(row.result) if isinstance(row.result, str) else None
+        origin = report and (report["id"], report["a"], report["s"], answers.get(row.result))
+        accepted_from = [(task_id, row.attempt, "completed", ok) for ok in (True, None)]
+        if row.status == "completed":
+            verdict.counts["results"] += 1
+            if origin not in accepted_from:
+                verdict.add_anomaly("swapped", task_id, row, report)
+        elif row.result is not None:
+            verdict.add_anomaly("swapped", task_id, row, report)
     for task_id, found in ends.items():
         if len(found) > 1:
             verdict.add_anomaly("duplicated", "ends", task_id, found)

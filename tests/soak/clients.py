@@ -190,7 +190,14 @@ class VerbWorker:
             self.log("report", r=number, id=str(task_id), a=attempt, s=status, **extra)
         # With the attempt, because the task may have been granted to this worker again.
         reports = [
-            Report(task_id, status, attempt, f"of {self.log.name}") for task_id, attempt in grants
+            Report(
+                task_id,
+                status,
+                attempt,
+                f"of {self.log.name}",
+                result=number if status == TaskStatus.COMPLETED else None,
+            )
+            for number, (task_id, attempt) in zip(numbers, grants, strict=True)
         ]
         moved = Task.objects.move(reports, "soak")
         done = {(task.id, task.attempt) for task in moved}
@@ -234,7 +241,7 @@ def submit_by_http(log: Log, url: str, token: str, total: int, slow: float) -> N
                     report_by_http(log, number, lambda: manager.cancel(task_id))  # noqa: B023
                 if random.random() < 0.05:
                     ended = manager.wait(task_id, timeout=2)
-                    log("waited", id=task_id, s=str(ended.status))
+                    log("waited", id=task_id, s=str(ended.status), result=ended.result)
 
 
 def report_by_http(log: Log, number: str, call: Callable[[], Any]) -> bool:
@@ -271,17 +278,20 @@ def work_by_http(log: Log, url: str, token: str) -> None:
                 continue
             log("granted", id=task.id, a=task.attempt)
 
-            def report(status: str, call: Callable[[], Any], **extra: Any) -> bool:
+            def report(status: str, call: Callable[[str], Any], **extra: Any) -> bool:
                 number = log.number()
                 log("report", r=number, id=task.id, a=task.attempt, s=status, **extra)  # noqa: B023
-                return report_by_http(log, number, call)
+                return report_by_http(log, number, lambda: call(number))
 
-            if not report("running", lambda: manager.start(task)):  # noqa: B023
+            if not report("running", lambda _: manager.start(task)):  # noqa: B023
                 continue
             hold(task.payload["hold"], beat if task.payload["beats"] else None)
             if random.random() < 0.05:
-                report("failed", lambda: manager.fail(task, f"of {log.name}"))  # noqa: B023
+                report("failed", lambda _: manager.fail(task, f"of {log.name}"))  # noqa: B023
             else:
-                report("completed", lambda: manager.complete(task))  # noqa: B023
+                report(
+                    "completed",
+                    lambda number: manager.complete(task, result=number),  # noqa: B023
+                )
         except CUT_OFF:
             time.sleep(0.1)

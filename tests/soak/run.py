@@ -244,8 +244,8 @@ class Soak:
     def rows(self) -> dict[str, Any]:
         with psycopg.connect(self.postgres.url) as connection:
             found = connection.execute(
-                "SELECT id::text, payload::jsonb ->> 'marker', status, attempt, error"
-                " FROM zndraw_joblib_task"
+                "SELECT id::text, payload::jsonb ->> 'marker', status, attempt, error,"
+                " result::jsonb #>> '{}' FROM zndraw_joblib_task"
             )
             return {task_id: Row(*values) for task_id, *values in found}
 

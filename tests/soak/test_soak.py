@@ -33,8 +33,8 @@ def report(number, status, attempt=1, ok=True, **extra):
     return sent, *answer
 
 
-def row(attempt=1, status="completed", marker="m", error=None):
-    return Row(marker, status, attempt, error)
+def row(attempt=1, status="completed", marker="m", error=None, result="2"):
+    return Row(marker, status, attempt, error, result if status == "completed" else None)
 
 
 CLEAN = log(*submit(), grant(), *report("1", "running"), *report("2", "completed"))
@@ -61,7 +61,7 @@ def test_a_run_with_kills_requeues_and_refusals_is_not_void():
         *report("2", "running", 2),
         *report("3", "completed", 2),
     )
-    verdict = check(events, {"x": row(2)})
+    verdict = check(events, {"x": row(2, result="3")})
     assert (verdict.void, verdict.anomalies) == ([], [])
 
 
@@ -85,6 +85,15 @@ def test_a_run_with_kills_requeues_and_refusals_is_not_void():
         ),
         ([*CLEAN, *log(*report("3", "failed"))], {"x": row()}, "duplicated"),
         ([*CLEAN, {"t": 9, "e": "waited", "id": "x", "s": "failed"}], {"x": row()}, "misled"),
+        (
+            [*CLEAN, {"t": 9, "e": "waited", "id": "x", "s": "completed", "result": "1"}],
+            {"x": row()},
+            "misled",
+        ),
+        (CLEAN, {"x": row(result=None)}, "swapped"),
+        (CLEAN, {"x": row(result="1")}, "swapped"),
+        (CLEAN, {"x": row(2)}, "swapped"),
+        ([*CLEAN, *log(*report("3", "completed", ok=False))], {"x": row(result="3")}, "swapped"),
     ],
 )
 def test_the_checker_finds_each_anomaly(events, rows, kind):

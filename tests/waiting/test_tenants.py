@@ -159,6 +159,19 @@ def test_the_sweeper_sweeps_for_each_tenant(tenants):
     assert {tenant for _, tenant in tenants} == {"a", "b"}
 
 
+def test_prune_tasks_deletes_tasks_of_each_tenant(tenants, capsys):
+    job = Job.objects.create(room_id="open", category="modifiers", name="Rotate", schema={})
+    job.enqueue("open", {}, "alice")
+    Task.objects.all().cancel()
+    tenants.clear()
+    call_command("prune_tasks", "--older-than", "0m", "--dry-run")
+    # Both tenants of this test have the same rows.
+    assert capsys.readouterr().out == "2 tasks would be deleted\n"
+    assert {tenant for _, tenant in tenants} == {"a", "b"}
+    call_command("prune_tasks", "--older-than", "0m")
+    assert capsys.readouterr().out == "deleted 1 task\n"
+
+
 def test_a_tenant_whose_sweep_fails_does_not_keep_others_from_theirs(tenants, monkeypatch, caplog):
     swept = []
 

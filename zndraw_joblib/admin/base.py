@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.admin.options import get_content_type_for_model
+from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db.models import Model
 from django.http import HttpRequest
 from django.utils.functional import cached_property
+
+from zndraw_joblib.access import identity_labels
 
 #: Most rows that the paginator counts; rows beyond are found by filters.
 MAX_COUNTED = 10_000
@@ -26,6 +30,15 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]
         return len(rows.order_by().values_list("pk")[:MAX_COUNTED])
 
 
+class LabelledChangeList(ChangeList):
+    """A list whose rows know the names of their identities, read together for the page."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """As Django's, with the names."""
+        super().get_results(request)
+        self.model_admin.add_labels(self.result_list)  # type: ignore[attr-defined]
+
+
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """An admin without forms, because edits by hand would bypass the state machine of tasks."""
 
@@ -35,6 +48,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     actions: Any = None
+    #: Names of the fields that contain identities.
+    identity_fields: ClassVar[tuple[str, ...]] = ()
 
     class Media:
         css: ClassVar = {"all": ["zndraw_joblib/admin.css"]}
@@ -48,17 +63,59 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """False, because the history of tasks must be kept."""
+        """False, because rows that refer to each other are deleted by services alone."""
         return False
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        """The class of the list."""
+        return LabelledChangeList
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        """The row of a page, with the names of its identities."""
+        row = super().get_object(request, object_id, from_field)
+        self.add_labels([] if row is None else [row])
+        return row
+
+    def add_labels(self, rows: Iterable[Any]) -> None:
+        """Give rows the names of their identities, for `person`."""
+        if self.identity_fields:
+            labels = identity_labels(
+                getattr(row, field) or "" for row in rows for field in self.identity_fields
+            )
+            for row in rows:
+                row.identity_labels = labels
+
+
+def person(identity: str | None, labels: dict[str, str]) -> str:
+    """An identity for people to read: its name, if it has one, and itself."""
+    if not identity:
+        return "-"
+    label = labels.get(identity, identity)
+    return identity if label == identity else f"{label} ({identity})"
 
 
 def log_change(request: HttpRequest, obj: Model, message: str) -> None:
     """Record a change by the request's user in the admin's history."""
-    LogEntry.objects.create(
-        user_id=str(request.user.pk),
-        content_type=get_content_type_for_model(obj),
-        object_id=str(obj.pk),
-        object_repr=str(obj)[:200],
-        action_flag=CHANGE,
-        change_message=message,
+    log_actions(request, [obj], CHANGE, message)
+
+
+def log_deletions(request: HttpRequest, objs: Iterable[Model]) -> None:
+    """Record that the request's user deleted these rows, in the admin's history."""
+    log_actions(request, objs, DELETION, "")
+
+
+def log_actions(request: HttpRequest, objs: Iterable[Model], flag: int, message: str) -> None:
+    """Record an action of the request's user on each of these rows."""
+    LogEntry.objects.bulk_create(
+        LogEntry(
+            user_id=str(request.user.pk),
+            content_type=get_content_type_for_model(obj),
+            object_id=str(obj.pk),
+            object_repr=str(obj)[:200],
+            action_flag=flag,
+            change_message=message,
+        )
+        for obj in objs
     )

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from zndraw_joblib.lifecycle import TERMINAL_STATUSES
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.ids import first_id
 
@@ -70,6 +71,25 @@ class ExactFilter(admin.SimpleListFilter):
         """The rows with exactly the typed value."""
         value = self.value()
         return queryset.filter(**{str(self.parameter_name): value}) if value else queryset
+
+
+class StatusFilter(admin.ChoicesFieldListFilter):
+    """Filters tasks by their status."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        """The tasks in the selected status."""
+        found = super().queryset(request, queryset)
+        if found is not None and TERMINAL_STATUSES.issuperset(self.lookup_val or [None]):
+            # Says what holds for each of them, because the index of ended tasks is partial.
+            return found.filter(completed_at__isnull=False)
+        return found
+
+
+class CreatorFilter(ExactFilter):
+    """Filters by the identity of the submitter."""
+
+    title = _("created by")
+    parameter_name = "created_by"
 
 
 class RoomFilter(ExactFilter):

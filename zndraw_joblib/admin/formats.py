@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from zndraw_joblib.text import truncate_utf8
+
+#: Most bytes of UTF-8 of a value that a page shows.
+MAX_SHOWN = 65_536
 
 
 def duration(span: timedelta) -> str:
@@ -33,6 +40,35 @@ def preformatted(text: str) -> SafeString:
     return format_html('<pre class="joblib-text">{}</pre>', text)
 
 
-def indented_json(value: Any) -> SafeString:
-    """Indented, escaped JSON."""
-    return preformatted(json.dumps(value, indent=2, ensure_ascii=False))
+def indented_json(value: Any, download: str = "") -> SafeString:
+    """Indented, escaped JSON; beyond `MAX_SHOWN` bytes it is cut, with a link to `download`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    if not download or len(text.encode()) <= MAX_SHOWN:
+        return preformatted(text)
+    return format_html(
+        '{}<p><a href="{}">{}</a></p>',
+        preformatted(truncate_utf8(text, MAX_SHOWN)),
+        download,
+        _("Cut here; download the whole"),
+    )
+
+
+def progress_bar(fraction: float | None) -> SafeString | str:
+    """A bar and a percentage; a dash for None."""
+    if fraction is None:
+        return "-"
+    percent = f"{100 * fraction:.0f}"
+    return format_html('<progress max="100" value="{}"></progress> {} %', percent, percent)
+
+
+def html_table(headings: Sequence[object], rows: Iterable[Sequence[object]]) -> SafeString | str:
+    """A table of escaped values; a dash without rows."""
+    lines = format_html_join(
+        "",
+        "<tr>{}</tr>",
+        ([format_html_join("", "<td>{}</td>", ([cell] for cell in row))] for row in rows),
+    )
+    if not lines:
+        return "-"
+    head = format_html_join("", "<th>{}</th>", ([heading] for heading in headings))
+    return format_html("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, lines)

@@ -21,10 +21,24 @@ from zndraw_joblib.names import nfc
 class JobAdmin(ReadOnlyAdmin):
     """Lists jobs with their number of workers."""
 
-    list_display = ("full_name", "worker_count", "created_at", "retired_at")
-    list_filter = (RoomFilter, "category", ("retired_at", admin.EmptyFieldListFilter))
+    list_display = ("full_name", "worker_count", "durable", "created_at", "retired_at")
+    list_filter = (
+        RoomFilter,
+        "category",
+        "durable",
+        ("retired_at", admin.EmptyFieldListFilter),
+    )
     search_fields = ("=id", "=room_id", "name")
-    fields = ("id", "full_name", "worker_count", "created_at", "retired_at", "json_schema")
+    fields = (
+        "id",
+        "full_name",
+        "worker_count",
+        "durable",
+        "retry_policy",
+        "created_at",
+        "retired_at",
+        "json_schema",
+    )
     ordering = ("room_id", "category", "name")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
@@ -42,6 +56,20 @@ class JobAdmin(ReadOnlyAdmin):
         """The number of workers that offer the job."""
         count: int = job.worker_count
         return count
+
+    @admin.display(description=_("retries"))
+    def retry_policy(self, job: Job) -> str:
+        """How often, and after how long, the job's failed tasks are tried again."""
+        if (policy := job.retry) is None:
+            return "-"
+        return _(
+            "%(retries)d, after %(first)s s, then %(factor)s times as long each, at most %(most)s s"
+        ) % {
+            "retries": policy.max_retries,
+            "first": f"{policy.backoff_seconds:g}",
+            "factor": f"{policy.backoff_factor:g}",
+            "most": f"{policy.max_backoff_seconds:g}",
+        }
 
     @admin.display(description=_("schema"))
     def json_schema(self, job: Job) -> SafeString:

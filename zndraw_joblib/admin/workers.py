@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from zndraw_joblib.admin.base import ReadOnlyAdmin
+from zndraw_joblib.admin.base import ReadOnlyAdmin, person
 from zndraw_joblib.admin.formats import preformatted, time_since
 from zndraw_joblib.models import Worker
 from zndraw_joblib.settings import get_settings
@@ -20,11 +20,11 @@ from zndraw_joblib.settings import get_settings
 class WorkerAdmin(ReadOnlyAdmin):
     """Lists workers with their last heartbeat and their number of jobs."""
 
-    list_display = ("id", "identity", "alive", "heartbeat_age", "job_count", "created_at")
+    list_display = ("id", "owner", "alive", "heartbeat_age", "job_count", "created_at")
     search_fields = ("=id", "=identity")
     fields = (
         "id",
-        "identity",
+        "owner",
         "alive",
         "last_heartbeat",
         "heartbeat_age",
@@ -32,11 +32,17 @@ class WorkerAdmin(ReadOnlyAdmin):
         "created_at",
     )
     ordering = ("-created_at", "-id")
+    identity_fields = ("identity",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Worker]:
         """Workers with the annotation `job_count`."""
         counted: QuerySet[Worker] = Worker.objects.with_job_count()
         return counted
+
+    @admin.display(description=_("identity"), ordering="identity")
+    def owner(self, worker: Any) -> str:
+        """The identity of the owner, with its name."""
+        return person(worker.identity, worker.identity_labels)
 
     @admin.display(description=_("alive"), boolean=True)
     def alive(self, worker: Worker) -> bool:

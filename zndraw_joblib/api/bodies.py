@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Self, get_args
 from uuid import UUID
 
@@ -237,6 +237,16 @@ class SubmissionBody(Body):
     def task(self) -> NewTask:
         """The task that the body describes."""
         return NewTask(self.payload, self.retries, self.run_at, self.delay, self.timeout_seconds)
+
+
+def parts_to_repeat(bodies: Sequence[SubmissionBody], *, many: bool = False) -> list[Any]:
+    """The parts of a submit that a repeated one with its Idempotency-Key must equal.
+
+    `many` tells an array from its only entry.
+    """
+    payloads = [body.payload for body in bodies]
+    options = [body.options() for body in bodies]
+    return [payloads if many else payloads[0], *([options] if any(options) else [])]
 
 
 class ClaimBody(Body):

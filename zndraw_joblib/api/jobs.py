@@ -13,7 +13,7 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody
+from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody, parts_to_repeat
 from zndraw_joblib.api.documents import job_document, job_summary, task_document
 from zndraw_joblib.api.lists import task_page
 from zndraw_joblib.api.lookup import accepted
@@ -99,12 +99,6 @@ class JobViewSet(JobLibView, ViewSet):
     ) -> Submission:
         several = given if isinstance(given, Sequence) else [given]
         key = read_idempotency_key(self.request._request)
-        body: list[Any] = []
-        if key is not None:
-            payloads = [entry.payload for entry in several]
-            body.append(payloads if several is given else payloads[0])
-            options = [entry.options() for entry in several]
-            if any(options):
-                body.append(options)
+        body = [] if key is None else parts_to_repeat(several, many=several is given)
         tasks = [entry.task() for entry in several]
         return Submission(self.caller, room_id, full_name, tasks, key, body)

@@ -229,6 +229,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='task',
+            index=models.Index(condition=models.Q(('completed_at__isnull', False)), fields=['status', 'completed_at'], name='joblib_task_ended'),
+        ),
+        migrations.AddIndex(
+            model_name='task',
             index=models.Index(condition=models.Q(('retry_of__isnull', False)), fields=['retry_of'], name='joblib_task_retry_of'),
         ),
         migrations.AddConstraint(

@@ -190,6 +190,12 @@ class Task(models.Model):
             models.Index(
                 fields=["created_by", "status", "created_at", "id"], name="joblib_task_creator"
             ),
+            # Finds tasks to prune, and the tasks of a rare status for the admin.
+            models.Index(
+                fields=["status", "completed_at"],
+                condition=models.Q(completed_at__isnull=False),
+                name="joblib_task_ended",
+            ),
             models.Index(
                 fields=["retry_of"],
                 condition=models.Q(retry_of__isnull=False),

@@ -133,28 +133,68 @@ def offer(
         # the link is made, and two registrations of a worker cannot both be its last allowed job.
         if workers.record_heartbeat(worker.pk, worker.identity) is None:
             raise WorkerNotFound
-        wanted = Job(room_id=name.room_id, category=name.category, name=name.name)
-        wanted.schema = schema
-        jobs = Job.objects.using(using)
-        jobs.bulk_create([wanted], ignore_conflicts=True)
-        job: Job = jobs.named(name).select_for_update().get()
-        if json_dumps(job.schema) != json_dumps(schema):
-            _replace_schema(job, schema, links.filter(job=job), workers.stale(lease))
-        new = job.pk == wanted.pk or job.retired_at is not None
-        job.retired_at = None
-        changed = ["schema", "revision", "retired_at"]
-        if retry is not None:
-            job.set_retry(retry)
-            changed += asdict(retry)
-        if durable is not None:
-            job.durable = durable
-            changed.append("durable")
-        job.save(using=using, update_fields=changed)
+        job, new = _put_job(using, name, schema, lease, retry, durable)
         links.bulk_create([WorkerJobLink(worker=worker, job=job)], ignore_conflicts=True)
         own = links.filter(worker=worker)
         if max_jobs is not None and own[: max_jobs + 1].count() > max_jobs:
             raise TooManyJobs(Message("A worker offers at most {limit} jobs.", limit=max_jobs))
         return job, new
+
+
+def declare(
+    caller: Caller,
+    name: JobName,
+    schema: dict[str, Any],
+    *,
+    retry: RetryPolicy | None = None,
+    durable: bool = True,
+) -> Job:
+    """Create, revive or change a job without a worker; raises as `check_declaration`.
+
+    Raises
+    ------
+    SchemaConflict
+        A live worker offers the job with a schema that means something else.
+    """
+    check_declaration(caller, name, schema)
+    using = router.db_for_write(Job)
+    with transaction.atomic(using=using):
+        return _put_job(using, name, schema, get_settings().lease, retry, durable)[0]
+
+
+def check_declaration(caller: Caller, name: JobName, schema: dict[str, Any]) -> None:
+    """Check a declaration without a query; raises as `register` does."""
+    caller.require("register", name.room_id)
+    check_registration(name.category, name.name, schema)
+
+
+def _put_job(
+    using: str,
+    name: JobName,
+    schema: dict[str, Any],
+    lease: timedelta,
+    retry: RetryPolicy | None,
+    durable: bool | None,
+) -> tuple[Job, bool]:
+    """Create, revive or change a job, in the caller's transaction; as `offer`."""
+    wanted = Job(room_id=name.room_id, category=name.category, name=name.name, schema=schema)
+    jobs = Job.objects.using(using)
+    jobs.bulk_create([wanted], ignore_conflicts=True)
+    job: Job = jobs.named(name).select_for_update().get()
+    if json_dumps(job.schema) != json_dumps(schema):
+        links = WorkerJobLink.objects.using(using).filter(job=job)
+        _replace_schema(job, schema, links, Worker.objects.using(using).stale(lease))
+    new = job.pk == wanted.pk or job.retired_at is not None
+    job.retired_at = None
+    changed = ["schema", "revision", "retired_at"]
+    if retry is not None:
+        job.set_retry(retry)
+        changed += asdict(retry)
+    if durable is not None:
+        job.durable = durable
+        changed.append("durable")
+    job.save(using=using, update_fields=changed)
+    return job, new
 
 
 def _replace_schema(job: Job, schema: dict[str, Any], links: Any, stale: Any) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from threading import Lock
 from typing import Any
 from uuid import UUID
 
 from cachetools import LRUCache
-from django.db import router, transaction
+from django.db import connections, router, transaction
 from django.dispatch import Signal
 
 from zndraw_joblib import signals
@@ -26,13 +26,21 @@ from zndraw_joblib.names import JobName, nfc
 from zndraw_joblib.schemas import Budget, PayloadChecker
 from zndraw_joblib.services.jobs import name_in_room
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.fields import canonical_json, json_bytes
+from zndraw_joblib.storage.fields import canonical_json, json_bytes, json_dumps, json_loads
 from zndraw_joblib.storage.ids import consecutive_ids, new_ids
 from zndraw_joblib.storage.rows import NewTask, TaskRow
 from zndraw_joblib.text import Message
 
 #: Most jobs that a process caches.
 MAX_CACHED_JOBS = 1024
+#: Most compiled schemas that a process keeps besides those of cached jobs.
+MAX_CHECKERS = 64
+
+
+@lru_cache(maxsize=MAX_CHECKERS)
+def _checker_of(schema: str) -> PayloadChecker:
+    """The checker of a schema by its text: in a transaction each submit reads the job again."""
+    return PayloadChecker(json_loads(schema))
 
 
 class CachedJob:
@@ -40,7 +48,12 @@ class CachedJob:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._checker = PayloadChecker(job.schema)
+        self._checker = _checker_of(json_dumps(job.schema))
+
+    @property
+    def version(self) -> tuple[UUID, int]:
+        """Equal for two reads of a job between which its schema stayed the same."""
+        return self.job.pk, self.job.revision
 
     def check(self, payloads: Sequence[Any]) -> None:
         """Check payloads against the schema and `max_payload_bytes`.
@@ -74,6 +87,7 @@ class JobCache:
 
     An entry may be out of date, because the statement that inserts tasks checks the job's revision
     and retirement, and a payload that the cached schema refuses is checked against the database's.
+    It never comes from an open transaction: after a rollback another schema may get its revision.
     """
 
     def __init__(self) -> None:
@@ -87,7 +101,7 @@ class JobCache:
             return self._jobs.get((tenant, using, name))
 
     def read(self, tenant: str | None, using: str, name: JobName) -> CachedJob:
-        """Read the job from the database, and cache it.
+        """Read the job from the database, and cache it; inside a transaction, when it commits.
 
         Raises
         ------
@@ -95,14 +109,23 @@ class JobCache:
             There is no such job, or it is retired.
         """
         job = Job.objects.using(using).live().named(name).first()
+        found = None if job is None else CachedJob(job)
         with self._lock:
             known = self._jobs.pop((tenant, using, name), None)
-            if job is None:
+            if found is None:
                 raise JobNotFound
-            if known is None or (known.job.pk, known.job.revision) != (job.pk, job.revision):
-                known = CachedJob(job)
-            self._jobs[tenant, using, name] = known
-            return known
+            if known is not None and known.version == found.version:
+                found = known
+            elif connections[using].in_atomic_block:
+                keep = partial(self._keep, (tenant, using, name), found)
+                transaction.on_commit(keep, using=using)
+                return found
+            self._jobs[tenant, using, name] = found
+            return found
+
+    def _keep(self, entry: tuple[str | None, str, JobName], found: CachedJob) -> None:
+        with self._lock:
+            self._jobs[entry] = found
 
 
 job_cache = JobCache()
@@ -185,11 +208,44 @@ def submit_one(submission: Submission) -> TaskRow:
     try:
         (task,) = submit(submission)
     except InvalidPayload as refusal:
-        errors = [
-            FieldError(error.detail, error.pointer.removeprefix("/0")) for error in refusal.errors
-        ]
-        raise InvalidPayload(errors=errors) from refusal
+        raise _of_only_task(refusal) from refusal
     return task
+
+
+def check_one(submission: Submission) -> None:
+    """Check the only task of a submission without accepting it; raises as `submit_one`."""
+    submission.caller.require("submit", submission.room_id)
+    using = router.db_for_write(Task)
+    try:
+        _checked_job(using, submission)
+    except InvalidPayload as refusal:
+        raise _of_only_task(refusal) from refusal
+    if (limit := get_settings().max_pending_per_room) is not None:
+        with transaction.atomic(using=using):
+            RoomBacklog.objects.using(using).admit(submission.room_id, limit)
+            transaction.set_rollback(True, using=using)
+
+
+def accept_checked(submission: Submission) -> Sequence[TaskRow]:
+    """Accept tasks that `check_one` has checked, even if the room has become full meanwhile.
+
+    Raises
+    ------
+    JobNotFound, InvalidPayload
+        The job was retired since the check, or has another schema, which the payload breaks.
+    """
+    using = router.db_for_write(Task)
+    while not (tasks := _enqueue(using, submission, _checked_job(using, submission))):
+        job_cache.read(submission.caller.tenant, using, submission.name)
+    if get_settings().max_pending_per_room is not None:
+        RoomBacklog.objects.using(using).forget_places({submission.room_id})
+    return tasks
+
+
+def _of_only_task(refusal: InvalidPayload) -> InvalidPayload:
+    """The refusal of a list of payloads, as that of its only one."""
+    errors = [FieldError(e.detail, e.pointer.removeprefix("/0")) for e in refusal.errors]
+    return InvalidPayload(errors=errors)
 
 
 def _checked_job(using: str, submission: Submission) -> Job:
@@ -203,7 +259,7 @@ def _checked_job(using: str, submission: Submission) -> Job:
         cached.check(submission.payloads)
     except InvalidPayload:
         fresh = job_cache.read(*entry)
-        if fresh is cached:
+        if fresh.version == cached.version:
             raise
         fresh.check(submission.payloads)
         return fresh.job

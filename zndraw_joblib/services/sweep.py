@@ -7,6 +7,7 @@ that died midway, do no harm.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,11 +17,16 @@ from django.db import DatabaseError, InterfaceError, router
 from zndraw_joblib.lifecycle import AttemptOutcome, TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
 from zndraw_joblib.services.files import delete_marked_files
+from zndraw_joblib.services.prune import configured_retention, prune
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.tasks import TIMED_OUT
 from zndraw_joblib.tenancy import all_tenants, in_tenant
 
 logger = logging.getLogger(__name__)
+
+#: Seconds after which the old tasks of all tenants are left to the next sweep, because leases end
+#: in the meantime.
+PRUNE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,7 @@ class SweepReport:
 
     `requeued` tasks were claimed and not started; `retried` tasks were running and had a retry
     left; `failed` ones had none. `workers` were removed, `jobs` retired, and `keys` of submits
-    deleted. `files` were deleted from the storage.
+    deleted. `files` were deleted from the storage. `pruned` are old tasks that were deleted.
     """
 
     requeued: int = 0
@@ -39,6 +45,7 @@ class SweepReport:
     jobs: int = 0
     keys: int = 0
     files: int = 0
+    pruned: int = 0
 
     def __add__(self, other: SweepReport) -> SweepReport:
         names = self.__slots__
@@ -72,9 +79,10 @@ def sweep(using: str | None = None) -> SweepReport:
 
 
 def sweep_tenants() -> SweepReport:
-    """Sweep for each tenant of the host; returns the sums.
+    """Sweep for each tenant of the host, and delete its old tasks; returns the sums.
 
-    A tenant whose sweep fails is logged and left out.
+    Deleted tasks are older than `prune_after_days` or `prune_failed_after_days`. A tenant whose
+    sweep fails is logged and left out.
 
     Raises
     ------
@@ -83,10 +91,12 @@ def sweep_tenants() -> SweepReport:
     """
     reports: list[SweepReport] = []
     failed: DatabaseError | InterfaceError | None = None
+    prune_until = time.monotonic() + PRUNE_SECONDS
     for tenant in all_tenants():
         try:
             with in_tenant(tenant):
                 reports.append(sweep())
+                reports.append(_prune(prune_until))
         except (DatabaseError, InterfaceError) as error:
             failed = error
             if tenant is not None:
@@ -122,6 +132,16 @@ def _recover_tasks(using: str) -> tuple[int, int, int]:
             else:
                 failed += 1
     return requeued, retried, failed
+
+
+def _prune(until: float) -> SweepReport:
+    """Delete old tasks and their files until this monotonic time, at least a chunk of tasks."""
+    pruned = 0
+    for number in prune(configured_retention()):
+        pruned += number
+        if time.monotonic() > until:
+            break
+    return SweepReport(files=delete_marked_files() if pruned else 0, pruned=pruned)
 
 
 def _repeat_until_none(change_batch: Callable[[], int]) -> int:

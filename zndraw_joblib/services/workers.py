@@ -50,12 +50,12 @@ def checked_worker_id(worker_id: str | None) -> str:
     WorkerNotFound
         The id is empty, too long or has control characters, so no worker has it.
     """
-    if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or _has_controls(worker_id):
+    if not worker_id or len(worker_id) > MAX_IDENTITY_LENGTH or has_controls(worker_id):
         raise WorkerNotFound
     return worker_id
 
 
-def _has_controls(text: str) -> bool:
+def has_controls(text: str) -> bool:
     """Whether a text has control characters or surrogates; an identity may have any others."""
     # `isprintable` first, because it is fast and true for nearly every id.
     return not text.isprintable() and any(category(char) in {"Cc", "Cs"} for char in text)

@@ -390,20 +390,22 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         `lost` if workers held the tasks and did not end them by reports of their own.
         """
         using = self.write_db
+        manager = self.db_manager(using)
 
         def send() -> None:
             for signal in changes:
                 if signal.has_listeners(self.model):
                     for task in tasks:
-                        signal.send_robust(self.model, task=self._instance(task, using))
+                        signal.send_robust(self.model, task=manager.instance(task))
                 signals.tasks_changed.send_robust(self.model, change=signal, tasks=tasks, lost=lost)
 
         if tasks:
             transaction.on_commit(send, using=using, robust=True)
         return tasks
 
-    def _instance(self, task: TaskRow, using: str) -> Any:
-        """The model instance of a row, because the host's receivers expect one."""
+    def instance(self, task: TaskRow) -> Any:
+        """The model instance of a row, which the host's code expects."""
+        using = self.write_db
         names = [field.attname for field in self.model._meta.concrete_fields]
         instance = self.model.from_db(using, names, [getattr(task, name) for name in names])
         # Set here, because the cached property would read the job from the database.

@@ -1,0 +1,294 @@
+"""The page of a task: its result, progress, attempts, log and files, and downloads of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.defaultfilters import filesizeformat
+from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.formats import localize
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, gettext_lazy as _
+
+from zndraw_joblib.access import identity_labels
+from zndraw_joblib.admin.base import ReadOnlyAdmin, person
+from zndraw_joblib.admin.formats import (
+    MAX_SHOWN,
+    duration,
+    html_table,
+    indented_json,
+    preformatted,
+    progress_bar,
+    time_since,
+)
+from zndraw_joblib.models import OUTCOME_LABELS, Task, TaskFile, TaskLogChunk
+from zndraw_joblib.services.attempts import attempts_of
+from zndraw_joblib.storage.fields import json_bytes
+
+#: Most rows that a page lists of anything.
+MAX_LISTED = 100
+
+#: What can be downloaded of a task, by the name of the file: a function and the content type.
+DOWNLOADS: dict[str, tuple[Callable[[Task], bytes], str]] = {
+    "result.json": (lambda task: json_bytes(task.result), "application/json"),
+    "payload.json": (lambda task: json_bytes(task.payload), "application/json"),
+    "log.txt": (lambda task: log_tail(task, None).encode(), "text/plain; charset=utf-8"),
+}
+
+
+def log_tail(task: Task, limit: int | None) -> str:
+    """The last `limit` bytes of a task's log in UTF-8, without a part of a character; None: all."""
+    parts: list[bytes] = []
+    size = 0
+    chunks = TaskLogChunk.objects.using(task._state.db).filter(task=task).order_by("-start")
+    for text in chunks.values_list("text", flat=True).iterator(chunk_size=16):
+        parts.append(text.encode())
+        size += len(parts[-1])
+        if limit is not None and size >= limit:
+            break
+    whole = b"".join(reversed(parts))
+    return whole[max(0, size - limit) if limit is not None else 0 :].decode(errors="ignore")
+
+
+class TaskPage(ReadOnlyAdmin):
+    """Fields of the page of a task."""
+
+    identity_fields = ("created_by", "worker_identity", "worker_id")
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    "id",
+                    "job_name",
+                    "room_id",
+                    "coloured_status",
+                    "progress_shown",
+                    "message_text",
+                    "submitter",
+                    "created_at",
+                    "run_at",
+                    "started_at",
+                    "completed_at",
+                    "age",
+                    "run_time",
+                )
+            },
+        ),
+        (
+            _("Result"),
+            {"fields": ("result_json", "error_text", "file_table", "log_text", "payload_json")},
+        ),
+        (
+            _("Attempts"),
+            {
+                "fields": (
+                    "attempt",
+                    "worker_label",
+                    "worker_owner",
+                    "lease_expires_at",
+                    "timeout_seconds",
+                    "retries",
+                    "retries_left",
+                    "attempt_table",
+                    "retry_of_link",
+                    "retried_by_links",
+                )
+            },
+        ),
+    )
+
+    def get_urls(self) -> list[URLPattern]:
+        """Django's pages, and the downloads of a task."""
+        name = f"{self.opts.app_label}_{self.opts.model_name}_download"
+        view = self.admin_site.admin_view(self.download)
+        return [path("<uuid:task_id>/download/<str:part>", view, name=name), *super().get_urls()]
+
+    def download(self, request: HttpRequest, task_id: UUID, part: str) -> HttpResponse:
+        """One of `DOWNLOADS`, as a file that no browser shows in a page of the site."""
+        task = self.get_object(request, str(task_id))
+        if not self.has_view_permission(request, task):
+            raise PermissionDenied
+        if task is None or part not in DOWNLOADS:
+            raise Http404
+        content, content_type = DOWNLOADS[part]
+        return HttpResponse(
+            content(task),
+            content_type=content_type,
+            headers={
+                "Content-Disposition": f'attachment; filename="{task_id}-{part}"',
+                "X-Content-Type-Options": "nosniff",
+                "Cache-Control": "private, no-store",
+            },
+        )
+
+    def _url(self, page: str, *args: object) -> str:
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
+        return reverse(name, args=args, current_app=self.admin_site.name)
+
+    @admin.display(description=_("job"), ordering="job")
+    def job_name(self, task: Task) -> str:
+        """The job's full name."""
+        return task.job_name
+
+    @admin.display(description=_("status"), ordering="status")
+    def coloured_status(self, task: Task) -> SafeString:
+        """The status, with a CSS class for its colour."""
+        return format_html(
+            '<span class="joblib-status joblib-{}">{}</span>',
+            task.status,
+            task.get_status_display(),
+        )
+
+    @admin.display(description=_("progress"))
+    def progress_shown(self, task: Task) -> SafeString | str:
+        """How far the task is, as a bar."""
+        return progress_bar(task.progress)
+
+    @admin.display(description=_("message"))
+    def message_text(self, task: Task) -> SafeString:
+        """The worker's message with its line breaks."""
+        return preformatted(task.message or "")
+
+    @admin.display(description=_("created by"), ordering="created_by")
+    def submitter(self, task: Any) -> str:
+        """The identity of the submitter, with its name."""
+        return person(task.created_by, task.identity_labels)
+
+    @admin.display(description=_("worker"))
+    def worker_label(self, task: Any) -> str:
+        """The worker of the latest attempt; a default worker has the name of its identity."""
+        return person(task.worker_id, task.identity_labels)
+
+    @admin.display(description=_("identity of the worker"))
+    def worker_owner(self, task: Any) -> str:
+        """The identity that was granted the latest attempt, with its name."""
+        return person(task.worker_identity, task.identity_labels)
+
+    @admin.display(description=_("age"), ordering="id")
+    def age(self, task: Task) -> str:
+        """The time since the submit."""
+        return time_since(task.created_at)
+
+    @admin.display(description=_("duration"))
+    def run_time(self, task: Task) -> str:
+        """The time from start to end, or until now while the task runs."""
+        if task.started_at is None:
+            return "-"
+        return duration((task.completed_at or timezone.now()) - task.started_at)
+
+    @admin.display(description=_("payload"))
+    def payload_json(self, task: Task) -> SafeString:
+        """The payload as JSON."""
+        return indented_json(task.payload, self._url("download", task.pk, "payload.json"))
+
+    @admin.display(description=_("result"))
+    def result_json(self, task: Task) -> SafeString | str:
+        """The result as JSON; a dash without one."""
+        if task.result is None:
+            return "-"
+        return indented_json(task.result, self._url("download", task.pk, "result.json"))
+
+    @admin.display(description=_("error"))
+    def error_text(self, task: Task) -> SafeString:
+        """The error with its line breaks."""
+        return preformatted(task.error or "")
+
+    @admin.display(description=_("log"))
+    def log_text(self, task: Task) -> SafeString | str:
+        """The end of the log, with a link to all that is kept of it."""
+        if not task.log_size:
+            return "-"
+        shown = preformatted(log_tail(task, MAX_SHOWN))
+        if task.log_size <= MAX_SHOWN:
+            return shown
+        return format_html(
+            '<p><a href="{}">{}</a></p>{}',
+            self._url("download", task.pk, "log.txt"),
+            gettext("The end of the log; download all that is kept"),
+            shown,
+        )
+
+    @admin.display(description=_("files"))
+    def file_table(self, task: Task) -> SafeString | str:
+        """The files; those of the latest attempt that has them link to the API."""
+        files = TaskFile.objects.using(task._state.db).filter(task=task).order_by("name", "attempt")
+        latest = {file.name: file for file in files}
+        return html_table(
+            [_("name"), _("size"), _("content type"), _("attempt"), _("created at")],
+            (
+                (
+                    _file_link(file) if latest[file.name] is file else file.name,
+                    filesizeformat(file.size),
+                    file.content_type,
+                    file.attempt,
+                    _local(file.created_at),
+                )
+                for file in files
+            ),
+        )
+
+    @admin.display(description=_("attempts"))
+    def attempt_table(self, task: Task) -> SafeString | str:
+        """All attempts, each with its outcome."""
+        attempts = attempts_of(task)
+        labels = identity_labels(attempt.worker_id or "" for attempt in attempts)
+        return html_table(
+            [
+                _("attempt"),
+                _("worker"),
+                _("claimed at"),
+                _("started at"),
+                _("ended at"),
+                _("outcome"),
+                _("error"),
+            ],
+            (
+                (
+                    attempt.attempt,
+                    person(attempt.worker_id, labels),
+                    *map(_local, (attempt.claimed_at, attempt.started_at, attempt.ended_at)),
+                    OUTCOME_LABELS[attempt.outcome] if attempt.outcome else "-",  # type: ignore[index]
+                    preformatted(attempt.error or ""),
+                )
+                for attempt in attempts
+            ),
+        )
+
+    @admin.display(description=_("retry of"))
+    def retry_of_link(self, task: Task) -> SafeString | str:
+        """A link to the task that this one repeats."""
+        return self._task_links([task.retry_of_id] if task.retry_of_id else [])
+
+    @admin.display(description=_("retried by"))
+    def retried_by_links(self, task: Task) -> SafeString | str:
+        """Links to the tasks that repeat this one."""
+        retries = Task.objects.using(task._state.db).filter(retry_of=task).order_by("pk")
+        return self._task_links(retries.values_list("pk", flat=True)[:MAX_LISTED])
+
+    def _task_links(self, ids: Iterable[UUID]) -> SafeString | str:
+        link = partial(self._url, "change")
+        links = [(link(task_id), task_id) for task_id in ids]
+        return format_html_join(" ", '<a href="{}">{}</a>', links) or "-"
+
+
+def _file_link(file: TaskFile) -> SafeString | str:
+    """A link to a download by the API; the name alone where the site mounts the API elsewhere."""
+    try:
+        url = reverse("zndraw_joblib:file", args=(file.task_id, file.name))
+    except NoReverseMatch:
+        return file.name
+    return format_html('<a href="{}">{}</a>', url, file.name)
+
+
+def _local(moment: Any) -> str:
+    """A time in the active time zone and language; a dash for None."""
+    return "-" if moment is None else localize(timezone.localtime(moment))
