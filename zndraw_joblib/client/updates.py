@@ -225,7 +225,8 @@ class UpdateSender:
             elif isinstance(error, (*LOST, TaskNotFoundError)):
                 updates.refuse_progress()
                 updates.refuse_log()
-                self._grants.stop([updates.task], [], [updates.task.id])
+                # As cancelled, because the refusal is logged below, and need not mean a lost task.
+                self._grants.stop([updates.task], lost=(), cancelled=[updates.task.id])
             elif taken.text:
                 updates.refuse_log()
             else:
