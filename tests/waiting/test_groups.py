@@ -113,3 +113,30 @@ async def test_a_layer_that_hangs_delays_a_join_by_a_second_at_most(layer, group
     async with asyncio.timeout(3):
         await groups.join({"a", "b", "c"})
     layer.gate.set()
+
+
+async def test_an_error_of_the_layer_during_a_cancel_does_not_keep_the_task_alive(layer):
+    """The pub/sub layer unsubscribes from Redis in a cancelled `receive`, which may fail.
+
+    Control: without the look at `cancelling` the task received on a new channel, and the end of the
+    event loop waited for it forever.
+    """
+
+    async def receive(channel):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionError("the layer is down")
+
+    layer.receive = receive
+    receiving, retrying = Groups(print)._tasks
+    await asyncio.sleep(0.01)
+    receiving.cancel()
+    retrying.cancel()
+    ended, _ = await asyncio.wait([receiving], timeout=1)
+    # From here on a task that still receives can be cancelled, and ends with this test's loop.
+    del layer.receive
+    receiving.cancel()
+    await asyncio.sleep(0.01)
+    assert ended
+    assert isinstance(receiving.exception(), ConnectionError)

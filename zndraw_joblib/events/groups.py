@@ -23,8 +23,8 @@ RETRY_SECONDS = 5.0
 class Groups:
     """Joins a group for its first member, leaves it after its last, and receives the messages.
 
-    All members of an event loop share one channel. The task that receives is never cancelled,
-    because the pub/sub layer deletes the channel of a cancelled `receive`.
+    All members of an event loop share one channel. The task that receives is cancelled at the end of
+    the loop only, because the pub/sub layer deletes the channel of a cancelled `receive`.
     """
 
     def __init__(self, deliver: Callable[[dict[str, Any]], None]) -> None:
@@ -103,6 +103,10 @@ class Groups:
                         self._reconcile(group)
                 self._deliver(await self._layer.receive(self._channel))
             except Exception:
+                # A layer may raise an error of its own where this task is cancelled, because it
+                # leaves its groups first. The loop would then wait for this task forever.
+                if (task := asyncio.current_task()) and task.cancelling():
+                    raise
                 logger.exception("the channel layer failed; receiving on a new channel")
                 self._channel = None
                 await asyncio.sleep(RECONNECT_SECONDS)
