@@ -6,6 +6,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -470,3 +471,27 @@ async def test_middleware_that_compares_tags_keeps_waits_for_ends(bob, running, 
     answer = await Site(on_the_lane).request(bob, "GET", f"/tasks/{running}", prefer="wait=1")
     assert (answer.status, answer.json()["status"]) == (200, "running")
     assert answer.headers["preference-applied"] == "wait=1"
+
+
+async def test_progress_that_comes_often_sets_one_timer_for_each_watcher(monkeypatch):
+    loop = asyncio.get_running_loop()
+    due_times = []
+    call_at = loop.call_at
+
+    def counted(when, callback, *args, **kwargs):
+        if callback == watcher.changed.set:
+            due_times.append(when)
+        return call_at(when, callback, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "call_at", counted)
+    hub_waits = get_hub().changes
+    task_id = UUID(int=1)
+    watcher = changes.Watcher(0, loop.time() + 0.1)
+    hub_waits._watchers[task_id] = {watcher}
+    for revision in range(1, 50):
+        hub_waits.change(task_id, revision, is_progress=True)
+    assert due_times == [watcher.progress_at]
+    assert not watcher.changed.is_set()
+    async with asyncio.timeout(2):
+        await watcher.changed.wait()
+    del hub_waits._watchers[task_id]
