@@ -11,7 +11,6 @@ from django.utils import timezone
 
 from tests.hostcode.jobs import Acts, Bare, Fails, Rotate, double, halve
 from zndraw_joblib import asubmit, declare_job, signals, submit, wait_for
-from zndraw_joblib.client.functions import model_of
 from zndraw_joblib.models import Task, TaskAttempt, Worker
 from zndraw_joblib.testing import run_pending, running
 
@@ -231,10 +230,12 @@ def test_a_result_beyond_the_limit_fails_the_task(settings_of):
 
 def test_functions_are_jobs_too():
     for function in (double, halve):
-        declare_job(f"shop:modifiers:{function.__name__}", model_of(function))
+        declare_job(f"shop:modifiers:{function.__name__}", function)
     submit("shop:modifiers:double", {"number": 4})
     submit("shop:modifiers:halve", {"number": 4})
     assert [task.result for task in run_pending(double, halve)] == [8, 2.0]
+    submit("shop:modifiers:double", {"number": 5})
+    assert [task.result for task in run_pending()] == [10]
 
 
 def test_without_jobs_the_tasks_of_all_declared_classes_run():
