@@ -132,7 +132,7 @@ def test_an_unknown_job_is_job_not_found(job, name):
 
 
 def test_a_class_in_place_of_a_name_is_a_type_error(job):
-    with pytest.raises(TypeError, match="not <class .*Rotate'>"):
+    with pytest.raises(TypeError, match=r"not <class .*Rotate'>"):
         submit(Rotate, {})  # type: ignore[arg-type]
 
 

@@ -76,8 +76,8 @@ def submit(
     RoundTripError
         The instance would not arrive at its worker as it is.
     TypeError, ValueError
-        `full_name` is no name and no job, `created_by` is neither a text nor a saved user, or `idempotency_key` is given in a
-        transaction on another database than the job server's.
+        `full_name` is no text and no job, `created_by` is neither a text nor a saved user, or
+        `idempotency_key` is given in a transaction on another database than the job server's.
     """
     name = full_name.full_name if isinstance(full_name, Job) else full_name
     if not isinstance(name, str):
