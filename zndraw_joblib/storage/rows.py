@@ -119,8 +119,8 @@ class Report(NamedTuple):
             "status": self.status.value,
             "legal_from": legal_from(self.status, of_running=of_running, held_only=held_only),
         }
-        if self.error_text is not None:
-            record["error"] = self.error_text
+        if error := self.error_text:
+            record["error"] = error
         if self.result is not None:
             record["result"] = json_dumps(self.result)
         if self.progress is not None:
