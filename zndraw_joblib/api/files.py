@@ -18,11 +18,17 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.conditional import may_change
 from zndraw_joblib.api.documents import file_document
 from zndraw_joblib.api.lookup import parse_task_id
 from zndraw_joblib.api.parsing import body_length, body_stream, invalid, is_chunked
 from zndraw_joblib.api.ranges import requested_part
-from zndraw_joblib.exceptions import Forbidden, LengthRequired, PreconditionFailed
+from zndraw_joblib.exceptions import (
+    Forbidden,
+    LengthRequired,
+    PreconditionFailed,
+    UnsupportedMediaType,
+)
 from zndraw_joblib.models import TaskFile
 from zndraw_joblib.services.files import find_file, list_files, open_part
 from zndraw_joblib.services.uploads import Upload, upload
@@ -73,7 +79,12 @@ class FileViewSet(JobLibView, ViewSet):
         if isinstance(sent, WSGIRequest) and is_chunked(sent):
             # Some WSGI servers end the stream of a body that was cut off as that of a whole one.
             raise LengthRequired
-        given = Upload(name, _content_type(sent), body_stream(sent), body_length(sent))
+        _check_is_whole_file(sent)
+
+        def may_replace(sha256: str | None) -> bool:
+            return may_change(sent, sha256 and _etag(sha256))
+
+        given = Upload(name, _content_type(sent), body_stream(sent), body_length(sent), may_replace)
         file, is_new = upload(self.caller, parse_task_id(task_id), attempt, given)
         return Response(file_document(file), status=201 if is_new else 200)
 
@@ -83,7 +94,7 @@ class FileViewSet(JobLibView, ViewSet):
         if request.META.get("HTTP_SEC_FETCH_DEST", "empty") not in _DESTINATIONS:
             raise Forbidden(Message("A file of a task may not be a part of a page."))
         file = find_file(self.caller, parse_task_id(task_id), name)
-        etag = f'"{file.sha256}"'
+        etag = _etag(file.sha256)
         headers = {
             **_SANDBOX,
             "Accept-Ranges": "bytes",
@@ -147,6 +158,24 @@ def _stream(
     )
     response.headers["Content-Length"] = str(len(positions))
     return response
+
+
+def _etag(sha256: str) -> str:
+    return f'"{sha256}"'
+
+
+def _check_is_whole_file(request: HttpRequest) -> None:
+    """Refuse a body that is a part of a file or is compressed, because it is stored as it is.
+
+    `curl -C` sends parts, for instance (RFC 9110, sections 14.5 and 8.4).
+    """
+    if "HTTP_CONTENT_RANGE" in request.META:
+        raise invalid(Message("Content-Range is not supported; upload the whole file."))
+    if request.META.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType(
+            Message("Content-Encoding is not supported; upload the file as it is."),
+            headers={"Accept-Encoding": "identity"},
+        )
 
 
 def _attempt(text: str | None) -> int:
