@@ -192,3 +192,14 @@ async def test_a_body_that_the_server_cancelled_is_not_read_on():
     body.abort()
     with pytest.raises(ConnectionResetError):
         await asyncio.to_thread(body.read, 10)
+
+
+@pytest.mark.parametrize("name", [b"%ff", b"\xff", b"%C0%AE", b"%ED%A0%80"])
+async def test_a_name_that_is_not_utf_8_is_refused(bob, running, folder, name):
+    """Control: `%fe` replaced the file `%ff`, because servers decode both as U+FFFD."""
+    request = put(bob, running)
+    request["path"] = request["path"].replace("a.txt", "\ufffd")
+    for raw, expected in ((name, 400), (b"%EF%BF%BD", 201)):
+        request["raw_path"] = request["raw_path"].rpartition(b"/")[0] + b"/" + raw
+        status, _, body = await get_response(Host(), request, part(b"x", False))
+        assert status == expected, body

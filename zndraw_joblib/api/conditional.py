@@ -18,9 +18,15 @@ def known_tags(header: str | None, present: str) -> frozenset[str]:
     return frozenset(tag if tag.startswith("W/") else f"W/{tag}" for tag in tags)
 
 
-def may_change(request: HttpRequest, tag: str | None) -> bool:
-    """Whether `If-Match` and `If-None-Match` let a request change the resource with this tag.
+def may_change(request: HttpRequest, tag: str | None, modified: int | None = None) -> bool:
+    """Whether the conditions of a request let it change the resource with this tag.
 
-    `tag` is None where there is no such resource yet.
+    `tag` is None where there is no such resource yet. `modified` is in seconds since 1970.
     """
-    return get_conditional_response(request, tag) is None
+    if_match = request.META.get("HTTP_IF_MATCH")
+    if tag is None:
+        return if_match is None
+    if if_match is not None and not parse_etags(if_match):
+        # Django ignores a header without a well-formed tag, which protects nothing.
+        return False
+    return get_conditional_response(request, tag, modified) is None

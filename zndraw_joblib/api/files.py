@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Self
+from urllib.parse import unquote_to_bytes
 
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
@@ -80,9 +81,10 @@ class FileViewSet(JobLibView, ViewSet):
             # Some WSGI servers end the stream of a body that was cut off as that of a whole one.
             raise LengthRequired
         _check_is_whole_file(sent)
+        _check_path(sent)
 
-        def may_replace(sha256: str | None) -> bool:
-            return may_change(sent, sha256 and _etag(sha256))
+        def may_replace(file: TaskFile | None) -> bool:
+            return may_change(sent, *(_validators(file) if file else (None,)))
 
         given = Upload(name, _content_type(sent), body_stream(sent), body_length(sent), may_replace)
         file, is_new = upload(self.caller, parse_task_id(task_id), attempt, given)
@@ -94,17 +96,16 @@ class FileViewSet(JobLibView, ViewSet):
         if request.META.get("HTTP_SEC_FETCH_DEST", "empty") not in _DESTINATIONS:
             raise Forbidden(Message("A file of a task may not be a part of a page."))
         file = find_file(self.caller, parse_task_id(task_id), name)
-        etag = _etag(file.sha256)
+        etag, modified = _validators(file)
         headers = {
             **_SANDBOX,
             "Accept-Ranges": "bytes",
             "Content-Disposition": content_disposition_header(True, file.name) or "attachment",
             "ETag": etag,
-            "Last-Modified": http_date(file.created_at.timestamp()),
+            "Last-Modified": http_date(modified),
             "Vary": "Sec-Fetch-Dest",
         }
         whole = HttpResponse(content_type=file.content_type, headers=headers)
-        modified = int(file.created_at.timestamp())
         checked: Any = get_conditional_response(request._request, etag, modified, whole)
         if checked.status_code == 412:
             raise PreconditionFailed
@@ -160,8 +161,9 @@ def _stream(
     return response
 
 
-def _etag(sha256: str) -> str:
-    return f'"{sha256}"'
+def _validators(file: TaskFile) -> tuple[str, int]:
+    """The `ETag`, and the `Last-Modified` in seconds since 1970."""
+    return f'"{file.sha256}"', int(file.created_at.timestamp())
 
 
 def _check_is_whole_file(request: HttpRequest) -> None:
@@ -176,6 +178,19 @@ def _check_is_whole_file(request: HttpRequest) -> None:
             Message("Content-Encoding is not supported; upload the file as it is."),
             headers={"Accept-Encoding": "identity"},
         )
+
+
+def _check_path(request: HttpRequest) -> None:
+    """Refuse a name that is not UTF-8.
+
+    ASGI servers put the same character for each such byte, so different names would be one file.
+    """
+    if isinstance(request, ASGIRequest):
+        try:
+            unquote_to_bytes(request.scope.get("raw_path") or b"").decode()
+        except UnicodeDecodeError as error:
+            detail = Message("The name of a file must be UTF-8, percent-encoded.")
+            raise invalid(detail) from error
 
 
 def _attempt(text: str | None) -> int:

@@ -92,7 +92,7 @@ def prune_now(ids: Sequence[UUID], using: str | None = None) -> set[UUID]:
             _delete(using, chunk)
         deleted.update(chunk)
     # After the commit, because a site may run the caller in a transaction that is rolled back.
-    transaction.on_commit(lambda: delete_marked_files(using), using=using, robust=True)  # type: ignore[arg-type]
+    transaction.on_commit(lambda: delete_marked_files(using), using=using, robust=True)
     return deleted
 
 

@@ -63,15 +63,15 @@ class Stream(Protocol):
 class Upload:
     """A file as a client sends it.
 
-    `length` is the number of bytes that `content` has, None if the client did not say. `may_replace`
-    tells whether it may take the place of a file with this SHA-256, or of none.
+    `length` is the number of bytes that `content` has, None if the client did not say.
+    `may_replace` tells whether it may take the place of a file, or of none.
     """
 
     name: str
     content_type: str
     content: Stream
     length: int | None
-    may_replace: Callable[[str | None], bool] = lambda sha256: True
+    may_replace: Callable[[TaskFile | None], bool] = lambda file: True
 
 
 def upload(caller: Caller, task_id: UUID, attempt: int, given: Upload) -> tuple[TaskFile, bool]:
@@ -219,7 +219,7 @@ def _check_present_files(task_id: UUID, attempt: int, name: str, given: Upload) 
     limit = get_settings().max_files_per_task
     files = TaskFile.objects.using(router.db_for_write(TaskFile))
     present = files.filter(task=task_id, attempt=attempt, name=name)
-    if not given.may_replace(present.values_list("sha256", flat=True).first()):
+    if not given.may_replace(present.first()):
         raise PreconditionFailed
     names = files.names(task_id)
     if name not in names and len(names) >= limit:
