@@ -36,12 +36,18 @@ from zndraw_joblib.client.exceptions import (
     UnexpectedAnswerError,
     WorkerNotFoundError,
 )
-from zndraw_joblib.client.failures import TaskCancelled, TaskFailed, UnsuccessfulTask
 from zndraw_joblib.client.handles import TaskHandle
 from zndraw_joblib.client.logs import TaskLogHandler
 from zndraw_joblib.client.manager import JobManager
-from zndraw_joblib.client.outcomes import Cancelled, GiveUp, RetryLater
-from zndraw_joblib.client.results import ResultError
+from zndraw_joblib.client.outcomes import (
+    Cancelled,
+    GiveUp,
+    RetryLater,
+    TaskCancelled,
+    TaskFailed,
+    UnsuccessfulTask,
+)
+from zndraw_joblib.client.result_json import ResultError
 from zndraw_joblib.client.schemas import AttemptInfo, HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
 from zndraw_joblib.client.tasks import ClaimedTask

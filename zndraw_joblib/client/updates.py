@@ -16,7 +16,7 @@ from zndraw_joblib.client.exceptions import ApiError, TaskNotFoundError, error_o
 from zndraw_joblib.client.forks import reset_after_fork
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.logs import THREAD_PREFIX
-from zndraw_joblib.client.pending import PendingUpdates, Taken
+from zndraw_joblib.client.pending_updates import PendingUpdates, Taken
 from zndraw_joblib.client.reports import LOST, REPORT_BYTES
 from zndraw_joblib.client.retry import LASTING, OutageLog, backoff
 from zndraw_joblib.client.schemas import Accepted, read_accepted, read_list, read_nothing, read_task

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tests.client.stand_in import task
 from zndraw_joblib.client import TaskInfo
-from zndraw_joblib.client.typed_results import result_of
+from zndraw_joblib.client.result_values import result_of
 
 if TYPE_CHECKING:
     from collections import OrderedDict

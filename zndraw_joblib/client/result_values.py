@@ -15,8 +15,8 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
 from zndraw_joblib.client.batches import encode
-from zndraw_joblib.client.failures import TaskCancelled, TaskFailed
 from zndraw_joblib.client.functions import model_of
+from zndraw_joblib.client.outcomes import TaskCancelled, TaskFailed
 from zndraw_joblib.client.schemas import TaskInfo
 from zndraw_joblib.lifecycle import TaskStatus
 
