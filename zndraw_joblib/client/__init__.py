@@ -1,7 +1,23 @@
 """The client SDK: registers jobs, runs a worker, submits tasks and waits for them.
 
-It needs httpx and pydantic, and never Django. `manager` is the entry; `submitter` and `waiting`
-serve those who run no tasks, the other modules those who do.
+It needs httpx and pydantic, and never Django. The modules by their purpose:
+
+- Entry: `manager` has `JobManager`, made of `registrar` (`register`, `job`) and `submitter`
+  (`send`, `submit`, `map`). `exceptions` has the refusals of the server, `outcomes` the exceptions
+  of the ends of tasks.
+- Requests: `api` sends them, with `credentials`; `retry` says which are repeated, `schemas` has the
+  documents of the server, `batches` divides long lists.
+- Values: `payloads` and `differences` take instances to a worker; `functions` makes classes of
+  functions; `result_json` writes results, `result_values` reads them.
+- Submitter: `handles` has `TaskHandle`; `submissions` makes the requests, `waiting` waits for ends,
+  `watching` for changes and for log text; `bars` shows progress.
+- Worker: `registration` has its jobs, `claiming` gets tasks, for `worker` (`serve`) or for `stream`
+  (`listen`). `grants` has the held tasks, `threads` run them, `execution` and `calls` call their
+  code, `reports` reports. `heartbeats` keeps them, `cancel_watches` learns of cancels, and `pulse`
+  explains losses.
+- The task in the hands of its code: `tasks` has `ClaimedTask`, and `task_actions` what it does on
+  the server: `updates` and `pending_updates` send progress and log, `logs` has the logging handler.
+- Both: `files` uploads and downloads, `forks` prepares for forked processes.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def _adapter(cls: type[BaseModel]) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(annotation)
     except (PydanticUserError, NameError) as error:
-        logger.info("results of %s stay JSON, because of their type: %s", cls.__name__, error)
+        logger.warning("results of %s stay JSON, because of their type: %s", cls.__name__, error)
         return None
 
 
@@ -98,7 +98,7 @@ def _returned(cls: type[BaseModel]) -> Any:
         return None
     except Exception as error:
         # The text of an annotation is an expression, which may raise anything.
-        logger.info("results of %s stay JSON, because of their type: %r", cls.__name__, error)
+        logger.warning("results of %s stay JSON, because of their type: %r", cls.__name__, error)
         return None
     if hint is Self:
         return cls
