@@ -639,3 +639,17 @@ def test_a_group_of_cancelled_alone_cancels_the_task(server, manager):
     server.queue.append(task("a"))
     serve(server, manager, 1, execute)
     assert bodies(server, "a")[-1]["status"] == "cancelled"
+
+
+def test_a_task_that_has_ended_sends_no_more_updates(server, manager, fast):
+    manager.register(Rotate)
+    server.queue.append(task("a"))
+    claimed = manager.claim()
+    claimed.log("in time")
+    manager.complete(claimed)
+    for step in range(10):
+        claimed.log("late")
+        claimed.progress(step / 10)
+    time.sleep(0.15)
+    assert server.logs == {"a": "in time\n"}
+    assert progress_of(server, "a") == []
