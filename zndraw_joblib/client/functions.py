@@ -73,9 +73,9 @@ def _make_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{label} is a generator function; a job must not yield")
     names = _locals_around(function)
-    annotations = dict(function.__annotations__)
-    returned = {"return": annotations.pop("return")} if "return" in annotations else {}
     try:
+        annotations = dict(function.__annotations__)
+        returned = {"return": annotations.pop("return")} if "return" in annotations else {}
         hints = _hints(function, annotations, names)
     except Exception as error:
         raise TypeError(
