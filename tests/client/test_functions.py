@@ -347,3 +347,15 @@ def test_a_model_with_a_field_of_each_name_is_no_function(manager):
 
     manager.register(Other)
     assert manager["@global:modifiers:Other"] is Other
+
+
+def returns_unknown(angle: float) -> Unknown:  # type: ignore[name-defined]  # noqa: F821
+    return [angle]
+
+
+def test_a_function_whose_return_annotation_cannot_be_read_gives_plain_json(manager):
+    # Like a method `run`, for instance with a name that only a type checker imports.
+    manager.job(returns_unknown, room="r")
+    model = model_of(returns_unknown)
+    assert list(model.model_fields) == ["angle"]
+    assert get_type_hints(model.run) == {}  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import threading
 import time
 from types import SimpleNamespace
 from typing import ClassVar
+from uuid import UUID
 
 import httpx
 import pytest
@@ -374,3 +375,11 @@ def test_a_bar_without_tqdm_is_an_error_that_names_the_extra(server, manager, mo
     assert server.calls == []
     with pytest.raises(ImportError, match="tqdm"):
         manager.handle("t1").result(progress=True)
+
+
+def test_ids_of_tasks_may_be_uuids(server, manager):
+    task_id = UUID(int=5)
+    server.tasks[str(task_id)] = "completed"
+    handle = manager.handle(task_id)
+    assert handle == manager.handle(str(task_id))
+    assert handle.id == manager.task(task_id).id == manager.wait(task_id).id == str(task_id)

@@ -207,10 +207,13 @@ def test_map_yields_results(manager, worker, ordered):
     tasks = worker.claim(6)
     for task in reversed(tasks[1:]):
         worker.report(task, "completed", result={"x": task.payload["x"]})
-    threading.Timer(
+    first = threading.Timer(
         0.2, lambda: worker.report(tasks[0], "failed", error="ValueError: first")
-    ).start()
+    )
+    first.start()
     found = list(results)
+    # Because the waiter may learn of the end before the worker has its answer.
+    first.join()
     failed = found.pop(0 if ordered else -1)
     assert isinstance(failed, TaskFailed)
     assert sorted(point.x for point in found) == [1, 2, 3, 4, 5]
@@ -229,8 +232,10 @@ def test_the_log_of_a_task_is_read_and_followed(manager, worker):
     parts = handle.follow_log(offset=100_000, timeout=30)
     threading.Timer(0.3, worker.log, (task, "more")).start()
     assert next(parts) == "more"
-    threading.Timer(0.3, worker.report, (task, "completed")).start()
+    end = threading.Timer(0.3, worker.report, (task, "completed"))
+    end.start()
     assert list(parts) == []
+    end.join()
 
 
 def test_watch_asks_once_for_each_change(url, bob, worker):

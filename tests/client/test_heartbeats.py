@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from tests.client.stand_in import Rotate, bodies, refusal, task, until
+from tests.client.stand_in import Rotate, bodies, refusal, serve, task, until
 from zndraw_joblib.client import JobManager, retry
 
 GIL = "an extension module held the GIL"
@@ -145,3 +145,24 @@ def test_a_manager_without_a_worker_misses_no_heartbeat(server, manager, caplog)
     with manager:
         time.sleep(0.5)
     assert "No heartbeat" not in caplog.text
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_heartbeat_beside_the_report_of_an_end_takes_no_task_away(
+    server, manager, caplog, prefetch
+):
+    """The server calls an ended task lost, and the worker may not have the answer to its report."""
+    answer = server.patch
+
+    def patch(path, body, request):
+        response = answer(path, body, request)
+        if path.startswith("/tasks") and server.tasks.get("a") == "completed":
+            server.take("a", "lost")
+            manager.heartbeat()
+        return response
+
+    server.patch = patch
+    server.queue.append(task("a"))
+    serve(server, manager, 1, prefetch=prefetch)
+    assert server.taken == {"a": "lost"}
+    assert "took these tasks away" not in caplog.text

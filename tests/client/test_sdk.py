@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pkgutil
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.client.stand_in import NOW, Rotate, bodies, refusal, serve, task
+from zndraw_joblib import client
 from zndraw_joblib.client import (
     Api,
     ApiError,
@@ -395,3 +398,10 @@ def test_the_sdk_imports_without_django():
         "from zndraw_joblib import LeaseLost\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_package_names_each_of_its_modules():
+    """In the docstring, by its purpose, because a newcomer looks there first."""
+    modules = {module.name for module in pkgutil.iter_modules(client.__path__)}
+    named = set(re.findall(r"`(\w+)`", client.__doc__ or ""))
+    assert modules - named == set()

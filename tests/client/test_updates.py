@@ -21,7 +21,7 @@ from zndraw_joblib.client import (
     GiveUp,
     RetryLater,
     TaskLogHandler,
-    pending,
+    pending_updates,
     updates,
 )
 
@@ -279,8 +279,8 @@ def test_updates_do_not_wait_for_a_slow_server(server, manager, running):
 def test_log_text_beyond_the_bound_is_dropped_from_the_front_and_says_so(
     server, manager, monkeypatch
 ):
-    monkeypatch.setattr(pending, "MAX_LOG_BUFFER", 100)
-    monkeypatch.setattr(pending, "MAX_LOG_TEXT", 60)
+    monkeypatch.setattr(pending_updates, "MAX_LOG_BUFFER", 100)
+    monkeypatch.setattr(pending_updates, "MAX_LOG_TEXT", 60)
 
     def execute(claimed):
         with manager._updates._changed:  # The thread cannot send meanwhile.
@@ -297,7 +297,7 @@ def test_log_text_beyond_the_bound_is_dropped_from_the_front_and_says_so(
 
 
 def test_a_long_line_is_sent_in_pieces(server, manager, monkeypatch):
-    monkeypatch.setattr(pending, "MAX_LOG_TEXT", 1000)
+    monkeypatch.setattr(pending_updates, "MAX_LOG_TEXT", 1000)
     line = "".join(chr(97 + i % 26) for i in range(4500))
     server.queue.append(task("a"))
     serve(server, manager, 1, lambda claimed: claimed.log(line))
@@ -596,3 +596,60 @@ def test_upload_stores_a_file_of_the_attempt(server, manager, monkeypatch):
     serve(server, manager, 1, lambda claimed: claimed.upload(b"data", "a.bin"))
     assert stored == [(manager.api, "a", 3, b"data", None)]
     assert bodies(server, "a")[-1]["result"] == {"name": "a.bin"}
+
+
+@pytest.mark.parametrize("error", [Cancelled("stop"), GiveUp("no"), RetryLater(30, "busy")])
+def test_the_exceptions_that_end_a_task_can_be_pickled(error):
+    # As for a task that works in a pool of processes.
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def grouped(*errors):
+    return BaseExceptionGroup("unhandled errors in a TaskGroup", errors)
+
+
+@pytest.mark.parametrize(
+    ("error", "fields"),
+    [
+        (grouped(GiveUp("no such file")), {"retry": False}),
+        (grouped(grouped(RetryLater(7)), RetryLater(9)), {"retry_after": 9}),
+        # `GiveUp` decides, because another attempt would be in vain.
+        (grouped(RetryLater(7), ValueError(), GiveUp("no such file")), {"retry": False}),
+        (grouped(ValueError(), RetryLater(7)), {"retry_after": 7}),
+        (grouped(ValueError()), {}),
+        (grouped(Cancelled(), ValueError()), {}),
+    ],
+)
+def test_an_exception_that_ends_a_task_counts_within_a_group(server, manager, error, fields):
+    def execute(claimed):
+        raise error
+
+    server.queue.append(task("a"))
+    serve(server, manager, 1, execute)
+    body = bodies(server, "a")[-1]
+    assert body["status"] == "failed"
+    assert {key: body[key] for key in ("retry", "retry_after") if key in body} == fields
+
+
+def test_a_group_of_cancelled_alone_cancels_the_task(server, manager):
+    def execute(claimed):
+        raise grouped(Cancelled("stop"), grouped(Cancelled("stop")))
+
+    server.queue.append(task("a"))
+    serve(server, manager, 1, execute)
+    assert bodies(server, "a")[-1]["status"] == "cancelled"
+
+
+def test_a_task_that_has_ended_sends_no_more_updates(server, manager, fast):
+    manager.register(Rotate)
+    server.queue.append(task("a"))
+    claimed = manager.claim()
+    claimed.log("in time")
+    manager.complete(claimed)
+    for step in range(10):
+        claimed.log("late")
+        claimed.progress(step / 10)
+    time.sleep(0.15)
+    assert server.logs == {"a": "in time\n"}
+    assert progress_of(server, "a") == []

@@ -1,7 +1,23 @@
 """The client SDK: registers jobs, runs a worker, submits tasks and waits for them.
 
-It needs httpx and pydantic, and never Django. `manager` is the entry; `submitter` and `waiting`
-serve those who run no tasks, the other modules those who do.
+It needs httpx and pydantic, and never Django. The modules by their purpose:
+
+- Entry: `manager` has `JobManager`, made of `registrar` (`register`, `job`) and `submitter`
+  (`send`, `submit`, `map`). `exceptions` has the refusals of the server, `outcomes` the exceptions
+  of the ends of tasks.
+- Requests: `api` sends them, with `credentials`; `retry` says which are repeated, `schemas` has the
+  documents of the server, `batches` divides long lists.
+- Values: `payloads` and `differences` take instances to a worker; `functions` makes classes of
+  functions; `result_json` writes results, `result_values` reads them.
+- Submitter: `handles` has `TaskHandle`; `submissions` makes the requests, `waiting` waits for ends,
+  `watching` for changes and for log text; `bars` shows progress.
+- Worker: `registration` has its jobs, `claiming` gets tasks, for `worker` (`serve`) or for `stream`
+  (`listen`). `grants` has the held tasks, `threads` run them, `execution` and `calls` call their
+  code, `reports` reports. `heartbeats` keeps them, `cancel_watches` learns of cancels, and `pulse`
+  explains losses.
+- The task in the hands of its code: `tasks` has `ClaimedTask`, and `task_actions` what it does on
+  the server: `updates` and `pending_updates` send progress and log, `logs` has the logging handler.
+- Both: `files` uploads and downloads, `forks` prepares for forked processes.
 """
 
 from __future__ import annotations
@@ -22,6 +38,7 @@ from zndraw_joblib.client.exceptions import (
     NotAuthenticatedError,
     PartlySubmittedError,
     RequestInvalidError,
+    ResultTooLargeError,
     RoundTripError,
     SchemaConflictError,
     ServerError,
@@ -36,12 +53,18 @@ from zndraw_joblib.client.exceptions import (
     UnexpectedAnswerError,
     WorkerNotFoundError,
 )
-from zndraw_joblib.client.failures import TaskCancelled, TaskFailed, UnsuccessfulTask
 from zndraw_joblib.client.handles import TaskHandle
 from zndraw_joblib.client.logs import TaskLogHandler
 from zndraw_joblib.client.manager import JobManager
-from zndraw_joblib.client.outcomes import Cancelled, GiveUp, RetryLater
-from zndraw_joblib.client.results import ResultError
+from zndraw_joblib.client.outcomes import (
+    Cancelled,
+    GiveUp,
+    RetryLater,
+    TaskCancelled,
+    TaskFailed,
+    UnsuccessfulTask,
+)
+from zndraw_joblib.client.result_json import ResultError
 from zndraw_joblib.client.schemas import AttemptInfo, HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
 from zndraw_joblib.client.tasks import ClaimedTask
@@ -70,6 +93,7 @@ __all__ = [
     "PartlySubmittedError",
     "RequestInvalidError",
     "ResultError",
+    "ResultTooLargeError",
     "RetryLater",
     "RoundTripError",
     "SchemaConflictError",

@@ -175,6 +175,12 @@ class IdempotencyKeyReusedError(ApiError):
     slug = "idempotency-key-reused"
 
 
+class ResultTooLargeError(ApiError):
+    """The server accepts no result of this size; upload it as a file."""
+
+    slug = "result-too-large"
+
+
 class FileTooLargeError(ApiError):
     """The server accepts no file of this size."""
 

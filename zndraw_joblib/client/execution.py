@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
 
-from zndraw_joblib.client.outcomes import Cancelled, GiveUp, RetryLater
+from zndraw_joblib.client.outcomes import Cancelled, GiveUp, RetryLater, all_raised, raised
 from zndraw_joblib.client.payloads import load
 from zndraw_joblib.client.reports import Report
-from zndraw_joblib.client.results import MAX_RESULT_BYTES, ResultError, result_json
+from zndraw_joblib.client.result_json import MAX_RESULT_BYTES, ResultError, result_json
 from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.text import truncate_utf8
@@ -38,9 +38,9 @@ def execute_task(
 
     The value of `call` is the result; one that cannot be sent fails the task. Every exception fails
     the task alone, also `SystemExit`, `KeyboardInterrupt` and other exceptions that are no
-    `Exception`: Ctrl-C interrupts the main thread and never a task. `GiveUp` and `RetryLater` say
-    whether and when the task is tried again. After `Cancelled` nothing is reported on a task that
-    was cancelled or lost; another one is reported as cancelled.
+    `Exception`: Ctrl-C interrupts the main thread and never a task. `GiveUp` and `RetryLater`, also
+    those in a group of exceptions, say whether and when the task is tried again. After `Cancelled`
+    nothing is reported on a task that was cancelled or lost; another one is reported as cancelled.
     """
     if cls is None:
         return _failure(task, f"This worker has no class for {task.job_name}.")
@@ -62,7 +62,7 @@ def execute_task(
 
 def _report_of(task: ClaimedTask, error: BaseException) -> Report | None:
     """The report of a task whose code raised an exception, which is logged."""
-    if isinstance(error, Cancelled):
+    if all_raised(error, Cancelled):
         logger.info("task %s attempt %d ended, because it was cancelled", task.id, task.attempt)
         if task.cancelled:
             return None
@@ -74,10 +74,10 @@ def _report_of(task: ClaimedTask, error: BaseException) -> Report | None:
     # site may fail, which must not end the worker.
     with suppress(BaseException):
         logger.error("task %s failed: %s", task.id, text)
-    if isinstance(error, GiveUp):
+    if raised(error, GiveUp):
         return _failure(task, text, retry=False)
-    if isinstance(error, RetryLater):
-        return _failure(task, text, retry_after=error.seconds)
+    if later := raised(error, RetryLater):
+        return _failure(task, text, retry_after=max(one.seconds for one in later))
     return _failure(task, text)
 
 

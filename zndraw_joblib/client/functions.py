@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from enum import Enum
+from types import SimpleNamespace
 from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import BaseModel, Field, PydanticUserError, create_model
 
 from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.names import name_error
+
+logger = logging.getLogger(__name__)
 
 #: Attribute of a function that keeps its class.
 _ATTRIBUTE = "__joblib_model__"
@@ -68,8 +72,11 @@ def _make_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
         raise ValueError(f"the name of the job {name!r} {refusal}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{label} is a generator function; a job must not yield")
+    names = _locals_around(function)
     try:
-        hints = get_type_hints(function, localns=_locals_around(function), include_extras=True)
+        annotations = dict(function.__annotations__)
+        returned = {"return": annotations.pop("return")} if "return" in annotations else {}
+        hints = _hints(function, annotations, names)
     except Exception as error:
         raise TypeError(
             f"the annotations of {label} cannot be read: {error}. Their names must be known where "
@@ -110,7 +117,12 @@ def _make_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
             arguments[task_parameter] = task
         return function(**arguments)
 
-    run.__annotations__ = {"return": hints["return"]} if "return" in hints else {}
+    run.__annotations__ = {}
+    try:
+        run.__annotations__ = _hints(function, returned, names)
+    except Exception as error:
+        # Results are then plain JSON, as those of a method `run` with such an annotation are.
+        logger.warning("results of %s stay JSON, because of their type: %r", label, error)
     try:
         model = create_model(
             name, __module__=function.__module__, __doc__=inspect.getdoc(function), **fields
@@ -121,6 +133,14 @@ def _make_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
     model.run = run  # type: ignore[attr-defined]
     model.function = staticmethod(function)  # type: ignore[attr-defined]
     return model
+
+
+def _hints(
+    function: Callable[..., Any], annotations: dict[str, Any], names: dict[str, Any]
+) -> dict[str, Any]:
+    """Annotations of a function, those in the form of text as the values that they name."""
+    holder: Any = SimpleNamespace(__annotations__=annotations)
+    return get_type_hints(holder, inspect.unwrap(function).__globals__, names, include_extras=True)
 
 
 def _locals_around(function: Callable[..., Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from zndraw_joblib.client.tasks import ClaimedTask
@@ -20,6 +20,8 @@ class Grants:
         self._changed = threading.Condition()
         self._held: dict[str, ClaimedTask] = {}
         self._stopped: set[str] = set()
+        # Tasks whose end is being reported.
+        self._ending: set[str] = set()
         # The monotonic time of each held task's claim, and how late the heartbeats were since.
         self._granted_at: dict[str, float] = {}
         self._lateness: dict[str, str] = {}
@@ -71,6 +73,7 @@ class Grants:
         lost, stopped = set(lost), {*lost, *cancelled}
         taken = []
         with self._changed:
+            stopped -= self._ending
             for task in tasks:
                 held = self._held.get(task.id)
                 if task.id in stopped and held is not None and held.attempt == task.attempt:
@@ -79,6 +82,21 @@ class Grants:
                     self._stopped.add(task.id)
         if taken:
             logger.warning("the server took these tasks away: %s", ", ".join(taken))
+
+    @contextmanager
+    def ending(self, task_ids: Collection[str]) -> Iterator[None]:
+        """Mark tasks whose end is being reported.
+
+        `stop` leaves them out, because the answer to a heartbeat calls a task lost whose end the
+        server has accepted, and may arrive before the answer to the report.
+        """
+        with self._changed:
+            self._ending.update(task_ids)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._ending.difference_update(task_ids)
 
     def is_stopped(self, task: ClaimedTask) -> bool:
         """Whether a held task is marked as stopped, or was granted again as another attempt."""

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
+from uuid import UUID
 
 from zndraw_joblib.client import files, waiting, watching
 from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.bars import load_bar, show_progress
+from zndraw_joblib.client.result_values import Job, result_of
 from zndraw_joblib.client.schemas import (
     AttemptInfo,
     TaskInfo,
@@ -18,7 +20,6 @@ from zndraw_joblib.client.schemas import (
     read_task,
 )
 from zndraw_joblib.client.submissions import key_header
-from zndraw_joblib.client.typed_results import Job, result_of
 from zndraw_joblib.client.waiting import Deadline
 from zndraw_joblib.lifecycle import TaskStatus
 
@@ -49,12 +50,12 @@ class TaskHandle:
     def __init__(
         self,
         api: ApiManager,
-        task_id: str,
+        task_id: str | UUID,
         job: Job | None = None,
         *,
         job_name: str | None = None,
     ) -> None:
-        self.id = task_id
+        self.id = str(task_id)
         self._api = api
         self._job = job
         self._job_name = job_name

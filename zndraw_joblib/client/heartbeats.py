@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.cancel_watches import CancelWatches
 from zndraw_joblib.client.exceptions import WorkerNotFoundError
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.pulse import Pulse
@@ -23,7 +24,6 @@ from zndraw_joblib.client.retry import (
 from zndraw_joblib.client.schemas import HeartbeatReply, read_heartbeat
 from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.client.threads import as_exception
-from zndraw_joblib.client.watches import Watches
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ CHECK_INTERVAL = 1.0
 
 
 class Heartbeats:
-    """Sends heartbeats, once or from a thread, beside which `Watches` wait for cancels.
+    """Sends heartbeats, once or from a thread, beside which `CancelWatches` wait for cancels.
 
     `interval` is in seconds; None leaves it to the server. `fail` receives the error of a thread
     that ended unexpectedly.
@@ -55,7 +55,7 @@ class Heartbeats:
         self._pulse = pulse
         self._interval = interval
         self._fail = fail
-        self._watches = Watches(api, registration, grants)
+        self._watches = CancelWatches(api, registration, grants)
         self._outage = OutageLog("send a heartbeat")
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None

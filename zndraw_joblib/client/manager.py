@@ -12,7 +12,6 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from zndraw_joblib.client.actions import Actions
 from zndraw_joblib.client.api import ApiManager
 from zndraw_joblib.client.batches import BATCH_SIZE
 from zndraw_joblib.client.calls import TaskCall
@@ -26,10 +25,11 @@ from zndraw_joblib.client.pulse import Pulse
 from zndraw_joblib.client.registrar import Registrar
 from zndraw_joblib.client.registration import JobOptions, Registration
 from zndraw_joblib.client.reports import Outcome, Report, Reporter
-from zndraw_joblib.client.results import result_json
+from zndraw_joblib.client.result_json import result_json
 from zndraw_joblib.client.schemas import HeartbeatReply, TaskInfo
 from zndraw_joblib.client.stream import TaskStream
 from zndraw_joblib.client.submitter import Submitter
+from zndraw_joblib.client.task_actions import Actions
 from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.client.updates import UpdateSender
 from zndraw_joblib.client.worker import Worker

@@ -22,7 +22,7 @@ from zndraw_joblib.client.exceptions import (
     WorkerNotFoundError,
 )
 from zndraw_joblib.client.payloads import schema_of
-from zndraw_joblib.client.results import MAX_RESULT_BYTES
+from zndraw_joblib.client.result_json import MAX_RESULT_BYTES
 from zndraw_joblib.client.retry import UNREPEATABLE, is_outage
 from zndraw_joblib.client.schemas import (
     DEFAULT_LEASE,

@@ -172,6 +172,11 @@ class Reporter:
         During an outage lasting reports are repeated until it is over or they are given up, others
         up to `retry.ATTEMPTS` times.
         """
+        ends = [report.task_id for report in reports if report.status != TaskStatus.RUNNING]
+        with self._grants.ending(ends):
+            return self._send(reports, lasting)
+
+    def _send(self, reports: Sequence[Report], lasting: bool) -> list[Outcome]:
         mine = [_Entry(report, lasting) for report in reports]
         with self._turn:
             self._waiting += mine

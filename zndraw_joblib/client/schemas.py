@@ -14,7 +14,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json
 
-from zndraw_joblib.client.results import MAX_RESULT_BYTES
+from zndraw_joblib.client.result_json import MAX_RESULT_BYTES
 from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 

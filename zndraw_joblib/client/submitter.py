@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
+from uuid import UUID
 
 import httpx
 from pydantic import BaseModel
@@ -15,9 +16,10 @@ from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.bars import count_ends, load_bar
 from zndraw_joblib.client.batches import array, batch_slices
 from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
-from zndraw_joblib.client.failures import UnsuccessfulTask
 from zndraw_joblib.client.handles import TaskHandle
+from zndraw_joblib.client.outcomes import UnsuccessfulTask
 from zndraw_joblib.client.registration import is_same_class, job_name
+from zndraw_joblib.client.result_values import Job, result_of
 from zndraw_joblib.client.schemas import (
     SubmittedTask,
     TaskInfo,
@@ -34,7 +36,6 @@ from zndraw_joblib.client.submissions import (
     options_json,
     tasks_url,
 )
-from zndraw_joblib.client.typed_results import Job, result_of
 from zndraw_joblib.names import GLOBAL_ROOM, JobName
 
 T = TypeVar("T")
@@ -127,7 +128,7 @@ class Submitter:
         source = type(instance) if isinstance(job, BaseModel) else job
         return TaskHandle(self.api, task.id, source, job_name=str(name))
 
-    def handle(self, task_id: str, job: Job | None = None) -> TaskHandle:
+    def handle(self, task_id: str | UUID, job: Job | None = None) -> TaskHandle:
         """The handle of a task that was submitted before; sends no request.
 
         `job` is the class or decorated function whose `run` has the type of the result.
@@ -271,7 +272,7 @@ class Submitter:
         return map(result, ends)
 
     def as_completed(
-        self, task_ids: Iterable[str], timeout: float | None = None
+        self, task_ids: Iterable[str | UUID], timeout: float | None = None
     ) -> Iterator[TaskInfo]:
         """Iterate over tasks as they end, at most `timeout` seconds from now for all of them.
 
@@ -284,10 +285,10 @@ class Submitter:
         RequestInvalidError
             An id is not a UUID.
         """
-        unique = list(dict.fromkeys(task_ids))
+        unique = list(dict.fromkeys(map(str, task_ids)))
         return waiting.as_they_end(self.api, unique, waiting.Deadline(timeout))
 
-    def task(self, task_id: str) -> TaskInfo:
+    def task(self, task_id: str | UUID) -> TaskInfo:
         """The task as it is now.
 
         Raises
@@ -295,9 +296,9 @@ class Submitter:
         TaskNotFoundError
             The task does not exist, or the caller may not read it.
         """
-        return send(self.api, "GET", path("tasks", task_id), read=read_task)
+        return send(self.api, "GET", path("tasks", str(task_id)), read=read_task)
 
-    def wait(self, task_id: str, timeout: float | None = None) -> TaskInfo:
+    def wait(self, task_id: str | UUID, timeout: float | None = None) -> TaskInfo:
         """Wait until the task ends, at most `timeout` seconds, and return it.
 
         Raises as `as_completed` does.

@@ -16,7 +16,7 @@ from zndraw_joblib.client.exceptions import ApiError, TaskNotFoundError, error_o
 from zndraw_joblib.client.forks import reset_after_fork
 from zndraw_joblib.client.grants import Grants
 from zndraw_joblib.client.logs import THREAD_PREFIX
-from zndraw_joblib.client.pending import PendingUpdates, Taken
+from zndraw_joblib.client.pending_updates import PendingUpdates, Taken
 from zndraw_joblib.client.reports import LOST, REPORT_BYTES
 from zndraw_joblib.client.retry import LASTING, OutageLog, backoff
 from zndraw_joblib.client.schemas import Accepted, read_accepted, read_list, read_nothing, read_task
@@ -65,7 +65,8 @@ class UpdateSender:
 
     def progress(self, task: ClaimedTask, fraction: float | None, message: str | None) -> None:
         """Leave the progress of a task; it replaces one that was not sent yet."""
-        updates = self._of(task)
+        if (updates := self._of(task)) is None:
+            return
         if fraction is not None and not math.isnan(fraction := float(fraction)):
             updates.fraction = min(max(fraction, 0.0), 1.0)
         if message is not None:
@@ -79,7 +80,8 @@ class UpdateSender:
     def log(self, task: ClaimedTask, text: str) -> None:
         """Leave a line of a task's log."""
         line = clean_text(str(text))
-        updates = self._of(task)
+        if (updates := self._of(task)) is None:
+            return
         with self._changed:
             if updates.takes_log:
                 updates.add(line if line.endswith("\n") else f"{line}\n")
@@ -109,10 +111,11 @@ class UpdateSender:
         if not ended:
             logger.warning("the last progress or log of task %s could not be sent", key[0])
 
-    def _of(self, task: ClaimedTask) -> PendingUpdates:
+    def _of(self, task: ClaimedTask) -> PendingUpdates | None:
+        """The updates of a task; None if it is not held, because the server would refuse them."""
         key = (task.id, task.attempt)
         updates = self._updates.get(key)
-        if updates is None:
+        if updates is None and self._grants.holds(task):
             with self._changed:
                 updates = self._updates.setdefault(key, PendingUpdates(task))
         return updates

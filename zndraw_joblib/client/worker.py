@@ -18,7 +18,7 @@ from zndraw_joblib.client.forks import signals_call
 from zndraw_joblib.client.pulse import Pulse
 from zndraw_joblib.client.registration import Registration
 from zndraw_joblib.client.reports import LOST, Report, Reporter, with_remark
-from zndraw_joblib.client.results import REMEDY
+from zndraw_joblib.client.result_json import REMEDY
 from zndraw_joblib.client.retry import LASTING, is_outage
 from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.client.threads import WorkThreads, as_exception

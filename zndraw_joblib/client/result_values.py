@@ -15,8 +15,8 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
 from zndraw_joblib.client.batches import encode
-from zndraw_joblib.client.failures import TaskCancelled, TaskFailed
 from zndraw_joblib.client.functions import model_of
+from zndraw_joblib.client.outcomes import TaskCancelled, TaskFailed
 from zndraw_joblib.client.schemas import TaskInfo
 from zndraw_joblib.lifecycle import TaskStatus
 
@@ -80,7 +80,7 @@ def _adapter(cls: type[BaseModel]) -> TypeAdapter[Any] | None:
     try:
         return TypeAdapter(annotation)
     except (PydanticUserError, NameError) as error:
-        logger.info("results of %s stay JSON, because of their type: %s", cls.__name__, error)
+        logger.warning("results of %s stay JSON, because of their type: %s", cls.__name__, error)
         return None
 
 
@@ -98,7 +98,7 @@ def _returned(cls: type[BaseModel]) -> Any:
         return None
     except Exception as error:
         # The text of an annotation is an expression, which may raise anything.
-        logger.info("results of %s stay JSON, because of their type: %r", cls.__name__, error)
+        logger.warning("results of %s stay JSON, because of their type: %r", cls.__name__, error)
         return None
     if hint is Self:
         return cls

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.client.stand_in import Rotate, refusal, task, until
-from zndraw_joblib.client import JobManager, watches
+from zndraw_joblib.client import JobManager, cancel_watches
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_task_that_is_claimed_during_a_watch_is_watched_too(server, manager):
 
 def test_a_task_that_was_taken_away_is_not_watched_again(server, manager, busy, monkeypatch):
     """Control: the worker sends a request in each turn of the loop without `is_stopped`."""
-    monkeypatch.setattr(watches, "LEAST_PAUSE", 0.0)
+    monkeypatch.setattr(cancel_watches, "LEAST_PAUSE", 0.0)
     until(lambda: listed(server))
     server.take("a", "cancelled")
     until(lambda: manager.should_stop(busy.tasks["a"]))
@@ -98,7 +98,7 @@ def test_a_task_is_watched_again_after_a_wait_and_longer_each_time(server, busy)
 
 
 def test_a_server_that_lets_no_heartbeat_wait_is_asked_once(server, running, held, monkeypatch):
-    monkeypatch.setattr(watches, "LEAST_PAUSE", 0.0)
+    monkeypatch.setattr(cancel_watches, "LEAST_PAUSE", 0.0)
     server.honours_waits = False
     server.queue.append(task("a"))
     running(held)
@@ -114,7 +114,7 @@ def test_a_server_that_lets_no_heartbeat_wait_is_asked_once(server, running, hel
 def test_a_watch_that_fails_is_repeated_and_changes_nothing(
     server, manager, running, held, monkeypatch, caplog, failure
 ):
-    monkeypatch.setattr(watches, "FAILED_PAUSE", 0.05)
+    monkeypatch.setattr(cancel_watches, "FAILED_PAUSE", 0.05)
     server.fail["PATCH /workers/w1"] = [failure]
     server.queue.append(task("a"))
     running(held)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tests.client.stand_in import task
 from zndraw_joblib.client import TaskInfo
-from zndraw_joblib.client.typed_results import result_of
+from zndraw_joblib.client.result_values import result_of
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -173,3 +173,11 @@ def test_a_class_within_a_function_may_return_itself():
 def test_a_result_of_another_type_is_an_error():
     with pytest.raises(ValidationError):
         result_of(ended("text"), returning(float))
+
+
+@pytest.mark.parametrize("annotation", ["NoSuchName", type("NoSchema", (), {})])
+def test_a_result_that_stays_json_because_of_its_type_is_a_warning(caplog, annotation):
+    result_of(ended([1]), returning(annotation))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "stay JSON, because of their type" in record.getMessage()

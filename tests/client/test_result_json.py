@@ -25,7 +25,7 @@ from tests.client.stand_in import bodies, granted, refusal, serve, task
 from zndraw_joblib.client import ResultError, TaskInfo
 from zndraw_joblib.client.differences import difference
 from zndraw_joblib.client.reports import Report
-from zndraw_joblib.client.results import result_json
+from zndraw_joblib.client.result_json import result_json
 from zndraw_joblib.lifecycle import TaskStatus
 
 
@@ -163,7 +163,7 @@ def test_a_result_without_a_form_in_json_is_an_error_that_names_the_place(result
 def test_numpy_is_not_imported_for_a_result():
     code = (
         "import sys\n"
-        "from zndraw_joblib.client.results import result_json\n"
+        "from zndraw_joblib.client.result_json import result_json\n"
         "assert result_json([{1}, 2]) == b'[[1],2]'\n"
         "assert 'numpy' not in sys.modules"
     )

@@ -29,7 +29,7 @@ MAX_TASKS = 100
 FAILED_PAUSE, REFUSED_PAUSE = 5.0, 60.0
 
 
-class Watches:
+class CancelWatches:
     """Watches the held tasks of a worker, each request in a thread of its own.
 
     A watch is a heartbeat with ``Prefer: wait``, which the server answers at once when one of its
