@@ -36,7 +36,7 @@ from zndraw_joblib.storage.fields import json_bytes
 #: Most rows that a page lists of anything.
 MAX_LISTED = 100
 
-#: What can be downloaded of a task, by the name of the file: a function and the content type.
+#: The downloads of a task: a function and the content type, by the name of the file.
 DOWNLOADS: dict[str, tuple[Callable[[Task], bytes], str]] = {
     "result.json": (lambda task: json_bytes(task.result), "application/json"),
     "payload.json": (lambda task: json_bytes(task.payload), "application/json"),

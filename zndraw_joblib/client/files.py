@@ -21,7 +21,7 @@ from zndraw_joblib.client.exceptions import ApiError, UnexpectedAnswerError
 from zndraw_joblib.client.retry import REPEATABLE, OutageLog, Retry
 from zndraw_joblib.names import file_name_error, nfc
 
-#: What `upload` takes.
+#: A file to upload.
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
 #: Seconds that the server may take for the next chunk of a download, or to store an upload.
