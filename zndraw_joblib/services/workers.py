@@ -25,7 +25,7 @@ Grant = tuple[UUID, int]
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """A heartbeat as it was written; the listed tasks that were not renewed are lost or cancelled."""
+    """A heartbeat as it was written. `gone` are the listed tasks that were not renewed."""
 
     worker_id: str
     last_heartbeat: datetime
