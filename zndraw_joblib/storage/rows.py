@@ -80,8 +80,16 @@ class NewTask(NamedTuple):
 
     def record(self, task_id: UUID) -> dict[str, Any]:
         """The task as a record of a statement, without the fields that are None."""
-        record = {name: value for name, value in self._asdict().items() if value is not None}
-        return record | {"id": task_id, "payload": json_dumps(self.payload)}
+        record = {"id": task_id, "payload": json_dumps(self.payload)}
+        # Compared at once, because nearly all tasks have a payload only.
+        if self[1:] != _NO_OPTIONS:
+            options = zip(self._fields[1:], self[1:], strict=True)
+            record |= {name: value for name, value in options if value is not None}
+        return record
+
+
+#: The fields of a `NewTask` after its payload, where none is given.
+_NO_OPTIONS = NewTask(None)[1:]
 
 
 class Report(NamedTuple):
@@ -130,6 +138,7 @@ class Report(NamedTuple):
         return self.progress is not None or self.message is not None
 
 
+@cache
 def legal_from(status: TaskStatus, *, of_running: bool, held_only: bool) -> list[str]:
     """The statuses from which a task may move; running alone for reports `of_running` tasks.
 
