@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from contextlib import suppress
 from typing import Any, ClassVar
 
+from django.db import IntegrityError
 from pydantic import BaseModel
 
-from zndraw_joblib import submit
+from zndraw_joblib import asubmit, submit
 from zndraw_joblib.client import Cancelled, ClaimedTask, GiveUp, RetryLater
 from zndraw_joblib.models import Task
 
@@ -91,6 +93,27 @@ class Acts(BaseModel):
     def uploads(self, task: ClaimedTask) -> int:
         document = task.upload(b"x" * 300_000, "a.txt")
         return document["size"]
+
+    def breaks_a_constraint(self, task: ClaimedTask) -> None:
+        Task.objects.create(job_id=None)
+
+    def passes_over_a_broken_constraint(self, task: ClaimedTask) -> str:
+        with suppress(IntegrityError):
+            Task.objects.create(job_id=None)
+        return "done"
+
+    async def queries(self, task: ClaimedTask) -> int:
+        task.progress(0.5)
+        found = await Task.objects.acount()
+        task.checkpoint()
+        await asubmit(task.job_name, {"way": "progress"})
+        return found
+
+    async def exits(self, task: ClaimedTask) -> None:
+        raise SystemExit(3)
+
+    async def interrupts(self, task: ClaimedTask) -> None:
+        raise KeyboardInterrupt
 
     async def coroutine(self, task: ClaimedTask) -> int:
         await asyncio.sleep(0)

@@ -6,7 +6,6 @@ import pytest
 
 from tests.hostcode.jobs import Fails, Rotate, double
 from zndraw_joblib import declare_job, submit
-from zndraw_joblib.client.functions import model_of
 from zndraw_joblib.testing import assert_submitted
 
 pytestmark = pytest.mark.django_db
@@ -39,8 +38,16 @@ def test_an_instance_matches_the_one_that_a_worker_would_get(tasks):
     assert assert_submitted(Rotate, Rotate(angle=2), count=0) == []
 
 
+def test_a_payload_matches_the_task_that_was_submitted_with_it(db):
+    declare_job("shop:modifiers:Any", {})
+    given = {"size": (1, 2), "by_number": {1: [(3,)]}}
+    assert assert_submitted("shop:modifiers:Any", given, count=0) == []
+    task = submit("shop:modifiers:Any", given)
+    assert assert_submitted("shop:modifiers:Any", given) == [task]
+
+
 def test_a_function_is_a_job_too(db):
-    declare_job("shop:modifiers:double", model_of(double))
+    declare_job("shop:modifiers:double", double)
     task = submit("shop:modifiers:double", {"number": 1})
     assert assert_submitted(double, {"number": 1}) == [task]
 

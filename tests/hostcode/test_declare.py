@@ -112,7 +112,7 @@ def test_a_declaration_is_checked_as_a_registration(name, schema, options, probl
 
 def test_a_class_without_a_schema_of_objects_is_a_type_error():
     with pytest.raises(TypeError):
-        declare_job(NAME, int)  # type: ignore[arg-type]
+        declare_job(NAME, int)
 
 
 def test_both_spellings_of_a_name_are_one_job():

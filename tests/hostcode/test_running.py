@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.test import TestCase
 from django.utils import timezone
 
 from tests.hostcode.jobs import Acts, Bare, Fails, Rotate, double, halve
-from zndraw_joblib import declare_job, signals, submit, wait_for
-from zndraw_joblib.client.functions import model_of
+from zndraw_joblib import asubmit, declare_job, signals, submit, wait_for
 from zndraw_joblib.models import Task, TaskAttempt, Worker
 from zndraw_joblib.testing import run_pending, running
 
@@ -176,6 +176,45 @@ def test_a_coroutine_is_run_to_its_end_and_may_use_its_task():
     assert (task.result, task.progress) == (7, 0.5), task.error
 
 
+def test_the_queries_of_a_coroutine_see_the_rows_of_the_test():
+    submit(ACTS, {"way": "queries"})
+    task, other = run_pending(Acts)
+    assert (task.result, task.progress) == (1, 0.5), task.error
+    assert other.status == "completed"
+
+
+def test_a_coroutine_that_exits_fails_its_task():
+    submit(ACTS, {"way": "exits"})
+    (task,) = run_pending(Acts)
+    assert task.error.startswith("SystemExit: 3")
+
+
+def test_an_interrupt_in_a_coroutine_ends_the_run():
+    submit(ACTS, {"way": "interrupts"})
+    with pytest.raises(KeyboardInterrupt):
+        run_pending(Acts)
+    assert Task.objects.get().status == "failed"
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_an_async_test_runs_coroutines_too():
+    await asubmit(ACTS, {"way": "queries"})
+    task, _ = await sync_to_async(run_pending)(Acts)
+    assert task.result == 1, task.error
+
+
+def test_an_error_of_the_database_fails_the_task_alone():
+    """As in a worker, which has no transaction open.
+
+    Control: without savepoints, the report of the task raises `TransactionManagementError`.
+    """
+    for way in ("breaks_a_constraint", "passes_over_a_broken_constraint"):
+        submit(ACTS, {"way": way})
+    failed, completed = run_pending(Acts)
+    assert failed.error.startswith("IntegrityError: ")
+    assert (completed.status, completed.result) == ("completed", "done")
+
+
 def test_a_result_without_json_fails_the_task():
     submit(ACTS, {"way": "nan"})
     assert run_pending(Acts)[0].status == "failed"
@@ -191,10 +230,12 @@ def test_a_result_beyond_the_limit_fails_the_task(settings_of):
 
 def test_functions_are_jobs_too():
     for function in (double, halve):
-        declare_job(f"shop:modifiers:{function.__name__}", model_of(function))
+        declare_job(f"shop:modifiers:{function.__name__}", function)
     submit("shop:modifiers:double", {"number": 4})
     submit("shop:modifiers:halve", {"number": 4})
     assert [task.result for task in run_pending(double, halve)] == [8, 2.0]
+    submit("shop:modifiers:double", {"number": 5})
+    assert [task.result for task in run_pending()] == [10]
 
 
 def test_without_jobs_the_tasks_of_all_declared_classes_run():

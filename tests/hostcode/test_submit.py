@@ -131,6 +131,11 @@ def test_an_unknown_job_is_job_not_found(job, name):
         submit(name, {})
 
 
+def test_a_class_in_place_of_a_name_is_a_type_error(job):
+    with pytest.raises(TypeError, match=r"not <class .*Rotate'>"):
+        submit(Rotate, {})  # type: ignore[arg-type]
+
+
 def test_a_job_of_another_room_is_job_not_found(job):
     with pytest.raises(zndraw_joblib.JobNotFound):
         submit(NAME, {}, room_id="other")

@@ -151,7 +151,9 @@ async def test_an_async_wait_reads_the_rows_of_its_tenant(task, settings, settin
     while not get_hub("a").ends._waiters:
         await asyncio.sleep(0.01)
     assert {tenant for _, tenant in test_tenants.routed} == {"a"}
-    await sync_to_async(Task.objects.filter(pk=task.pk).cancel)()
     test_tenants.routed.clear()
+    await sync_to_async(Task.objects.filter(pk=task.pk).cancel)()
     assert (await waiting).status == "cancelled"
-    assert "a" in {tenant for _, tenant in test_tenants.routed}
+    # The cancel itself, in another thread, is no tenant's.
+    reads_of = [name for name, tenant in test_tenants.routed if tenant == "a"]
+    assert any(name.startswith("joblib-reads") for name in reads_of)

@@ -41,6 +41,19 @@ def check_run(cls: type[BaseModel]) -> None:
         _check(run, f"{cls.__name__}.run", _RUN, (None,), ())
 
 
+def check_has_run(cls: type[BaseModel]) -> None:
+    """Check that a class has a method `run`, or a descriptor that may give one.
+
+    Raises
+    ------
+    TypeError
+        It has neither.
+    """
+    run = getattr(cls, "run", None)
+    if not callable(run) and not hasattr(run, "__get__"):
+        raise TypeError(f"{cls.__name__} has no method run")
+
+
 class TaskCall:
     """Calls `execute`, or the method `run` of an instance.
 
@@ -64,9 +77,7 @@ class TaskCall:
     def __init__(self, execute: Execute | None, classes: Iterable[type[BaseModel]]) -> None:
         if execute is None:
             for cls in classes:
-                run = getattr(cls, "run", None)
-                if not callable(run) and not hasattr(run, "__get__"):
-                    raise TypeError(f"{cls.__name__} has no method run")
+                check_has_run(cls)
         else:
             self._arguments = len(_check(execute, "execute", _EXECUTE, (None, None), (None,)))
         self._execute = execute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from zndraw_joblib.access import HostCaller
 from zndraw_joblib.api.bodies import RetryBody
 from zndraw_joblib.api.parsing import invalid
+from zndraw_joblib.client.functions import model_of
 from zndraw_joblib.exceptions import SchemaConflict
 from zndraw_joblib.host.values import schema_from
 from zndraw_joblib.lifecycle import RetryPolicy
@@ -36,7 +38,7 @@ declared_classes: dict[tuple[str, str], type[BaseModel]] = {}
 
 def declare_in_time(
     full_name: str,
-    schema: Mapping[str, Any] | type[BaseModel],
+    schema: Mapping[str, Any] | type[BaseModel] | Callable[..., Any],
     retry: RetryPolicy | Mapping[str, Any] | int | None,
     durable: bool,
 ) -> Job:
@@ -44,6 +46,8 @@ def declare_in_time(
     caller = HostCaller()
     name = _name_of(full_name)
     policy = None if retry is None else _policy_of(retry)
+    if inspect.isfunction(schema):
+        schema = model_of(schema)
     accepted = schema_from(schema)
     check_declaration(caller, name, accepted)
     if isinstance(schema, type):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def declare_job(
     full_name: str,
-    schema: Mapping[str, Any] | type[BaseModel],
+    schema: Mapping[str, Any] | type[BaseModel] | Callable[..., Any],
     *,
     retry: RetryPolicy | Mapping[str, Any] | int | None = None,
     durable: bool = True,
@@ -31,7 +31,7 @@ def declare_job(
     full_name
         ``room:category:Name``.
     schema
-        JSON Schema of the payloads, or a pydantic class.
+        JSON Schema of the payloads, a pydantic class, or a function as for `JobManager.job`.
     retry
         Retries of the job's tasks: a policy, its fields, or the number of retries; None leaves them
         as they are.
@@ -46,7 +46,7 @@ def declare_job(
     SchemaConflict
         A live worker offers the job with a schema that means something else.
     TypeError
-        The class has no JSON Schema, or its payloads are not JSON objects.
+        The class or function has no JSON Schema, or the payloads are not JSON objects.
     """
     # Imported here, because the site's `apps.py` imports this function before there are models.
     from zndraw_joblib.host.declarations import declare_in_time  # noqa: PLC0415

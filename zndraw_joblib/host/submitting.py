@@ -76,10 +76,12 @@ def submit(
     RoundTripError
         The instance would not arrive at its worker as it is.
     TypeError, ValueError
-        `created_by` is neither a text nor a saved user, or `idempotency_key` is given in a
-        transaction on another database than the job server's.
+        `full_name` is no text and no job, `created_by` is neither a text nor a saved user, or
+        `idempotency_key` is given in a transaction on another database than the job server's.
     """
     name = full_name.full_name if isinstance(full_name, Job) else full_name
+    if not isinstance(name, str):
+        raise TypeError(f"full_name is the full name of a job, or a job, and not {name!r}")
     body = SubmissionBody.read(
         {
             "payload": payload_of(payload),

@@ -8,7 +8,7 @@ import mimetypes
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,20 +37,30 @@ _ALLOW = "DJANGO_ALLOW_ASYNC_UNSAFE"
 class LocalActions:
     """The `TaskActions` of the tasks that `run_pending` runs.
 
-    Only its own thread uses the database, because other threads would not see the rows of a test's
-    transaction. Progress and log text of other threads are kept until that thread's next action.
+    Only its own thread, and that of a coroutine for which it waits, use the database, because other
+    threads would not see the rows of a test's transaction. Progress and log text of other threads
+    are kept until the next action of these two.
     """
 
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
-        self._thread = threading.get_ident()
+        self._threads = {threading.get_ident()}
         self._waiting: deque[Callable[[], Any]] = deque()
         self._stopped = False
         self._connections = {each.alias: each for each in connections.all(initialized_only=True)}
 
+    async def run(self, awaitable: Awaitable[Any]) -> Any:
+        """Run a coroutine of the task, whose thread may use the database then."""
+        thread = threading.get_ident()
+        self._threads.add(thread)
+        try:
+            return await awaitable
+        finally:
+            self._threads.discard(thread)
+
     def is_stopped(self, task: ClaimedTask) -> bool:
         """Whether the task was cancelled or lost."""
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() in self._threads:
             rows = Task.objects.using(router.db_for_write(Task)).filter(
                 pk=task.id, attempt=task.attempt, status=TaskStatus.RUNNING
             )
@@ -104,15 +114,15 @@ class LocalActions:
 
     def _do(self, action: Callable[[], Any]) -> None:
         self._waiting.append(action)
-        if threading.get_ident() == self._thread:
+        if threading.get_ident() in self._threads:
             self.flush()
 
     @contextmanager
     def _queries_allowed(self) -> Iterator[None]:
         """Let queries use the connections of the test while a coroutine of the task runs.
 
-        Django refuses queries beside an event loop, and keeps other connections for them. Here they
-        are safe, because the thread does nothing else meanwhile.
+        Django refuses queries in the thread of an event loop, and has no connections of the test
+        there. Here they are safe, because the test's own thread waits meanwhile.
         """
         try:
             asyncio.get_running_loop()
@@ -122,12 +132,14 @@ class LocalActions:
         before = os.environ.get(_ALLOW)
         os.environ[_ALLOW] = "1"
         for alias, connection in self._connections.items():
+            connection.inc_thread_sharing()
             connections[alias] = connection
         try:
             yield
         finally:
-            for alias in self._connections:
+            for alias, connection in self._connections.items():
                 del connections[alias]
+                connection.dec_thread_sharing()
             if before is None:
                 del os.environ[_ALLOW]
             else:

@@ -10,6 +10,7 @@ from django.db.models import Q
 from pydantic import BaseModel, ValidationError
 
 from zndraw_joblib.client.payloads import load
+from zndraw_joblib.host.values import payload_of
 from zndraw_joblib.models import Job, Task
 from zndraw_joblib.names import JobName, nfc
 from zndraw_joblib.testing.classes import JobCode, class_of, tasks_of_class
@@ -31,8 +32,8 @@ def assert_submitted(
     job
         Full name of the job, the job, or its class or function, which counts in every room.
     payload
-        Payload of the tasks, equal as a whole, or an instance that is equal to the one that a
-        worker would get; None for any.
+        Payload of the tasks as `submit` takes it, equal as a whole, or an instance that is equal to
+        the one that a worker would get; None for any.
     room_id
         Room of the tasks; None for any.
     count
@@ -52,12 +53,14 @@ def assert_submitted(
         cls = class_of(job)
         of_job = tasks_of_class(cls)
         label = cls.__name__
+    # In the form in which `submit` stores it: a tuple is an array, for instance.
+    expected = payload_of(payload) if isinstance(payload, Mapping) else payload
     submitted = Task.objects.using(router.db_for_write(Task)).select_related("job").order_by("pk")
     found = [
         task
         for task in submitted.filter(of_job)
         if (room_id is None or task.room_id == nfc(room_id))
-        and (payload is None or _has_payload(task, payload))
+        and (payload is None or _has_payload(task, expected))
     ]
     if len(found) == count or (count is None and found):
         return found
@@ -81,8 +84,8 @@ def assert_submitted(
     )
 
 
-def _has_payload(task: Task, payload: Mapping[str, Any] | BaseModel) -> bool:
-    if isinstance(payload, Mapping):
+def _has_payload(task: Task, payload: Any) -> bool:
+    if not isinstance(payload, BaseModel):
         return bool(task.payload == payload)
     try:
         return load(type(payload), task.payload) == payload

@@ -15,7 +15,7 @@ from zndraw_joblib.api.bodies import ReportBody
 from zndraw_joblib.api.parsing import parse_json
 from zndraw_joblib.api.tasks import parse_report
 from zndraw_joblib.client import reports as client_reports
-from zndraw_joblib.client.calls import TaskCall, check_run
+from zndraw_joblib.client.calls import check_has_run, check_run
 from zndraw_joblib.client.execution import execute_task
 from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.exceptions import (
@@ -34,6 +34,7 @@ from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.storage.single_grants import grant_at_once
 from zndraw_joblib.testing.actions import LocalActions
+from zndraw_joblib.testing.calls import LocalCall
 from zndraw_joblib.testing.classes import JobCode, class_of, tasks_of_class
 
 #: Id and identity of the worker that the tasks are granted to. It has no row.
@@ -81,21 +82,17 @@ def run_pending(
         classes = [cls for cls in declared_classes.values() if hasattr(cls, "run")]
     for cls in classes:
         check_run(cls)
-    call = TaskCall(None, classes)
+        check_has_run(cls)
     ended: list[Task] = []
     attempts = 0
-    try:
-        while limit is None or attempts < limit:
-            found = _next_pending(classes, room_id, scheduled)
-            if found is None:
-                break
-            task_id, cls = found
-            attempts += 1
-            task = _run(task_id, cls, call)
-            if task is not None and task.is_terminal:
-                ended.append(task)
-    finally:
-        call.close()
+    while limit is None or attempts < limit:
+        found = _next_pending(classes, room_id, scheduled)
+        if found is None:
+            break
+        attempts += 1
+        task = _run(*found)
+        if task is not None and task.is_terminal:
+            ended.append(task)
     return ended
 
 
@@ -121,7 +118,7 @@ def _next_pending(
     return first.pk, next(cls for cls in classes if own.filter(tasks_of_class(cls)).exists())
 
 
-def _run(task_id: UUID, cls: type[BaseModel], call: TaskCall) -> Task | None:
+def _run(task_id: UUID, cls: type[BaseModel]) -> Task | None:
     """Grant a task, run it and report its end; returns it as it is then, None without the grant."""
     settings = get_settings()
     row = grant_at_once(Task.objects, task_id, WORKER, settings.lease)
@@ -138,6 +135,7 @@ def _run(task_id: UUID, cls: type[BaseModel], call: TaskCall) -> Task | None:
         status=TaskStatus.RUNNING,
     )
     actions = LocalActions(caller)
+    call = LocalCall(actions, cls)
     task.bind(actions)
     interrupts: list[KeyboardInterrupt] = []
 
