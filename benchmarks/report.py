@@ -11,7 +11,10 @@ BEGIN, END = "<!-- by hand: begin -->", "<!-- by hand: end -->"
 
 @dataclass(frozen=True)
 class Goal:
-    """One line of the table of goals; `met` is None where the figure is not available."""
+    """One line of the table of goals; `met` is None where the figure is not available.
+
+    A figure without a `goal` has no verdict.
+    """
 
     label: str
     goal: str
@@ -25,6 +28,8 @@ class Goal:
     @property
     def verdict(self) -> str:
         """The text for `met` in the table."""
+        if not self.goal:
+            return ""
         return {True: "met", False: "**not met**", None: "not available"}[self.met]
 
 

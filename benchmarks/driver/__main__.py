@@ -8,7 +8,7 @@ import sys
 import orjson
 import uvloop
 
-from benchmarks.driver import backlog, batches, cycles, ends, pages, starts, waiters
+from benchmarks.driver import backlog, batches, cycles, ends, pages, progress, starts, waiters
 
 OPERATIONS = {
     "backlog": backlog.run,
@@ -19,6 +19,7 @@ OPERATIONS = {
     "register": backlog.register,
     "link": pages.link,
     "pages": pages.run,
+    "progress": progress.run,
     "starts": starts.run,
     "waiters": waiters.run,
 }

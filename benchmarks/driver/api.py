@@ -61,9 +61,9 @@ class Client:
         body = {"worker_id": self.worker_id, **options}
         return (await self.connection.ask("POST", f"{PREFIX}/tasks/claim", body, wait))["task"]
 
-    async def report(self, task: Any, status: str) -> Any:
-        """Report a status of a claimed task; returns the task."""
-        body = {"status": status}
+    async def report(self, task: Any, status: str, **fields: Any) -> Any:
+        """Report a status of a claimed task; returns the task. `fields` are added to the body."""
+        body = {"status": status, **fields}
         if self.target.ours:
             body["attempt"] = task["attempt"]
         return await self.connection.ask("PATCH", f"{PREFIX}/tasks/{task['id']}", body)

@@ -16,8 +16,11 @@ WAIT = 30
 PAUSE = 0.05
 
 
-async def run(worker_at: dict[str, Any], waiter_at: dict[str, Any], samples: int) -> dict[str, Any]:
-    """Times in seconds for `samples` tasks that their worker completes."""
+async def run(
+    worker_at: dict[str, Any], waiter_at: dict[str, Any], samples: int, result_bytes: int = 0
+) -> dict[str, Any]:
+    """Times in seconds for `samples` tasks that their worker completes, with such a result."""
+    fields = {"result": "x" * (result_bytes - 2)} if result_bytes else {}
     worker = await Client(Target(**worker_at)).register(jobs=1)
     waiter = Client(Target(**waiter_at))
     spans = []
@@ -25,7 +28,7 @@ async def run(worker_at: dict[str, Any], waiter_at: dict[str, Any], samples: int
         for _ in range(samples):
             task, waiting = await _begin(worker, waiter)
             begun = time.perf_counter()
-            reported = asyncio.create_task(worker.report(task, "completed"))
+            reported = asyncio.create_task(worker.report(task, "completed", **fields))
             spans.append(await waiting - begun)
             await reported
     await worker.leave()

@@ -12,7 +12,7 @@ import psycopg
 
 from benchmarks.driver.api import PREFIX, Client
 from benchmarks.driver.meter import Meter, percentile
-from benchmarks.driver.wire import Connection, Target
+from benchmarks.driver.wire import Connection, Failed, Target
 
 #: Seconds in `Prefer: wait=`; the longest wait that the project honours.
 WAIT = 120
@@ -33,19 +33,30 @@ async def run(
     seconds: float,
     database: str,
     application: str,
+    beats: bool = False,
 ) -> dict[str, Any]:
     """Let one request wait for each of these tasks; `pid` is the id of the server's process.
+
+    With `beats` the requests are heartbeats of one worker, each of which lists one of the tasks;
+    the worker claims these first.
 
     `application` is the `application_name` of the server's connections to `database`.
     """
     endpoint = Target(**target)
     server = psutil.Process(pid)
     worker = await Client(endpoint).register(jobs=1)
-    first = await _arrive(endpoint, tasks[:WARM_UP], 0)
+    if beats:
+        requests = [
+            ("PATCH", f"{PREFIX}/workers/{worker.worker_id}", {"tasks": [grant]})
+            for grant in await _claim(worker, len(tasks))
+        ]
+    else:
+        requests = [("GET", f"{PREFIX}/tasks/{task}", None) for task in tasks]
+    first = await _arrive(endpoint, requests[:WARM_UP], 0)
     base = server.memory_info().rss
     before = await asyncio.to_thread(_connections, database, application)
     begun = time.perf_counter()
-    rest = await _arrive(endpoint, tasks[WARM_UP:], WARM_UP)
+    rest = await _arrive(endpoint, requests[WARM_UP:], WARM_UP)
     arrived = time.perf_counter() - begun
     # By then the last waiters have joined their groups and queried the database again.
     await asyncio.sleep(2)
@@ -58,7 +69,7 @@ async def run(
     await asyncio.gather(*first, *rest, return_exceptions=True)
     return {
         "waiting": waiting,
-        "wanted": len(tasks),
+        "wanted": len(requests),
         "answered": answers,
         "bytes_each": (most_rss - base) / len(rest),
         "threads": server.num_threads(),
@@ -95,15 +106,29 @@ async def _watch(
     return spans, seen, most
 
 
-async def _arrive(endpoint: Target, tasks: list[str], offset: int) -> list[asyncio.Task[Any]]:
+async def _claim(worker: Client, count: int) -> list[dict[str, Any]]:
+    """Claim so many tasks; returns their grants."""
+    granted: list[dict[str, Any]] = []
+    while len(granted) < count:
+        body = {"worker_id": worker.worker_id, "limit": min(100, count - len(granted))}
+        claimed = (await worker.connection.ask("POST", f"{PREFIX}/tasks/claim", body))["tasks"]
+        if not claimed:
+            raise Failed(f"only {len(granted)} of {count} tasks could be claimed")
+        granted += [{"id": task["id"], "attempt": task["attempt"]} for task in claimed]
+    return granted
+
+
+async def _arrive(
+    endpoint: Target, requests: list[tuple[str, str, Any]], offset: int
+) -> list[asyncio.Task[Any]]:
     """Send requests that wait, some at a time because a server would refuse all at once."""
     gate = asyncio.Semaphore(OPENED_AT_ONCE)
     answers = []
-    for number, task in enumerate(tasks, offset):
+    for number, (method, path, body) in enumerate(requests, offset):
         async with gate:
             connection = Connection(endpoint, f"127.0.0.{1 + number // PER_ADDRESS}")
             await connection.open()
-            request = connection.send("GET", f"{PREFIX}/tasks/{task}", wait=WAIT)
+            request = connection.send(method, path, body, wait=WAIT)
             answers.append(asyncio.create_task(request))
         if number % OPENED_AT_ONCE == 0:
             # The response to this request shows that the server has accepted the ones before it.

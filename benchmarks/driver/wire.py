@@ -71,11 +71,11 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     async def send(
-        self, method: str, path: str, body: Any = None, wait: int | None = None
+        self, method: str, path: str, body: Any = None, wait: int | None = None, tag: str = ""
     ) -> Reply:
         """Send a request and return its response, of any status.
 
-        `body` is sent as JSON; `wait` is the `Prefer: wait=` in seconds.
+        `body` is sent as JSON; `wait` is the `Prefer: wait=` in seconds, `tag` the `If-None-Match`.
 
         Raises
         ------
@@ -85,6 +85,8 @@ class Connection(asyncio.Protocol):
         await self.open()
         content = b"" if body is None else orjson.dumps(body)
         prefer = "" if wait is None else f"Prefer: wait={wait}\r\n"
+        if tag:
+            prefer += f"If-None-Match: {tag}\r\n"
         kind = "" if body is None else "Content-Type: application/json\r\n"
         size = "" if method == "GET" else f"Content-Length: {len(content)}\r\n"
         head = (

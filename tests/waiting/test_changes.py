@@ -6,6 +6,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -47,6 +48,16 @@ async def watching(site, person, task_id, tag=None, wait=LONG):
     return await site.request(
         person, "GET", f"/tasks/{task_id}", if_none_match=tag, prefer=f"wait={wait}"
     )
+
+
+@pytest.fixture
+def tagging_middleware(settings):
+    """Middleware of Django that makes and compares entity tags, and one that compresses."""
+    settings.MIDDLEWARE = [
+        "django.middleware.gzip.GZipMiddleware",
+        "django.middleware.http.ConditionalGetMiddleware",
+        *settings.MIDDLEWARE,
+    ]
 
 
 async def change_during_wait(change, *args, **kwargs):
@@ -135,6 +146,14 @@ def test_a_known_tag_is_answered_304_without_a_body(bob, running, header):
     assert answer["ETag"] == tag
     assert "Prefer" in answer["Vary"]
     assert "Preference-Applied" not in answer
+
+
+def test_a_browser_does_not_store_a_task_and_send_its_tag_by_itself(bob, running):
+    """Its repeated wait for the end would otherwise become a wait for any change."""
+    answer = bob.get(f"/tasks/{running}")
+    assert answer["Cache-Control"] == "private, no-store"
+    answer = bob.get(f"/tasks/{running}", headers={"if-none-match": answer["ETag"]})
+    assert answer["Cache-Control"] == "private, no-store"
 
 
 @pytest.mark.parametrize("header", ['W/"9999"', "nonsense", "", '"', "W/", '"x", "y"'])
@@ -427,3 +446,52 @@ def test_a_read_of_a_watched_task_waits_for_no_lock(bob, running):
         assert not found.is_watched
         (found,) = other.submit(watch).result(5)
         assert found.is_watched
+
+
+@pytest.mark.usefixtures("tagging_middleware")
+@pytest.mark.parametrize("on_the_lane", [False, True], ids=["plain", "lane"])
+async def test_middleware_that_compares_tags_keeps_waits_for_changes(bob, running, on_the_lane):
+    site = Site(on_the_lane)
+    tag = await sync_to_async(tag_of)(bob, running)
+    answer = await watching(site, bob, running, tag, wait=1)
+    assert (answer.status, answer.headers["etag"]) == (304, tag)
+    assert answer.headers["preference-applied"] == "wait=1"
+    answer, _ = await asyncio.gather(
+        watching(site, bob, running, tag),
+        change_during_wait(bob.report, running, "running", attempt=1, progress=0.5),
+    )
+    assert (answer.status, answer.json()["progress"]) == (200, 0.5)
+    assert answer.headers["preference-applied"] == f"wait={LONG}"
+    assert answer.headers["etag"] == await sync_to_async(tag_of)(bob, running) != tag
+
+
+@pytest.mark.usefixtures("tagging_middleware")
+@pytest.mark.parametrize("on_the_lane", [False, True], ids=["plain", "lane"])
+async def test_middleware_that_compares_tags_keeps_waits_for_ends(bob, running, on_the_lane):
+    answer = await Site(on_the_lane).request(bob, "GET", f"/tasks/{running}", prefer="wait=1")
+    assert (answer.status, answer.json()["status"]) == (200, "running")
+    assert answer.headers["preference-applied"] == "wait=1"
+
+
+async def test_progress_that_comes_often_sets_one_timer_for_each_watcher(monkeypatch):
+    loop = asyncio.get_running_loop()
+    due_times = []
+    call_at = loop.call_at
+
+    def counted(when, callback, *args, **kwargs):
+        if callback == watcher.changed.set:
+            due_times.append(when)
+        return call_at(when, callback, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "call_at", counted)
+    hub_waits = get_hub().changes
+    task_id = UUID(int=1)
+    watcher = changes.Watcher(0, loop.time() + 0.1)
+    hub_waits._watchers[task_id] = {watcher}
+    for revision in range(1, 50):
+        hub_waits.change(task_id, revision, is_progress=True)
+    assert due_times == [watcher.progress_at]
+    assert not watcher.changed.is_set()
+    async with asyncio.timeout(2):
+        await watcher.changed.wait()
+    del hub_waits._watchers[task_id]

@@ -113,3 +113,33 @@ async def test_a_layer_that_hangs_delays_a_join_by_a_second_at_most(layer, group
     async with asyncio.timeout(3):
         await groups.join({"a", "b", "c"})
     layer.gate.set()
+
+
+@pytest.mark.parametrize("method", ["new_channel", "receive"])
+@pytest.mark.parametrize("error", [None, ConnectionError("the layer is down")])
+async def test_a_layer_that_swallows_a_cancel_does_not_keep_the_task_alive(layer, method, error):
+    """The pub/sub layer did so while it connected to Redis, when the machine was busy.
+
+    Control: without the look at `cancelling` the task waited for a message, and the end of the
+    event loop for the task, forever.
+    """
+
+    async def swallow(*args):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if error:
+                raise error from None
+        return "channel-1" if method == "new_channel" else {}
+
+    setattr(layer, method, swallow)
+    receiving, retrying = Groups(print)._tasks
+    await asyncio.sleep(0.01)
+    receiving.cancel()
+    retrying.cancel()
+    ended, _ = await asyncio.wait([receiving], timeout=1)
+    # From here on a task that still receives can be cancelled, and ends with this test's loop.
+    delattr(layer, method)
+    receiving.cancel()
+    await asyncio.sleep(0.01)
+    assert ended

@@ -16,6 +16,7 @@ from django.core.asgi import get_asgi_application
 from django.db import OperationalError
 
 from tests.factories import V1
+from tests.waiting.asgi import Site
 from tests.waiting.test_lane import Host, answer, lower, scope, token
 from tests.waiting.test_tenants import response_after, tenants  # noqa: F401
 from zndraw_joblib.contrib.asgi import ApiLane
@@ -257,6 +258,16 @@ async def test_a_wait_reads_the_rows_of_its_tenant(bob, running, application, te
     assert part["text"] == "text"
     assert any(thread.startswith("joblib-reads") for thread, _ in tenants)
     assert {tenant for _, tenant in tenants} == {"a"}
+
+
+@pytest.mark.parametrize("on_the_lane", [False, True], ids=["plain", "lane"])
+async def test_a_write_does_not_wait(bob, running, on_the_lane):
+    body = {"attempt": 1, "text": "text"}
+    answer = await Site(on_the_lane).request(
+        bob, "POST", f"/tasks/{running}/log", body, prefer="wait=20"
+    )
+    assert answer.status == 204
+    assert "preference-applied" not in answer.headers
 
 
 def test_wsgi_does_not_honour_the_wait(bob, running):

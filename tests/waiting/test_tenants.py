@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from contextlib import contextmanager
+from uuid import UUID
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -22,8 +23,10 @@ from zndraw_joblib.contrib.asgi import ApiLane
 from zndraw_joblib.events import reads
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.publisher import publisher
+from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task
 from zndraw_joblib.services import sweep as sweeps
+from zndraw_joblib.storage.rows import Report
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -76,10 +79,10 @@ def application(request):
     return ApiLane(Host()) if request.param == "lane" else get_asgi_application()
 
 
-async def response_after(application, request, is_waiting, change):
+async def response_after(application, request, is_waiting, change, content=b""):
     """The JSON of a waiting request of the tenant `a`, with only the queries after its start."""
     communicator = ApplicationCommunicator(application, request)
-    await communicator.send_input({"type": "http.request", "body": b""})
+    await communicator.send_input({"type": "http.request", "body": content})
     async with asyncio.timeout(10):
         while not is_waiting(get_hub("a")):
             await asyncio.sleep(0.01)
@@ -130,6 +133,57 @@ async def test_a_waiting_claim_reads_and_claims_the_rows_of_its_tenant(
         lambda: Job.objects.get().enqueue("open", {}, "alice"),
     )
     assert claimed["task"]["attempt"] == 1
+    assert {tenant for _, tenant in tenants} == {"a"}
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["message", "lost"])
+async def test_a_wait_for_a_change_reads_and_watches_the_rows_of_its_tenant(
+    bob, running, tenants, application, monkeypatch, is_lost
+):
+    if is_lost:
+        monkeypatch.setattr(publisher, "publish", lambda *args: None)
+        monkeypatch.setattr(reads, "REREAD_SECONDS", 0.3)
+    known = await sync_to_async(lambda: bob.get(f"/tasks/{running}")["ETag"].encode())()
+    path = f"{V1}/tasks/{running}"
+    headers = {"if_none_match": known, "prefer": b"wait=20", "x_tenant": b"a"} | token(bob)
+    task = await response_after(
+        application,
+        scope(path, **headers),
+        lambda hub: hub.changes._watchers,
+        lambda: Task.objects.move(
+            [Report(UUID(running), TaskStatus.RUNNING, 1, progress=0.5)], bob.identity
+        ),
+    )
+    assert task["progress"] == 0.5
+    assert any(thread.startswith("joblib-reads") for thread, _ in tenants)
+    assert {tenant for _, tenant in tenants} == {"a"}
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["message", "lost"])
+async def test_a_waiting_heartbeat_reads_the_rows_of_its_tenant(
+    bob, running, tenants, application, monkeypatch, is_lost
+):
+    if is_lost:
+        monkeypatch.setattr(publisher, "publish", lambda *args: None)
+        monkeypatch.setattr(reads, "REREAD_SECONDS", 0.3)
+    content = json.dumps({"tasks": [{"id": running, "attempt": 1}]}).encode()
+    headers = {"content_type": b"application/json", "content_length": str(len(content)).encode()}
+    reply = await response_after(
+        application,
+        scope(
+            f"{V1}/workers/{bob.identity}",
+            "PATCH",
+            prefer=b"wait=20",
+            x_tenant=b"a",
+            **headers,
+            **token(bob),
+        ),
+        lambda hub: hub.stops._waiting,
+        lambda: Task.objects.filter(pk=running).cancel(),
+        content,
+    )
+    assert (reply["cancelled"], reply["lost"]) == ([running], [])
+    assert any(thread.startswith("joblib-reads") for thread, _ in tenants)
     assert {tenant for _, tenant in tenants} == {"a"}
 
 

@@ -88,6 +88,9 @@ class TaskViewSet(JobLibView, ViewSet):
             if header is None:
                 until = UntilEnd({task.id: task.room_id}, self.caller.visible, tenant=tenant)
         response.headers["ETag"] = task_tag(task)
+        # Not stored, because a browser would send the tag of a stored answer by itself, and a wait
+        # for the end would become a wait for any change.
+        response.headers["Cache-Control"] = "private, no-store"
         if until and not task.is_terminal:
             response.waits_for = until  # type: ignore[attr-defined]
         return response

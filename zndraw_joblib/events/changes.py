@@ -32,6 +32,8 @@ class Watcher:
     revision: int
     progress_at: float
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Whether `changed` will be set at `progress_at`.
+    is_due: bool = False
 
 
 class ChangeWaits:
@@ -100,10 +102,12 @@ class ChangeWaits:
         loop = asyncio.get_running_loop()
         for watcher in self._watchers.get(task_id, ()):
             if watcher.revision < revision and not watcher.changed.is_set():
-                if is_progress and loop.time() < watcher.progress_at:
-                    loop.call_at(watcher.progress_at, watcher.changed.set)
-                else:
+                if not is_progress or loop.time() >= watcher.progress_at:
                     watcher.changed.set()
+                elif not watcher.is_due:
+                    # Once, because each of many watchers may get hundreds of messages until then.
+                    watcher.is_due = True
+                    loop.call_at(watcher.progress_at, watcher.changed.set)
 
     def _compare(self, read: Revision | UUID) -> None:
         if isinstance(read, UUID):

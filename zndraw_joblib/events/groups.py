@@ -23,8 +23,8 @@ RETRY_SECONDS = 5.0
 class Groups:
     """Joins a group for its first member, leaves it after its last, and receives the messages.
 
-    All members of an event loop share one channel. The task that receives is never cancelled,
-    because the pub/sub layer deletes the channel of a cancelled `receive`.
+    All members of an event loop share one channel. The task that receives is cancelled at the end
+    of the loop only, because the pub/sub layer deletes the channel of a cancelled `receive`.
     """
 
     def __init__(self, deliver: Callable[[dict[str, Any]], None]) -> None:
@@ -93,7 +93,9 @@ class Groups:
             del self._changes[group]
 
     async def _receive_forever(self) -> None:
-        while True:
+        # Not forever, because a layer may swallow a cancellation while it connects to Redis, or
+        # raise an error instead. The end of the loop would then wait for this task.
+        while (task := asyncio.current_task()) and not task.cancelling():
             try:
                 if self._channel is None:
                     self._channel = await self._layer.new_channel()
@@ -101,6 +103,7 @@ class Groups:
                     self._joined = set()
                     for group in list(self._members):
                         self._reconcile(group)
+                    continue
                 self._deliver(await self._layer.receive(self._channel))
             except Exception:
                 logger.exception("the channel layer failed; receiving on a new channel")
