@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.auth.models import Permission
@@ -98,6 +101,51 @@ def test_prune_deletes_ended_tasks_and_adds_to_the_history(admin, root, task_ids
     entries = LogEntry.objects.all()
     assert {entry.object_id for entry in entries} == {*task_ids[:2]}
     assert {(entry.action_flag, entry.user_id) for entry in entries} == {(DELETION, root.user.pk)}
+
+
+def confirm(client, asked):
+    """Submit the form of a confirmation as a browser does."""
+    fields = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', asked)
+    return client.post(TASKS, {name: html.unescape(value) for name, value in fields}, follow=True)
+
+
+@pytest.mark.parametrize(
+    ("action", "status"), [("cancel", "pending"), ("requeue", "claimed"), ("prune", "failed")]
+)
+def test_an_action_on_more_tasks_than_a_form_may_have_fields(admin, task_ids, action, status):
+    """Control: Django refuses a form with a field for each task by 400."""
+    Task.objects.exclude(pk=task_ids[2]).delete()
+    job = Job.objects.get()
+    ended = "2026-01-01T00:00Z" if status == "failed" else None
+    Task.objects.bulk_create(
+        Task(job=job, room_id="open", payload={}, status=status, completed_at=ended)
+        for _ in range(1_100)
+    )
+    asked = run_action(admin, action, task_ids[2:], select_across="1")
+    assert "and 1001 more" in asked
+    other = Task.objects.create(
+        job=job, room_id="open", payload={}, status=status, completed_at=ended
+    )
+    done = confirm(admin, asked)
+    assert done.status_code == 200
+    number = 1_101 if action == "cancel" else 1_100
+    assert f"{number} tasks " in done.content.decode()
+    assert LogEntry.objects.count() == number
+    # A task that came after the question is not part of it.
+    other.refresh_from_db()
+    assert other.status == status
+
+
+@pytest.mark.parametrize("ids", ["x", ",", "01a2190e-1c67-75f3-8ce6-7f78b5cc8cfc"])
+def test_a_confirmation_of_unknown_tasks_changes_nothing(admin, task_ids, ids):
+    run_action(admin, "prune", task_ids, confirmed="yes", task_ids=ids)
+    assert Task.objects.count() == 3
+
+
+def test_a_confirmation_keeps_a_name_from_turning_the_status_around(admin, task_ids):
+    Job.objects.update(name="\u202egnp")
+    asked = run_action(admin, "prune", task_ids[:1])
+    assert "<bdi>open:modifiers:\u202egnp</bdi>, <bdi>open</bdi>: failed</li>" in asked
 
 
 @pytest.mark.parametrize("action", ["retry", "prune"])

@@ -180,6 +180,26 @@ def test_the_page_lists_files_by_name_size_and_attempt(admin, make):
         assert f'<a href="{link}">{name}</a>' in shown
 
 
+def test_the_page_lists_the_latest_100_of_many_attempts_and_files(admin, make):
+    """A task that no worker starts gets an attempt at each claim, without an end."""
+    task = make(attempt=130, status="cancelled")
+    TaskAttempt.objects.bulk_create(
+        TaskAttempt(task=task, attempt=number, outcome="requeued", worker_id=f"worker-{number}-")
+        for number in range(1, 130)
+    )
+    TaskFile.objects.bulk_create(
+        TaskFile(
+            task=task, attempt=number, name=f"{number}.x", size=1, content_type="a/b", path="p"
+        )
+        for number in range(1, 121)
+    )
+    shown = detail(admin, task)
+    assert {int(n) for n in re.findall(r"worker-(\d+)-", shown)} == {*range(31, 130)}
+    assert {int(n) for n in re.findall(r">(\d+)\.x</a>", shown)} == {*range(21, 121)}
+    assert "<p>and 30 more</p>" in shown
+    assert "<p>and 20 more</p>" in shown
+
+
 def test_a_retry_and_the_task_that_it_repeats_link_to_each_other(admin, make):
     first = make()
     retries = [make(retry_of=first) for _ in range(2)]
@@ -278,7 +298,7 @@ def test_a_rare_status_is_found_by_an_index(admin, job, status):
     common = "completed" if status == "pending" else "pending"
     Task.objects.bulk_create(
         Task(job=job, room_id="open", payload={}, status=common, completed_at=timezone.now())
-        for _ in range(5000)
+        for _ in range(2000)
     )
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE zndraw_joblib_task")

@@ -68,6 +68,18 @@ def test_the_error_stays_while_the_task_is_tried_again_and_goes_when_it_is_compl
     assert bob.report(task, "completed", result=1).json()["error"] is None
 
 
+@pytest.mark.parametrize("error", [None, ""])
+def test_a_failure_without_an_error_keeps_that_of_an_earlier_attempt(alice, bob, error):
+    """Control: an empty one replaced it while the task was tried again."""
+    task = submit(alice, retries=2)
+    start(bob, task)
+    fail(bob, task, error="first")
+    start(bob, task)
+    assert fail(bob, task, error=error)["error"] == "first"
+    attempts = alice.get(f"/tasks/{task}/attempts").json()
+    assert [attempt["error"] for attempt in attempts] == ["first", None]
+
+
 @pytest.mark.parametrize("retry_after", [None, 5])
 def test_a_task_that_must_not_be_tried_again_has_failed(alice, bob, retry_after):
     task = submit(alice, retries=3)

@@ -244,3 +244,35 @@ def test_the_link_of_a_page_keeps_its_parameters(alice):
     following = alice.get(next_page(answer)).json()
     assert len(following) == 1
     assert "result" in following[0]
+
+
+@pytest.mark.parametrize(
+    "path", ["/tasks", "/rooms/open/tasks", f"/rooms/open/jobs/{ROTATES}/tasks"]
+)
+@pytest.mark.parametrize("admin", [False, True])
+def test_a_page_ends_early_where_its_results_are_large(alice, bob, root, path, admin, monkeypatch):
+    """Control: one page of every task, whatever the size of their results."""
+    monkeypatch.setattr(lists, "MAX_RESULT_BYTES", 100)
+    tasks = []
+    # In bytes with the quotes; the one of a pending task is null.
+    for size in (60, 40, None, 300, 20, 1):
+        tasks.append(submit(alice))
+        if size is not None:
+            bob.claim()
+            bob.report(tasks[-1], "running")
+            bob.report(tasks[-1], "completed", result="é" * (size // 2))
+        else:
+            alice.report(tasks[-1], "cancelled")
+    person = root if admin else alice
+    for query, expected in (
+        ("?include=result", [[5, 4], [3], [2, 1], [0]]),
+        ("?include=result&limit=1", [[5], [4], [3], [2], [1], [0]]),
+        ("?include=result&status=completed", [[5, 4], [3], [1], [0]]),
+        ("?limit=4", [[5, 4, 3, 2], [1, 0]]),
+    ):
+        pages, following = [], path + query
+        while following:
+            answer = person.get(following)
+            pages.append([tasks.index(task["id"]) for task in answer.json()])
+            following = next_page(answer)
+        assert pages == expected, query

@@ -25,6 +25,7 @@ from zndraw_joblib.storage.clock import database_time
 pytestmark = pytest.mark.django_db(transaction=True)
 
 HOUR = timedelta(hours=1)
+TASKS = "/rooms/open/tasks/open:modifiers:Rotate"
 
 
 @pytest.mark.parametrize("start", [False, True], ids=["claimed", "running"])
@@ -40,7 +41,7 @@ def test_the_task_of_a_worker_that_died_before_the_clock_went_back_is_requeued_a
     # Its worker may be alive, so the task keeps a lease.
     report = sweep()
     assert (report.requeued, report.retried, report.workers) == (0, 0, 0)
-    assert "corrected 1 leases and 1 heartbeats" in caplog.text
+    assert "corrected 1 leases, 1 heartbeats and 0 submits" in caplog.text
     time.sleep(0.25)
     report = sweep()
     assert (report.requeued + report.retried, report.workers) == (1, 1)
@@ -67,6 +68,36 @@ def test_leases_and_heartbeats_of_now_are_left_alone(bob, caplog):
     before = Task.objects.get().lease_expires_at, Worker.objects.get().last_heartbeat
     sweep()
     assert (Task.objects.get().lease_expires_at, Worker.objects.get().last_heartbeat) == before
+    assert "corrected" not in caplog.text
+
+
+@pytest.mark.parametrize("body", [{}, {"run_at": "2020-01-01T00:00:00Z"}])
+def test_a_task_that_was_submitted_before_the_clock_went_back_is_granted_after_a_sweep(
+    bob, caplog, monkeypatch, body
+):
+    """Control: no claim takes the tasks for an hour without `cap_submits`."""
+    monkeypatch.setattr("zndraw_joblib.storage.locking.BATCH", 2)
+    bob.register()
+    tasks = [bob.send("post", TASKS, body).json()["id"] for _ in range(5)]
+    Task.objects.update(created_at=F("created_at") + HOUR)
+    assert bob.claim() is None
+    sweep()
+    assert "0 leases, 0 heartbeats and 5 submits" in caplog.text
+    assert bob.get(f"/tasks/{tasks[1]}").json()["queue_position"] == 2
+    assert [bob.claim()["id"] for _ in tasks] == tasks
+
+
+def test_tasks_that_are_scheduled_or_due_are_left_alone(bob, caplog):
+    bob.register()
+    for body in ({}, {"delay": 60}, {"run_at": "2100-01-01T00:00:00Z"}, {"delay": 0}):
+        bob.send("post", TASKS, body)
+    before = list(Task.objects.values_list("created_at", "run_at"))
+    sweep()
+    assert list(Task.objects.values_list("created_at", "run_at")) == before
+    # A scheduled one starts at its time all the same.
+    Task.objects.update(created_at=F("created_at") + HOUR, run_at=F("created_at") + 2 * HOUR)
+    sweep()
+    assert not Task.objects.filter(created_at__lt=timezone.now() + HOUR / 2).exists()
     assert "corrected" not in caplog.text
 
 

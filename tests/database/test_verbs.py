@@ -20,6 +20,7 @@ from zndraw_joblib.names import JobName
 from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.sweep import sweep
 from zndraw_joblib.storage import waits
+from zndraw_joblib.storage.corrections import cap_leases, cap_submits
 from zndraw_joblib.storage.rows import Report
 
 LEASE = timedelta(seconds=60)
@@ -156,7 +157,8 @@ HOT = {
         lambda w, j, held: Task.objects.renew(w.pk, LEASE, [(r.task_id, 1) for r in held]),
     ),
     "sweep": ("joblib_task_lease", lambda w, j, held: Task.objects.recover_expired("timed out")),
-    "cap leases": ("joblib_task_lease", lambda w, j, held: Task.objects.cap_leases(LEASE)),
+    "cap leases": ("joblib_task_lease", lambda w, j, held: cap_leases("default", LEASE)),
+    "cap submits": ("joblib_task_claim", lambda w, j, held: cap_submits("default")),
     "leave": ("joblib_task_worker", lambda w, j, held: Task.objects.recover_from(w.pk, "left")),
     "watch": ("pkey", lambda w, j, held: waits.watch("default", [r.task_id for r in held])),
     "read grants": (

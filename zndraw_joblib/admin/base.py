@@ -96,9 +96,9 @@ def person(identity: str | None, labels: dict[str, str]) -> str:
     return identity if label == identity else f"{label} ({identity})"
 
 
-def log_change(request: HttpRequest, obj: Model, message: str) -> None:
-    """Record a change by the request's user in the admin's history."""
-    log_actions(request, [obj], CHANGE, message)
+def log_changes(request: HttpRequest, objs: Iterable[Model], message: str) -> None:
+    """Record that the request's user changed these rows, in the admin's history."""
+    log_actions(request, objs, CHANGE, message)
 
 
 def log_deletions(request: HttpRequest, objs: Iterable[Model]) -> None:

@@ -16,6 +16,8 @@ from zndraw_joblib.text import truncate_utf8
 
 #: Most bytes of UTF-8 of a value that a page shows.
 MAX_SHOWN = 65_536
+#: Most rows that a page lists of anything; it tells the number of the others.
+MAX_LISTED = 100
 
 
 def duration(span: timedelta) -> str:
@@ -61,8 +63,10 @@ def progress_bar(fraction: float | None) -> SafeString | str:
     return format_html('<progress max="100" value="{}"></progress> {} %', percent, percent)
 
 
-def html_table(headings: Sequence[object], rows: Iterable[Sequence[object]]) -> SafeString | str:
-    """A table of escaped values; a dash without rows."""
+def html_table(
+    headings: Sequence[object], rows: Iterable[Sequence[object]], others: int = 0
+) -> SafeString | str:
+    """A table of escaped values, with the number of rows left out; a dash without rows."""
     lines = format_html_join(
         "",
         "<tr>{}</tr>",
@@ -71,4 +75,14 @@ def html_table(headings: Sequence[object], rows: Iterable[Sequence[object]]) -> 
     if not lines:
         return "-"
     head = format_html_join("", "<th>{}</th>", ([heading] for heading in headings))
-    return format_html("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, lines)
+    table = format_html("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, lines)
+    return format_html(
+        '<div class="joblib-table">{}{}</div>',
+        table,
+        format_html("<p>{}</p>", and_more(others)) if others > 0 else "",
+    )
+
+
+def and_more(number: int) -> str:
+    """The number of rows that a list leaves out."""
+    return _("and %(n)d more") % {"n": number}

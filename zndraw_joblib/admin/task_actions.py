@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -14,13 +16,20 @@ from django.utils.translation import gettext_lazy as _, ngettext
 from rest_framework.exceptions import APIException
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.admin.base import MAX_COUNTED, ReadOnlyAdmin, log_change, log_deletions
+from zndraw_joblib.admin.base import MAX_COUNTED, ReadOnlyAdmin, log_changes, log_deletions
+from zndraw_joblib.admin.formats import MAX_LISTED, and_more
 from zndraw_joblib.exceptions import ProblemException
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import STATUS_LABELS, Task
 from zndraw_joblib.services.prune import prune_now
 from zndraw_joblib.services.retry import retry
+from zndraw_joblib.storage.locking import BATCH
 from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.storage.tasks import TaskQuerySet
+
+#: Name of the field of a confirmation that contains the ids of the tasks. One for all of them,
+#: because Django refuses a form of more than `DATA_UPLOAD_MAX_NUMBER_FIELDS` fields.
+IDS_FIELD = "task_ids"
 
 _EXPLANATIONS = {
     "cancel": _("These tasks will be cancelled; later reports of their workers will be refused."),
@@ -47,12 +56,12 @@ class TaskActions(ReadOnlyAdmin):
     @admin.action(description=_("Cancel the selected tasks"), permissions=["administer"])
     def cancel(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Cancel tasks that have not ended."""
-        return self._move(request, queryset, "cancel", Task.cancel, TaskStatus.CANCELLED)
+        return self._move(request, queryset, "cancel", TaskQuerySet.cancel, TaskStatus.CANCELLED)
 
     @admin.action(description=_("Requeue the selected tasks"), permissions=["administer"])
     def requeue(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         """Take claimed and running tasks from their workers, so that another worker claims them."""
-        return self._move(request, queryset, "requeue", Task.requeue, TaskStatus.PENDING)
+        return self._move(request, queryset, "requeue", TaskQuerySet.requeue, TaskStatus.PENDING)
 
     @admin.action(description=_("Retry the selected tasks"), permissions=["administer"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
@@ -62,7 +71,7 @@ class TaskActions(ReadOnlyAdmin):
         caller = Caller(request)
         made = 0
         refusals: dict[str, int] = {}
-        for task in _selected(queryset):
+        for task in _selected(request, queryset):
             try:
                 new = retry(caller, task.pk)
             except ProblemException as error:
@@ -72,7 +81,7 @@ class TaskActions(ReadOnlyAdmin):
                 reason = str(error.detail)
             else:
                 made += 1
-                log_change(request, task, f"retry: new task {new.id}")
+                log_changes(request, [task], f"retry: new task {new.id}")
                 continue
             refusals[reason] = refusals.get(reason, 0) + 1
         self._tell(
@@ -92,7 +101,7 @@ class TaskActions(ReadOnlyAdmin):
         """Delete ended tasks."""
         if asked := self._confirm(request, queryset, "prune"):
             return asked
-        tasks = _selected(queryset)
+        tasks = _selected(request, queryset)
         deleted = prune_now([task.pk for task in tasks])
         log_deletions(request, [task for task in tasks if task.pk in deleted])
         text = ngettext("%(n)d task was deleted.", "%(n)d tasks were deleted.", len(deleted))
@@ -105,16 +114,19 @@ class TaskActions(ReadOnlyAdmin):
         request: HttpRequest,
         queryset: QuerySet[Any],
         action: str,
-        verb: Callable[[Task], TaskRow | None],
+        verb: Callable[[TaskQuerySet], list[TaskRow]],
         status: TaskStatus,
     ) -> HttpResponse | None:
-        """Ask for confirmation, then apply the verb, which returns None in a wrong status."""
+        """Ask for confirmation, then apply the verb, which passes tasks in a wrong status by."""
         if asked := self._confirm(request, queryset, action):
             return asked
-        tasks = _selected(queryset)
-        changed = [task for task in tasks if verb(task) is not None]
-        for task in changed:
-            log_change(request, task, f"{action}: now {status}")
+        tasks = _selected(request, queryset)
+        moved: set[UUID] = set()
+        for start in range(0, len(tasks), BATCH):
+            batch = [task.pk for task in tasks[start : start + BATCH]]
+            moved |= {row.id for row in verb(Task.objects.filter(pk__in=batch))}
+        changed = [task for task in tasks if task.pk in moved]
+        log_changes(request, changed, f"{action}: now {status}")
         text = ngettext("%(n)d task is now %(s)s.", "%(n)d tasks are now %(s)s.", len(changed))
         self._tell(request, text, len(changed), s=STATUS_LABELS[status])
         self._tell_unchanged(request, len(tasks) - len(changed))
@@ -126,14 +138,23 @@ class TaskActions(ReadOnlyAdmin):
         """The page that asks for confirmation; None if the user has confirmed."""
         if request.POST.get("confirmed") == "yes":
             return None
+        tasks = _selected(request, queryset)
+        others = max(0, len(tasks) - MAX_LISTED)
         context = {
             **self.admin_site.each_context(request),
             "title": _("Are you sure?"),
             "opts": self.model._meta,
-            "action": action,
             "explanation": _EXPLANATIONS[action],
-            "tasks": _selected(queryset),
-            "checkbox": ACTION_CHECKBOX_NAME,
+            "tasks": tasks[:MAX_LISTED],
+            "others": and_more(others) if others else "",
+            # Django asks for a checkbox, and filters by them without `select_across`.
+            "hidden": {
+                ACTION_CHECKBOX_NAME: tasks[0].pk if tasks else "",
+                "select_across": 1,
+                "action": action,
+                "confirmed": "yes",
+                IDS_FIELD: ",".join(str(task.pk) for task in tasks),
+            },
             "media": self.media,
         }
         return TemplateResponse(request, "admin/zndraw_joblib/confirm.html", context)
@@ -152,5 +173,12 @@ class TaskActions(ReadOnlyAdmin):
             self.message_user(request, text % {"n": number}, messages.WARNING)
 
 
-def _selected(queryset: QuerySet[Any]) -> list[Task]:
+def _selected(request: HttpRequest, queryset: QuerySet[Any]) -> list[Task]:
+    """The selected tasks, at most `MAX_COUNTED`; after a confirmation only those that it named."""
+    if listed := request.POST.get(IDS_FIELD):
+        ids = []
+        for task_id in listed.split(","):
+            with suppress(ValueError):
+                ids.append(UUID(task_id))
+        queryset = queryset.filter(pk__in=ids)
     return list(queryset.select_related("job")[:MAX_COUNTED])

@@ -21,6 +21,7 @@ from django.utils.translation import gettext, gettext_lazy as _
 from zndraw_joblib.access import identity_labels
 from zndraw_joblib.admin.base import ReadOnlyAdmin, person
 from zndraw_joblib.admin.formats import (
+    MAX_LISTED,
     MAX_SHOWN,
     duration,
     html_table,
@@ -33,10 +34,14 @@ from zndraw_joblib.models import OUTCOME_LABELS, Task, TaskFile, TaskLogChunk
 from zndraw_joblib.services.attempts import attempts_of
 from zndraw_joblib.storage.fields import json_bytes
 
+<<<<<<< HEAD
 #: Most rows that a page lists of anything.
 MAX_LISTED = 100
 
 #: The downloads of a task: a function and the content type, by the name of the file.
+=======
+#: What can be downloaded of a task, by the name of the file: a function and the content type.
+>>>>>>> main
 DOWNLOADS: dict[str, tuple[Callable[[Task], bytes], str]] = {
     "result.json": (lambda task: json_bytes(task.result), "application/json"),
     "payload.json": (lambda task: json_bytes(task.payload), "application/json"),
@@ -220,8 +225,9 @@ class TaskPage(ReadOnlyAdmin):
     @admin.display(description=_("files"))
     def file_table(self, task: Task) -> SafeString | str:
         """The files; those of the latest attempt that has them link to the API."""
-        files = TaskFile.objects.using(task._state.db).filter(task=task).order_by("name", "attempt")
-        latest = {file.name: file for file in files}
+        stored = TaskFile.objects.using(task._state.db).filter(task=task)
+        files = stored.order_by("-attempt", "name")[:MAX_LISTED]
+        latest = {file.name: file for file in reversed(files)}
         return html_table(
             [_("name"), _("size"), _("content type"), _("attempt"), _("created at")],
             (
@@ -234,12 +240,14 @@ class TaskPage(ReadOnlyAdmin):
                 )
                 for file in files
             ),
+            stored.count() - len(files),
         )
 
     @admin.display(description=_("attempts"))
     def attempt_table(self, task: Task) -> SafeString | str:
-        """All attempts, each with its outcome."""
-        attempts = attempts_of(task)
+        """The latest attempts, each with its outcome."""
+        earlier = max(0, task.attempt - MAX_LISTED)
+        attempts = attempts_of(task, after=earlier)
         labels = identity_labels(attempt.worker_id or "" for attempt in attempts)
         return html_table(
             [
@@ -261,6 +269,7 @@ class TaskPage(ReadOnlyAdmin):
                 )
                 for attempt in attempts
             ),
+            earlier,
         )
 
     @admin.display(description=_("retry of"))

@@ -27,7 +27,6 @@ class WorkerAdmin(ReadOnlyAdmin):
         "owner",
         "alive",
         "last_heartbeat",
-        "heartbeat_age",
         "job_names",
         "created_at",
     )

@@ -20,13 +20,16 @@ from zndraw_joblib.names import GLOBAL_ROOM, JobName
 from zndraw_joblib.services.attempts import attempts_of
 from zndraw_joblib.services.jobs import jobs
 from zndraw_joblib.services.lists import creator_to_list
-from zndraw_joblib.storage.lists import Filter, newest
+from zndraw_joblib.storage.lists import Filter, newest, with_small_results
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.text import Message
 
 
 class TaskPage(Page):
-    """A page of tasks, newest first; ``?status=`` filters, and ``?include=result`` adds results."""
+    """A page of tasks, newest first; ``?status=`` filters, and ``?include=result`` adds results.
+
+    A page with large results has fewer tasks than its limit.
+    """
 
     def __init__(self, request: Request) -> None:
         super().__init__(Task, request, "-created_at", "-id")
@@ -38,6 +41,11 @@ class TaskPage(Page):
     def before(self) -> tuple[Any, Any] | None:
         """Time and id of the task before the page; None for the first page."""
         return (self.after[0], self.after[1]) if self.after else None
+
+    def fitting(self, ids: list[UUID]) -> list[UUID]:
+        """The first of these tasks, up to the limit and as many as their results allow."""
+        ids = ids[: self.limit]
+        return with_small_results(ids) if self._include_result else ids
 
     def read(self, ids: Sequence[UUID]) -> list[TaskRow]:
         """The tasks with these ids."""
@@ -66,16 +74,18 @@ def task_page(request: Request, room_id: str, job: Job | None = None) -> Respons
             **{name: value for name, value in conditions.items() if value is not None}
         )
         ids = page.of(tasks.values_list("pk", flat=True))
-    listed = page.read(ids[: page.limit])
-    headers = page.link(listed[-1]) if listed and len(ids) > page.limit else {}
+    fitting = page.fitting(ids)
+    listed = page.read(fitting)
+    headers = page.link(listed[-1]) if listed and len(ids) > len(fitting) else {}
     return page.response(listed, headers)
 
 
 def submitted_page(request: Request, caller: Caller) -> Response:
     """A page of the tasks that an identity submitted; for administrators of all, on request.
 
-    A page has fewer tasks than its limit where the caller may not read some, or where few of the
-    tasks that were read for it satisfy the filters; the `Link` header goes on all the same.
+    A page has fewer tasks than its limit where the caller may not read some, where few of the tasks
+    that were read for it satisfy the filters, or where results are large; the `Link` header goes on
+    all the same.
     """
     created_by = creator_to_list(caller, _text(request, "created_by"))
     room_id = _text(request, "room")
@@ -95,8 +105,11 @@ def submitted_page(request: Request, caller: Caller) -> Response:
         return task_page(request, room_id, job)
     filters = Filter(page.status, None if job is None else job.pk, room_id)
     found = newest(created_by, filters, page.limit, page.before)
-    headers = page.link(found.last) if found.last is not None else {}
-    return page.response(caller.visible(page.read(found.ids)), headers)
+    fitting = page.fitting(found.ids)
+    listed = page.read(fitting)
+    last = listed[-1] if listed and len(found.ids) > len(fitting) else found.last
+    headers = page.link(last) if last is not None else {}
+    return page.response(caller.visible(listed), headers)
 
 
 def attempt_page(request: Request, task: TaskRow) -> Response:

@@ -13,7 +13,9 @@ from pydantic_core import PydanticCustomError
 from zndraw_joblib.models import Task
 
 _RFC_3339 = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+    # Python reads `24:00` and offsets such as `+05:99`, depending on its version.
+    r"\d{4}-\d\d-\d\d[Tt](?!24)\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:[0-5]\d)",
+    re.ASCII,
 )
 
 

@@ -10,6 +10,7 @@ from zndraw_joblib.models import Job, WorkerJobLink
 from zndraw_joblib.names import GLOBAL_ROOM, JobName, nfc
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.jobs import JobQuerySet
+from zndraw_joblib.storage.locking import delete_in_order
 from zndraw_joblib.text import Message
 
 
@@ -80,7 +81,7 @@ def retire(caller: Caller, room_id: str, full_name: str) -> None:
             raise JobNotFound
         job.retired_at = Now()
         job.save(using=using, update_fields=["retired_at"])
-        WorkerJobLink.objects.using(using).filter(job=job).delete()
+        delete_in_order(WorkerJobLink.objects.using(using).filter(job=job))
 
 
 def name_in_room(room_id: str, full_name: str) -> JobName:

@@ -25,6 +25,7 @@ from zndraw_joblib.schemas import same_meaning, schema_errors
 from zndraw_joblib.services.workers import checked_worker_id, own_worker, visible_workers
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import json_dumps
+from zndraw_joblib.storage.locking import delete_in_order
 from zndraw_joblib.text import Message
 
 
@@ -224,7 +225,7 @@ def _replace_schema(job: Job, schema: dict[str, Any], links: Any, stale: Any) ->
             )
         )
     if not same:
-        links.delete()
+        delete_in_order(links)
         job.revision += 1
     job.schema = schema
 

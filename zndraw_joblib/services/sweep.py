@@ -19,6 +19,7 @@ from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
 from zndraw_joblib.services.files import delete_marked_files
 from zndraw_joblib.services.prune import configured_retention, prune
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.corrections import cap_leases, cap_submits
 from zndraw_joblib.storage.tasks import TIMED_OUT
 from zndraw_joblib.tenancy import all_tenants, in_tenant
 
@@ -107,15 +108,17 @@ def sweep_tenants() -> SweepReport:
 
 
 def _cap_times(using: str, lease: timedelta) -> None:
-    """Correct leases and heartbeats that lie further in the future than they can."""
-    leases = _repeat_until_none(lambda: Task.objects.db_manager(using).cap_leases(lease))
+    """Correct leases, heartbeats and submits that lie further in the future than they can."""
+    leases = _repeat_until_none(lambda: cap_leases(using, lease))
     heartbeats = _repeat_until_none(Worker.objects.using(using).cap_heartbeats)
-    if leases or heartbeats:
+    submits = _repeat_until_none(lambda: cap_submits(using))
+    if leases or heartbeats or submits:
         logger.warning(
-            "corrected %d leases and %d heartbeats that lay too far in the future, because the "
-            "database's clock went back or worker_timeout_seconds was lowered",
+            "corrected %d leases, %d heartbeats and %d submits that lay too far in the future, "
+            "because the database's clock went back or worker_timeout_seconds was lowered",
             leases,
             heartbeats,
+            submits,
         )
 
 

@@ -203,7 +203,11 @@ def deregister(worker: Worker) -> None:
     using = router.db_for_write(Worker, instance=worker)
     tasks = Task.objects.db_manager(using)
     with transaction.atomic(using=using):
-        Worker.objects.using(using).filter(pk=worker.pk).delete()
+        rows = Worker.objects.using(using).filter(pk=worker.pk)
+        # Locked before its links are deleted, because a registration locks the worker and then
+        # waits for a link that is being deleted: each would wait for the other.
+        rows.select_for_update().first()
+        rows.delete()
         # Repeated, because a task that is left behind would wait for the end of its lease.
         while tasks.recover_from(worker.pk, "deregistered"):
             pass

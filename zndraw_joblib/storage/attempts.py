@@ -14,10 +14,8 @@ from uuid import UUID
 from django.db import transaction
 
 from zndraw_joblib.lifecycle import AttemptOutcome, RetryPolicy, TaskStatus
-from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage import statements
 from zndraw_joblib.storage.rows import Report, TaskRow, parsed_id, task_rows
-from zndraw_joblib.text import truncate_utf8
 
 #: Fraction by which a backoff is made longer or shorter at random, because tasks that failed
 #: together would otherwise be retried together.
@@ -128,7 +126,7 @@ def failed(reports: Sequence[Report]) -> Decide:
         if attempt.retries is None or not attempt.retries_left:
             return None
         report = by_id[parsed_id(attempt.task_id)]
-        error = report.error and truncate_utf8(report.error, get_settings().max_error_bytes)
+        error = report.error_text
         delay = attempt.backoff() if report.retry_after is None else report.retry_after
         return AttemptEnd(
             AttemptOutcome.FAILED,

@@ -17,6 +17,9 @@ from zndraw_joblib.storage.rows import parsed_id, parsed_time
 #: Most tasks that are read for a page of a filter without an index. A filter that few tasks satisfy
 #: gives short pages, because to fill a page might take a read of the whole table.
 MAX_READ = 1000
+#: Most bytes of the results of a page, because 500 results of the largest size would take 128 MiB
+#: of memory. A page with larger results ends early.
+MAX_RESULT_BYTES = 8 * 1024 * 1024
 
 
 class Filter(NamedTuple):
@@ -77,3 +80,16 @@ def newest(
         [parsed_id(row[0]) for row in matching[:limit]],
         Place(parsed_time(last[1], using), parsed_id(last[0])) if last else None,
     )
+
+
+def with_small_results(ids: list[UUID]) -> list[UUID]:
+    """The first of these tasks, up to `MAX_RESULT_BYTES` of results and at least one of them."""
+    using: str = apps.get_model("zndraw_joblib", "Task")._default_manager.write_db
+    read = statements.run(using, "result_sizes", ids=ids).rows if len(ids) > 1 else ()
+    sizes = {parsed_id(task_id): size for task_id, size in read}
+    total = 0
+    for index, task_id in enumerate(ids):
+        total += sizes.get(task_id, 0)
+        if index and total > MAX_RESULT_BYTES:
+            return ids[:index]
+    return ids

@@ -1,4 +1,4 @@
-"""Locks a batch of rows for a statement of a sweep."""
+"""Locks rows before a statement changes them."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def lock_batch(queryset: models.QuerySet[M]) -> list[Any]:
         skip_locked=features.has_select_for_update_skip_locked
     )
     return list(locked.values_list("pk", flat=True)[:BATCH])
+
+
+def delete_in_order(queryset: models.QuerySet[M]) -> None:
+    """Delete rows that are locked in the order of their keys first, in the caller's transaction.
+
+    A statement locks rows in the order of its plan, so two that delete some of the same rows could
+    wait for each other.
+    """
+    list(queryset.order_by("pk").select_for_update().values_list("pk", flat=True))
+    queryset.delete()

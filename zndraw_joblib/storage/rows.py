@@ -119,9 +119,8 @@ class Report(NamedTuple):
             "status": self.status.value,
             "legal_from": legal_from(self.status, of_running=of_running, held_only=held_only),
         }
-        if self.error:
-            # Cleaned and cut, because a refusal would lose the report.
-            record["error"] = truncate_utf8(self.error, get_settings().max_error_bytes)
+        if error := self.error_text:
+            record["error"] = error
         if self.result is not None:
             record["result"] = json_dumps(self.result)
         if self.progress is not None:
@@ -131,6 +130,16 @@ class Report(NamedTuple):
         if not self.retry:
             record["final"] = True
         return record
+
+    @property
+    def error_text(self) -> str | None:
+        """The error as it is stored; None without one, or for an empty one.
+
+        Cleaned and cut, because a refusal would lose the report.
+        """
+        if not self.error:
+            return None
+        return truncate_utf8(self.error, get_settings().max_error_bytes)
 
     @property
     def has_progress(self) -> bool:

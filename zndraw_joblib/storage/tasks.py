@@ -20,7 +20,6 @@ from zndraw_joblib.lifecycle import TERMINAL_STATUSES, AttemptOutcome, TaskStatu
 from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage import attempts, locking, statements
-from zndraw_joblib.storage.clock import TOLERANCE
 from zndraw_joblib.storage.managers import WriteManager
 from zndraw_joblib.storage.rows import NewTask, Report, TaskRow, parsed_id, task_rows
 
@@ -247,21 +246,6 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         )
         lost = any(outcome != AttemptOutcome.FAILED for _, outcome in ended)
         return self._announce([task for task, _ in ended], signals.task_requeued, lost=lost)
-
-    def cap_leases(self, lease: timedelta) -> int:
-        """Make leases that end later than `lease` from now end then, up to `BATCH` of them.
-
-        Returns how many. Such leases were granted before the clock went back, or by a longer
-        setting. They are shortened and not ended, because most of their workers are alive.
-        """
-        capped = statements.run(
-            self.write_db,
-            "cap_leases",
-            lease_seconds=lease.total_seconds(),
-            longest_seconds=(lease + TOLERANCE).total_seconds(),
-            limit=locking.BATCH,
-        )
-        return len(capped.rows)
 
     def recover_expired(self, reason: str) -> list[Recovered]:
         """Recover up to `BATCH` claimed and running tasks whose lease is over.

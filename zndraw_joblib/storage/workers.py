@@ -12,7 +12,7 @@ from django.db.models.functions import Coalesce
 
 from zndraw_joblib.storage import statements
 from zndraw_joblib.storage.clock import TOLERANCE, Now
-from zndraw_joblib.storage.locking import lock_batch
+from zndraw_joblib.storage.locking import delete_in_order, lock_batch
 from zndraw_joblib.storage.managers import WriteManager
 from zndraw_joblib.storage.rows import Heartbeat, parsed_time
 
@@ -50,6 +50,8 @@ class WorkerQuerySet(models.QuerySet[Any]):
             # The condition is repeated, because a heartbeat may have come before the lock.
             removed = list(self.filter(pk__in=ids).values_list("pk", flat=True)) if ids else []
             if removed:
+                links = apps.get_model("zndraw_joblib", "WorkerJobLink")._base_manager
+                delete_in_order(links.using(self.db).filter(worker__in=removed))
                 self.model._base_manager.using(self.db).filter(pk__in=removed).delete()
             return removed
 

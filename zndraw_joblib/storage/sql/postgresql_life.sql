@@ -137,3 +137,27 @@ WHERE worker.id = ANY(ARRAY(
     FOR UPDATE SKIP LOCKED
 ))
 RETURNING worker.id;
+
+-- name: cap_submits
+-- Sweep: a pending task that was created later than now was submitted before the clock went back, and
+-- no claim takes it until the clock has caught up. It counts as submitted now. Tasks that `run_at`
+-- makes wait stay as they are. Only the first %(limit)s tasks of each job that are due later are read,
+-- because there may be many.
+UPDATE zndraw_joblib_task AS task
+SET created_at = STATEMENT_TIMESTAMP()
+WHERE task.id = ANY(ARRAY(
+    SELECT held.id FROM zndraw_joblib_task held
+    WHERE held.id = ANY(ARRAY(
+            SELECT ahead.id FROM zndraw_joblib_job job
+            CROSS JOIN LATERAL (
+                SELECT id, due_at, created_at FROM zndraw_joblib_task
+                WHERE job_id = job.id AND status = 'pending' AND due_at
+                    > STATEMENT_TIMESTAMP() + make_interval(secs => %(tolerance_seconds)s::float8)
+                ORDER BY due_at, id LIMIT %(limit)s::integer
+            ) ahead
+            WHERE job.retired_at IS NULL AND ahead.created_at = ahead.due_at
+        ))
+        AND COALESCE(held.status, '') = 'pending'
+    ORDER BY held.id FOR UPDATE OF held SKIP LOCKED
+))
+RETURNING task.id;

@@ -31,3 +31,9 @@ SELECT newest.id, newest.created_at,
 FROM zndraw_joblib_task newest
 WHERE newest.id < COALESCE(%(before_id)s::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 ORDER BY newest.id DESC LIMIT %(most)s::integer;
+
+-- name: result_sizes
+-- Bytes of the results of tasks. PostgreSQL knows them without a read of the results.
+SELECT task.id, OCTET_LENGTH(task.result)
+FROM zndraw_joblib_task task
+WHERE task.id = ANY(ARRAY(SELECT unnest(%(ids)s::uuid[]))) AND task.result IS NOT NULL;

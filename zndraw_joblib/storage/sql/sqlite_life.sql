@@ -123,3 +123,19 @@ WHERE id IN (SELECT value FROM json_each(%(worker_ids)s))
     AND last_heartbeat < REPLACE(
         STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', '-1 seconds') || '000', '.000000', '')
 RETURNING id;
+
+-- name: cap_submits
+UPDATE zndraw_joblib_task
+SET created_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
+WHERE id IN (
+    SELECT ahead.id FROM zndraw_joblib_job job
+    JOIN zndraw_joblib_task ahead ON ahead.id IN (
+        SELECT id FROM zndraw_joblib_task
+        WHERE job_id = job.id AND status = 'pending' AND due_at > REPLACE(
+            STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(tolerance_seconds)s || ' seconds') || '000',
+            '.000000', '')
+        ORDER BY due_at, id LIMIT %(limit)s
+    )
+    WHERE job.retired_at IS NULL AND ahead.created_at = ahead.due_at
+)
+RETURNING id;

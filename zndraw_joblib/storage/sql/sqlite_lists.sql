@@ -25,3 +25,8 @@ SELECT newest.id, newest.created_at,
 FROM zndraw_joblib_task newest
 WHERE newest.id < COALESCE(%(before_id)s, 'ffffffffffffffffffffffffffffffff')
 ORDER BY newest.id DESC LIMIT %(most)s;
+
+-- name: result_sizes
+SELECT task.id, LENGTH(CAST(task.result AS BLOB))
+FROM zndraw_joblib_task task
+WHERE task.id IN (SELECT value FROM json_each(%(ids)s)) AND task.result IS NOT NULL;
