@@ -34,14 +34,10 @@ from zndraw_joblib.models import OUTCOME_LABELS, Task, TaskFile, TaskLogChunk
 from zndraw_joblib.services.attempts import attempts_of
 from zndraw_joblib.storage.fields import json_bytes
 
-<<<<<<< HEAD
 #: Most rows that a page lists of anything.
 MAX_LISTED = 100
 
 #: The downloads of a task: a function and the content type, by the name of the file.
-=======
-#: What can be downloaded of a task, by the name of the file: a function and the content type.
->>>>>>> main
 DOWNLOADS: dict[str, tuple[Callable[[Task], bytes], str]] = {
     "result.json": (lambda task: json_bytes(task.result), "application/json"),
     "payload.json": (lambda task: json_bytes(task.payload), "application/json"),
