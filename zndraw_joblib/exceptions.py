@@ -263,7 +263,7 @@ class RangeNotSatisfiable(ProblemException):
 
 
 class PreconditionFailed(ProblemException):
-    """The file is not the one that `If-Match` or `If-Unmodified-Since` names."""
+    """The file does not meet the condition of a header of the request, such as `If-Match`."""
 
     status = 412
     title = "Precondition Failed"

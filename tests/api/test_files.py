@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import itertools
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
+from uuid import UUID
 
 import pytest
 from django.core.files.storage import FileSystemStorage, storages
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from rest_framework.test import APIClient
 
 from tests.factories import V1, problem
 from zndraw_joblib.api.ranges import requested_part
 from zndraw_joblib.exceptions import RangeNotSatisfiable
 from zndraw_joblib.models import FileToDelete, Task, TaskFile, Worker
-from zndraw_joblib.services import uploads
+from zndraw_joblib.services import files as file_services, uploads
 from zndraw_joblib.services.files import delete_files_of, delete_marked_files
-from zndraw_joblib.services.sweep import sweep
+from zndraw_joblib.services.prune import prune_now
+from zndraw_joblib.services.sweep import PRUNE_SECONDS, sweep
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.files import file_storage
 
@@ -684,3 +690,176 @@ def test_no_database_connection_is_used_while_a_file_is_sent(task, bob):
 
 def test_the_storage_is_that_of_the_settings_in_force(folder):
     assert file_storage() is storages["zndraw_joblib"]
+
+
+# -- conditions of an upload, and bodies that are not a whole file
+
+
+def test_an_upload_that_may_not_replace_a_file_is_refused_where_there_is_one(task, bob, folder):
+    new = {"HTTP_IF_NONE_MATCH": "*"}
+    assert put(bob, task, **new).status_code == 201
+    problem(put(bob, task, content=b"other", **new), "precondition-failed", 412)
+    assert content(get(bob, task)) == b"hello"
+    assert len(stored(folder)) == 1
+    # Another attempt has files of its own.
+    requeue(bob, task)
+    assert put(bob, task, attempt=2, **new).status_code == 201
+
+
+def test_an_upload_replaces_only_the_file_that_if_match_names(task, bob):
+    problem(put(bob, task, HTTP_IF_MATCH="*"), "precondition-failed", 412)
+    put(bob, task)
+    etag = get(bob, task)["ETag"]
+    for given in ('"x"', f"W/{etag}", etag.strip('"'), ""):
+        problem(put(bob, task, content=b"b", HTTP_IF_MATCH=given), "precondition-failed", 412)
+    assert put(bob, task, content=b"b", HTTP_IF_MATCH=f'"x", {etag}').status_code == 200
+    problem(put(bob, task, content=b"c", HTTP_IF_MATCH=etag), "precondition-failed", 412)
+
+
+def test_an_upload_replaces_no_file_that_was_modified_since(task, bob):
+    old = {"HTTP_IF_UNMODIFIED_SINCE": "Mon, 01 Jan 2001 00:00:00 GMT"}
+    assert put(bob, task, **old).status_code == 201
+    problem(put(bob, task, **old), "precondition-failed", 412)
+    now = {"HTTP_IF_UNMODIFIED_SINCE": get(bob, task)["Last-Modified"]}
+    assert put(bob, task, **now).status_code == 200
+
+
+def test_of_two_uploads_that_may_not_replace_a_file_one_is_refused(task, bob, folder):
+    new = {"HTTP_IF_NONE_MATCH": "*"}
+    answer = send_body(bob, task, lambda: put(bob, task, content=b"first", **new), **new)
+    problem(answer, "precondition-failed", 412)
+    assert [path.read_bytes() for path in stored(folder)] == [b"first"]
+    assert not FileToDelete.objects.exists()
+
+
+def test_a_part_of_a_file_is_refused(task, bob, folder):
+    """`curl -C` sends the rest of a file; it was stored as the whole."""
+    problem(put(bob, task, HTTP_CONTENT_RANGE="bytes 5-9/10"), "validation-error", 400)
+    assert stored(folder) == []
+
+
+def test_a_compressed_body_is_refused(task, bob, folder):
+    """It was stored, and came back without the header that says so."""
+    answer = put(bob, task, HTTP_CONTENT_ENCODING="gzip")
+    problem(answer, "unsupported-media-type", 415)
+    assert answer["Accept-Encoding"] == "identity"
+    assert stored(folder) == []
+    assert put(bob, task, HTTP_CONTENT_ENCODING="Identity").status_code == 201
+
+
+# -- temporary files
+
+
+def sizes_of_open_files():
+    sizes = set()
+    for fd in os.listdir("/proc/self/fd"):
+        # The listing has its own descriptor, which is closed by now.
+        with suppress(OSError):
+            sizes.add(os.fstat(int(fd)).st_size)
+    return sizes
+
+
+@pytest.mark.parametrize("memory", [0, 10**9])
+def test_an_upload_is_in_a_file_and_not_in_memory_whatever_the_site_sets(
+    task, bob, settings, monkeypatch, memory
+):
+    """`SpooledTemporaryFile` keeps everything in memory where its limit is 0."""
+    settings.FILE_UPLOAD_MAX_MEMORY_SIZE = memory
+    save = FileSystemStorage.save
+
+    def save_from_file(self, name, given, **kwargs):
+        assert 1_000_000 in sizes_of_open_files()
+        return save(self, name, given, **kwargs)
+
+    monkeypatch.setattr(FileSystemStorage, "save", save_from_file)
+    assert put(bob, task, content=b"x" * 1_000_000).status_code == 201
+
+
+def test_a_full_disk_for_temporary_files_is_a_503(task, bob, folder, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, part):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            # A buffered file tries again to write.
+            self.write(b"")
+
+    monkeypatch.setattr(uploads, "TemporaryFile", lambda dir: Full())
+    problem(put(bob, task), "storage-unavailable", 503)
+    assert stored(folder) == []
+
+
+def test_a_missing_folder_for_temporary_files_is_a_503(task, bob, settings, tmp_path):
+    settings.FILE_UPLOAD_TEMP_DIR = str(tmp_path / "missing")
+    problem(put(bob, task), "storage-unavailable", 503)
+
+
+# -- deletions
+
+
+def test_bytes_that_the_storage_no_longer_has_are_as_good_as_deleted(task, bob, monkeypatch):
+    """Storages other than a folder may raise; the path was tried again for ever."""
+    put(bob, task)
+    delete_files_of([task])
+
+    def fail(self, name):
+        raise FileNotFoundError(name)
+
+    monkeypatch.setattr("tests.storages.Local.delete", fail)
+    assert delete_marked_files() == 1
+    assert not FileToDelete.objects.exists()
+
+
+def test_deletions_end_in_time_for_the_next_sweep(task, bob, folder, monkeypatch):
+    """Control: a slow storage kept the sweeper from tasks whose lease was over."""
+    for number in range(4):
+        put(bob, task, str(number))
+    delete_files_of([task])
+    clock = itertools.count(step=PRUNE_SECONDS / 2)
+    monkeypatch.setattr(file_services, "monotonic", lambda: next(clock))
+    assert sweep().files == 2
+    FileToDelete.objects.update(due_at="2020-01-01T00:00Z")
+    assert delete_marked_files() == 2
+    assert stored(folder) == []
+
+
+def test_bytes_are_deleted_after_the_commit_of_the_transaction_that_prunes(task, bob, folder):
+    """A site's `ATOMIC_REQUESTS` puts the admin's action into a transaction."""
+    put(bob, task)
+    Task.objects.get(pk=task).cancel()
+    with transaction.atomic():
+        prune_now([UUID(task)])
+        transaction.set_rollback(True)
+    assert content(get(bob, task)) == b"hello"
+    with transaction.atomic():
+        prune_now([UUID(task)])
+        assert len(stored(folder)) == 1
+    assert stored(folder) == []
+
+
+# -- storages that are unlike a folder
+
+
+def test_a_storage_may_choose_another_path(task, bob, folder, monkeypatch):
+    save = FileSystemStorage.save
+    monkeypatch.setattr(
+        FileSystemStorage, "save", lambda self, name, *args, **kw: save(self, name + "-x", *args)
+    )
+    for content_ in (b"first", b"second"):
+        put(bob, task, content=content_)
+    assert content(get(bob, task)) == b"second"
+    assert [path.name[-2:] for path in stored(folder)] == ["-x"]
+    assert not FileToDelete.objects.exists()
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("\x00"), TimeoutError(), EOFError()])
+def test_any_error_of_a_storage_is_a_503(task, bob, monkeypatch, error):
+    def fail(self, *args, **kwargs):
+        raise error
+
+    put(bob, task)
+    monkeypatch.setattr("tests.storages.Local._open", fail)
+    problem(get(bob, task), "storage-unavailable", 503)
+    monkeypatch.setattr("tests.storages.Local._save", fail)
+    problem(put(bob, task), "storage-unavailable", 503)
+    assert not FileToDelete.objects.exists()

@@ -95,3 +95,34 @@ def test_responses_have_their_content_length(bob):
     assert headers["Content-Length"] == "2"
     status, headers, _ = get_response(f"{V1}/workers", HTTP_AUTHORIZATION="Token x")
     assert (status, headers["Content-Type"]) == (401, "application/problem+json")
+
+
+def http2(person, method, body, **more):
+    """A request over HTTP/2, whose body needs neither a length nor `Transfer-Encoding`."""
+    request = chunked(person, body, SERVER_PROTOCOL="HTTP/2", REQUEST_METHOD=method, **more)
+    del request["HTTP_TRANSFER_ENCODING"]
+    return request
+
+
+def test_a_body_without_a_length_is_read_over_http_2(bob):
+    """It was taken for an empty one, and its payload for the default."""
+    bob.register()
+    request = http2(bob, "POST", b'{"payload": {"angle": 1}}', **TERMINATED)
+    status, _, answer = get_response(SUBMIT, **request)
+    assert (status, json.loads(answer)["payload"]) == (202, {"angle": 1})
+
+
+def test_a_file_without_a_length_is_refused_over_http_2(alice, bob):
+    """It was stored as an empty one."""
+    bob.register()
+    task = alice.submit().json()["id"]
+    bob.claim()
+    path = f"{V1}/tasks/{task}/files/a"
+    request = http2(bob, "PUT", b"hello", QUERY_STRING="attempt=1", **TERMINATED)
+    status, _, answer = get_response(path, **request)
+    assert (status, json.loads(answer)["type"]) == (411, "/v1/problems/length-required")
+
+
+def test_a_request_without_a_body_is_answered_over_http_2(bob):
+    assert get_response(f"{V1}/workers", **http2(bob, "GET", b"", **TERMINATED))[0] == 200
+    assert get_response(f"{V1}/workers", **http2(bob, "POST", b"", **TERMINATED))[0] == 201

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 import httpx
@@ -20,7 +21,7 @@ from zndraw_joblib.client import (
     UnexpectedAnswerError,
     retry,
 )
-from zndraw_joblib.client.files import CHUNK_BYTES, download, files, upload
+from zndraw_joblib.client.files import CHUNK_BYTES, _in_folder, download, files, upload
 from zndraw_joblib.models import TaskFile
 
 CONTENT = bytes(itertools.islice(itertools.cycle(range(251)), 1_000_000))
@@ -271,3 +272,31 @@ def test_a_refused_download_is_not_repeated():
     with pytest.raises(ApiError):
         download(api_of(answer), "t1", "a")
     assert len(requests) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"content"])
+def test_a_download_that_is_cut_off_after_its_last_byte_is_complete(content):
+    """A proxy may send it in chunks, without the last one; the range after it was refused."""
+    requests = []
+
+    class Unended(httpx.SyncByteStream):
+        def __iter__(self):
+            yield content
+            raise httpx.RemoteProtocolError("no last chunk")
+
+    def answer(request):
+        requests.append(request)
+        if "Range" in request.headers:
+            return httpx.Response(416, json={"type": "/v1/problems/range-not-satisfiable"})
+        etag = f'"{hashlib.sha256(content).hexdigest()}"'
+        return httpx.Response(200, headers={"ETag": etag}, stream=Unended())
+
+    assert download(api_of(answer), "t1", "a") == content
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize("name", ["C:evil", "a:b", "report.txt:stream"])
+def test_a_name_does_not_leave_the_folder_on_windows(name):
+    with pytest.raises(ValueError, match="on Windows"):
+        _in_folder(PureWindowsPath("D:/files"), name)
+    assert _in_folder(PurePosixPath("/files"), name) == PurePosixPath("/files", name)

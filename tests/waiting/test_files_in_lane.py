@@ -14,6 +14,7 @@ from asgiref.testing import ApplicationCommunicator
 from tests.factories import V1
 from tests.waiting.test_lane import Host, answer, get_response, lower, scope, token
 from zndraw_joblib.contrib.asgi import ApiLane
+from zndraw_joblib.contrib.bodies import StreamedBody
 from zndraw_joblib.models import FileToDelete, Task, TaskFile
 from zndraw_joblib.storage.files import StoredPart
 
@@ -178,3 +179,27 @@ async def test_a_download_ends_when_the_client_leaves(bob, running, monkeypatch)
     await asyncio.wait_for(download, 2)
     assert closed.is_set()
     assert sum(len(message.get("body", b"")) for message in sent) < 3_000_000
+
+
+async def test_a_body_that_the_server_cancelled_is_not_read_on():
+    """Control: a thread that wrote to the storage at the time of the cancel read on after it."""
+
+    async def receive():
+        return part(b"more")
+
+    body = StreamedBody(receive)
+    assert await asyncio.to_thread(body.read, 10) == b"more"
+    body.abort()
+    with pytest.raises(ConnectionResetError):
+        await asyncio.to_thread(body.read, 10)
+
+
+@pytest.mark.parametrize("name", [b"%ff", b"\xff", b"%C0%AE", b"%ED%A0%80"])
+async def test_a_name_that_is_not_utf_8_is_refused(bob, running, folder, name):
+    """Control: `%fe` replaced the file `%ff`, because servers decode both as U+FFFD."""
+    request = put(bob, running)
+    request["path"] = request["path"].replace("a.txt", "\ufffd")
+    for raw, expected in ((name, 400), (b"%EF%BF%BD", 201)):
+        request["raw_path"] = request["raw_path"].rpartition(b"/")[0] + b"/" + raw
+        status, _, body = await get_response(Host(), request, part(b"x", False))
+        assert status == expected, body

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Self
+from urllib.parse import unquote_to_bytes
 
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
@@ -18,11 +19,17 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.conditional import may_change
 from zndraw_joblib.api.documents import file_document
 from zndraw_joblib.api.lookup import parse_task_id
 from zndraw_joblib.api.parsing import body_length, body_stream, invalid, is_chunked
 from zndraw_joblib.api.ranges import requested_part
-from zndraw_joblib.exceptions import Forbidden, LengthRequired, PreconditionFailed
+from zndraw_joblib.exceptions import (
+    Forbidden,
+    LengthRequired,
+    PreconditionFailed,
+    UnsupportedMediaType,
+)
 from zndraw_joblib.models import TaskFile
 from zndraw_joblib.services.files import find_file, list_files, open_part
 from zndraw_joblib.services.uploads import Upload, upload
@@ -73,7 +80,13 @@ class FileViewSet(JobLibView, ViewSet):
         if isinstance(sent, WSGIRequest) and is_chunked(sent):
             # Some WSGI servers end the stream of a body that was cut off as that of a whole one.
             raise LengthRequired
-        given = Upload(name, _content_type(sent), body_stream(sent), body_length(sent))
+        _check_is_whole_file(sent)
+        _check_path(sent)
+
+        def may_replace(file: TaskFile | None) -> bool:
+            return may_change(sent, *(_validators(file) if file else (None,)))
+
+        given = Upload(name, _content_type(sent), body_stream(sent), body_length(sent), may_replace)
         file, is_new = upload(self.caller, parse_task_id(task_id), attempt, given)
         return Response(file_document(file), status=201 if is_new else 200)
 
@@ -83,17 +96,16 @@ class FileViewSet(JobLibView, ViewSet):
         if request.META.get("HTTP_SEC_FETCH_DEST", "empty") not in _DESTINATIONS:
             raise Forbidden(Message("A file of a task may not be a part of a page."))
         file = find_file(self.caller, parse_task_id(task_id), name)
-        etag = f'"{file.sha256}"'
+        etag, modified = _validators(file)
         headers = {
             **_SANDBOX,
             "Accept-Ranges": "bytes",
             "Content-Disposition": content_disposition_header(True, file.name) or "attachment",
             "ETag": etag,
-            "Last-Modified": http_date(file.created_at.timestamp()),
+            "Last-Modified": http_date(modified),
             "Vary": "Sec-Fetch-Dest",
         }
         whole = HttpResponse(content_type=file.content_type, headers=headers)
-        modified = int(file.created_at.timestamp())
         checked: Any = get_conditional_response(request._request, etag, modified, whole)
         if checked.status_code == 412:
             raise PreconditionFailed
@@ -147,6 +159,38 @@ def _stream(
     )
     response.headers["Content-Length"] = str(len(positions))
     return response
+
+
+def _validators(file: TaskFile) -> tuple[str, int]:
+    """The `ETag`, and the `Last-Modified` in seconds since 1970."""
+    return f'"{file.sha256}"', int(file.created_at.timestamp())
+
+
+def _check_is_whole_file(request: HttpRequest) -> None:
+    """Refuse a body that is a part of a file or is compressed, because it is stored as it is.
+
+    `curl -C` sends parts, for instance (RFC 9110, sections 14.5 and 8.4).
+    """
+    if "HTTP_CONTENT_RANGE" in request.META:
+        raise invalid(Message("Content-Range is not supported; upload the whole file."))
+    if request.META.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType(
+            Message("Content-Encoding is not supported; upload the file as it is."),
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
+def _check_path(request: HttpRequest) -> None:
+    """Refuse a name that is not UTF-8.
+
+    ASGI servers put the same character for each such byte, so different names would be one file.
+    """
+    if isinstance(request, ASGIRequest):
+        try:
+            unquote_to_bytes(request.scope.get("raw_path") or b"").decode()
+        except UnicodeDecodeError as error:
+            detail = Message("The name of a file must be UTF-8, percent-encoded.")
+            raise invalid(detail) from error
 
 
 def _attempt(text: str | None) -> int:

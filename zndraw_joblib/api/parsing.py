@@ -217,7 +217,12 @@ def _read_up_to(stream: Any, size: int) -> bytes:
 
 
 def is_chunked(request: HttpRequest) -> bool:
-    """Whether the body comes in chunks, without a Content-Length."""
+    """Whether the body may come in parts, without a Content-Length.
+
+    HTTP/2 needs no `Transfer-Encoding` for that (RFC 9113, section 8.1).
+    """
+    if request.META.get("SERVER_PROTOCOL", "").startswith(("HTTP/2", "HTTP/3")):
+        return request.META.get("CONTENT_LENGTH") in {None, ""}
     return "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
 
 

@@ -11,8 +11,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, BinaryIO, overload
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import Any, BinaryIO, TypeVar, overload
 
 import httpx
 
@@ -20,6 +20,8 @@ from zndraw_joblib.client.api import ApiManager, open_stream, path, send
 from zndraw_joblib.client.exceptions import ApiError, UnexpectedAnswerError
 from zndraw_joblib.client.retry import REPEATABLE, OutageLog, Retry
 from zndraw_joblib.names import file_name_error, nfc
+
+P = TypeVar("P", bound=PurePath)
 
 #: A file to upload.
 Source = str | os.PathLike[str] | bytes | BinaryIO
@@ -194,7 +196,7 @@ def download(
     Raises
     ------
     ValueError
-        No file may have the name.
+        No file may have the name, or none in a folder of this system (`C:x` on Windows).
     OSError
         The file cannot be written.
     ApiError
@@ -211,7 +213,7 @@ def download(
             return kept.read()
     target = Path(to)
     if target.is_dir():
-        target /= name
+        target = _in_folder(target, name)
     # Not by `tempfile`, whose files nobody but the user may read.
     part = target.with_name(f".joblib-{secrets.token_hex(8)}.part")
     try:
@@ -264,15 +266,21 @@ class _Download:
         self._file.seek(0)
         self._file.truncate()
 
+    def _is_complete(self) -> bool:
+        known = _ETAG.match(self._etag)
+        return known is not None and known["sha256"] == self._digest.hexdigest()
+
     def _receive(self) -> None:
+        if self._is_complete():
+            # The last request was cut off after the last byte, where no range begins.
+            return
         # Without compression, because a range is one of the bytes as they are sent.
         headers = {"Accept-Encoding": "identity"}
         if self._size:
             headers |= {"Range": f"bytes={self._size}-", "If-Range": self._etag}
         with open_stream(self._api, self._url, headers, TIMEOUT) as response:
             etag = response.headers.get("ETag", "")
-            known = _ETAG.match(etag)
-            if known is None:
+            if not _ETAG.match(etag):
                 # Some other program's page.
                 raise UnexpectedAnswerError(response, {})
             if response.status_code == httpx.codes.PARTIAL_CONTENT:
@@ -286,7 +294,7 @@ class _Download:
                 self._file.write(part)
                 self._digest.update(part)
                 self._size += len(part)
-        if self._digest.hexdigest() != known["sha256"]:
+        if not self._is_complete():
             self._restart("")
             raise httpx.RemoteProtocolError(f"{self._url} arrived with another content")
 
@@ -338,6 +346,16 @@ def _copied(file: Any) -> Any:
         copy.close()
         raise
     return copy
+
+
+def _in_folder(folder: P, name: str) -> P:
+    """The path of a file in a folder; raises ValueError if it would be another path.
+
+    On Windows `C:evil` is in another folder, and `a:b` is a stream of the file `a`.
+    """
+    if isinstance(folder, PureWindowsPath) and ":" in name:
+        raise ValueError(f"no file on Windows has the name {name!r}; give the path of the new file")
+    return folder / name
 
 
 def _checked(name: str) -> str:

@@ -140,8 +140,9 @@ class ApiLane(ASGIHandler):
             response = await self.in_thread(self.respond, request, threads=self._upload_threads)
         except ProblemException as problem:
             response = _refusal(problem, scope)
-        finally:
+        except asyncio.CancelledError:
             body.abort()
+            raise
         await body.discard()
         await self._send(response, receive, send)
 

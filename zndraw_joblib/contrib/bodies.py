@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
 from io import BytesIO, RawIOBase
@@ -69,8 +69,9 @@ class StreamedBody(RawIOBase):
         self._loop = asyncio.get_running_loop()
         self._rest = b""
         self._is_at_end = False
-        #: The part that a thread waits for.
-        self._expected: Future[bytes] | None = None
+        self._is_aborted = False
+        #: The task of the event loop that receives a part for a thread.
+        self._receiving: asyncio.Task[Any] | None = None
 
     def read(self, size: int | None = -1, /) -> bytes:
         """All, or up to `size` bytes as soon as some are there; none at the end.
@@ -83,9 +84,9 @@ class StreamedBody(RawIOBase):
         if size is None or size < 0:
             return b"".join(iter(partial(self.read, MAX_PART), b""))
         while not self._rest and not self._is_at_end:
-            self._expected = asyncio.run_coroutine_threadsafe(self._next_part(), self._loop)
+            part_for_thread = asyncio.run_coroutine_threadsafe(self._next_part(), self._loop)
             try:
-                self._rest = self._expected.result()
+                self._rest = part_for_thread.result()
             except CancelledError as error:
                 raise ConnectionResetError("the server ended the request") from error
         part, self._rest = self._rest[:size], self._rest[size:]
@@ -95,12 +96,14 @@ class StreamedBody(RawIOBase):
         """Leave the body open."""
 
     def abort(self) -> None:
-        """End a read that is under way, because the server cancelled the request.
+        """End reads, also one that is under way, because the server cancelled the request.
 
-        Without it the thread would wait for ever, and the process with it when it ends.
+        Without it the thread would wait for ever, and the process with it when it ends. Call it in
+        the event loop.
         """
-        if self._expected is not None:
-            self._expected.cancel()
+        self._is_aborted = True
+        if self._receiving is not None:
+            self._receiving.cancel()
 
     async def discard(self) -> None:
         """Read and drop the rest, up to a limit, so that the client reads the answer."""
@@ -110,7 +113,13 @@ class StreamedBody(RawIOBase):
                 limit -= len(await self._next_part())
 
     async def _next_part(self) -> bytes:
-        message = await self._receive()
+        if self._is_aborted:
+            raise ConnectionResetError("the server ended the request")
+        self._receiving = asyncio.current_task()
+        try:
+            message = await self._receive()
+        finally:
+            self._receiving = None
         if message["type"] == "http.disconnect":
             self._is_at_end = True
             raise ConnectionResetError("the client left before the end of its body")

@@ -7,8 +7,11 @@ that no `TaskFile` row has any more, so that a failed deletion is repeated.
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -104,17 +107,19 @@ def delete_files_of(task_ids: Iterable[UUID], using: str | None = None) -> int:
     return len(paths)
 
 
-def delete_marked_files(using: str | None = None) -> int:
+def delete_marked_files(using: str | None = None, seconds: float = math.inf) -> int:
     """Delete bytes that are marked for deletion and due; returns of how many files.
 
-    If the storage is away they stay marked, and the next sweep tries again.
+    It stops after so many `seconds`. If the storage is away they stay marked, and a later sweep
+    tries again.
     """
     using = using or router.db_for_write(FileToDelete)
+    until = monotonic() + seconds
     deleted = 0
     while paths := FileToDelete.objects.using(using).take():
         # In any order, because a path that fails each time must not keep others from their turn.
         random.shuffle(paths)
-        done = delete_stored(using, paths)
+        done = delete_stored(using, paths, until)
         deleted += done
         if done < len(paths):
             break
@@ -125,16 +130,22 @@ def _files() -> Any:
     return TaskFile.objects.using(router.db_for_write(TaskFile))
 
 
-def delete_stored(using: str, paths: Sequence[str]) -> int:
+def delete_stored(using: str, paths: Sequence[str], until: float = math.inf) -> int:
     """Delete the bytes at these marked paths, up to the first failure; returns how many.
+
+    It stops at the monotonic time `until`.
 
     A failure is logged and leaves the rest to the sweeper, because a storage that is away may take
     a minute to say so.
     """
     deleted = []
     for path in paths:
+        if monotonic() > until:
+            break
         try:
-            file_storage().delete(path)
+            # Some storages raise where the bytes of an upload that failed never arrived.
+            with suppress(FileNotFoundError):
+                file_storage().delete(path)
         except Exception as error:
             logger.warning(
                 "the storage failed to delete %s; the sweeper tries again: %r", path, error

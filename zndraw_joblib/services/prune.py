@@ -91,7 +91,8 @@ def prune_now(ids: Sequence[UUID], using: str | None = None) -> set[UUID]:
             chunk = [task_id for task_id, _ in _lock(tasks)]
             _delete(using, chunk)
         deleted.update(chunk)
-    delete_marked_files(using)
+    # After the commit, because a site may run the caller in a transaction that is rolled back.
+    transaction.on_commit(lambda: delete_marked_files(using), using=using, robust=True)
     return deleted
 
 

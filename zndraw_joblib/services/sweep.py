@@ -25,8 +25,8 @@ from zndraw_joblib.tenancy import all_tenants, in_tenant
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which the old tasks of all tenants are left to the next sweep, because leases end
-#: in the meantime.
+#: Seconds after which the old tasks of all tenants, and files, are left to the next sweep, because
+#: leases end in the meantime.
 PRUNE_SECONDS = 5.0
 
 
@@ -75,7 +75,7 @@ def sweep(using: str | None = None) -> SweepReport:
         workers=_repeat_until_none(lambda: len(stale_workers.remove())),
         jobs=_repeat_until_none(Job.objects.using(using).retire),
         keys=_repeat_until_none(expired_keys.remove),
-        files=delete_marked_files(using),
+        files=delete_marked_files(using, PRUNE_SECONDS),
     )
 
 
@@ -144,7 +144,8 @@ def _prune(until: float) -> SweepReport:
         pruned += number
         if time.monotonic() > until:
             break
-    return SweepReport(files=delete_marked_files() if pruned else 0, pruned=pruned)
+    files = delete_marked_files(seconds=PRUNE_SECONDS) if pruned else 0
+    return SweepReport(files=files, pruned=pruned)
 
 
 def _repeat_until_none(change_batch: Callable[[], int]) -> int:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from tempfile import SpooledTemporaryFile
+from tempfile import TemporaryFile
 from time import monotonic
 from typing import Any, Protocol
 from uuid import UUID
@@ -25,6 +25,7 @@ from zndraw_joblib.exceptions import (
     FieldError,
     FileTooLarge,
     InvalidTaskTransition,
+    PreconditionFailed,
     ProblemException,
     StorageUnavailable,
     TooManyFiles,
@@ -62,12 +63,14 @@ class Upload:
     """A file as a client sends it.
 
     `length` is the number of bytes that `content` has, None if the client did not say.
+    `may_replace` tells whether it may take the place of a file, or of none.
     """
 
     name: str
     content_type: str
     content: Stream
     length: int | None
+    may_replace: Callable[[TaskFile | None], bool] = lambda file: True
 
 
 def upload(caller: Caller, task_id: UUID, attempt: int, given: Upload) -> tuple[TaskFile, bool]:
@@ -84,6 +87,8 @@ def upload(caller: Caller, task_id: UUID, attempt: int, given: Upload) -> tuple[
         The file has more than `max_file_bytes`.
     TooManyFiles
         The task has `max_files_per_task` files of other names.
+    PreconditionFailed
+        The attempt's present file of this name is not one that `given` may replace.
     TaskNotFound, Forbidden, LeaseLost, InvalidTaskTransition
         As for a report. The attempt may also be lost while the content arrives.
     StorageUnavailable
@@ -94,12 +99,9 @@ def upload(caller: Caller, task_id: UUID, attempt: int, given: Upload) -> tuple[
     if given.length is not None and given.length > limit:
         raise _too_large(limit)
     lease = _Lease(caller, task_id, attempt)
-    _check_number(task_id, name)
+    _check_present_files(task_id, attempt, name, given)
     lease.release()
-    with SpooledTemporaryFile(
-        max_size=django_settings.FILE_UPLOAD_MAX_MEMORY_SIZE,
-        dir=django_settings.FILE_UPLOAD_TEMP_DIR,
-    ) as spool:
+    with _temporary_file() as spool:
         size, sha256 = _receive(given, spool, limit, lease.renew_if_due)
         lease.renew()
         content = ReadFile(spool, size, lease.renew_if_due)
@@ -107,7 +109,7 @@ def upload(caller: Caller, task_id: UUID, attempt: int, given: Upload) -> tuple[
             using = router.db_for_write(TaskFile)
             with transaction.atomic(using=using):
                 lease.renew(files_changed=True)
-                _check_number(task_id, name)
+                _check_present_files(task_id, attempt, name, given)
                 files = TaskFile.objects.using(using)
                 replaced = files.filter(task=task_id, attempt=attempt, name=name)
                 old_paths = list(replaced.values_list("path", flat=True))
@@ -185,13 +187,28 @@ def _too_large(limit: int) -> FileTooLarge:
     return FileTooLarge(Message("The file must have at most {limit} bytes.", limit=limit))
 
 
-def _check_number(task_id: UUID, name: str) -> None:
-    """Raise TooManyFiles if a file of this name would be one too many.
+@contextmanager
+def _temporary_file() -> Iterator[Any]:
+    """A temporary file; raises StorageUnavailable where it cannot be made or written."""
+    try:
+        with TemporaryFile(dir=django_settings.FILE_UPLOAD_TEMP_DIR) as file:
+            yield file
+    except OSError as error:
+        # Also at its end, which writes what a full disk did not take before.
+        logger.exception("could not write to a temporary file")
+        raise StorageUnavailable(headers={"Retry-After": "1"}) from error
+
+
+def _check_present_files(task_id: UUID, attempt: int, name: str, given: Upload) -> None:
+    """Raise TooManyFiles or PreconditionFailed if the task's files do not allow the upload.
 
     Names count, not files, because a further attempt uploads the same names again.
     """
     limit = get_settings().max_files_per_task
     files = TaskFile.objects.using(router.db_for_write(TaskFile))
+    present = files.filter(task=task_id, attempt=attempt, name=name)
+    if not given.may_replace(present.first()):
+        raise PreconditionFailed
     names = files.names(task_id)
     if name not in names and len(names) >= limit:
         raise TooManyFiles(Message("The task has {limit} files, as many as it may.", limit=limit))
@@ -213,11 +230,7 @@ def _receive(
         if size > limit:
             raise _too_large(limit)
         digest.update(part)
-        try:
-            spool.write(part)
-        except OSError as error:
-            logger.exception("could not write to a temporary file")
-            raise StorageUnavailable(headers={"Retry-After": "1"}) from error
+        spool.write(part)
         on_chunk()
     if given.length is not None and size != given.length:
         raise _ended_early(size)
