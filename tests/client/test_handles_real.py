@@ -70,9 +70,10 @@ class Worker:
         send(self.manager.api, "POST", url, read=lambda answer: None, body=body)
 
 
-@pytest.fixture
-def url():
-    with server() as address:
+@pytest.fixture(scope="module")
+def url(django_db_setup, django_db_blocker):
+    """One server for all tests, because its start takes longer than a test."""
+    with django_db_blocker.unblock(), server() as address:
         yield address
 
 

@@ -25,9 +25,17 @@ class Energies(BaseModel):
     unit: str = "eV"
 
 
+@pytest.fixture(scope="module")
+def url(django_db_setup, django_db_blocker):
+    """One server for all tests, because its start takes longer than a test."""
+    limits = {"ZNDRAW_JOBLIB_MAX_RESULT_BYTES": "1000"}
+    with django_db_blocker.unblock(), server(**limits) as address:
+        yield address
+
+
 @pytest.fixture
-def manager(bob):
-    with server(ZNDRAW_JOBLIB_MAX_RESULT_BYTES="1000") as url, Api(url, bob.token) as api:
+def manager(url, bob):
+    with Api(url, bob.token) as api:
         yield JobManager(api, heartbeat_interval=0.1, long_poll=1)
 
 

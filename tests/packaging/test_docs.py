@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
+from zndraw_joblib.settings import JobLibSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -44,6 +45,41 @@ def missing_links(page: Path, text: str) -> set[str]:
 def test_every_file_and_name_in_a_page_exists(page):
     text = page.read_text()
     assert missing_paths(text) | missing_names(text) | missing_links(page, text) == set()
+
+
+def limits_without_a_row(text: str) -> set[str]:
+    limits = {name for name in JobLibSettings.model_fields if name.startswith("max_")}
+    return {name for name in limits if f"`{name}`" not in text}
+
+
+def test_the_architecture_names_the_place_of_each_limit():
+    section = (ROOT / "docs/architecture.md").read_text().partition("## Where a limit is enforced")
+    assert limits_without_a_row(section[2].partition("\n## ")[0]) == set()
+
+
+def requests_without_a_row(text: str) -> set[str]:
+    """The app's operations in the OpenAPI document that a page does not show as ``METHOD path``."""
+    document = (ROOT / "docs/openapi.yml").read_text()
+    operations, path = set(), ""
+    for line in document.partition("\npaths:")[2].partition("\ncomponents:")[0].splitlines():
+        if found := re.fullmatch(r"  (/\S+):", line):
+            path = re.sub(r"\{\w+\}", "{}", found[1]).removeprefix("/v1/joblib/")
+        # The address of tokens is the example project's.
+        elif (
+            found := re.fullmatch(r"    (get|put|post|patch|delete):", line)
+        ) and "auth" not in path:
+            operations.add(f"{found[1].upper()} {path}")
+    assert len(operations) > 20
+    shown = re.sub(r"\{\w+\}", "{}", text)
+    return {
+        operation
+        for operation in operations
+        if not re.search(rf"`{re.escape(operation)}[`?]", shown)
+    }
+
+
+def test_the_page_of_endpoints_shows_each_request():
+    assert requests_without_a_row((ROOT / "docs/reference/endpoints.md").read_text()) == set()
 
 
 def test_missing_files_and_names_are_noticed():

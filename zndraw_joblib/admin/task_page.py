@@ -34,7 +34,7 @@ from zndraw_joblib.models import OUTCOME_LABELS, Task, TaskFile, TaskLogChunk
 from zndraw_joblib.services.attempts import attempts_of
 from zndraw_joblib.storage.fields import json_bytes
 
-#: What can be downloaded of a task, by the name of the file: a function and the content type.
+#: The downloads of a task: a function and the content type, by the name of the file.
 DOWNLOADS: dict[str, tuple[Callable[[Task], bytes], str]] = {
     "result.json": (lambda task: json_bytes(task.result), "application/json"),
     "payload.json": (lambda task: json_bytes(task.payload), "application/json"),

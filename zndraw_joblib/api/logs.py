@@ -10,12 +10,12 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
+from zndraw_joblib.api.awaited import UntilMoreLog
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import LogBody
 from zndraw_joblib.api.documents import log_document
 from zndraw_joblib.api.lookup import parse_task_id
 from zndraw_joblib.api.parsing import invalid
-from zndraw_joblib.api.untils import UntilMoreLog
 from zndraw_joblib.services.log import append_log, find_log
 from zndraw_joblib.storage.logs import MAX_OFFSET
 from zndraw_joblib.text import Message

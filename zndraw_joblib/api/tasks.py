@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
+from zndraw_joblib.api.awaited import UntilChange, UntilEnd, UntilWork
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import ClaimBody, EmptyBody, ListedReportBody, LookupBody, ReportBody
 from zndraw_joblib.api.conditional import known_tags
@@ -20,7 +21,6 @@ from zndraw_joblib.api.lookup import accepted, parse_task_id
 from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
 from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
-from zndraw_joblib.api.untils import UntilChange, UntilEnd, UntilWork
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.services.claim import claim, jobs_of_worker
 from zndraw_joblib.services.lookup import find_task, find_tasks

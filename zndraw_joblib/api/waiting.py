@@ -20,8 +20,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.response import Response
 
-from zndraw_joblib.api.documents import log_document, task_document, task_tag
-from zndraw_joblib.api.untils import (
+from zndraw_joblib.api.awaited import (
     Until,
     UntilChange,
     UntilEnd,
@@ -29,6 +28,7 @@ from zndraw_joblib.api.untils import (
     UntilStop,
     UntilWork,
 )
+from zndraw_joblib.api.documents import log_document, task_document, task_tag
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.services.claim import requeue_granted
 from zndraw_joblib.settings import get_settings

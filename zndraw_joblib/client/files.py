@@ -23,7 +23,7 @@ from zndraw_joblib.names import file_name_error, nfc
 
 P = TypeVar("P", bound=PurePath)
 
-#: What `upload` takes.
+#: A file to upload.
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
 #: Seconds that the server may take for the next chunk of a download, or to store an upload.

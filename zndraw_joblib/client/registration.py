@@ -51,7 +51,7 @@ def job_name(cls: type[BaseModel], room: str) -> JobName:
 
 
 class JobOptions(NamedTuple):
-    """What a registration asks for besides the schema; None leaves the server's value."""
+    """Options of a registration besides the schema; None leaves the server's value."""
 
     retry: dict[str, Any] | None = None
     durable: bool | None = None

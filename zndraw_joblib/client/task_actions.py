@@ -1,4 +1,4 @@
-"""What a claimed task does on its server."""
+"""Sends the progress, log text and files of claimed tasks to the server."""
 
 from __future__ import annotations
 

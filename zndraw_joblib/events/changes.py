@@ -11,7 +11,7 @@ from uuid import UUID
 
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.messages import change_group
-from zndraw_joblib.events.queries import reader, watched_revisions
+from zndraw_joblib.events.queries import Visible, reader, watched_revisions
 from zndraw_joblib.events.reads import RepeatedReads
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.storage.waits import Revision
@@ -22,7 +22,6 @@ GATHER_SECONDS = 0.2
 #: Seconds until a task is read again whose row another transaction had locked.
 LOCKED_SECONDS = 0.1
 
-Visible = Callable[[Sequence[TaskRow]], list[TaskRow]]
 Read = Callable[[Sequence[UUID], Visible], Coroutine[Any, Any, list[TaskRow]]]
 
 

@@ -82,7 +82,7 @@ def watched_revisions(ids: list[UUID]) -> list[Revision | UUID]:
 
 
 def states_of_grants(held: list[tuple[Grant, ...]]) -> list[list[GrantState]]:
-    """For each entry what became of its grants."""
+    """The states of the grants, in the order of the entries."""
     try:
         states: list[GrantState] = []
         for chunk in _chunks([grant for grants in held for grant in grants]):

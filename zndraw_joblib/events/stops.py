@@ -23,7 +23,7 @@ class WaitingHeartbeat:
 
     def __init__(self, grants: Sequence[Grant]) -> None:
         self.grants = tuple(grants)
-        #: What became of each grant, once one was cancelled or lost.
+        #: The states of all grants, once one was cancelled or lost.
         self.stopped: asyncio.Future[list[GrantState]] = asyncio.get_running_loop().create_future()
 
 
@@ -49,7 +49,7 @@ class StopWaits:
         self._batched = BatchedReads(executor, read, rows=len)
 
     async def wait(self, grants: Sequence[Grant], deadline: float) -> list[GrantState]:
-        """What became of each grant, as soon as one was cancelled or lost, or at `deadline`.
+        """The state of each grant, as soon as one was cancelled or lost, or at `deadline`.
 
         The deadline is a time of the loop's clock.
 

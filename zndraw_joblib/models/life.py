@@ -1,4 +1,4 @@
-"""What a task leaves behind while it runs: its attempts, its log and its files."""
+"""The attempts, the logs and the files of tasks."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ OUTCOME_LABELS = {
 
 
 class TaskAttempt(models.Model):
-    """An attempt that did not end its task as its worker reported it, or did not end it at all.
+    """An attempt that left its task pending again, or whose worker was lost.
 
-    The latest attempt of most tasks has no row, because the task's own row says the same, and a
-    row for each claim would make claims slower. `services.attempts` lists both.
+    No other attempt has a row. It is the latest one of its task, whose row has the same values, and
+    a row for each claim would make claims slower. `services.attempts` lists both kinds.
     """
 
     task = models.ForeignKey(

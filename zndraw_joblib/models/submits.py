@@ -1,4 +1,4 @@
-"""What makes a submit safe to repeat, and keeps a room from being flooded."""
+"""Idempotency keys of submits, and the backlogs of rooms with a limit."""
 
 from __future__ import annotations
 

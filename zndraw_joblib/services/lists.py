@@ -1,4 +1,4 @@
-"""Whose tasks a caller may list."""
+"""Decides for which submitter a caller may list tasks."""
 
 from __future__ import annotations
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.exceptions import Forbidden, InvalidTaskTransition, LeaseLost, TaskNotFound
+from zndraw_joblib.exceptions import InvalidTaskTransition, TaskNotFound
 from zndraw_joblib.models import Task, TaskLogChunk
+from zndraw_joblib.services.fence import check_writer
 from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.logs import LogPart
@@ -37,16 +38,7 @@ def append_log(caller: Caller, task_id: UUID, attempt: int, text: str) -> None:
         raise TaskNotFound
     if caller.is_admin and _append(task_id, attempt, None, text):
         return
-    if not caller.is_admin and not caller.runs(task):
-        raise Forbidden(Message("Only the owner of the task's worker may report on it."))
-    if attempt != task.attempt:
-        raise LeaseLost(
-            Message(
-                "Attempt {attempt} is not the current one, {current}; drop the result.",
-                attempt=attempt,
-                current=task.attempt,
-            )
-        )
+    check_writer(caller, task, attempt)
     raise InvalidTaskTransition(
         Message("A task that is {status} takes no text for its log.", status=str(task.status))
     )

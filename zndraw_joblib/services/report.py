@@ -11,13 +11,13 @@ from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import (
     Forbidden,
     InvalidTaskTransition,
-    LeaseLost,
     ProblemException,
     ResultTooLarge,
     TaskNotFound,
 )
 from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, AttemptOutcome, TaskStatus
 from zndraw_joblib.models import Task, TaskAttempt, Worker
+from zndraw_joblib.services.fence import check_attempt
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import json_bytes
 from zndraw_joblib.storage.rows import Report, TaskRow
@@ -196,14 +196,7 @@ def _check_permission(caller: Caller, given: Report, task: TaskRow) -> None:
     )
     if not may_override and not caller.runs(task):
         raise Forbidden(refusal)
-    if given.attempt not in {None, task.attempt}:
-        raise LeaseLost(
-            Message(
-                "Attempt {attempt} is not the current one, {current}; drop the result.",
-                attempt=given.attempt,
-                current=task.attempt,
-            )
-        )
+    check_attempt(task, given.attempt)
     if not may_override and cancels and task.status == TaskStatus.PENDING:
         # The task was requeued, so the caller's worker has no more right to cancel it.
         raise Forbidden(refusal)

@@ -24,9 +24,7 @@ from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import (
     FieldError,
     FileTooLarge,
-    Forbidden,
     InvalidTaskTransition,
-    LeaseLost,
     PreconditionFailed,
     ProblemException,
     StorageUnavailable,
@@ -34,6 +32,7 @@ from zndraw_joblib.exceptions import (
     ValidationError,
 )
 from zndraw_joblib.models import FileToDelete, Task, TaskFile
+from zndraw_joblib.services.fence import check_writer
 from zndraw_joblib.services.files import checked_name, delete_stored
 from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.settings import get_settings
@@ -159,7 +158,11 @@ class _Lease:
                     Task.objects.write_db, task_id, attempt, identity, files_changed=files_changed
                 )
         if renewed is None:
-            raise self._refusal(find_task(caller, task_id))
+            task = find_task(caller, task_id)
+            check_writer(caller, task, attempt)
+            raise InvalidTaskTransition(
+                Message("A task that is {status} takes no files.", status=str(task.status))
+            )
         if files_changed:
             Task.objects.announce_progress([renewed])
         self._renewed_at = monotonic()
@@ -178,21 +181,6 @@ class _Lease:
         """
         if self._caller.tenant is None:
             release_connections()
-
-    def _refusal(self, task: Any) -> ProblemException:
-        if not (self._caller.is_admin or self._caller.runs(task)):
-            return Forbidden(Message("Only the owner of the task's worker may upload its files."))
-        if task.attempt != self._attempt:
-            return LeaseLost(
-                Message(
-                    "Attempt {attempt} is not the current one, {current}; drop the file.",
-                    attempt=self._attempt,
-                    current=task.attempt,
-                )
-            )
-        return InvalidTaskTransition(
-            Message("A task that is {status} takes no files.", status=str(task.status))
-        )
 
 
 def _too_large(limit: int) -> FileTooLarge:

@@ -25,7 +25,7 @@ Grant = tuple[UUID, int]
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """A heartbeat as it was written, and what became of the listed tasks that were not renewed."""
+    """A heartbeat as it was written. `gone` are the listed tasks that were not renewed."""
 
     worker_id: str
     last_heartbeat: datetime

@@ -1,7 +1,7 @@
-"""Ends attempts that do not end their task, or that are lost: requeued, retried or failed.
+"""Ends attempts that leave their task pending again, or whose worker was lost.
 
-An attempt ends by three statements in one transaction. The first locks the rows of the tasks, then
-`end_of` decides what becomes of each, and two statements keep the attempts and change the tasks.
+An attempt ends by three statements in one transaction: the first locks the rows of the tasks, a
+`Decide` function decides on each, and two statements insert the attempts and update the tasks.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LockedAttempt(NamedTuple):
 
 
 class AttemptEnd(NamedTuple):
-    """What becomes of a task whose attempt ends.
+    """The end of an attempt, and the state in which it leaves its task.
 
     `error` is the task's error, None to keep it; `attempt_error` is kept with the attempt. `delay`
     is the number of seconds until the task is due again, None for at once.
@@ -77,17 +77,17 @@ class AttemptEnd(NamedTuple):
         return {"id": task_id, **given}
 
 
-#: Decides what becomes of a locked attempt; None leaves it as it is.
+#: Returns the end of a locked attempt; None leaves the attempt as it is.
 Decide = Callable[[LockedAttempt], AttemptEnd | None]
 
 
 def requeued(attempt: LockedAttempt) -> AttemptEnd:
-    """The task is pending again at once, and keeps its retries."""
+    """The end of an attempt whose task is pending again at once, and keeps its retries."""
     return AttemptEnd(AttemptOutcome.REQUEUED, TaskStatus.PENDING, attempt.retries_left)
 
 
 def lost(reason: str) -> Decide:
-    """The worker is gone or too slow: `reason` ends the error ``Worker '<id>' <reason>``.
+    """For workers that are gone or too slow; the error is ``Worker '<id>' <reason>``.
 
     A task that was claimed and never started is requeued. A running one uses up a retry; without
     retries it has failed.
@@ -115,7 +115,10 @@ def lost(reason: str) -> Decide:
 
 
 def failed(reports: Sequence[Report]) -> Decide:
-    """The worker reported that the task failed; it is tried again while it has retries left."""
+    """For reported failures: a task is tried again while it has retries left.
+
+    An attempt whose task has none is left as it is, because `finish_tasks` ends the task.
+    """
     by_id = {report.task_id: report for report in reports}
 
     def decide(attempt: LockedAttempt) -> AttemptEnd | None:
@@ -140,7 +143,7 @@ def failed(reports: Sequence[Report]) -> Decide:
 def end_attempts(
     using: str, lock: str, decide: Decide, **parameters: Any
 ) -> list[tuple[TaskRow, AttemptOutcome]]:
-    """Lock attempts by the statement `lock`, and carry out what `decide` says of each.
+    """Lock attempts by the statement `lock`, and end each as `decide` returns.
 
     Returns the tasks that were changed, each with the outcome of its attempt.
     """

@@ -22,7 +22,7 @@ from zndraw_joblib.storage.rows import TaskRow, task_rows
 ALIAS = "zndraw_joblib"
 #: Bytes that are read, sent or written at a time.
 CHUNK_BYTES = 262_144
-#: The time within which an upload has written its bytes to the storage; then they are deleted.
+#: Time that an upload has for writing to the storage; the sweeper deletes its bytes afterwards.
 UPLOAD_TIME = timedelta(days=1)
 #: The time after which a failed deletion is tried again.
 RETRY_TIME = timedelta(minutes=5)
@@ -36,8 +36,9 @@ def file_storage() -> Storage:
 def new_path(task_id: UUID, attempt: int) -> str:
     """A path for the bytes of a new file.
 
-    Without the name that the client gave, because a storage may read more into a name than a name.
-    In 256 folders, because some file systems are slow with many files in one.
+    Contains nothing of the name that the client gave, because a storage may give some names a
+    meaning (folders, drives, suffixes). Spreads over 256 folders, because some file systems are
+    slow with many files in one.
     """
     token = secrets.token_hex(16)
     return f"{ALIAS}/{token[:2]}/{task_id}-{attempt}-{token}"

@@ -17,7 +17,7 @@ LEAST_WATCH_SECONDS = 60.0
 
 
 class GrantState(StrEnum):
-    """What became of a granted task. `ended` ones were ended by their worker's own report."""
+    """The present state of a grant. `ENDED` is an end that the worker reported itself."""
 
     HELD = "held"
     CANCELLED = "cancelled"
@@ -43,7 +43,7 @@ class Revision(NamedTuple):
 
 
 def grant_states(using: str, grants: Sequence[Grant]) -> list[GrantState]:
-    """What became of each grant, in one query."""
+    """The present state of each grant, by one query."""
     listed = [grant._asdict() | {"place": place} for place, grant in enumerate(grants)]
     found = statements.run(using, "read_grants", grants=statements.records(using, listed))
     return [GrantState(state) for _, state in found.rows]

@@ -1,4 +1,4 @@
-"""What the code of a task does while `run_pending` runs it: progress, log, files, cancels."""
+"""Stores the progress, log text and files of tasks that `run_pending` runs, and tells cancels."""
 
 from __future__ import annotations
 

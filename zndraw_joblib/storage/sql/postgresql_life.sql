@@ -3,7 +3,7 @@
 --
 -- An attempt that ends without ending its task, or that is lost, takes three statements in one
 -- transaction: one of the locks, `archive_attempts` and `end_attempts`. Between them
--- `storage/attempts.py` decides what becomes of each task.
+-- `storage/attempts.py` decides the next status of each task.
 
 -- name: lock_reported
 -- Locks claimed and running tasks whose attempts a report ends without ending the task. The fence is
