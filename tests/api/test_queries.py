@@ -14,6 +14,7 @@ PLACES = {
     "full_name": "open:modifiers:Rotate",
     "task_id": "01a20c7d-1505-73c8-b9b4-1ae3b824bb1b",
     "worker_id": "w",
+    "name": "a.txt",
     "slug": "not-found",
 }
 

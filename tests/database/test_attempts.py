@@ -257,4 +257,4 @@ def test_the_retirement_of_a_job_takes_few_statements(root, rf):
     request.user = root.user
     with CaptureQueriesContext(connection) as queries:
         retire(Caller(request), "open", f"open:{ROTATE}")
-    assert len([query for query in queries if "zndraw_joblib" in query["sql"]]) == 3
+    assert len([query for query in queries if "zndraw_joblib" in query["sql"]]) == 4

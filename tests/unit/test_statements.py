@@ -42,7 +42,11 @@ def test_every_write_of_a_status_is_a_known_move(vendor):
     writing = {
         name
         for name, statement in load(vendor).items()
-        if re.search(r"UPDATE zndraw_joblib_task\b.*\bSET\b.*\bstatus = ", statement, re.DOTALL)
+        if re.search(
+            r"UPDATE zndraw_joblib_task\b.*?\bSET\b(?:(?!\bWHERE\b).)*\bstatus = ",
+            statement,
+            re.DOTALL,
+        )
     }
     known = MOVES.keys() | REPORTS.keys() | ENDS
     assert writing == known, "add the new statement to MOVES or REPORTS"
