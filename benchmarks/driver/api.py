@@ -68,11 +68,11 @@ class Client:
             body["attempt"] = task["attempt"]
         return await self.connection.ask("PATCH", f"{PREFIX}/tasks/{task['id']}", body)
 
-    async def finish(self, task: Any) -> Any:
+    async def finish(self, task: Any, **fields: Any) -> Any:
         """Report a claimed task as completed, before that as running unless it is; returns it."""
         if task["status"] != "running":
             await self.report(task, "running")
-        return await self.report(task, "completed")
+        return await self.report(task, "completed", **fields)
 
     async def get(self, task_id: str, wait: int | None = None) -> Any:
         """Read a task; `wait` is the `Prefer: wait=` in seconds."""

@@ -25,11 +25,16 @@ class Tally:
 
 
 async def run(
-    target: dict[str, Any], connections: int, seconds: float, start: bool = False
+    target: dict[str, Any],
+    connections: int,
+    seconds: float,
+    start: bool = False,
+    result_bytes: int = 0,
 ) -> dict[str, Any]:
     """Cycles a second; with `start` the claim starts the task, so a cycle has three requests.
 
-    All workers serve one job, so a claim may return a task that another connection submitted.
+    With `result_bytes` each task is completed with a result of that size. All workers serve one
+    job, so a claim may return a task that another connection submitted.
     """
     clients = [Client(Target(**target)) for _ in range(connections)]
     for client in clients:
@@ -37,9 +42,10 @@ async def run(
     options = {"start": True} if start else {}
     if start and not await supports(clients[0], options):
         return {"available": False}
-    await _all(clients, WARM_UP_SECONDS, options)
+    end = {"result": "x" * (result_bytes - 2)} if result_bytes else {}
+    await _all(clients, WARM_UP_SECONDS, options, end)
     with Meter() as meter:
-        tally = await _all(clients, seconds, options)
+        tally = await _all(clients, seconds, options, end)
     for client in clients:
         await client.leave()
     return {
@@ -53,27 +59,32 @@ async def run(
     }
 
 
-async def _all(clients: list[Client], seconds: float, options: dict[str, Any]) -> Tally:
+async def _all(
+    clients: list[Client], seconds: float, options: dict[str, Any], end: dict[str, Any]
+) -> Tally:
+    """Run cycles for this time; `options` and `end` are added to claims and to the last reports."""
     tally = Tally()
-    end = time.perf_counter() + seconds
-    await asyncio.gather(*(_loop(client, end, options, tally) for client in clients))
+    until = time.perf_counter() + seconds
+    await asyncio.gather(*(_loop(client, until, options, end, tally) for client in clients))
     return tally
 
 
-async def _loop(client: Client, end: float, options: dict[str, Any], tally: Tally) -> None:
-    while (begun := time.perf_counter()) < end:
+async def _loop(
+    client: Client, until: float, options: dict[str, Any], end: dict[str, Any], tally: Tally
+) -> None:
+    while (begun := time.perf_counter()) < until:
         try:
             await client.submit()
             task = await client.claim(**options)
             if task is None:
                 tally.empty += 1
                 continue
-            await client.finish(task)
+            await client.finish(task, **end)
         except Failed as failure:
             tally.failures[str(failure)[:160]] += 1
             # A pause, because a server that fails at once would be flooded with requests.
             await asyncio.sleep(0.05)
             continue
         done = time.perf_counter()
-        if done <= end:
+        if done <= until:
             tally.spans.append(done - begun)

@@ -12,6 +12,11 @@ from benchmarks.stack.front import behind_nginx
 from benchmarks.stack.ours import THREADS, started
 
 SQLITE_CONNECTIONS = (1, 8)
+#: Bytes of the results of the cycles with results.
+RESULT_BYTES = 1_000
+#: The kinds of cycles, as the tables name them.
+PLAIN, START, RESULT = "", "claim with `start`", "with results of 1 kB"
+KINDS = (PLAIN, START, RESULT)
 RECOMMENDED = f"granian WSGI, 2 workers of {THREADS} threads"
 #: The deployment that docs/how-to/deploy.md recommends.
 RECOMMENDED_WITH_NGINX = f"nginx, {RECOMMENDED}"
@@ -42,7 +47,7 @@ def on_postgres(bench: Bench) -> Section:
         found = _measure(bench, ours, originals, bench.scale.connections)
     section = Section("Full cycles over HTTP, PostgreSQL")
     for connections in bench.scale.connections:
-        best = max(found[name, connections, False]["rate"] for name in originals)
+        best = max(found[name, connections, PLAIN]["rate"] for name in originals)
         server = RECOMMENDED_WITH_NGINX if front else RECOMMENDED
         rate = found[server, connections, False]["rate"]
         section.goals.append(
@@ -84,8 +89,8 @@ def on_sqlite(bench: Bench) -> Section:
         found = _measure(bench, ours, originals, SQLITE_CONNECTIONS)
     section = Section("Full cycles over HTTP, SQLite")
     for name in ours:
-        rate = found[name, 8, False]["rate"]
-        best = max(found[other, 8, False]["rate"] for other in originals)
+        rate = found[name, 8, PLAIN]["rate"]
+        best = max(found[other, 8, PLAIN]["rate"] for other in originals)
         section.goals.append(
             Goal(
                 f"full cycles/s, SQLite, 1 process, 8 connections ({name})",
@@ -111,20 +116,21 @@ def _measure(
     ours: dict[str, Any],
     originals: dict[str, Any],
     counts: tuple[int, ...],
-) -> dict[tuple[str, int, bool], dict[str, Any]]:
+) -> dict[tuple[str, int, str], dict[str, Any]]:
     contenders = {}
     for name, target in {**ours, **originals}.items():
         for connections in counts:
-            for start in (False, True) if name in ours else (False,):
-                contenders[name, connections, start] = partial(
+            for kind in KINDS if name in ours else (PLAIN,):
+                contenders[name, connections, kind] = partial(
                     bench.drive,
                     "cycles",
                     target=target,
                     connections=connections,
                     seconds=bench.scale.seconds,
-                    start=start,
+                    start=kind == START,
+                    result_bytes=RESULT_BYTES if kind == RESULT else 0,
                 )
-    found: dict[tuple[str, int, bool], dict[str, Any]] = {}
+    found: dict[tuple[str, int, str], dict[str, Any]] = {}
     for key, results in rounds(bench, contenders).items():
         if not results[0]["available"]:
             found[key] = {"available": False}
@@ -141,20 +147,20 @@ def _measure(
 
 
 def _tables(
-    found: dict[tuple[str, int, bool], dict[str, Any]],
+    found: dict[tuple[str, int, str], dict[str, Any]],
     ours: dict[str, Any],
     originals: dict[str, Any],
     counts: tuple[int, ...],
 ) -> list[str]:
     rows, remarks = [], []
     for connections in counts:
-        best = max(found[name, connections, False]["rate"] for name in originals)
-        for start in (False, True):
+        best = max(found[name, connections, PLAIN]["rate"] for name in originals)
+        for kind in KINDS:
             for name in (*ours, *originals):
-                cell = found.get((name, connections, start))
+                cell = found.get((name, connections, kind))
                 if cell is None:
                     continue
-                label = f"{name}, claim with `start`" if start else name
+                label = f"{name}, {kind}" if kind else name
                 if not cell["available"]:
                     rows.append([connections, label, "not available", "", "", ""])
                     continue
