@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -18,7 +20,7 @@ from tests.client.jobs import Double, Processes, sleep
 from tests.client.stand_in import Rotate, task
 from tests.servers import ROOT, process, server, until
 from zndraw_joblib.client import Api, JobManager, forks
-from zndraw_joblib.client.forks import signals_call
+from zndraw_joblib.client.forks import reset_after_fork, signals_call
 from zndraw_joblib.models import Task, Worker
 
 KINDS = [
@@ -51,6 +53,29 @@ def test_tasks_may_start_processes_of_every_kind(root):
             child.send_signal(signal.SIGTERM)
             assert child.wait(15) == 0
     assert not Worker.objects.exists()
+
+
+def test_an_interrupt_during_a_fork_is_not_lost():
+    """Control: without the timer of `_after_fork` the child sleeps on and ends with 4."""
+
+    class Slow:
+        def after_fork(self):
+            time.sleep(0.3)
+
+    slow = Slow()
+    reset_after_fork(slow)
+    with signals_call(lambda: None):
+        child = os.fork()
+        if child == 0:
+            with suppress(BaseException):
+                try:
+                    time.sleep(5)
+                except KeyboardInterrupt:
+                    os._exit(3)
+            os._exit(4)
+        time.sleep(0.1)
+        os.kill(child, signal.SIGINT)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 
 def in_child(function: Callable[[], Any]) -> int:

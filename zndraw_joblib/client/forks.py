@@ -18,6 +18,8 @@ from weakref import WeakValueDictionary
 
 #: The handlers of `signals_call`, and the handlers that they replaced, by signal.
 _replaced: dict[int, tuple[Any, Any]] = {}
+#: Seconds after which a child gets an interrupt again that came while it was forked.
+RESEND_SECONDS = 0.05
 #: The signal mask of each thread that forks, from before the fork.
 _forking = threading.local()
 
@@ -95,9 +97,15 @@ def _unblock_signals() -> None:
 
 def _after_fork() -> None:
     _restore_handlers()
-    _unblock_signals()
     for forkable in list(_forkables.values()):
         forkable.after_fork()
+    try:
+        _unblock_signals()
+    except KeyboardInterrupt:
+        # Sent again in a moment, because Python only prints the exceptions of this function.
+        again = threading.Timer(RESEND_SECONDS, signal.raise_signal, [signal.SIGINT])
+        again.daemon = True
+        again.start()
 
 
 # Windows does not fork.
