@@ -102,8 +102,10 @@ def _after_fork() -> None:
     try:
         _unblock_signals()
     except KeyboardInterrupt:
-        # Sent again in a moment, because Python only prints the exceptions of this function.
-        again = threading.Timer(RESEND_SECONDS, signal.raise_signal, [signal.SIGINT])
+        # Sent again in a moment, because Python only prints the exceptions of this function. To the
+        # main thread, because a signal to the timer's own thread would not end a sleep there.
+        main = threading.main_thread().ident
+        again = threading.Timer(RESEND_SECONDS, signal.pthread_kill, [main, signal.SIGINT])
         again.daemon = True
         again.start()
 
