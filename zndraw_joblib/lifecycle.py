@@ -50,6 +50,11 @@ class RetryPolicy:
         return min(seconds, self.max_backoff_seconds)
 
 
+#: Most characters of the message beside the progress of a task.
+MAX_MESSAGE_LENGTH = 1_000
+#: Most seconds after which a worker may ask for a retry: a day.
+MAX_RETRY_AFTER = 86_400
+
 TERMINAL_STATUSES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 LEASED_STATUSES = frozenset({TaskStatus.CLAIMED, TaskStatus.RUNNING})
 

@@ -48,7 +48,7 @@ def ended(job):
 
 
 def run(*arguments, **options):
-    """What the command writes to its standard output."""
+    """The standard output of the command."""
     out = io.StringIO()
     call_command("prune_tasks", *arguments, stdout=out, stderr=io.StringIO(), **options)
     return out.getvalue().strip()

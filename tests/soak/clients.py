@@ -28,6 +28,7 @@ from zndraw_joblib.names import JobName
 from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.workers import deregister
 from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.fields import json_dumps
 from zndraw_joblib.storage.ids import new_ids
 from zndraw_joblib.storage.rows import NewTask, Report, TaskRow
 
@@ -195,7 +196,7 @@ class VerbWorker:
                 status,
                 attempt,
                 f"of {self.log.name}",
-                result=number if status == TaskStatus.COMPLETED else None,
+                result=json_dumps(number) if status == TaskStatus.COMPLETED else None,
             )
             for number, (task_id, attempt) in zip(numbers, grants, strict=True)
         ]

@@ -278,7 +278,7 @@ def test_a_cancelled_task_that_no_worker_held_is_not_published_to_heartbeats(bob
 
 
 def test_a_task_of_another_identity_is_lost_to_a_worker_that_lists_it(bob, carol, running):
-    """Whatever became of it, because the worker may not learn that."""
+    """The caller may not learn whether the task ended, was cancelled or runs on."""
     worker = carol.worker()
     body = {"tasks": [{"id": running, "attempt": 1}]}
     for status in ("running", "cancelled"):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.events.queries import Visible
 from zndraw_joblib.storage.waits import Grant
 
 
@@ -21,7 +21,7 @@ class UntilEnd:
     """
 
     rooms: Mapping[UUID, str]
-    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
+    visible: Visible
     many: bool = False
     include_result: bool = True
     tenant: str | None = None
@@ -42,7 +42,7 @@ class UntilMoreLog:
 
     task_id: UUID
     offset: int
-    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
+    visible: Visible
     tenant: str | None = None
 
 
@@ -57,7 +57,7 @@ class UntilChange:
     room_id: str
     revision: int
     known: frozenset[str]
-    visible: Callable[[Sequence[TaskRow]], list[TaskRow]]
+    visible: Visible
     tenant: str | None = None
 
 

@@ -21,7 +21,13 @@ from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import invalid_fields
 from zndraw_joblib.api.times import Time
 from zndraw_joblib.exceptions import FieldError, json_pointer
-from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, RetryPolicy, TaskStatus
+from zndraw_joblib.lifecycle import (
+    MAX_MESSAGE_LENGTH,
+    MAX_RETRY_AFTER,
+    REPORTABLE_STATUSES,
+    RetryPolicy,
+    TaskStatus,
+)
 from zndraw_joblib.models import MAX_IDENTITY_LENGTH
 from zndraw_joblib.names import MAX_NAME_LENGTH
 from zndraw_joblib.storage.rows import NewTask
@@ -118,10 +124,6 @@ ReportedStatus = Annotated[
 
 #: Most seconds of a delay or a timeout: a year.
 MAX_SECONDS = 31_536_000
-#: Most seconds after which a worker may ask for a retry: a day.
-MAX_RETRY_AFTER = 86_400
-#: Most characters of a message beside the progress.
-MAX_MESSAGE_LENGTH = 1_000
 
 
 class EmptyBody(Body):

@@ -19,10 +19,11 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.bodies import MAX_ATTEMPT
 from zndraw_joblib.api.conditional import may_change
 from zndraw_joblib.api.documents import file_document
 from zndraw_joblib.api.lookup import parse_task_id
-from zndraw_joblib.api.parsing import body_length, body_stream, invalid, is_chunked
+from zndraw_joblib.api.parsing import body_length, body_stream, digits_of, invalid, is_chunked
 from zndraw_joblib.api.ranges import requested_part
 from zndraw_joblib.exceptions import (
     Forbidden,
@@ -41,7 +42,6 @@ UNKNOWN_TYPE = "application/octet-stream"
 #: A media type with parameters (RFC 9110, section 8.3.1), in printable ASCII.
 _MEDIA_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+ *(;[ -~]*)?")
 _MAX_TYPE_LENGTH = 255
-_MAX_ATTEMPT = 2**31 - 1
 #: Uses of a file that a browser may make (`Sec-Fetch-Dest`). A page of the site must not load one
 #: as a script, for instance, which none of the headers below prevents.
 _DESTINATIONS = {"empty", "document", "image", "audio", "video", "iframe", "frame"}
@@ -196,9 +196,10 @@ def _check_path(request: HttpRequest) -> None:
 def _attempt(text: str | None) -> int:
     if text is None:
         raise invalid(Message("The query parameter attempt is required."), "/attempt")
-    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > _MAX_ATTEMPT:
+    attempt = digits_of(text, 10)
+    if attempt is None or attempt > MAX_ATTEMPT:
         raise invalid(Message("attempt must be the number of an attempt."), "/attempt")
-    return int(text)
+    return attempt
 
 
 def _content_type(request: HttpRequest) -> str:

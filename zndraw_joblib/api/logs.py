@@ -15,7 +15,7 @@ from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import LogBody
 from zndraw_joblib.api.documents import log_document
 from zndraw_joblib.api.lookup import parse_task_id
-from zndraw_joblib.api.parsing import invalid
+from zndraw_joblib.api.parsing import digits_of, invalid
 from zndraw_joblib.services.log import append_log, find_log
 from zndraw_joblib.storage.logs import MAX_OFFSET
 from zndraw_joblib.text import Message
@@ -47,10 +47,9 @@ class LogViewSet(JobLibView, ViewSet):
 
 
 def _offset(query: QueryDict) -> int:
-    text = query.get("offset", "0")
-    # At most 19 digits, because `int` takes quadratic time.
-    if text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= MAX_OFFSET:
-        return int(text)
+    offset = digits_of(query.get("offset", "0"), 19)
+    if offset is not None and offset <= MAX_OFFSET:
+        return offset
     raise invalid(
         Message("offset must be an integer from 0 to {limit}.", limit=MAX_OFFSET), "/offset"
     )

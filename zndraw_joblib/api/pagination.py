@@ -17,7 +17,7 @@ from django.db import models
 from django.http import QueryDict
 from rest_framework.request import Request
 
-from zndraw_joblib.api.parsing import has_surrogate, invalid
+from zndraw_joblib.api.parsing import digits_of, has_surrogate, invalid
 from zndraw_joblib.api.paths import request_path
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.text import Message
@@ -86,11 +86,10 @@ def _limit(query: QueryDict) -> int:
     text = query.get("limit")
     if text is None:
         return min(settings.default_page_size, settings.max_page_size)
-    # At most 6 digits, because `int` takes quadratic time; no setting allows a larger limit.
-    if text.isascii() and text.isdigit() and len(text) <= 6:
-        limit = int(text)
-        if 1 <= limit <= settings.max_page_size:
-            return limit
+    # No setting allows a limit of more digits.
+    limit = digits_of(text, 6)
+    if limit is not None and 1 <= limit <= settings.max_page_size:
+        return limit
     raise invalid(
         Message("limit must be an integer from 1 to {limit}.", limit=settings.max_page_size),
         "/limit",

@@ -88,6 +88,14 @@ def check_query(request: HttpRequest, known: Sequence[str]) -> None:
         raise invalid_fields(errors)
 
 
+def digits_of(text: str, most: int) -> int | None:
+    """The integer that up to `most` ASCII digits write; None for another text.
+
+    Longer ones are not parsed, because `int` takes quadratic time.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= most else None
+
+
 def read_body(request: HttpRequest, free_text: Collection[str] = ()) -> Any:
     """The JSON in the request's body; ``{}`` if the body is empty.
 

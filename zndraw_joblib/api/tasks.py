@@ -26,6 +26,7 @@ from zndraw_joblib.services.claim import claim, jobs_of_worker
 from zndraw_joblib.services.lookup import find_task, find_tasks
 from zndraw_joblib.services.report import report, report_each
 from zndraw_joblib.services.retry import retry
+from zndraw_joblib.storage.fields import json_dumps
 from zndraw_joblib.storage.rows import Report, TaskRow
 
 
@@ -183,7 +184,7 @@ def parse_report(task_id: UUID, body: ReportBody) -> Report:
         body.status,
         body.attempt,
         body.error,
-        body.result,
+        None if body.result is None else json_dumps(body.result),
         body.progress,
         body.message,
         body.retry is not False,

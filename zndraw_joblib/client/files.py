@@ -124,12 +124,8 @@ def upload(
     httpx.TransportError
         The server cannot be reached.
     """
-    if name is None:
-        if not isinstance(source, str | os.PathLike):
-            raise ValueError("give the name of the file, because only a path has one")
-        name = Path(source).name
+    name, kind = name_and_type(source, name, content_type)
     name = _checked(name)
-    kind = content_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
     content = Content(source)
 
     def read(response: httpx.Response) -> dict[str, Any]:
@@ -151,6 +147,21 @@ def upload(
         )
     finally:
         content.close()
+
+
+def name_and_type(source: Source, name: str | None, content_type: str | None) -> tuple[str, str]:
+    """The name and the media type of an upload, as `upload` describes them.
+
+    Raises
+    ------
+    ValueError
+        There is no name.
+    """
+    if name is None:
+        if not isinstance(source, str | os.PathLike):
+            raise ValueError("give the name of the file, because only a path has one")
+        name = Path(source).name
+    return name, content_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def files(

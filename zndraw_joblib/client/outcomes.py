@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from zndraw_joblib.lifecycle import MAX_RETRY_AFTER
+
 if TYPE_CHECKING:  # At run time `schemas` imports the tasks, which raise `Cancelled`.
     from zndraw_joblib.client.schemas import TaskInfo
 
 E = TypeVar("E", bound=BaseException)
 
-#: Most seconds before a retry; the server refuses more.
-MAX_RETRY_AFTER = 86_400.0
 #: First line of a traceback.
 TRACEBACK = "Traceback (most recent call last):"
 
@@ -51,7 +51,7 @@ class RetryLater(Exception):
     def __init__(self, seconds: float, why: str = "") -> None:
         if math.isnan(seconds):
             raise ValueError("RetryLater needs a number of seconds, not NaN")
-        self.seconds = min(max(float(seconds), 0.0), MAX_RETRY_AFTER)
+        self.seconds = min(max(float(seconds), 0.0), float(MAX_RETRY_AFTER))
         super().__init__(why or f"try again in {self.seconds:g} s")
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -30,9 +30,9 @@ class Actions:
         """Report progress."""
         self.updates.progress(task, fraction, message)
 
-    def log(self, task: ClaimedTask, text: str) -> None:
+    def log(self, task: ClaimedTask, line: str) -> None:
         """Append a line to the task's log."""
-        self.updates.log(task, text)
+        self.updates.log(task, line)
 
     def upload(
         self, task: ClaimedTask, source: Source, name: str | None, content_type: str | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sized
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from zndraw_joblib.client.files import Source
 from zndraw_joblib.client.logs import TaskLogHandler
 from zndraw_joblib.client.outcomes import Cancelled
-from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.lifecycle import MAX_MESSAGE_LENGTH, TaskStatus
+from zndraw_joblib.text import clean_text
 
 T = TypeVar("T")
 
@@ -24,10 +26,10 @@ class TaskActions(Protocol):
         """Whether the task was cancelled or lost."""
 
     def progress(self, task: ClaimedTask, fraction: float | None, message: str | None) -> None:
-        """Report progress."""
+        """Report progress, within the limits of the server."""
 
-    def log(self, task: ClaimedTask, text: str) -> None:
-        """Append to the task's log."""
+    def log(self, task: ClaimedTask, line: str) -> None:
+        """Append a line, with its line break, to the task's log."""
 
     def upload(
         self, task: ClaimedTask, source: Source, name: str | None, content_type: str | None
@@ -98,6 +100,11 @@ class ClaimedTask(BaseModel):
             Up to 1,000 characters; None leaves it as it is.
         """
         if actions := self._bound():
+            if fraction is not None:
+                number = float(fraction)
+                fraction = None if math.isnan(number) else min(max(number, 0.0), 1.0)
+            if message is not None:
+                message = clean_text(str(message)[:MAX_MESSAGE_LENGTH])
             actions.progress(self, fraction, message)
 
     def track(self, iterable: Iterable[T], total: float | None = None) -> Iterator[T]:
@@ -123,7 +130,8 @@ class ClaimedTask(BaseModel):
     def log(self, text: str) -> None:
         """Append a line to the task's log."""
         if actions := self._bound():
-            actions.log(self, text)
+            line = clean_text(str(text))
+            actions.log(self, line if line.endswith("\n") else f"{line}\n")
 
     def logging_handler(self, level: int = logging.NOTSET) -> TaskLogHandler:
         """A `logging.Handler` that writes to this task's log; remove it when the task ends."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ from zndraw_joblib.client.reports import LOST, REPORT_BYTES
 from zndraw_joblib.client.retry import LASTING, OutageLog, backoff
 from zndraw_joblib.client.schemas import Accepted, read_accepted, read_list, read_nothing, read_task
 from zndraw_joblib.client.tasks import ClaimedTask
-from zndraw_joblib.text import clean_text
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +29,6 @@ INTERVAL = 1.0
 FLUSH_SECONDS = 5.0
 #: Seconds without updates after which the thread ends.
 IDLE_SECONDS = 10.0
-#: Most characters of a message; the server refuses longer ones.
-MAX_MESSAGE_LENGTH = 1_000
 
 
 class UpdateSender:
@@ -67,24 +63,23 @@ class UpdateSender:
         """Leave the progress of a task; it replaces one that was not sent yet."""
         if (updates := self._of(task)) is None:
             return
-        if fraction is not None and not math.isnan(fraction := float(fraction)):
-            updates.fraction = min(max(fraction, 0.0), 1.0)
+        if fraction is not None:
+            updates.fraction = fraction
         if message is not None:
-            updates.message = clean_text(str(message)[:MAX_MESSAGE_LENGTH])
+            updates.message = message
         # Without the lock in a loop that reports each step.
         if not updates.has_progress and updates.takes_progress:
             with self._changed:
                 updates.has_progress = True
                 self._wake()
 
-    def log(self, task: ClaimedTask, text: str) -> None:
+    def log(self, task: ClaimedTask, line: str) -> None:
         """Leave a line of a task's log."""
-        line = clean_text(str(text))
         if (updates := self._of(task)) is None:
             return
         with self._changed:
             if updates.takes_log:
-                updates.add(line if line.endswith("\n") else f"{line}\n")
+                updates.add(line)
                 self._wake()
 
     def finish(self, task_id: str, attempt: int | None) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from uuid import UUID
 
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.messages import end_group
-from zndraw_joblib.events.queries import ended_tasks, read_tasks, reader
+from zndraw_joblib.events.queries import Visible, ended_tasks, read_tasks, reader
 from zndraw_joblib.events.reads import BatchedReads, RepeatedReads
 from zndraw_joblib.storage.rows import TaskRow
 
@@ -56,7 +56,7 @@ class EndWaits:
     async def read(
         self,
         ids: Sequence[UUID],
-        visible: Callable[[Sequence[TaskRow]], list[TaskRow]],
+        visible: Visible,
         include_result: bool = True,
     ) -> list[TaskRow]:
         """The tasks as they are now, in the order of `ids`, without missing and invisible ones.

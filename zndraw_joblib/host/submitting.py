@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from zndraw_joblib.access import HostCaller
 from zndraw_joblib.api.bodies import SubmissionBody, parts_to_repeat
 from zndraw_joblib.api.parsing import MAX_KEY_LENGTH, invalid
-from zndraw_joblib.exceptions import JobNotFound
 from zndraw_joblib.host.values import identity_of, payload_of
 from zndraw_joblib.models import Job, Task
-from zndraw_joblib.names import GLOBAL_ROOM, JobName
+from zndraw_joblib.names import GLOBAL_ROOM
+from zndraw_joblib.services.jobs import parsed_name
 from zndraw_joblib.services.submit import Submission, accept_checked, check_one, submit_one
 from zndraw_joblib.text import Message
 
@@ -129,10 +129,7 @@ async def asubmit(
 
 
 def _room_of(full_name: str) -> str:
-    try:
-        room_id = JobName.parse(full_name).room_id
-    except ValueError as error:
-        raise JobNotFound(Message("{error}.", error=error.args[0])) from error
+    room_id = parsed_name(full_name).room_id
     if room_id == GLOBAL_ROOM:
         raise invalid(Message("A task of a global job needs the id of its room."), "/room_id")
     return room_id

@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections, router
 from django.db.transaction import TransactionManagementError
 
+from zndraw_joblib.api.lookup import parse_task_id
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.exceptions import TaskNotFound
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES
@@ -110,10 +111,7 @@ async def await_for(
 def _id_of(task: Task | UUID | str) -> UUID:
     if isinstance(task, Task):
         return task.pk
-    try:
-        return task if isinstance(task, UUID) else UUID(task)
-    except ValueError as error:
-        raise TaskNotFound from error
+    return task if isinstance(task, UUID) else parse_task_id(task)
 
 
 def _read_state(task_id: UUID) -> State:

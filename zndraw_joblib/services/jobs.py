@@ -92,10 +92,15 @@ def name_in_room(room_id: str, full_name: str) -> JobName:
     JobNotFound
         The text is not the name of a job, or the job is another room's.
     """
-    try:
-        name = JobName.parse(full_name)
-    except ValueError as error:
-        raise JobNotFound(Message("{error}.", error=error.args[0])) from error
+    name = parsed_name(full_name)
     if name.room_id not in {nfc(room_id), GLOBAL_ROOM}:
         raise JobNotFound
     return name
+
+
+def parsed_name(full_name: str) -> JobName:
+    """The name of a job; raises JobNotFound for a text that is none."""
+    try:
+        return JobName.parse(full_name)
+    except ValueError as error:
+        raise JobNotFound(Message("{error}.", error=error.args[0])) from error

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import InvalidTaskTransition, TaskNotFound
-from zndraw_joblib.models import Task, TaskLogChunk
+from zndraw_joblib.models import TaskLogChunk
 from zndraw_joblib.services.fence import check_writer
 from zndraw_joblib.services.lookup import find_task
 from zndraw_joblib.settings import get_settings
@@ -33,9 +33,7 @@ def append_log(caller: Caller, task_id: UUID, attempt: int, text: str) -> None:
     # Without a read of the task, because nearly every write is the worker's own.
     if _append(task_id, attempt, caller.identity, text):
         return
-    task = Task.objects.read([task_id]).get(task_id)
-    if task is None or not caller.may_read(task):
-        raise TaskNotFound
+    task = find_task(caller, task_id)
     if caller.is_admin and _append(task_id, attempt, None, text):
         return
     check_writer(caller, task, attempt)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db import connections, models, router, transaction
+from django.db import models, router, transaction
 from django.db.models import F, QuerySet
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
@@ -21,6 +21,7 @@ from zndraw_joblib.models import Task
 from zndraw_joblib.services.files import delete_files_of, delete_marked_files
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.clock import database_time
+from zndraw_joblib.storage.locking import skip_locked
 
 #: Most tasks that one transaction deletes.
 CHUNK = 100
@@ -119,10 +120,7 @@ def _unprotected(using: str) -> QuerySet[Any]:
 
 def _lock(tasks: QuerySet[Any]) -> list[tuple[UUID, Any]]:
     """Lock up to `CHUNK` tasks, skipping locked ones; returns ids and ends by their ends."""
-    features = connections[tasks.db].features
-    locked = tasks.order_by("completed_at").select_for_update(
-        skip_locked=features.has_select_for_update_skip_locked
-    )
+    locked = skip_locked(tasks.order_by("completed_at"))
     return list(locked.values_list("pk", "completed_at")[:CHUNK])
 
 

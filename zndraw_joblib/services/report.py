@@ -19,7 +19,6 @@ from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, AttemptOutcome, TaskSta
 from zndraw_joblib.models import Task, TaskAttempt, Worker
 from zndraw_joblib.services.fence import check_attempt
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.fields import json_bytes
 from zndraw_joblib.storage.rows import Report, TaskRow
 from zndraw_joblib.storage.tasks import sweep_errors
 from zndraw_joblib.text import Message, truncate_utf8
@@ -59,7 +58,7 @@ def report_each(caller: Caller, given: Sequence[Report]) -> list[TaskRow | Probl
 def check_result(given: Report) -> None:
     """Raise ResultTooLarge if the report's result has more than `max_result_bytes` of JSON."""
     limit = get_settings().max_result_bytes
-    if given.result is not None and (size := len(json_bytes(given.result))) > limit:
+    if given.result is not None and (size := len(given.result.encode())) > limit:
         raise ResultTooLarge(
             Message(
                 "The result has {size} bytes of JSON, more than the {limit} that are accepted; "

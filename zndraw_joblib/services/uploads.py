@@ -20,6 +20,7 @@ from uuid import UUID
 from django.conf import settings as django_settings
 from django.db import DatabaseError, InterfaceError, router, transaction
 
+from zndraw_joblib import signals
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import (
     FieldError,
@@ -46,6 +47,7 @@ from zndraw_joblib.storage.files import (
     new_path,
     renew_attempt,
 )
+from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.text import Message
 
 logger = logging.getLogger(__name__)
@@ -149,23 +151,26 @@ class _Lease:
 
     def renew(self, *, files_changed: bool = False) -> None:
         """Renew the lease; with `files_changed` in the transaction that changes the files."""
-        caller, task_id, attempt = self._caller, self._task_id, self._attempt
-        renewed = None
+        caller = self._caller
         # Without a read of the task, because nearly every upload is the worker's own.
-        for identity in (caller.identity, None):
-            if identity is not None or caller.is_admin:
-                renewed = renewed or renew_attempt(
-                    Task.objects.write_db, task_id, attempt, identity, files_changed=files_changed
-                )
+        renewed = self._renewed(caller.identity, files_changed)
+        if renewed is None and caller.is_admin:
+            renewed = self._renewed(None, files_changed)
         if renewed is None:
-            task = find_task(caller, task_id)
-            check_writer(caller, task, attempt)
+            task = find_task(caller, self._task_id)
+            check_writer(caller, task, self._attempt)
             raise InvalidTaskTransition(
                 Message("A task that is {status} takes no files.", status=str(task.status))
             )
         if files_changed:
-            Task.objects.announce_progress([renewed])
+            Task.objects.announce([renewed], signals.task_progressed)
         self._renewed_at = monotonic()
+
+    def _renewed(self, identity: str | None, files_changed: bool) -> TaskRow | None:
+        using = Task.objects.write_db
+        return renew_attempt(
+            using, self._task_id, self._attempt, identity, files_changed=files_changed
+        )
 
     def renew_if_due(self) -> None:
         """Renew the lease if a third of it is over."""

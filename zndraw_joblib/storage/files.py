@@ -168,11 +168,3 @@ class FileToDeleteQuerySet(models.QuerySet[Any]):
                 self.filter(pk__in=taken).update(due_at=Now() + RETRY_TIME)
                 return taken
         return []
-
-
-class TaskFileManager(models.Manager.from_queryset(TaskFileQuerySet)):  # type: ignore[misc]
-    """Queries over the files of tasks."""
-
-
-class FileToDeleteManager(models.Manager.from_queryset(FileToDeleteQuerySet)):  # type: ignore[misc]
-    """Verbs over paths whose bytes are to be deleted."""

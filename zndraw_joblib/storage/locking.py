@@ -18,11 +18,16 @@ def lock_batch(queryset: models.QuerySet[M]) -> list[Any]:
     Call it in a transaction, and repeat the condition in the statement that changes the rows,
     because another transaction may have changed a row before the lock was taken.
     """
+    return list(skip_locked(queryset.order_by()).values_list("pk", flat=True)[:BATCH])
+
+
+def skip_locked(queryset: models.QuerySet[M]) -> models.QuerySet[M]:
+    """Lock these rows when they are read, without those that others have locked.
+
+    SQLite locks nothing, because it has one writer at a time.
+    """
     features = connections[queryset.db].features
-    locked = queryset.order_by().select_for_update(
-        skip_locked=features.has_select_for_update_skip_locked
-    )
-    return list(locked.values_list("pk", flat=True)[:BATCH])
+    return queryset.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
 
 
 def delete_in_order(queryset: models.QuerySet[M]) -> None:

@@ -96,16 +96,16 @@ class Report(NamedTuple):
     """A change of a task's status that its worker, its submitter or an operator requests.
 
     With `attempt` None the worker's identity alone is the fence. `error` says why the task failed
-    or was cancelled; beside completed it is a remark. `result` goes with completed, `progress`
-    (0 to 1) and `message` with running. A failed task is tried again while retries are left and
-    `retry` is not False: after its backoff, or after `retry_after` seconds.
+    or was cancelled; beside completed it is a remark. `result`, the text of its JSON, goes with
+    completed, `progress` (0 to 1) and `message` with running. A failed task is tried again while
+    retries are left and `retry` is not False: after its backoff, or after `retry_after` seconds.
     """
 
     task_id: UUID
     status: TaskStatus
     attempt: int | None = None
     error: str | None = None
-    result: Any = None
+    result: str | None = None
     progress: float | None = None
     message: str | None = None
     retry: bool = True
@@ -122,7 +122,7 @@ class Report(NamedTuple):
         if error := self.error_text:
             record["error"] = error
         if self.result is not None:
-            record["result"] = json_dumps(self.result)
+            record["result"] = self.result
         if self.progress is not None:
             record["progress"] = self.progress
         if self.message is not None:

@@ -35,5 +35,5 @@ def grant_at_once(
         revision=F("revision") + 1,
     )
     rows = list(tasks.read([task_id]).values()) if granted else []
-    tasks._announce(rows, signals.task_claimed, signals.task_started)
+    tasks.announce(rows, signals.task_claimed, signals.task_started)
     return next(iter(rows), None)

@@ -120,7 +120,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
                 ahead += 1
                 task = task._replace(queue_position=min(ahead, MAX_QUEUE_POSITION))
             placed.append(task)
-        return self._announce(placed, signals.task_submitted)
+        return self.announce(placed, signals.task_submitted)
 
     def grant(
         self,
@@ -153,7 +153,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             granted = task_rows(using, found)
         granted.sort(key=lambda task: (task.due_at, task.id))
         started = [signals.task_started] if start else []
-        return self._announce(granted, signals.task_claimed, *started)
+        return self.announce(granted, signals.task_claimed, *started)
 
     def move(self, reports: Sequence[Report], identity: str | None = None) -> list[TaskRow]:
         """Carry out reports, at most one for each task; returns the tasks that moved.
@@ -173,7 +173,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             moved += self._run(running, identity)
         if ended:
             finished = self._run_reports("finish_tasks", ended, identity)
-            moved += self._announce(finished, signals.task_finished)
+            moved += self.announce(finished, signals.task_finished)
             if len(finished) < len(ended) and TaskStatus.FAILED in by_status:
                 known = {task.id for task in finished}
                 left = [
@@ -196,7 +196,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         if not starts:
             return recorded
         started = self._run_reports("start_tasks", starts, identity)
-        self._announce(started, signals.task_started)
+        self.announce(started, signals.task_started)
         of_progress = {report.task_id for report in progress}
         begun = {task.id for task in started} & of_progress
         rest = [report for report in progress if report.task_id in begun]
@@ -214,7 +214,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         workers = sorted({task.worker_id for task in tasks if task.worker_id})
         if workers:
             statements.run(using, "touch_workers", worker_ids=workers)
-        return self._announce(tasks, signals.task_progressed)
+        return self.announce(tasks, signals.task_progressed)
 
     def _run_reports(
         self, statement: str, reports: Sequence[Report], identity: str | None
@@ -245,7 +245,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             identity=identity,
         )
         lost = any(outcome != AttemptOutcome.FAILED for _, outcome in ended)
-        return self._announce([task for task, _ in ended], signals.task_requeued, lost=lost)
+        return self.announce([task for task, _ in ended], signals.task_requeued, lost=lost)
 
     def recover_expired(self, reason: str) -> list[Recovered]:
         """Recover up to `BATCH` claimed and running tasks whose lease is over.
@@ -276,8 +276,8 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         tasks = [task for task, _ in ended]
         failed = [task for task in tasks if task.is_terminal]
         requeued = [task for task in tasks if not task.is_terminal]
-        self._announce(failed, signals.task_finished, lost=True)
-        self._announce(requeued, signals.task_requeued, lost=True)
+        self.announce(failed, signals.task_finished, lost=True)
+        self.announce(requeued, signals.task_requeued, lost=True)
         return ended
 
     def renew(
@@ -339,13 +339,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         )
         return [parsed_id(task_id) for (task_id,) in found.rows]
 
-    def announce_progress(self, tasks: list[TaskRow]) -> None:
-        """Announce after the commit that something else than the status of tasks has changed."""
-        self._announce(tasks, signals.task_progressed)
-
-    def _announce(
-        self, tasks: list[TaskRow], *changes: Signal, lost: bool = False
-    ) -> list[TaskRow]:
+    def announce(self, tasks: list[TaskRow], *changes: Signal, lost: bool = False) -> list[TaskRow]:
         """Send these signals about the tasks after the commit; returns the tasks.
 
         `lost` if workers held the tasks and did not end them by reports of their own.

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import mimetypes
 import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from django.db import connections, router
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.api.bodies import MAX_MESSAGE_LENGTH
 from zndraw_joblib.api.documents import file_document, json_text
-from zndraw_joblib.client.files import Content, Source
+from zndraw_joblib.client.files import Content, Source, name_and_type
 from zndraw_joblib.client.tasks import ClaimedTask
 from zndraw_joblib.exceptions import ProblemException
 from zndraw_joblib.lifecycle import TaskStatus
@@ -28,7 +25,6 @@ from zndraw_joblib.services.log import append_log
 from zndraw_joblib.services.report import report
 from zndraw_joblib.services.uploads import Upload, upload
 from zndraw_joblib.storage.rows import Report
-from zndraw_joblib.text import clean_text
 
 #: The variable by which Django allows queries where an event loop runs.
 _ALLOW = "DJANGO_ALLOW_ASYNC_UNSAFE"
@@ -69,32 +65,21 @@ class LocalActions:
         return self._stopped
 
     def progress(self, task: ClaimedTask, fraction: float | None, message: str | None) -> None:
-        """Report progress, within the limits that the SDK keeps."""
-        if fraction is not None:
-            fraction = min(max(float(fraction), 0.0), 1.0)
+        """Report progress."""
         given = Report(
-            UUID(task.id),
-            TaskStatus.RUNNING,
-            task.attempt,
-            progress=fraction,
-            message=None if message is None else clean_text(str(message)[:MAX_MESSAGE_LENGTH]),
+            UUID(task.id), TaskStatus.RUNNING, task.attempt, progress=fraction, message=message
         )
         self._do(lambda: report(self._caller, given))
 
-    def log(self, task: ClaimedTask, text: str) -> None:
+    def log(self, task: ClaimedTask, line: str) -> None:
         """Append a line to the task's log."""
-        line = text if text.endswith("\n") else f"{text}\n"
         self._do(lambda: append_log(self._caller, UUID(task.id), task.attempt, line))
 
     def upload(
         self, task: ClaimedTask, source: Source, name: str | None, content_type: str | None
     ) -> dict[str, Any]:
         """Store a file of the task; returns the document of the API."""
-        if name is None:
-            if not isinstance(source, str | os.PathLike):
-                raise ValueError("give the name of the file, because only a path has one")
-            name = Path(source).name
-        kind = content_type or mimetypes.guess_type(name)[0] or "application/octet-stream"
+        name, kind = name_and_type(source, name, content_type)
         content = Content(source)
         given = Upload(name, kind, _Chunks(content), content.size)
         try:
