@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
+from asgiref.sync import SyncToAsync
+from django.db import connection, connections
 from hypothesis import settings as hypothesis_settings
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
@@ -53,6 +55,19 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
         for pid, log in LOGS.items():
             report.sections.append((f"Output of process {pid}", log.read_text()[-10_000:]))
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Any:
+    """Close the connections of the thread that runs the queries of coroutines.
+
+    It serves all tests of a process, and would keep a connection of the pool for the rest of them.
+    """
+    try:
+        return (yield)
+    finally:
+        if inspect.iscoroutinefunction(getattr(item, "obj", None)):
+            SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture(scope="session")
