@@ -159,6 +159,7 @@ def altered(job):
 
 def test_an_altered_table_fails_no_request_outside_a_transaction(job, altered):
     task = job.enqueue("room", {}, "alice")
+    assert Task.objects.read([task.id])[task.id].status == "pending"
     altered()
     assert Task.objects.read([task.id])[task.id].status == "pending"
     assert job.enqueue("room", {}, "alice").status == "pending"
@@ -166,12 +167,13 @@ def test_an_altered_table_fails_no_request_outside_a_transaction(job, altered):
 
 def test_an_altered_table_fails_one_transaction_with_an_operational_error(job, altered):
     """The API answers an `OperationalError` with 503, and the next request succeeds."""
-    job.enqueue("room", {}, "alice")
+    task = job.enqueue("room", {}, "alice")
+    Task.objects.read([task.id])
     altered()
     with pytest.raises(OperationalError), transaction.atomic():
-        job.enqueue("room", {}, "alice")
+        Task.objects.read([task.id])
     with transaction.atomic():
-        assert job.enqueue("room", {}, "alice").status == "pending"
+        assert Task.objects.read([task.id])[task.id].status == "pending"
 
 
 def test_prepared_statements_return_their_parameters_unchanged(job):

@@ -63,6 +63,22 @@ class TaskRow(NamedTuple):
         return self.status in TERMINAL_STATUSES
 
 
+def pending_row(job: Any, room_id: str, created_by: str) -> TaskRow:
+    """The values that all new tasks of a submit share; None for those that each has of its own."""
+    values: dict[str, Any] = dict.fromkeys(TaskRow._fields) | {
+        "job_id": job.pk,
+        "job_name": job.full_name,
+        "room_id": room_id,
+        "created_by": created_by,
+        "status": TaskStatus.PENDING.value,
+        "attempt": 0,
+        "worker_identity": "",
+        "revision": 0,
+        "log_size": 0,
+    }
+    return TaskRow(**values)
+
+
 class NewTask(NamedTuple):
     """A task that is about to be inserted.
 
@@ -169,6 +185,20 @@ def task_rows(using: str, result: Result) -> list[TaskRow]:
     """The rows of a result with every column of the task table and `job_name`."""
     make_row = _row_maker(result.columns, connections[using].vendor)
     return [make_row(using, row) for row in result.rows]
+
+
+def column_values(using: str, result: Result) -> list[dict[str, Any]]:
+    """The rows of a result with some columns of the task table, as values by column."""
+    rows = (dict(zip(result.columns, row, strict=True)) for row in result.rows)
+    if connections[using].vendor != "sqlite":
+        return list(rows)
+    return [
+        {
+            name: value if value is None or name not in _SQLITE else _SQLITE[name](value, using)
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 @cache

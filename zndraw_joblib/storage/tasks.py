@@ -21,7 +21,15 @@ from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage import attempts, locking, statements
 from zndraw_joblib.storage.managers import WriteManager
-from zndraw_joblib.storage.rows import NewTask, Report, TaskRow, parsed_id, task_rows
+from zndraw_joblib.storage.rows import (
+    NewTask,
+    Report,
+    TaskRow,
+    column_values,
+    parsed_id,
+    pending_row,
+    task_rows,
+)
 
 #: Largest `queue_position`; places beyond it are not counted, because a count takes time.
 MAX_QUEUE_POSITION = 1000
@@ -111,15 +119,18 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             tasks=statements.records(using, tasks),
             most_ahead=_MOST_AHEAD,
         )
-        tasks_ahead = inserted.columns.index("tasks_ahead")
-        ahead = inserted.rows[0][tasks_ahead] if inserted.rows else 0
-        rows = sorted(task_rows(using, inserted), key=lambda task: task.id.int)
+        pending = pending_row(job, nfc(room_id), created_by)
+        found = sorted(column_values(using, inserted), key=lambda values: values["id"].int)
+        ahead = found[0]["tasks_ahead"] if found else 0
         placed = []
-        for task in rows:
-            if task.due_at <= task.created_at:
+        for values in found:
+            del values["tasks_ahead"]
+            if values["due_at"] <= values["created_at"]:
                 ahead += 1
-                task = task._replace(queue_position=min(ahead, MAX_QUEUE_POSITION))
-            placed.append(task)
+                values["queue_position"] = min(ahead, MAX_QUEUE_POSITION)
+            task = new[values["id"]]
+            values |= {"payload": task.payload, "timeout_seconds": task.timeout_seconds}
+            placed.append(pending._replace(**values))
         return self.announce(placed, signals.task_submitted)
 
     def grant(

@@ -17,7 +17,8 @@
 --   other in a circle.
 -- * `(SELECT %(name)s)` in place of `%(name)s` keeps the plan from depending on the value, because
 --   PostgreSQL would plan anew at each execution if plans for some values were cheaper.
--- * `task.*` brings every column, so that a new field of `Task` needs no change here.
+-- * `task.*` brings every column, so that a new field of `Task` needs no change here. Only
+--   `insert_tasks` leaves out those that its caller knows.
 
 -- name: insert_tasks
 -- Accepts tasks of a job, unless the job was retired or its schema changed since it was read.
@@ -27,6 +28,7 @@
 -- tasks: [{id, payload, retries, run_at, delay, timeout_seconds, retry_of}], the payload as the
 -- text of its JSON; all but the first two may be missing. %(lost_retries)s are those of tasks for
 -- which neither the submit nor the job has retries. The task of `retry_of` may have been deleted.
+-- Only the columns come back that the statement decides, because the caller knows the others.
 INSERT INTO zndraw_joblib_task AS task
     (id, job_id, room_id, created_by, payload, status, attempt, retries, retries_left,
      worker_identity, run_at, timeout_seconds, retry_of_id)
@@ -44,9 +46,8 @@ FROM (
 CROSS JOIN jsonb_to_recordset(%(tasks)s::jsonb) AS given(
     id uuid, payload text, retries integer, run_at timestamptz, delay float8,
     timeout_seconds float8, retry_of uuid)
-RETURNING task.*,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = task.job_id) AS job_name,
+RETURNING task.id, task.retries, task.retries_left, task.retry_of_id, task.created_at, task.run_at,
+    task.due_at,
     (SELECT COUNT(*) FROM (
         SELECT 1 FROM zndraw_joblib_task ahead
         WHERE ahead.job_id = (SELECT %(job_id)s::uuid) AND ahead.status = 'pending'

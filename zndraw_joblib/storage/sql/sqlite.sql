@@ -33,9 +33,7 @@ FROM (
     WHERE id = %(job_id)s AND revision = %(revision)s AND retired_at IS NULL
 ) offered
 CROSS JOIN json_each(%(tasks)s) given
-RETURNING *,
-    (SELECT job.room_id || ':' || job.category || ':' || job.name
-     FROM zndraw_joblib_job job WHERE job.id = job_id) AS job_name,
+RETURNING id, retries, retries_left, retry_of_id, created_at, run_at, due_at,
     (SELECT COUNT(*) FROM (
         SELECT 1 FROM zndraw_joblib_task ahead
         WHERE ahead.job_id = %(job_id)s AND ahead.status = 'pending'
