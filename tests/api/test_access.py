@@ -20,7 +20,7 @@ from tests.sockets import Socket, token
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.urls import urlpatterns
 from zndraw_joblib.exceptions import PROBLEM_TYPES, WorkerNotFound
-from zndraw_joblib.models import Job, Task, TaskFile, Worker
+from zndraw_joblib.models import Task, TaskFile
 from zndraw_joblib.routing import websocket_urlpatterns
 from zndraw_joblib.services.workers import checked_worker_id
 
