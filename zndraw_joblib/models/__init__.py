@@ -10,6 +10,7 @@ from zndraw_joblib.models.life import (
     TaskFile,
     TaskLogChunk,
 )
+from zndraw_joblib.models.saved_filters import SavedFilter
 from zndraw_joblib.models.submits import IdempotencyKey, RoomBacklog
 from zndraw_joblib.models.tasks import MAX_IDENTITY_LENGTH, STATUS_LABELS, Task
 
@@ -21,6 +22,7 @@ __all__ = [
     "IdempotencyKey",
     "Job",
     "RoomBacklog",
+    "SavedFilter",
     "Task",
     "TaskAttempt",
     "TaskFile",
