@@ -1,8 +1,9 @@
-"""Hooks of MkDocs: parts of the reference that are made from the code, and AsyncAPI as a page."""
+"""Hooks of MkDocs: parts of the reference made from the code, AsyncAPI as a page, and pictures."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import yaml
 from zndraw_joblib.exceptions import PROBLEM_TYPES
 
 DOCS = Path(__file__).parent / "docs"
+#: The place of a picture that `make screenshots` makes, in a page at the top of docs/.
+PICTURE = re.compile(r"<!-- picture: (?P<path>\S+) (?P<text>.+?) -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -19,7 +22,13 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         mark = f"<!-- made: {name} -->"
         if mark in markdown:
             markdown = markdown.replace(mark, make())
-    return markdown
+    return PICTURE.sub(picture, markdown)
+
+
+def picture(found: re.Match[str]) -> str:
+    """The picture that a mark names, if it has been made."""
+    shown = f"![{found['text']}]({found['path']})"
+    return shown if (DOCS / found["path"]).exists() else ""
 
 
 def problems() -> str:
@@ -31,7 +40,7 @@ def problems() -> str:
 
 
 def asyncapi() -> str:
-    """The channels of docs/asyncapi.yml with their parameters, and the messages with schemas."""
+    """The channels of docs/asyncapi.yml with their messages and parameters, and the schemas."""
     path = DOCS / "asyncapi.yml"
     if not path.exists():
         return "The document is not part of this build."
@@ -40,25 +49,38 @@ def asyncapi() -> str:
     for name, channel in document["channels"].items():
         parts += [f"## {channel.get('title', name)}", f"`{channel['address']}`"]
         parts.append(channel.get("description", ""))
+        query = channel.get("bindings", {}).get("ws", {}).get("query", {}).get("properties", {})
         rows = [
-            f"| `{parameter}` | {_one_line(resolved(document, about).get('description', ''))} |"
-            for parameter, about in channel.get("parameters", {}).items()
+            f"| `{shown}` | {_one_line(resolved(document, about).get('description', ''))} |"
+            for shown, about in [
+                *channel.get("parameters", {}).items(),
+                *((f"?{name}=", about) for name, about in query.items()),
+            ]
         ]
         if rows:
             parts.append("\n".join(["| parameter | meaning |", "|---|---|", *rows]))
         for key, message in channel.get("messages", {}).items():
-            parts += _message(document, key, resolved(document, message))
+            parts += _message(key, resolved(document, message))
+    if schemas := document.get("components", {}).get("schemas", {}):
+        parts.append("## Schemas")
+        for name, schema in schemas.items():
+            parts += [f"### {name} {{#schema-{name.lower()}}}", _json(schema)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _message(document: dict[str, Any], key: str, message: dict[str, Any]) -> list[str]:
-    schema = json.dumps(message.get("payload", {}), indent=2, ensure_ascii=False)
-    text = [message.get("summary", ""), message.get("description", "")]
+def _message(key: str, message: dict[str, Any]) -> list[str]:
+    payload = message.get("payload", {})
+    name = payload.get("$ref", "").rpartition("/")[2]
     return [
         f"### {message.get('title', message.get('name', key))}",
-        *text,
-        f"```json\n{schema}\n```",
+        message.get("summary", ""),
+        message.get("description", ""),
+        f"Schema: [{name}](#schema-{name.lower()})" if name else _json(payload),
     ]
+
+
+def _json(value: Any) -> str:
+    return f"```json\n{json.dumps(value, indent=2, ensure_ascii=False)}\n```"
 
 
 def resolved(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:

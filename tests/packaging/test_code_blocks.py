@@ -20,6 +20,8 @@ from django.core.management import call_command, get_commands
 
 from tests.packaging.code_blocks import PAGES, ROOT, Block, blocks
 
+pytestmark = pytest.mark.any_database
+
 #: The test that runs the blocks of a page.
 RUN_ELSEWHERE = {
     "README.md": "tests/packaging/test_tutorial.py",

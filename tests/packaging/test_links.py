@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from docs_hooks import asyncapi, problems, resolved
+from docs_hooks import asyncapi, on_page_markdown, problems, resolved
 from tests.packaging.code_blocks import PAGES, ROOT
 from zndraw_joblib.exceptions import PROBLEM_TYPES
 
@@ -89,10 +89,17 @@ def test_the_page_of_events_is_made_with_and_without_the_document(tmp_path, monk
             "events": {
                 "address": "ws/rooms/{room_id}/events/",
                 "parameters": {"room_id": {"description": "A room\n| of the site."}},
-                "messages": {"ready": {"$ref": "#/components/messages/a~1b"}},
+                "messages": {
+                    "ready": {"$ref": "#/components/messages/a~1b"},
+                    "task": {"payload": {"$ref": "#/components/schemas/Task"}},
+                },
+                "bindings": {"ws": {"query": {"properties": {"cursor": {"type": "string"}}}}},
             }
         },
-        "components": {"messages": {"a/b": {"title": "Ready", "payload": {"type": "object"}}}},
+        "components": {
+            "messages": {"a/b": {"title": "Ready", "payload": {"type": "object"}}},
+            "schemas": {"Task": {"type": "array"}},
+        },
     }
     (tmp_path / "asyncapi.yml").write_text(json.dumps(document))
     made = asyncapi()
@@ -102,9 +109,21 @@ def test_the_page_of_events_is_made_with_and_without_the_document(tmp_path, monk
         "| `room_id` | A room \\| of the site. |",
         "### Ready",
         '"type": "object"',
+        "| `?cursor=` |",
+        "Schema: [Task](#schema-task)",
+        "### Task {#schema-task}",
     ):
         assert text in made, text
     assert resolved(document, {"$ref": "#/info"}) == {"description": "About."}
+
+
+def test_a_picture_is_shown_if_it_was_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("docs_hooks.DOCS", tmp_path)
+    mark = "a <!-- picture: screenshots/room.png The page of a room --> b"
+    assert on_page_markdown(mark) == "a  b"
+    (tmp_path / "screenshots").mkdir()
+    (tmp_path / "screenshots" / "room.png").touch()
+    assert on_page_markdown(mark) == "a ![The page of a room](screenshots/room.png) b"
 
 
 @pytest.mark.slow
