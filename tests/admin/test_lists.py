@@ -75,7 +75,7 @@ def test_a_row_links_to_its_job_and_to_the_lists_of_its_room_and_of_its_submitte
     task(job, room_id="a & b", created_by=alice.identity)
     task(job)
     shown = page(admin, TASKS)
-    assert f'<a href="{ADMIN}job/{job.pk}/change/">open:modifiers:Rotate</a>' in shown
+    assert f'<a href="{ADMIN}job/{job.pk}/change/">open:<wbr>modifiers:<wbr>Rotate</a>' in shown
     for link in (
         "?room_id=a+%26+b",
         f"?created_by={alice.identity}",
@@ -107,6 +107,17 @@ def test_the_list_of_workers_links_to_the_tasks_that_each_holds(admin, job):
     assert page(admin, link).count('class="action-select"') == 5
     assert idle.pk in shown
     assert f"{TASKS}{running[0].pk}/change/" in page(admin, f"{ADMIN}worker/{busy.pk}/change/")
+
+
+def test_pages_have_no_links_to_a_model_that_the_sites_admin_leaves_out(admin, job, monkeypatch):
+    from zndraw_joblib.admin.saved_filters import SavedFilters
+
+    held = task(job, status="running", worker=worker(job))
+    monkeypatch.setattr(SavedFilters, "_model_url", lambda self, model: None)
+    for url in (TASKS, f"{ADMIN}worker/", f"{ADMIN}job/{job.pk}/change/"):
+        shown = page(admin, url)
+        assert str(held.pk)[-12:] in shown
+        assert f'href="{ADMIN}job/{job.pk}/change/"' not in shown
 
 
 @pytest.mark.parametrize("room", ["@global", "open"])

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
 from zndraw_joblib.models import Task
@@ -47,6 +47,18 @@ def short_id(task_id: UUID) -> SafeString:
     The end, because ids begin with the time and those of one batch differ in their last bits alone.
     """
     return format_html('<span class="joblib-id" title="{}">{}</span>', task_id, str(task_id)[-12:])
+
+
+def link(list_url: str | None, rest: str, shown: object) -> SafeString:
+    """A link below the address of a list; the text alone where the site leaves the list out."""
+    if list_url is None:
+        return format_html("{}", shown)
+    return format_html('<a href="{}{}">{}</a>', list_url, rest, shown)
+
+
+def breakable_name(full_name: str) -> SafeString:
+    """A job's full name that may be broken after each colon, because it is long for a column."""
+    return format_html_join(mark_safe(":<wbr>"), "{}", ([part] for part in full_name.split(":")))
 
 
 def coloured_status(task: Task) -> SafeString:

@@ -11,7 +11,7 @@ from django.db.models.functions import RowNumber
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from zndraw_joblib.admin.formats import and_more, short_id
+from zndraw_joblib.admin.formats import and_more, link, short_id
 from zndraw_joblib.lifecycle import LEASED_STATUSES
 from zndraw_joblib.models import Task, Worker
 
@@ -52,15 +52,19 @@ def held_tasks(workers: Iterable[Worker]) -> dict[str, Held]:
     return held
 
 
-def held_links(worker_id: str, held: Held | None, list_url: str) -> SafeString | str:
+def held_links(worker_id: str, held: Held | None, list_url: str | None) -> SafeString | str:
     """Links to the tasks that a worker holds, each with its job, and to the list of all of them."""
     if held is None:
         return "-"
     links = format_html_join(
         "",
-        '<div><a href="{}{}/change/">{}</a> <bdi>{}</bdi>, {}</div>',
+        "<div>{} <bdi>{}</bdi>, {}</div>",
         (
-            (list_url, task.pk, short_id(task.pk), task.job.name, task.get_status_display())
+            (
+                link(list_url, f"{task.pk}/change/", short_id(task.pk)),
+                task.job.name,
+                task.get_status_display(),
+            )
             for task in held.tasks
         ),
     )
@@ -68,4 +72,4 @@ def held_links(worker_id: str, held: Held | None, list_url: str) -> SafeString |
     if others <= 0:
         return links
     query = urlencode({"held_by": worker_id})
-    return format_html('{}<a href="{}?{}">{}</a>', links, list_url, query, and_more(others))
+    return format_html("{}{}", links, link(list_url, f"?{query}", and_more(others)))

@@ -17,9 +17,11 @@ from zndraw_joblib.admin.base import ReadOnlyAdmin, person_name
 from zndraw_joblib.admin.filters import RoomFilter
 from zndraw_joblib.admin.formats import (
     MAX_LISTED,
+    breakable_name,
     coloured_status,
     html_table,
     indented_json,
+    link,
     short_id,
     time_since,
 )
@@ -76,6 +78,11 @@ class JobAdmin(ReadOnlyAdmin):
         """As Django's, for a term in the spelling in which names are stored."""
         return super().get_search_results(request, queryset, nfc(search_term))
 
+    @admin.display(description=_("full name"), ordering="name")
+    def full_name(self, job: Job) -> SafeString:
+        """``room:category:Name``."""
+        return breakable_name(job.full_name)
+
     @admin.display(description=_("workers"), ordering="worker_count")
     def worker_count(self, job: Any) -> int:
         """The number of workers that offer the job."""
@@ -104,7 +111,7 @@ class JobAdmin(ReadOnlyAdmin):
     @admin.display(description=_("tasks"))
     def task_list(self, job: Job) -> SafeString:
         """A link to the list of the job's tasks."""
-        return format_html('<a href="{}">{}</a>', self._tasks_url(job), _("tasks"))
+        return self._tasks_link(job, _("tasks"))
 
     @admin.display(description=_("latest tasks"))
     def task_table(self, job: Job) -> SafeString:
@@ -116,7 +123,7 @@ class JobAdmin(ReadOnlyAdmin):
             [_("id"), _("status"), _("room"), _("age"), _("created by")],
             (
                 (
-                    format_html('<a href="{}{}/change/">{}</a>', url, task.pk, short_id(task.pk)),
+                    link(url, f"{task.pk}/change/", short_id(task.pk)),
                     coloured_status(task),
                     task.room_id,
                     time_since(task.created_at),
@@ -125,8 +132,7 @@ class JobAdmin(ReadOnlyAdmin):
                 for task in tasks
             ),
         )
-        link = format_html('<p><a href="{}">{}</a></p>', self._tasks_url(job), _("all tasks"))
-        return format_html("{}{}", table, link)
+        return format_html("{}<p>{}</p>", table, self._tasks_link(job, _("all tasks")))
 
     @admin.display(description=_("workers"))
     def worker_table(self, job: Job) -> SafeString | str:
@@ -140,7 +146,7 @@ class JobAdmin(ReadOnlyAdmin):
             [_("worker"), _("identity"), _("heartbeat's age"), _("holds")],
             (
                 (
-                    format_html('<a href="{}{}/change/">{}</a>', url, quote(worker.pk), worker.pk),
+                    link(url, f"{quote(worker.pk)}/change/", worker.pk),
                     person_name(worker.identity, labels),
                     time_since(worker.last_heartbeat),
                     held_links(worker.pk, held.get(worker.pk), tasks_url),
@@ -150,8 +156,8 @@ class JobAdmin(ReadOnlyAdmin):
             job.worker_count - len(workers),  # type: ignore[attr-defined]
         )
 
-    def _tasks_url(self, job: Job) -> str:
-        return f"{self._model_url('task')}?job__id__exact={job.pk}"
+    def _tasks_link(self, job: Job, shown: object) -> SafeString:
+        return link(self._model_url("task"), f"?job__id__exact={job.pk}", shown)
 
 
 def latest_tasks(job: Job) -> list[Task]:

@@ -10,7 +10,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.core.validators import MaxLengthValidator
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.translation import gettext as _
 
 from zndraw_joblib.models import SavedFilter
@@ -112,10 +112,13 @@ class SavedFilters(admin.ModelAdmin):  # type: ignore[type-arg]
         name = f"admin:{self._page_name(page)}"
         return reverse(name, args=args, current_app=self.admin_site.name)
 
-    def _model_url(self, model: str) -> str:
-        """The address of the list of a model."""
+    def _model_url(self, model: str) -> str | None:
+        """The address of the list of a model; None where the site's admin leaves the model out."""
         name = f"admin:{self.opts.app_label}_{model}_changelist"
-        return reverse(name, current_app=self.admin_site.name)
+        try:
+            return reverse(name, current_app=self.admin_site.name)
+        except NoReverseMatch:
+            return None
 
 
 def _filter_of(query: str) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -14,8 +13,10 @@ from django.utils.translation import gettext_lazy as _
 
 from zndraw_joblib.admin.base import ReadOnlyAdmin, person_name
 from zndraw_joblib.admin.formats import (
+    breakable_name,
     coloured_status,
     duration,
+    link,
     progress_bar,
     short_id,
     time_since,
@@ -35,9 +36,8 @@ class TaskColumns(ReadOnlyAdmin):
     @admin.display(description=_("job"), ordering="job")
     def job_link(self, task: Task) -> SafeString:
         """The job's full name, with a link to the page of the job."""
-        name = f"admin:{self.opts.app_label}_job_change"
-        url = reverse(name, args=(task.job_id,), current_app=self.admin_site.name)
-        return format_html('<a href="{}">{}</a>', url, task.job_name)
+        name = breakable_name(task.job_name)
+        return link(self._model_url("job"), f"{task.job_id}/change/", name)
 
     @admin.display(description=_("room"), ordering="room_id")
     def room_link(self, task: Task) -> SafeString:

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from zndraw_joblib.admin.base import ReadOnlyAdmin, person, person_name
-from zndraw_joblib.admin.formats import time_since
+from zndraw_joblib.admin.formats import link, time_since
 from zndraw_joblib.admin.held import held_links, held_tasks
 from zndraw_joblib.models import Worker
 from zndraw_joblib.settings import get_settings
@@ -90,5 +90,5 @@ class WorkerAdmin(ReadOnlyAdmin):
     def job_links(self, worker: Worker) -> SafeString | str:
         """Links to the jobs that the worker offers."""
         url = self._model_url("job")
-        links = ((url, job.pk, job.full_name) for job in worker.jobs.all())
-        return format_html_join("", '<div><a href="{}{}/change/">{}</a></div>', links) or "-"
+        links = ((link(url, f"{job.pk}/change/", job.full_name),) for job in worker.jobs.all())
+        return format_html_join("", "<div>{}</div>", links) or "-"
