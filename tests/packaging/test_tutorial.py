@@ -148,14 +148,10 @@ def worker_of(site, page, name):
 @pytest.mark.slow
 def test_the_code_of_the_readme_runs(site):
     page = ROOT / "README.md"
-    settings, submits, http = (
-        next(b.code for b in blocks(page) if text in b.code)
-        for text in ("# settings.py", "retries=2", "Prefer: wait=60")
-    )
-    assert "ZNDRAW_JOBLIB" in settings
+    first, _worker, submits = (b.code for b in blocks(page, "python") if b.reason is None)
+    (http,) = (b.code for b in blocks(page, "sh") if b.reason is None)
     (site.folder / "results").mkdir(exist_ok=True)
     with worker_of(site, page, "readme_worker") as imports:
-        first = next(b.code for b in blocks(page, "python"))
         printed = site.python(imports + first + submits.replace("range(360)", "range(9)"))
         assert "{'angle': 45.0}" in printed
         assert "step 9" in printed
