@@ -13,8 +13,11 @@ from django.core.paginator import Paginator
 from django.db.models import Model
 from django.http import HttpRequest
 from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from zndraw_joblib.access import identity_labels
+from zndraw_joblib.admin.saved_filters import SavedFilters
 
 #: Most rows that the paginator counts; rows beyond are found by filters.
 MAX_COUNTED = 10_000
@@ -39,7 +42,7 @@ class LabelledChangeList(ChangeList):
         self.model_admin.add_labels(self.result_list)  # type: ignore[attr-defined]
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class ReadOnlyAdmin(SavedFilters):
     """An admin without forms, because edits by hand would bypass the state machine of tasks."""
 
     paginator = CappedPaginator
@@ -94,6 +97,13 @@ def person(identity: str | None, labels: dict[str, str]) -> str:
         return "-"
     label = labels.get(identity, identity)
     return identity if label == identity else f"{label} ({identity})"
+
+
+def person_name(identity: str | None, labels: dict[str, str]) -> SafeString | str:
+    """The name of an identity, with the identity as its title; for narrow columns."""
+    if not identity:
+        return "-"
+    return format_html('<span title="{}">{}</span>', identity, labels.get(identity, identity))
 
 
 def log_changes(request: HttpRequest, objs: Iterable[Model], message: str) -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from zndraw_joblib.lifecycle import TERMINAL_STATUSES
-from zndraw_joblib.models import FailedTask, FailureGroup
+from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES
+from zndraw_joblib.models import FailedTask, FailureGroup, Job
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.ids import first_id
 
 #: Assumed bound on the difference between the clocks of servers and database.
 MAX_CLOCK_DIFFERENCE = timedelta(hours=1)
+#: Most jobs that the filter of tasks lists.
+MAX_JOBS = 50
 
 
 class AgeFilter(admin.SimpleListFilter):
@@ -116,3 +120,39 @@ class RoomFilter(ExactFilter):
 
     title = _("room")
     parameter_name = "room_id"
+
+
+class WorkerFilter(ExactFilter):
+    """Filters by the worker that holds the tasks, because ended ones have no index of workers."""
+
+    title = _("held by worker")
+    parameter_name = "held_by"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The tasks that the typed worker holds."""
+        value = self.value()
+        if not value:
+            return queryset
+        return queryset.filter(worker_id=value, status__in=LEASED_STATUSES)
+
+
+class JobFilter(admin.RelatedFieldListFilter):
+    """Filters tasks by one of `MAX_JOBS` jobs, or by another one whose page links here."""
+
+    def field_choices(
+        self, field: Any, request: HttpRequest, model_admin: Any
+    ) -> list[tuple[str, Any]]:
+        """The first jobs that are not retired, and the selected one."""
+        jobs = list(Job.objects.live()[:MAX_JOBS])
+        if selected := request.GET.get(self.lookup_kwarg):
+            with suppress(ValidationError):
+                jobs += Job.objects.filter(pk=selected).exclude(pk__in=[job.pk for job in jobs])
+        return [(job.pk, str(job)) for job in jobs]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        """The tasks of the selected job."""
+        found = super().queryset(request, queryset)
+        if found is not None and self.lookup_val:
+            # True for each task, because the index of a job's tasks contains those with a room.
+            return found.filter(room_id__gt="")
+        return found

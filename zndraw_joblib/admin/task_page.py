@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse
+from django.forms import Script
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBadRequest,
+    JsonResponse,
+)
 from django.template.defaultfilters import filesizeformat
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils import timezone
@@ -19,54 +27,64 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
 
 from zndraw_joblib.access import identity_labels
-from zndraw_joblib.admin.base import ReadOnlyAdmin, person
+from zndraw_joblib.admin.base import person
 from zndraw_joblib.admin.formats import (
     MAX_LISTED,
     MAX_SHOWN,
-    duration,
     html_table,
     indented_json,
     preformatted,
     progress_bar,
-    time_since,
 )
+from zndraw_joblib.admin.task_columns import TaskColumns
 from zndraw_joblib.models import OUTCOME_LABELS, Task, TaskFile, TaskLogChunk
 from zndraw_joblib.services.attempts import attempts_of
+from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import json_bytes
+from zndraw_joblib.storage.logs import MAX_OFFSET
 
 #: The downloads of a task: a function and the content type, by the name of the file.
 DOWNLOADS: dict[str, tuple[Callable[[Task], bytes], str]] = {
     "result.json": (lambda task: json_bytes(task.result), "application/json"),
     "payload.json": (lambda task: json_bytes(task.payload), "application/json"),
-    "log.txt": (lambda task: log_tail(task, None).encode(), "text/plain; charset=utf-8"),
+    "log.txt": (lambda task: log_tail(task, None)[0].encode(), "text/plain; charset=utf-8"),
 }
 
 
-def log_tail(task: Task, limit: int | None) -> str:
-    """The last `limit` bytes of a task's log in UTF-8, without a part of a character; None: all."""
+def log_tail(task: Task, limit: int | None) -> tuple[str, int]:
+    """The last `limit` bytes of a task's log in UTF-8 (None: all), and the offset of its end.
+
+    The text begins with a whole character.
+    """
     parts: list[bytes] = []
-    size = 0
+    size = end = 0
     chunks = TaskLogChunk.objects.using(task._state.db).filter(task=task).order_by("-start")
-    for text in chunks.values_list("text", flat=True).iterator(chunk_size=16):
+    for start, text in chunks.values_list("start", "text").iterator(chunk_size=16):
         parts.append(text.encode())
         size += len(parts[-1])
+        end = end or start + size
         if limit is not None and size >= limit:
             break
     whole = b"".join(reversed(parts))
-    return whole[max(0, size - limit) if limit is not None else 0 :].decode(errors="ignore")
+    kept = whole[max(0, size - limit) if limit is not None else 0 :]
+    return kept.decode(errors="ignore"), end
 
 
-class TaskPage(ReadOnlyAdmin):
+class TaskPage(TaskColumns):
     """Fields of the page of a task."""
 
     identity_fields = ("created_by", "worker_identity", "worker_id")
+
+    class Media:
+        js: ClassVar = (Script("zndraw_joblib/admin_task.js", type="module"),)
+
     fieldsets = (
         (
             None,
             {
                 "fields": (
                     "id",
-                    "job_name",
+                    "job_link",
                     "room_id",
                     "coloured_status",
                     "progress_shown",
@@ -105,17 +123,51 @@ class TaskPage(ReadOnlyAdmin):
     )
 
     def get_urls(self) -> list[URLPattern]:
-        """Django's pages, and the downloads of a task."""
-        name = f"{self.opts.app_label}_{self.opts.model_name}_download"
-        view = self.admin_site.admin_view(self.download)
-        return [path("<uuid:task_id>/download/<str:part>", view, name=name), *super().get_urls()]
+        """Django's pages, the downloads of a task, and its present state for ``admin_task.js``."""
+        download = self.admin_site.admin_view(self.download)
+        live = self.admin_site.admin_view(self.live)
+        return [
+            path("<uuid:task_id>/download/<str:part>", download, name=self._page_name("download")),
+            path("<uuid:task_id>/live", live, name=self._page_name("live")),
+            *super().get_urls(),
+        ]
 
-    def download(self, request: HttpRequest, task_id: UUID, part: str) -> HttpResponse:
-        """One of `DOWNLOADS`, as a file that no browser shows in a page of the site."""
+    def live(self, request: HttpRequest, task_id: UUID) -> HttpResponse:
+        """The status, the progress and the log from an offset on, for ``admin_task.js``."""
+        task = self._viewed(request, task_id)
+        try:
+            offset = min(max(int(request.GET.get("offset", "")), 0), MAX_OFFSET)
+        except ValueError:
+            return HttpResponseBadRequest()
+        log = TaskLogChunk.objects.read(task.pk, offset, get_settings().max_log_bytes)
+        if log is None:
+            raise Http404
+        document = {
+            "status": task.status,
+            "label": task.get_status_display(),
+            "progress": task.progress,
+            "message": task.message or "",
+            "text": log.text,
+            "cut": log.offset > offset,
+            "next_offset": log.next_offset,
+            "ended": log.ended,
+        }
+        return JsonResponse(document)
+
+    def _viewed(self, request: HttpRequest, task_id: UUID) -> Task:
+        """The task of a request by a user who may view it."""
         task = self.get_object(request, str(task_id))
         if not self.has_view_permission(request, task):
             raise PermissionDenied
-        if task is None or part not in DOWNLOADS:
+        if task is None:
+            raise Http404
+        found: Task = task
+        return found
+
+    def download(self, request: HttpRequest, task_id: UUID, part: str) -> HttpResponse:
+        """One of `DOWNLOADS`, as a file that no browser shows in a page of the site."""
+        task = self._viewed(request, task_id)
+        if part not in DOWNLOADS:
             raise Http404
         content, content_type = DOWNLOADS[part]
         return HttpResponse(
@@ -126,24 +178,6 @@ class TaskPage(ReadOnlyAdmin):
                 "X-Content-Type-Options": "nosniff",
                 "Cache-Control": "private, no-store",
             },
-        )
-
-    def _url(self, page: str, *args: object) -> str:
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
-        return reverse(name, args=args, current_app=self.admin_site.name)
-
-    @admin.display(description=_("job"), ordering="job")
-    def job_name(self, task: Task) -> str:
-        """The job's full name."""
-        return task.job_name
-
-    @admin.display(description=_("status"), ordering="status")
-    def coloured_status(self, task: Task) -> SafeString:
-        """The status, with a CSS class for its colour."""
-        return format_html(
-            '<span class="joblib-status joblib-{}">{}</span>',
-            task.status,
-            task.get_status_display(),
         )
 
     @admin.display(description=_("progress"))
@@ -171,29 +205,17 @@ class TaskPage(ReadOnlyAdmin):
         """The identity that was granted the latest attempt, with its name."""
         return person(task.worker_identity, task.identity_labels)
 
-    @admin.display(description=_("age"), ordering="id")
-    def age(self, task: Task) -> str:
-        """The time since the submit."""
-        return time_since(task.created_at)
-
-    @admin.display(description=_("duration"))
-    def run_time(self, task: Task) -> str:
-        """The time from start to end, or until now while the task runs."""
-        if task.started_at is None:
-            return "-"
-        return duration((task.completed_at or timezone.now()) - task.started_at)
-
     @admin.display(description=_("payload"))
     def payload_json(self, task: Task) -> SafeString:
         """The payload as JSON."""
-        return indented_json(task.payload, self._url("download", task.pk, "payload.json"))
+        return indented_json(task.payload, self._page_url("download", task.pk, "payload.json"))
 
     @admin.display(description=_("result"))
     def result_json(self, task: Task) -> SafeString | str:
         """The result as JSON; a dash without one."""
         if task.result is None:
             return "-"
-        return indented_json(task.result, self._url("download", task.pk, "result.json"))
+        return indented_json(task.result, self._page_url("download", task.pk, "result.json"))
 
     @admin.display(description=_("error"))
     def error_text(self, task: Task) -> SafeString:
@@ -202,17 +224,34 @@ class TaskPage(ReadOnlyAdmin):
 
     @admin.display(description=_("log"))
     def log_text(self, task: Task) -> SafeString | str:
-        """The end of the log, with a link to all that is kept of it."""
-        if not task.log_size:
+        """The end of the log, with a link to all of it; it grows until the task ends."""
+        if task.is_terminal and not task.log_size:
             return "-"
-        shown = preformatted(log_tail(task, MAX_SHOWN))
-        if task.log_size <= MAX_SHOWN:
-            return shown
-        return format_html(
-            '<p><a href="{}">{}</a></p>{}',
-            self._url("download", task.pk, "log.txt"),
+        text, end = log_tail(task, MAX_SHOWN)
+        cut = format_html(
+            '<p><a href="{}">{}</a></p>',
+            self._page_url("download", task.pk, "log.txt"),
             gettext("The end of the log; download all that is kept"),
-            shown,
+        )
+        shown = preformatted(text) if task.is_terminal else self._growing(task, text, end)
+        return format_html("{}{}", cut if task.log_size > MAX_SHOWN else "", shown)
+
+    def _growing(self, task: Task, text: str, end: int) -> SafeString:
+        """The log of a task that has not ended. The attributes are read by ``admin_task.js``."""
+        texts = {
+            "live": gettext("Refreshes by itself while the task has not ended."),
+            "ended": gettext("The task has ended. Reload the page for its result."),
+            "offline": gettext("The server cannot be reached; trying again."),
+            "refused": gettext("No longer refreshing: sign in again, or reload the page."),
+            "cut": gettext("[text left out here]"),
+        }
+        return format_html(
+            '<pre class="joblib-text joblib-growing" tabindex="0" data-url="{}" data-offset="{}"'
+            ' data-texts="{}">{}</pre><p class="joblib-live" role="status"></p>',
+            self._page_url("live", task.pk),
+            str(end),
+            json.dumps({key: str(value) for key, value in texts.items()}),
+            text,
         )
 
     @admin.display(description=_("files"))
@@ -277,7 +316,7 @@ class TaskPage(ReadOnlyAdmin):
         return self._task_links(retries.values_list("pk", flat=True)[:MAX_LISTED])
 
     def _task_links(self, ids: Iterable[UUID]) -> SafeString | str:
-        link = partial(self._url, "change")
+        link = partial(self._page_url, "change")
         links = [(link(task_id), task_id) for task_id in ids]
         return format_html_join(" ", '<a href="{}">{}</a>', links) or "-"
 

@@ -15,8 +15,10 @@ from zndraw_joblib.admin.filters import (
     AgeFilter,
     CreatorFilter,
     FailureFilter,
+    JobFilter,
     RoomFilter,
     StatusFilter,
+    WorkerFilter,
 )
 from zndraw_joblib.admin.task_actions import TaskActions
 from zndraw_joblib.admin.task_page import TaskPage
@@ -28,21 +30,20 @@ class TaskAdmin(TaskActions, TaskPage):
     """Lists tasks; administrators of the job server cancel, requeue, retry and prune them."""
 
     list_display = (
-        "id",
-        "coloured_status",
-        "progress_shown",
-        "job_name",
-        "room_id",
-        "attempt",
+        "short_id",
+        "status_and_progress",
+        "job_link",
+        "room_link",
         "age",
         "run_time",
-        "submitter",
+        "submitter_link",
     )
     list_filter = (
         ("status", StatusFilter),
-        ("job", admin.RelatedFieldListFilter),
+        ("job", JobFilter),
         RoomFilter,
         CreatorFilter,
+        WorkerFilter,
         AgeFilter,
         FailureFilter,
     )
@@ -50,6 +51,11 @@ class TaskAdmin(TaskActions, TaskPage):
     search_fields = ("=id", "=room_id")
     search_help_text = _("The id of a task, or a room")
     ordering = ("-id",)
+    common_filters = (
+        (_("pending"), "status__exact=pending"),
+        (_("running"), "status__exact=running"),
+        (_("failed in the last day"), "status__exact=failed&age=day"),
+    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Tasks without the columns that a list does not show and that may be large."""

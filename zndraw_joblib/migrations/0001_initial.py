@@ -134,6 +134,23 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='SavedFilter',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('owner', models.CharField(max_length=255, verbose_name='owner')),
+                ('list_name', models.CharField(max_length=32, verbose_name='list')),
+                ('name', models.CharField(max_length=60, verbose_name='name')),
+                ('query', models.CharField(max_length=2000, verbose_name='query')),
+            ],
+            options={
+                'verbose_name': 'saved filter',
+                'verbose_name_plural': 'saved filters',
+                'ordering': ('name',),
+                'default_permissions': (),
+                'constraints': [models.UniqueConstraint(fields=('owner', 'list_name', 'name'), name='joblib_saved_filter_unique')],
+            },
+        ),
+        migrations.CreateModel(
             name='Worker',
             fields=[
                 ('id', models.CharField(default=zndraw_joblib.storage.ids.new_worker_id, editable=False, max_length=255, primary_key=True, serialize=False, verbose_name='id')),

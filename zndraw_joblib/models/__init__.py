@@ -10,6 +10,7 @@ from zndraw_joblib.models.life import (
     TaskFile,
     TaskLogChunk,
 )
+from zndraw_joblib.models.saved_filters import SavedFilter
 from zndraw_joblib.models.statistics import (
     FailedTask,
     FailureGroup,
@@ -33,6 +34,7 @@ __all__ = [
     "JobGauge",
     "JobInterval",
     "RoomBacklog",
+    "SavedFilter",
     "StatisticsState",
     "SweeperPass",
     "Task",
