@@ -175,7 +175,7 @@ class DashboardAdmin(FailureRetries):
         return {
             "name": line.job.full_name,
             "url": "?" + urlencode({"span": span, "job": str(line.job.pk)}),
-            "page": self._page_url(Job, line.job.pk),
+            "page": self._object_url(Job, line.job.pk),
             "is_served": line.is_served,
             "numbers": [
                 (gauge.pending if gauge else 0, self._tasks_url(line.job, TaskStatus.PENDING)),
@@ -197,13 +197,13 @@ class DashboardAdmin(FailureRetries):
         return [
             {
                 "id": line.worker.pk,
-                "url": self._page_url(Worker, line.worker.pk),
+                "url": self._object_url(Worker, line.worker.pk),
                 "owner": person(line.worker.identity, labels),
                 "age": duration(dashboard.now - line.worker.last_heartbeat),
                 "is_alive": dashboard.now - line.worker.last_heartbeat <= lease,
                 "tasks": [
                     {
-                        "url": self._page_url(Task, task["id"]),
+                        "url": self._object_url(Task, task["id"]),
                         "job": task["job"].full_name if task["job"] else "",
                         "status": STATUS_LABELS[TaskStatus(task["status"])],
                         "age": duration(dashboard.now - task["started_at"])
@@ -223,7 +223,7 @@ class DashboardAdmin(FailureRetries):
             "group": group,
             "job": job.full_name if job else "",
             "tasks_url": self._list_url(Task, failure=group.pk),
-            "example_url": self._page_url(Task, group.example),
+            "example_url": self._object_url(Task, group.example),
             "retry_url": self._url("retry", group.pk),
         }
 
@@ -241,7 +241,7 @@ class DashboardAdmin(FailureRetries):
         url = self._reverse(f"{model._meta.app_label}_{model._meta.model_name}_changelist")
         return f"{url}?{urlencode(query)}" if url and query else url
 
-    def _page_url(self, model: Any, key: Any) -> str:
+    def _object_url(self, model: Any, key: Any) -> str:
         name = f"{model._meta.app_label}_{model._meta.model_name}_change"
         # Quoted as the admin's own links are, because the id of a worker is any text.
         return self._reverse(name, quote(key))
