@@ -1,4 +1,4 @@
-"""The example project with metrics and health checks, for processes of its own."""
+"""The example project with metrics, for processes of its own."""
 
 from __future__ import annotations
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 from datetime import timedelta
+from math import inf
 
 import pytest
 from asgiref.sync import async_to_sync
 from channels.layers import InMemoryChannelLayer, get_channel_layer
+from django.core.management import call_command
 from django.db import OperationalError, ProgrammingError
 from django.db.models import F
 from django.test import AsyncRequestFactory, RequestFactory
@@ -24,6 +26,12 @@ from zndraw_joblib.storage.outages import Outage
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CHECKS = ["DatabaseCheck", "LayerCheck", "SweeperCheck", "UnclaimedCheck"]
+
+
+@pytest.fixture(autouse=True)
+def swept(db):
+    """A sweeper has run."""
+    call_command("run_sweeper", once=True)
 
 
 def view(*names):
@@ -138,7 +146,7 @@ def test_a_lease_that_no_sweeper_recovers_is_noticed(bob, settings_of):
     assert look("SweeperCheck") == (200, {})
 
 
-@pytest.mark.parametrize(("age", "status"), [(None, 200), (119, 200), (121, 500)])
+@pytest.mark.parametrize(("age", "status"), [(None, 200), (119, 200), (121, 500), (inf, 500)])
 def test_the_age_of_the_last_sweep_has_a_limit(monkeypatch, age, status):
     monkeypatch.setattr(observation, "seconds_since_sweep", lambda: age)
     assert look("SweeperCheck")[0] == status

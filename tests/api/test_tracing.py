@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import ClassVar
 
 import httpx
@@ -244,3 +247,24 @@ class Named(BaseModel):
     """A job."""
 
     category: ClassVar[str] = "modifiers"
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in ("opentelemetry", "prometheus_client", "health_check"):
+    sys.modules[name] = None  # An import raises ImportError.
+import zndraw_joblib.client
+from zndraw_joblib import tracing
+assert not tracing.HAS_OPENTELEMETRY
+assert tracing.current_header() == {}
+with tracing.span_of_run("run", None, {}, KeyError):
+    tracing.record("joblib claim", "00-1-2-3", tracing.now(), {})
+import django
+django.setup()
+import zndraw_joblib.api.urls, zndraw_joblib.routing, zndraw_joblib.contrib.asgi
+"""
+
+
+def test_server_and_sdk_run_without_the_extras():
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "example_project.settings"}
+    subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], check=True, env=environment)

@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 import time
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 from channels.layers import get_channel_layer
@@ -124,6 +125,8 @@ class SweeperCheck(DatabaseReading):
         """Compare the ages with the limit."""
         name = "health_max_sweep_age_seconds"
         age = observation.seconds_since_sweep()
+        if age == inf:
+            raise Unavailable("no sweeper has ever run: start manage.py run_sweeper")
         if age is not None:
             _refuse_beyond(name, age, "no sweeper has run for")
         overdue = observation.held().overdue_seconds

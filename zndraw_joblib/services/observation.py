@@ -6,6 +6,7 @@ writes of tasks, in the tenant of its thread.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple
 
 from django.apps import apps
@@ -78,11 +79,14 @@ def live_workers() -> int:
 
 
 def seconds_since_sweep() -> float | None:
-    """Seconds since a sweeper ended its last pass; None if it never did."""
+    """Seconds since a sweeper ended its last pass, infinite if none ever did.
+
+    None where passes are not recorded.
+    """
     using = router.db_for_write(Task)
     try:
         passes: Any = apps.get_model(_PASS)
     except LookupError:
         return None
     ended_at = passes.objects.using(using).values_list("ended_at", flat=True).first()
-    return None if ended_at is None else (database_time(using) - ended_at).total_seconds()
+    return inf if ended_at is None else (database_time(using) - ended_at).total_seconds()
