@@ -222,14 +222,12 @@ class JobLibSettings(BaseSettings):
     health_max_database_seconds: float = Field(
         default=1,
         gt=0,
-        description="Longest time in seconds that a read of the database may take for a good "
-        "`DatabaseCheck`.",
+        description="Seconds that a read of the database may take for a good `DatabaseCheck`.",
     )
     health_max_layer_seconds: float = Field(
         default=2,
         gt=0,
-        description="Longest time in seconds that a message may take through the channel layer "
-        "for a good `LayerCheck`.",
+        description="Seconds that a message may take to arrive for a good `LayerCheck`.",
     )
     health_max_sweep_age_seconds: float = Field(
         default=120,

@@ -92,7 +92,7 @@ def test_each_task_of_a_batch_has_the_context(bob):
         f"00-{TRACE}-{'0' * 16}-01",
         f"{CONTEXT},{OTHER}",
         f"{CONTEXT}\n",
-        "00-４bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".encode().decode("latin1"),
+        f"\uff10{CONTEXT[1:]}".encode().decode("latin1"),
     ],
 )
 def test_an_invalid_context_is_ignored(bob, context):

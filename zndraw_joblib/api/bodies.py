@@ -239,12 +239,7 @@ class SubmissionBody(Body):
     def task(self, traceparent: str | None = None) -> NewTask:
         """The task that the body describes, in the trace of a context."""
         return NewTask(
-            self.payload,
-            self.retries,
-            self.run_at,
-            self.delay,
-            self.timeout_seconds,
-            traceparent=traceparent,
+            self.payload, self.retries, self.run_at, self.delay, self.timeout_seconds, traceparent
         )
 
 

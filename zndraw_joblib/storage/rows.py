@@ -95,8 +95,8 @@ class NewTask(NamedTuple):
     """A task that is about to be inserted.
 
     `retries` None leaves it to the job and the settings. `run_at`, or `delay` in seconds, says
-    when it is due; both None for at once. `timeout_seconds` limits one attempt. `retry_of` is the
-    ended task that this one repeats. `traceparent` is the trace context of the submit.
+    when it is due; both None for at once. `timeout_seconds` limits one attempt. `traceparent`
+    is the trace context of the submit. `retry_of` is the ended task that this one repeats.
     """
 
     payload: Any
@@ -104,8 +104,8 @@ class NewTask(NamedTuple):
     run_at: datetime | None = None
     delay: float | None = None
     timeout_seconds: float | None = None
-    retry_of: UUID | None = None
     traceparent: str | None = None
+    retry_of: UUID | None = None
 
     def record(self, task_id: UUID) -> dict[str, Any]:
         """The task as a record of a statement, without the fields that are None."""
