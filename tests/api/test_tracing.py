@@ -28,7 +28,7 @@ from zndraw_joblib.models import Task
 from zndraw_joblib.testing.running import run_pending
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-CONTEXT = f"00-{TRACE}-00f067aa0ba902b7-01"
+CONTEXT = f"00-{TRACE}-00f0670010902017-01"
 OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PATH = f"/rooms/open/tasks/open:{ROTATE}"
 
@@ -88,7 +88,7 @@ def test_each_task_of_a_batch_has_the_context(bob):
         CONTEXT + "-more",
         CONTEXT[:-1],
         f"ff{CONTEXT[2:]}",
-        f"00-{'0' * 32}-00f067aa0ba902b7-01",
+        f"00-{'0' * 32}-00f0670010902017-01",
         f"00-{TRACE}-{'0' * 16}-01",
         f"{CONTEXT},{OTHER}",
         f"{CONTEXT}\n",

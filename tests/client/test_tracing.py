@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.client.stand_in import Rotate, task, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-CONTEXT = f"00-{TRACE}-00f067aa0ba902b7-01"
+CONTEXT = f"00-{TRACE}-00f0670010902017-01"
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_the_code_of_a_task_runs_in_a_span_of_its_submits_trace(server, running,
         span.attributes["zndraw_joblib.task_id"]: span for span in exporter.get_finished_spans()
     }
     assert seen["a"] == TRACE
-    assert f"{spans['a'].parent.span_id:016x}" == "00f067aa0ba902b7"
+    assert f"{spans['a'].parent.span_id:016x}" == "00f0670010902017"
     assert spans["a"].name == "@global:modifiers:Rotate"
     assert spans["a"].attributes["zndraw_joblib.worker_id"] == "w1"
     # A task of a server that tells no context begins a trace of its own.
