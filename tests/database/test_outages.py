@@ -106,6 +106,8 @@ def switch(transactional_db, bob, request, monkeypatch):
     if connection.vendor != "postgresql":
         pytest.skip("PostgreSQL only")
     release_connections()
+    # A new pool, because a thread of an earlier test may keep a connection of the present one.
+    connection.close_pool()
     if request.param != "pool":
         monkeypatch.setitem(connection.settings_dict["OPTIONS"], "pool", None)
     bob.client.raise_request_exception = False
