@@ -8,10 +8,12 @@ import os
 import re
 import signal
 from datetime import timedelta
+from math import inf
 from pathlib import Path
 
 import httpx
 import pytest
+from django.core.management import call_command
 from django.db import OperationalError
 from django.db.models import F
 from django.test import RequestFactory
@@ -292,6 +294,13 @@ def test_the_sweep_age_is_that_of_the_tenant_whose_sweep_is_oldest(monkeypatch, 
     assert scrape()["sweep_age_seconds",] == 90
 
 
+@pytest.mark.usefixtures("fresh")
+def test_the_sweep_age_is_infinite_until_a_sweeper_ran():
+    assert scrape()["sweep_age_seconds",] == inf
+    call_command("run_sweeper", once=True)
+    assert 0 <= scrape()["sweep_age_seconds",] < 60
+
+
 OBSERVED = {"DJANGO_SETTINGS_MODULE": "tests.observed_site"}
 
 
@@ -361,7 +370,7 @@ EXPORTED = re.compile(r"zndraw_joblib_[a-z_]+")
 def exported():
     """The names of all samples that the app has, with those that the database adds."""
     families = [*REGISTRY.collect(), *database._gauges()]
-    names = {f"{counts.PREFIX}_sweep_age_seconds"}
+    names: set[str] = set()
     for family in families:
         names.add(family.name)
         if family.type == "counter":

@@ -36,6 +36,7 @@ WITHOUT_FIELDS = {
     "corrected %d leases",
     "sweep %s",
     "sweep failed",
+    "could not keep the statistics",
     "could not read the database for metrics",
     # The task of a file to delete is gone.
     "the storage failed to delete",

@@ -127,8 +127,7 @@ class SweeperCheck(DatabaseReading):
         age = observation.seconds_since_sweep()
         if age == inf:
             raise Unavailable("no sweeper has ever run: start manage.py run_sweeper")
-        if age is not None:
-            _refuse_beyond(name, age, "no sweeper has run for")
+        _refuse_beyond(name, age, "no sweeper has run for")
         overdue = observation.held().overdue_seconds
         _refuse_beyond(name, overdue, "a task of a lost worker has not been recovered for")
 

@@ -7,13 +7,12 @@ writes of tasks, in the tenant of its thread.
 from __future__ import annotations
 
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from django.apps import apps
 from django.db import router
 
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.models import Task, Worker
+from zndraw_joblib.models import SweeperPass, Task, Worker
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage import statements
 from zndraw_joblib.storage.clock import Now, database_time
@@ -24,10 +23,6 @@ MAX_PENDING = 1000
 MAX_JOBS = 1000
 #: Most claimed and running tasks, and most workers, that are counted.
 MAX_COUNTED = 10_000
-
-
-#: The model whose row tells the end of the sweeper's last pass.
-_PASS: str = "zndraw_joblib.SweeperPass"
 
 
 class Queue(NamedTuple):
@@ -78,15 +73,8 @@ def live_workers() -> int:
     return int(live[:MAX_COUNTED].count())
 
 
-def seconds_since_sweep() -> float | None:
-    """Seconds since a sweeper ended its last pass, infinite if none ever did.
-
-    None where passes are not recorded.
-    """
-    using = router.db_for_write(Task)
-    try:
-        passes: Any = apps.get_model(_PASS)
-    except LookupError:
-        return None
-    ended_at = passes.objects.using(using).values_list("ended_at", flat=True).first()
+def seconds_since_sweep() -> float:
+    """Seconds since a sweeper ended its last pass; infinite if none ever did."""
+    using = router.db_for_write(SweeperPass)
+    ended_at = SweeperPass.objects.using(using).values_list("ended_at", flat=True).first()
     return inf if ended_at is None else (database_time(using) - ended_at).total_seconds()

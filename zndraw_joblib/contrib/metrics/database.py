@@ -111,8 +111,8 @@ def _read() -> Iterator[GaugeMetricFamily]:
         "Time since the oldest lease ended that no sweeper has recovered; 0 without one.",
         overdue,
     )
-    known = [age for age in sweep_ages if age is not None]
-    if known and len(known) == len(sweep_ages):
-        yield GaugeMetricFamily(
-            f"{PREFIX}_sweep_age_seconds", "Time since the sweeper's last pass.", max(known)
-        )
+    yield GaugeMetricFamily(
+        f"{PREFIX}_sweep_age_seconds",
+        "Time since the sweeper's last pass; infinite if none ever was.",
+        max(sweep_ages, default=0.0),
+    )
