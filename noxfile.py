@@ -34,7 +34,7 @@ def tests(session: nox.Session, django: str, database: str) -> None:
     """The tests that need neither the package index nor a system package."""
     session.install(
         "-e",
-        ".[progress,redis,postgres,server,wsgi]",
+        ".[progress,redis,postgres,server,wsgi,metrics,health,otel]",
         *nox.project.dependency_groups(PYPROJECT, "test"),
         f"Django~={django}.0",
     )

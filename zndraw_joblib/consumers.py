@@ -33,10 +33,12 @@ from zndraw_joblib.access import Caller
 from zndraw_joblib.api.caller import ApiCaller
 from zndraw_joblib.api.documents import json_text, task_document
 from zndraw_joblib.api.host_errors import raised_as_problems
+from zndraw_joblib.api.paths import log_fields
 from zndraw_joblib.api.tasks import TaskViewSet
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import end_group, room_digest, split_entry
 from zndraw_joblib.events.reads import REREAD_SECONDS
+from zndraw_joblib.events.waiters import counted
 from zndraw_joblib.exceptions import ProblemException
 from zndraw_joblib.names import nfc, room_error
 from zndraw_joblib.origins import Trust, page_trust
@@ -141,7 +143,9 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
         except ProblemException as problem:
             code = HTTP_STATUS + problem.status
         except Exception:
-            logger.exception("a WebSocket of %s failed", self.scope["path"][:200])
+            logger.exception(
+                "a WebSocket of %s failed", self.scope["path"][:200], extra=self._log_fields()
+            )
             code = 1011
         self._code.set_result(code)
 
@@ -216,6 +220,9 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
 
         return await database_sync_to_async(call)()  # type: ignore[no-any-return]
 
+    def _log_fields(self) -> dict[str, str]:
+        return log_fields(self.scope.get("url_route", {}).get("kwargs", {}))
+
     def _trust(self) -> Trust:
         """The trust in the page that opened the connection."""
         origin = dict(self.scope["headers"]).get(b"origin")
@@ -252,6 +259,7 @@ class RoomConsumer(EventConsumer):
 
     action = "list"
 
+    @counted("room")
     async def follow(self) -> None:
         """Send the tasks that ended since the last read, until the client leaves."""
         self._ended = asyncio.Event()
@@ -271,7 +279,9 @@ class RoomConsumer(EventConsumer):
             except (CloseConnection, ProblemException):
                 raise
             except Exception:
-                logger.exception("could not read the ends of a room; trying again")
+                logger.exception(
+                    "could not read the ends of a room; trying again", extra=self._log_fields()
+                )
                 continue
             for document in documents:
                 await self.send_json(document)
@@ -282,7 +292,9 @@ class RoomConsumer(EventConsumer):
         try:
             await self.channel_layer.group_discard(self._group, self.channel_name)
         except Exception:
-            logger.warning("could not leave %s", self._group, exc_info=True)
+            logger.warning(
+                "could not leave %s", self._group, exc_info=True, extra=self._log_fields()
+            )
 
     async def tasks_ended(self, message: dict[str, Any]) -> None:
         """Read the room, if the message of its group is about this room."""
@@ -303,7 +315,12 @@ class RoomConsumer(EventConsumer):
         try:
             await self.channel_layer.group_add(self._group, self.channel_name)
         except Exception:
-            logger.warning("could not join %s; trying again", self._group, exc_info=True)
+            logger.warning(
+                "could not join %s; trying again",
+                self._group,
+                exc_info=True,
+                extra=self._log_fields(),
+            )
             return False
         return True
 

@@ -219,6 +219,35 @@ class JobLibSettings(BaseSettings):
     default_page_size: int = Field(
         default=100, gt=0, le=10_000, description="Entries of a list without `limit`."
     )
+    metrics_max_jobs: int = Field(
+        default=100,
+        ge=0,
+        le=10_000,
+        description="Most jobs with a label of their own in the metrics, of `@global` and of rooms "
+        "each; further ones are `other`.",
+    )
+    health_max_database_seconds: float = Field(
+        default=1,
+        gt=0,
+        description="Seconds that a read of the database may take for a good `DatabaseCheck`.",
+    )
+    health_max_layer_seconds: float = Field(
+        default=2,
+        gt=0,
+        description="Seconds that a message may take to arrive for a good `LayerCheck`.",
+    )
+    health_max_sweep_age_seconds: float = Field(
+        default=120,
+        gt=0,
+        description="Longest time in seconds since the sweeper's last pass, and since the end of "
+        "a lease that it has not recovered, for a good `SweeperCheck`.",
+    )
+    health_max_unclaimed_seconds: float = Field(
+        default=3600,
+        gt=0,
+        description="Longest time in seconds for which the oldest unclaimed task may have been "
+        "due for a good `UnclaimedCheck`.",
+    )
     websocket_origins: list[str] = Field(
         default=[],
         description="Origins of pages that may open WebSockets, besides those of `ALLOWED_HOSTS` "

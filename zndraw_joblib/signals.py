@@ -1,8 +1,8 @@
 """Signals about tasks, each sent after the transaction of the change committed.
 
-Arguments of all signals but the first: ``sender``, the Task model, and ``task``, the task after the
-change, an instance of that model. Receivers run in the process and the thread of the change; an
-exception in a receiver is logged and changes nothing.
+Arguments of all signals but the internal ones: ``sender``, the Task model, and ``task``, the task
+after the change, an instance of that model. Receivers run in the process and the thread of the
+change; an exception in a receiver is logged and changes nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ from django.dispatch import Signal
 #: for each task. Arguments: ``change``, the signal below for this change; ``tasks``, the rows; and
 #: ``lost``, whether workers held the tasks and did not end them by reports of their own.
 tasks_changed = Signal(use_caching=True)
+
+#: Internal: sent when the number of waiters of a kind in this process changes. Arguments: ``kind``,
+#: one of `zndraw_joblib.events.waiters.KINDS`, and ``number``.
+waits_changed = Signal()
+#: Internal: sent when a message could not be sent to the channel layer. Argument: ``reason``,
+#: ``"full"`` where too many were unsent, or ``"layer"`` where the layer failed.
+message_lost = Signal()
 
 #: A task was accepted and is pending.
 task_submitted = Signal(use_caching=True)

@@ -42,6 +42,7 @@ def test_submit_answers_202_with_the_task(bob, alice):
         "retries_left": 0,
         "retry_of": None,
         "timeout_seconds": None,
+        "traceparent": None,
         "result": None,
     }
     assert alice.client.get(answer["Location"]).json()["id"] == answer.json()["id"]

@@ -17,6 +17,7 @@ from zndraw_joblib.exceptions import SchemaConflict, WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.names import JobName
+from zndraw_joblib.services import observation
 from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.sweep import sweep
 from zndraw_joblib.storage import waits
@@ -168,6 +169,8 @@ HOT = {
         ),
     ),
     "due jobs": ("joblib_task_claim", lambda w, j, held: jobs_with_pending_tasks([j.pk])),
+    "queues": ("joblib_task_claim", lambda w, j, held: observation.queues()),
+    "held tasks": ("joblib_task_lease", lambda w, j, held: observation.held()),
     "list": ("joblib_task_room_status", lambda w, j, held: Task.objects.newest("room", 50)),
     "list, next page": (
         "joblib_task_room_status",

@@ -38,6 +38,9 @@ class TaskDocument(TypedDict):
     retries_left: Count
     retry_of: Annotated[UUID | None, Field(description="The ended task that this one repeats.")]
     timeout_seconds: float | None
+    traceparent: Annotated[
+        str | None, Field(description="Trace context of the submit (W3C); a worker continues it.")
+    ]
     result: NotRequired[
         Annotated[Any, Field(description="Of a completed task; lists leave it out.")]
     ]

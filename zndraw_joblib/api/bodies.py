@@ -236,9 +236,11 @@ class SubmissionBody(Body):
         """The fields that were given besides the payload, as JSON."""
         return self.model_dump(mode="json", exclude={"payload"}, exclude_none=True)
 
-    def task(self) -> NewTask:
-        """The task that the body describes."""
-        return NewTask(self.payload, self.retries, self.run_at, self.delay, self.timeout_seconds)
+    def task(self, traceparent: str | None = None) -> NewTask:
+        """The task that the body describes, in the trace of a context."""
+        return NewTask(
+            self.payload, self.retries, self.run_at, self.delay, self.timeout_seconds, traceparent
+        )
 
 
 def parts_to_repeat(bodies: Sequence[SubmissionBody], *, many: bool = False) -> list[Any]:

@@ -53,6 +53,7 @@ def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, An
         "retries_left": task.retries_left,
         "retry_of": task.retry_of_id,
         "timeout_seconds": task.timeout_seconds,
+        "traceparent": task.traceparent,
     }
     if include_result:
         document["result"] = task.result

@@ -18,7 +18,12 @@ from zndraw_joblib.api.documents import job_document, job_summary, task_document
 from zndraw_joblib.api.lists import task_page
 from zndraw_joblib.api.lookup import accepted
 from zndraw_joblib.api.pagination import page
-from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
+from zndraw_joblib.api.parsing import (
+    invalid_fields,
+    read_body,
+    read_idempotency_key,
+    read_traceparent,
+)
 from zndraw_joblib.api.paths import job_tasks_path, task_path
 from zndraw_joblib.models import Job, Task
 from zndraw_joblib.services.jobs import offered_job, offered_jobs, retire, room_job
@@ -100,5 +105,6 @@ class JobViewSet(JobLibView, ViewSet):
         several = given if isinstance(given, Sequence) else [given]
         key = read_idempotency_key(self.request._request)
         body = [] if key is None else parts_to_repeat(several, many=several is given)
-        tasks = [entry.task() for entry in several]
+        context = read_traceparent(self.request._request)
+        tasks = [entry.task(context) for entry in several]
         return Submission(self.caller, room_id, full_name, tasks, key, body)

@@ -77,7 +77,12 @@ tasks_submit = Operation(
         problems.IdempotencyKeyReused,
         problems.TooManyPending,
     ],
-    parameters=[parameters.ROOM, parameters.JOB, parameters.IDEMPOTENCY_KEY],
+    parameters=[
+        parameters.ROOM,
+        parameters.JOB,
+        parameters.IDEMPOTENCY_KEY,
+        parameters.TRACEPARENT,
+    ],
     headers=parameters.ACCEPTED,
     body=bodies.SubmissionBody | parameters.SUBMISSIONS,
 )
@@ -152,7 +157,7 @@ tasks_retry = Operation(
         problems.IdempotencyKeyReused,
         problems.TooManyPending,
     ],
-    parameters=[parameters.TASK, parameters.IDEMPOTENCY_KEY],
+    parameters=[parameters.TASK, parameters.IDEMPOTENCY_KEY, parameters.TRACEPARENT],
     headers=parameters.ACCEPTED,
     body=bodies.EmptyBody,
 )

@@ -89,6 +89,11 @@ IDEMPOTENCY_KEY = Parameter(
     description=f"A string of your own, 1 to {MAX_KEY_LENGTH} characters in quotes: the same "
     "request with the same key gives the same task, for {idempotency_key_ttl_seconds:g} seconds.",
 )
+TRACEPARENT = Parameter(
+    name="traceparent",
+    location="header",
+    description="Trace context (W3C), which is kept with the task; an invalid one is ignored.",
+)
 SUBMISSIONS = Annotated[
     list[bodies.SubmissionBody],
     Field(min_length=1),

@@ -25,6 +25,7 @@ from zndraw_joblib.exceptions import (
 from zndraw_joblib.names import MAX_NAME_LENGTH
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.text import Message, clean_text
+from zndraw_joblib.tracing import current_traceparent, valid_traceparent
 from zndraw_joblib.translation import library_message
 
 #: Most digits of an integer, because parsing takes quadratic time; no identifier is that long.
@@ -175,6 +176,15 @@ def read_idempotency_key(request: HttpRequest) -> str | None:
             )
         )
     return key
+
+
+def read_traceparent(request: HttpRequest) -> str | None:
+    """The trace context of a request: its header, else the span that is current on the server.
+
+    The header's, because the worker then continues the client's trace also where the server's own
+    spans are not sampled.
+    """
+    return valid_traceparent(request.META.get("HTTP_TRACEPARENT")) or current_traceparent()
 
 
 def _read_bytes(request: HttpRequest) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
@@ -13,6 +15,13 @@ from django.utils.http import escape_leading_slashes
 #: The first segment of each path of this app, and the prefix of most of them.
 VERSION = "v1"
 API = f"{VERSION}/joblib/"
+#: The fields of log records, by the variables of a path that they come from.
+_LOG_FIELDS = {
+    "task_id": "task_id",
+    "worker_id": "worker_id",
+    "full_name": "job",
+    "room_id": "room",
+}
 #: Characters besides letters and digits that stay as they are in a segment (RFC 3986, section 3.3).
 _SEGMENT = "!$&'()*+,;=:@~"
 
@@ -56,3 +65,10 @@ def job_tasks_path(mount: str, room_id: str, full_name: str) -> str:
 def problem_type_path(mount: str, slug: str) -> str:
     """The path of a problem type's description."""
     return f"{mount}{VERSION}/problems/{slug}"
+
+
+def log_fields(variables: Mapping[str, Any]) -> dict[str, str]:
+    """The fields of a log record about a request, from the variables of its path."""
+    return {
+        _LOG_FIELDS[name]: str(value) for name, value in variables.items() if name in _LOG_FIELDS
+    }

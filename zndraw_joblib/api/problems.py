@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from zndraw_joblib import exceptions
 from zndraw_joblib.api.documents import json_text
 from zndraw_joblib.api.host_errors import HostProblem, as_problem
-from zndraw_joblib.api.paths import problem_type_path, request_path
+from zndraw_joblib.api.paths import log_fields, problem_type_path, request_path
 from zndraw_joblib.exceptions import PROBLEM_TYPES, ProblemException
 from zndraw_joblib.storage.outages import Outage, outage_of
 from zndraw_joblib.text import Message
@@ -54,7 +54,14 @@ def problem_exception_handler(exc: Exception, context: dict[str, Any]) -> Respon
     problem = as_problem(exc)
     if problem is None:
         problem = _problem_of_failure(exc)
-        logger.error("%s %s failed: %s", request.method, request.path, problem, exc_info=exc)
+        logger.error(
+            "%s %s failed: %s",
+            request.method,
+            request.path,
+            problem,
+            exc_info=exc,
+            extra=log_fields(getattr(view, "kwargs", {})),
+        )
         got_request_exception.send(type(view), request=request._request)
     if problem.status == 401:
         # A hook's exception has none, and RFC 9110 requires one.

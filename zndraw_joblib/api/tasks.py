@@ -18,7 +18,12 @@ from zndraw_joblib.api.conditional import known_tags
 from zndraw_joblib.api.documents import task_document, task_tag
 from zndraw_joblib.api.lists import attempt_page, submitted_page, task_page
 from zndraw_joblib.api.lookup import accepted, parse_task_id
-from zndraw_joblib.api.parsing import invalid_fields, read_body, read_idempotency_key
+from zndraw_joblib.api.parsing import (
+    invalid_fields,
+    read_body,
+    read_idempotency_key,
+    read_traceparent,
+)
 from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
@@ -106,7 +111,8 @@ class TaskViewSet(JobLibView, ViewSet):
         """Submit the payload of an ended task again, as a new task."""
         self.body(EmptyBody)
         key = read_idempotency_key(request._request)
-        task = retry(self.caller, parse_task_id(task_id), key)
+        context = read_traceparent(request._request)
+        task = retry(self.caller, parse_task_id(task_id), key, context)
         return accepted(task_document(task), task_path(self.mount, task.id))
 
     @openapi.tasks_lookup

@@ -308,8 +308,10 @@ def _requeue(request: Any, grants: list[tuple[UUID, int]]) -> None:
         with in_tenant(tenant_of(request)):
             requeue_granted(grants)
     except Exception:
-        ids = ", ".join(str(task_id) for task_id, _ in grants)
-        logger.exception("could not requeue %s; left for the sweeper", ids)
+        ids = [str(task_id) for task_id, _ in grants]
+        logger.exception(
+            "could not requeue %s; left for the sweeper", ", ".join(ids), extra={"task_ids": ids}
+        )
     finally:
         release_connections()
 

@@ -15,7 +15,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from zndraw_joblib.client.logs import running_task
+from zndraw_joblib.client.outcomes import Cancelled
 from zndraw_joblib.client.tasks import ClaimedTask
+from zndraw_joblib.tracing import span_of_run
 
 Execute = Callable[..., Any]
 
@@ -95,14 +97,18 @@ class TaskCall:
             is not done.
         """
         # In a context of its own, because context variables must not reach later tasks.
-        return contextvars.copy_context().run(self._call, task, instance)
+        return contextvars.copy_context().run(self._traced, task, instance)
 
     def close(self) -> None:
         """Close the event loops, after the last call has ended."""
         self._runners.close()
 
-    def _call(self, task: ClaimedTask, instance: BaseModel) -> Any:
+    def _traced(self, task: ClaimedTask, instance: BaseModel) -> Any:
         running_task.set(task)
+        with span_of_run(task.job_name, task.traceparent, task.log_fields(), Cancelled):
+            return self._call(task, instance)
+
+    def _call(self, task: ClaimedTask, instance: BaseModel) -> Any:
         if self._execute is not None:
             return self._finish(self._execute(*(task, instance)[: self._arguments]))
         run = getattr(instance, "run", None)

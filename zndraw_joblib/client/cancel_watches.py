@@ -119,7 +119,7 @@ class CancelWatches:
                 pause = REFUSED_PAUSE
         except Exception as error:
             # The usual heartbeats handle and log errors; code of the host may raise any.
-            logger.debug("could not wait for cancels: %r", error)
+            logger.debug("could not wait for cancels: %r", error, extra={"worker_id": worker_id})
             pause = retry_after(error) or FAILED_PAUSE
         finally:
             with self._lock:

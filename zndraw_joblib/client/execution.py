@@ -63,7 +63,12 @@ def execute_task(
 def _report_of(task: ClaimedTask, error: BaseException) -> Report | None:
     """The report of a task whose code raised an exception, which is logged."""
     if all_raised(error, Cancelled):
-        logger.info("task %s attempt %d ended, because it was cancelled", task.id, task.attempt)
+        logger.info(
+            "task %s attempt %d ended, because it was cancelled",
+            task.id,
+            task.attempt,
+            extra=task.log_fields(),
+        )
         if task.cancelled:
             return None
         return Report.on(task, TaskStatus.CANCELLED, _described(error))
@@ -73,7 +78,7 @@ def _report_of(task: ClaimedTask, error: BaseException) -> Report | None:
     # a lock, and code of the task may be slow or wait for another thread. A handler of the
     # site may fail, which must not end the worker.
     with suppress(BaseException):
-        logger.error("task %s failed: %s", task.id, text)
+        logger.error("task %s failed: %s", task.id, text, extra=task.log_fields())
     if raised(error, GiveUp):
         return _failure(task, text, retry=False)
     if later := raised(error, RetryLater):

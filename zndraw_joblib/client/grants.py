@@ -81,7 +81,9 @@ class Grants:
                         taken.append(task.id)
                     self._stopped.add(task.id)
         if taken:
-            logger.warning("the server took these tasks away: %s", ", ".join(taken))
+            logger.warning(
+                "the server took these tasks away: %s", ", ".join(taken), extra={"task_ids": taken}
+            )
 
     @contextmanager
     def ending(self, task_ids: Collection[str]) -> Iterator[None]:

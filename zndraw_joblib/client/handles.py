@@ -22,6 +22,7 @@ from zndraw_joblib.client.schemas import (
 from zndraw_joblib.client.submissions import key_header
 from zndraw_joblib.client.waiting import Deadline
 from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.tracing import current_header
 
 
 class TaskHandle:
@@ -186,7 +187,8 @@ class TaskHandle:
             As in `Submitter.submit`.
         """
         url = path("tasks", self.id, "retry")
-        task = send(self._api, "POST", url, read=read_submitted, headers=key_header(None))
+        headers = key_header(None) | current_header()
+        task = send(self._api, "POST", url, read=read_submitted, headers=headers)
         return TaskHandle(self._api, task.id, self._job, job_name=self._job_name)
 
     def _task(self) -> TaskInfo:

@@ -116,7 +116,10 @@ class Heartbeats:
         try:
             self._send_until_ended()
         except BaseException as error:
-            logger.exception("the heartbeats ended; the leases of this worker's tasks will end too")
+            logger.exception(
+                "the heartbeats ended; the leases of this worker's tasks will end too",
+                extra={"worker_id": self._registration.worker_id},
+            )
             self._fail(as_exception(error))
 
     def _send_until_ended(self) -> None:
@@ -155,6 +158,7 @@ class Heartbeats:
                     "limit for heartbeats: the rate of the scope joblib_work, or a proxy's.",
                     asked,
                     max(0.0, left),
+                    extra={"worker_id": self._registration.worker_id},
                 )
             pause = asked
         else:

@@ -342,7 +342,10 @@ class JobManager(Registrar, Submitter, Mapping[str, type[BaseModel]]):
                 self._grants.wait_until_none()
         finally:
             self._heartbeats.stop()
+            worker_id = self._registration.worker_id
             try:
                 self.disconnect()
             except (httpx.TransportError, ApiError) as problem:
-                logger.warning("could not delete the worker: %s", problem)
+                logger.warning(
+                    "could not delete the worker: %s", problem, extra={"worker_id": worker_id}
+                )

@@ -81,7 +81,12 @@ class Pulse:
             late = self._grants.note_lateness(text, now - lease)
             if not self._is_late:
                 ids = ", ".join(late) or "none"
-                logger.error("%s Tasks that the server may have taken away: %s.", text, ids)
+                logger.error(
+                    "%s Tasks that the server may have taken away: %s.",
+                    text,
+                    ids,
+                    extra={"task_ids": late, "worker_id": self._registration.worker_id},
+                )
             self._is_late = True
 
     def explanation(self, task: ClaimedTask) -> str | None:

@@ -237,7 +237,12 @@ class Registration:
                 url = path("workers", self.worker_id, "jobs", name)
                 send(self._api, "DELETE", url, read=read_nothing)
             except (JobNotFoundError, WorkerNotFoundError):
-                logger.info("%s was not offered by worker %s any more", name, self.worker_id)
+                logger.info(
+                    "%s was not offered by worker %s any more",
+                    name,
+                    self.worker_id,
+                    extra={"job": name, "worker_id": self.worker_id},
+                )
         self.classes.pop(name, None)
 
     def _put_job(self, name: JobName, cls: type[BaseModel]) -> None:
@@ -256,7 +261,9 @@ class Registration:
             if self.worker_id != lost:
                 return  # Another thread has replaced it.
             if lost is not None:
-                logger.warning("worker %s is gone; registering again", lost)
+                logger.warning(
+                    "worker %s is gone; registering again", lost, extra={"worker_id": lost}
+                )
             self.create_worker()
             try:
                 for name, cls in self.classes.items():
@@ -277,4 +284,4 @@ class Registration:
             try:
                 send(self._api, "DELETE", path("workers", worker_id), read=read_nothing)
             except WorkerNotFoundError:
-                logger.info("worker %s was gone already", worker_id)
+                logger.info("worker %s was gone already", worker_id, extra={"worker_id": worker_id})

@@ -50,6 +50,7 @@ class TaskInfo(BaseModel):
     retries_left: int | None = None
     retry_of: str | None = None
     timeout_seconds: float | None = None
+    traceparent: str | None = None
 
     @property
     def is_terminal(self) -> bool:

@@ -37,6 +37,7 @@ from zndraw_joblib.client.submissions import (
     tasks_url,
 )
 from zndraw_joblib.names import GLOBAL_ROOM, JobName
+from zndraw_joblib.tracing import current_header
 
 T = TypeVar("T")
 
@@ -196,7 +197,8 @@ class Submitter:
         read: Callable[[httpx.Response], T],
         key: str | None = None,
     ) -> T:
-        return send(self.api, "POST", url, read=read, body=body, headers=key_header(key))
+        headers = key_header(key) | current_header()
+        return send(self.api, "POST", url, read=read, body=body, headers=headers)
 
     def _job_of(self, cls: type[BaseModel], room: str, job_room: str | None) -> JobName:
         if job_room is None:

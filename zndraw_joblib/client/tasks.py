@@ -18,6 +18,8 @@ from zndraw_joblib.text import clean_text
 
 T = TypeVar("T")
 
+_task_logger = logging.getLogger("zndraw_joblib.task")
+
 
 class TaskActions(Protocol):
     """The acts of a `ClaimedTask` on its server; `JobManager` gives one to the tasks it claims."""
@@ -57,6 +59,24 @@ class ClaimedTask(BaseModel):
     created_at: datetime
     attempt: int
     status: TaskStatus = TaskStatus.CLAIMED
+    #: Left out by a server that does not tell them.
+    worker_id: str | None = None
+    traceparent: str | None = None
+
+    def log_fields(self) -> dict[str, Any]:
+        """The fields of a log record about the task, for the argument `extra` of `logging`."""
+        return {
+            "task_id": self.id,
+            "attempt": self.attempt,
+            "job": self.job_name,
+            "room": self.room_id,
+            "worker_id": self.worker_id,
+        }
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose records have `log_fields`; its name is ``zndraw_joblib.task``."""
+        return logging.LoggerAdapter(_task_logger, self.log_fields())
 
     def bind(self, actions: TaskActions | None) -> None:
         """Let the task act on its server, or no more."""

@@ -104,7 +104,11 @@ class UpdateSender:
         )
         self._updates.pop(key, None)
         if not ended:
-            logger.warning("the last progress or log of task %s could not be sent", key[0])
+            logger.warning(
+                "the last progress or log of task %s could not be sent",
+                key[0],
+                extra=updates.task.log_fields(),
+            )
 
     def _of(self, task: ClaimedTask) -> PendingUpdates | None:
         """The updates of a task; None if it is not held, because the server would refuse them."""
@@ -232,12 +236,23 @@ class UpdateSender:
         if pause is not None:
             self._outage.failed(error, pause)
         elif isinstance(error, (*LOST, TaskNotFoundError)):
-            logger.info("task %s takes no more progress: %s", updates.task.id, error)
+            logger.info(
+                "task %s takes no more progress: %s",
+                updates.task.id,
+                error,
+                extra=updates.task.log_fields(),
+            )
         else:
             kind = "log" if taken.text else "progress"
             level = logging.DEBUG if kind in self._refusals else logging.WARNING
             self._refusals.add(kind)
-            logger.log(level, "the server refused the %s of a task: %s", kind, error)
+            logger.log(
+                level,
+                "the server refused the %s of a task: %s",
+                kind,
+                error,
+                extra=updates.task.log_fields(),
+            )
 
     def _pause(self, error: Exception) -> float | None:
         """Seconds until the next attempt; None if the server refused for good."""

@@ -169,7 +169,10 @@ class Worker:
             while task is not None:
                 task = self._start_next(self._run(task))
         except BaseException as error:
-            logger.exception("a thread of the worker ended")
+            logger.exception(
+                "a thread of the worker ended",
+                extra=task.log_fields() if task else {"worker_id": self._registration.worker_id},
+            )
             if task is not None:
                 # Its lease must end, because nobody will report on it.
                 self._grants.drop(task.id, task.attempt)
@@ -222,11 +225,19 @@ class Worker:
         outcomes = self._reporter.send([report for _, report in reports], lasting=True)
         for (task, report), outcome, reason in zip(reports, outcomes, late, strict=True):
             if isinstance(outcome, (*LOST, TaskNotFoundError)):
-                logger.info("task %s attempt %d was dropped: %s", task.id, task.attempt, outcome)
+                logger.info(
+                    "task %s attempt %d was dropped: %s",
+                    task.id,
+                    task.attempt,
+                    outcome,
+                    extra=task.log_fields(),
+                )
                 if reason:
                     self._explain_loss(task, reason)
             elif isinstance(outcome, Exception):
-                logger.error("could not report on task %s: %s", task.id, outcome)
+                logger.error(
+                    "could not report on task %s: %s", task.id, outcome, extra=task.log_fields()
+                )
                 if report.status != TaskStatus.RUNNING and not is_outage(outcome):
                     self._report_refusal(task, outcome, has_result=report.result is not None)
             if isinstance(outcome, Exception):
@@ -235,7 +246,7 @@ class Worker:
 
     def _explain_loss(self, task: ClaimedTask, reason: str) -> None:
         """Say why a task was lost, also in its error, if the server has ended it meanwhile."""
-        logger.error("task %s was lost. %s", task.id, reason)
+        logger.error("task %s was lost. %s", task.id, reason, extra=task.log_fields())
         # Refused if the task goes on elsewhere; its error is then another attempt's to write.
         self._reporter.send([Report.on(task, TaskStatus.FAILED, reason)])
 
@@ -248,14 +259,21 @@ class Worker:
         report = Report.on(task, TaskStatus.FAILED, error)
         (outcome,) = self._reporter.send([report], lasting=True)
         if isinstance(outcome, Exception):
-            logger.error("could not report task %s as failed: %s", task.id, outcome)
+            logger.error(
+                "could not report task %s as failed: %s", task.id, outcome, extra=task.log_fields()
+            )
 
     def _next_queued(self) -> ClaimedTask | None:
         """Take the next task from the queue; drops tasks that were cancelled or lost meanwhile."""
         while (task := self._pop()) is not None:
             if not self._grants.is_stopped(task):
                 return task
-            logger.info("task %s attempt %d was dropped unstarted", task.id, task.attempt)
+            logger.info(
+                "task %s attempt %d was dropped unstarted",
+                task.id,
+                task.attempt,
+                extra=task.log_fields(),
+            )
             self._drop(task)
         return None
 

@@ -13,6 +13,7 @@ from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.messages import change_group
 from zndraw_joblib.events.queries import Visible, reader, watched_revisions
 from zndraw_joblib.events.reads import RepeatedReads
+from zndraw_joblib.events.waiters import counted
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.storage.waits import Revision
 
@@ -52,6 +53,7 @@ class ChangeWaits:
             executor, self._watchers.keys(), reader(tenant, watched_revisions), self._compare
         )
 
+    @counted("change")
     async def wait(
         self,
         task: tuple[UUID, str, int],

@@ -11,6 +11,7 @@ from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.messages import end_group
 from zndraw_joblib.events.queries import Visible, ended_tasks, read_tasks, reader
 from zndraw_joblib.events.reads import BatchedReads, RepeatedReads
+from zndraw_joblib.events.waiters import counted
 from zndraw_joblib.storage.rows import TaskRow
 
 
@@ -30,6 +31,7 @@ class EndWaits:
             executor, reader(tenant, read_tasks), rows=lambda key: len(key[0])
         )
 
+    @counted("end")
     async def wait(self, rooms: Mapping[UUID, str], deadline: float) -> None:
         """Return when one of the tasks has ended or was deleted, or at `deadline`.
 

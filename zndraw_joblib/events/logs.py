@@ -12,6 +12,7 @@ from uuid import UUID
 
 from zndraw_joblib.events.queries import LogKey, Visible, longer_logs, read_logs, reader
 from zndraw_joblib.events.reads import BATCH, BatchedReads, RepeatedReads
+from zndraw_joblib.events.waiters import counted
 from zndraw_joblib.storage.logs import LogPart
 
 #: Seconds between two reads of the sizes.
@@ -37,6 +38,7 @@ class LogWaits:
             executor, reader(tenant, read_logs), rows=lambda key: BATCH // MAX_PARTS
         )
 
+    @counted("log")
     async def wait(self, task_id: UUID, offset: int, deadline: float) -> None:
         """Return when the log has text beyond the offset, the task has ended, or at `deadline`.
 

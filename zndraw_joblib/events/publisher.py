@@ -11,6 +11,8 @@ from typing import Any
 
 from channels.layers import get_channel_layer
 
+from zndraw_joblib.signals import message_lost
+
 logger = logging.getLogger(__name__)
 
 #: Most unsent entries. Further ones are dropped, because the reads of each hub find their tasks.
@@ -69,6 +71,7 @@ class Publisher:
                 if not self._dropping:
                     logger.warning("too many unsent messages; dropping %s to %s", kind, group)
                 self._dropping = True
+                message_lost.send_robust(None, reason="full")
                 return
             self._unsent.setdefault(group, (kind, []))[1].extend(entries)
             self._unsent_count += len(entries)
@@ -133,6 +136,7 @@ class Publisher:
         except Exception as error:
             # One line without a traceback, because a layer that is down fails at every message.
             logger.warning("could not send %s to %s: %r", message["type"], group, error)
+            message_lost.send_robust(None, reason="layer")
 
 
 publisher = Publisher()

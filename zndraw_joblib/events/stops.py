@@ -11,6 +11,7 @@ from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.messages import STOP_GROUP
 from zndraw_joblib.events.queries import reader, states_of_grants
 from zndraw_joblib.events.reads import BatchedReads, RepeatedReads
+from zndraw_joblib.events.waiters import counted
 from zndraw_joblib.storage.waits import Grant, GrantState
 
 _STOPPED = {GrantState.CANCELLED, GrantState.LOST}
@@ -48,6 +49,7 @@ class StopWaits:
         self._repeated = RepeatedReads(executor, self._waiting, compare, self._stop)
         self._batched = BatchedReads(executor, read, rows=len)
 
+    @counted("heartbeat")
     async def wait(self, grants: Sequence[Grant], deadline: float) -> list[GrantState]:
         """The state of each grant, as soon as one was cancelled or lost, or at `deadline`.
 

@@ -15,6 +15,7 @@ from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.messages import job_group
 from zndraw_joblib.events.queries import jobs_with_pending_tasks, reader, workers_worth_claiming
 from zndraw_joblib.events.reads import BatchedReads, RepeatedReads
+from zndraw_joblib.events.waiters import counted
 
 #: A job, and the hex id of its pending task where a message named one.
 Wakeup = tuple[UUID, str | None]
@@ -52,6 +53,7 @@ class WorkWaits:
         )
         self._batched = BatchedReads(executor, reader(tenant, workers_worth_claiming))
 
+    @counted("work")
     async def wait(
         self,
         jobs: Iterable[UUID],

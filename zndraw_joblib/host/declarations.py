@@ -82,12 +82,16 @@ def declare_after_migrate(*, using: str, **_: Any) -> None:
             carry_out()
         except SchemaConflict as conflict:
             # Not raised, because a deployment migrates while workers of the earlier version run.
-            logger.warning("%s is not declared: %s", full_name, conflict)
+            logger.warning("%s is not declared: %s", full_name, conflict, extra={"job": full_name})
         except (DatabaseError, InterfaceError) as error:
             # The app's migrations were undone, or not all of them carried out.
             if outage_of(error) is not Outage.UNMIGRATED:
                 raise
-            logger.info("%s is not declared, because its table is not migrated", full_name)
+            logger.info(
+                "%s is not declared, because its table is not migrated",
+                full_name,
+                extra={"job": full_name},
+            )
 
 
 def _policy_of(retry: RetryPolicy | Mapping[str, Any] | int) -> RetryPolicy:

@@ -21,6 +21,7 @@ from zndraw_joblib.names import GLOBAL_ROOM
 from zndraw_joblib.services.jobs import parsed_name
 from zndraw_joblib.services.submit import Submission, accept_checked, check_one, submit_one
 from zndraw_joblib.text import Message
+from zndraw_joblib.tracing import current_traceparent
 
 
 def submit(
@@ -40,7 +41,8 @@ def submit(
     The task is checked at once, and announced to workers and receivers of signals after the commit.
     A rollback leaves nothing of it. If the tables of the job server are in another database than
     the site's, and a transaction is open on the site's, the task is inserted after its commit, and
-    the returned task is not saved before. The hook `room_access` is not asked.
+    the returned task is not saved before. The hook `room_access` is not asked. The task is in the
+    trace of OpenTelemetry's current span, if there is one.
 
     Parameters
     ----------
@@ -96,7 +98,7 @@ def submit(
         HostCaller(acts_for=identity_of(created_by)),
         _room_of(name) if room_id is None else room_id,
         name,
-        [body.task()],
+        [body.task(current_traceparent())],
         None if idempotency_key is None else _checked_key(idempotency_key),
         [] if idempotency_key is None else parts_to_repeat([body]),
     )
@@ -195,6 +197,7 @@ def _submit_after(aliases: Sequence[str], submission: Submission) -> Task:
         retries=new.retries,
         run_at=new.run_at,
         timeout_seconds=new.timeout_seconds,
+        traceparent=new.traceparent,
     )
     task.job_name = str(submission.name)
     return task

@@ -215,6 +215,7 @@ class Migration(migrations.Migration):
                 ('completed_at', models.DateTimeField(blank=True, null=True, verbose_name='completed at')),
                 ('revision', models.PositiveBigIntegerField(db_default=0, editable=False, help_text='Goes up with each change that a client can see.', verbose_name='revision')),
                 ('log_size', models.PositiveBigIntegerField(db_default=0, editable=False, help_text='Bytes of UTF-8 that were ever written, also those that were cut since.', verbose_name='size of the log')),
+                ('traceparent', models.CharField(editable=False, help_text='Of the request that submitted the task (W3C Trace Context).', max_length=55, null=True, verbose_name='trace context')),
                 ('watched_until', models.DateTimeField(editable=False, null=True)),
                 ('job', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='tasks', to='zndraw_joblib.job', verbose_name='job')),
                 ('retry_of', models.ForeignKey(blank=True, db_index=False, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='retried_by', to='zndraw_joblib.task', verbose_name='retry of')),

@@ -9,6 +9,7 @@ from django.db.models.functions import Coalesce, Greatest
 from django.utils.functional import cached_property
 from django.utils.translation import gettext_lazy as _
 
+from zndraw_joblib import tracing
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.names import MAX_NAME_LENGTH
 from zndraw_joblib.storage.clock import Now
@@ -133,6 +134,13 @@ class Task(models.Model):
         db_default=0,
         editable=False,
         help_text=_("Bytes of UTF-8 that were ever written, also those that were cut since."),
+    )
+    traceparent = models.CharField(
+        _("trace context"),
+        max_length=tracing.LENGTH,
+        null=True,
+        editable=False,
+        help_text=_("Of the request that submitted the task (W3C Trace Context)."),
     )
     # Changes are published only of watched tasks, because a message costs more than a report.
     watched_until = models.DateTimeField(null=True, editable=False)

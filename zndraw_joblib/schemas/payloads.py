@@ -82,7 +82,12 @@ class PayloadChecker:
                     return []
             return self._errors(payload, budget)
         except SchemaRefused as refusal:
-            logger.warning("The schema of job %s is not accepted: %s", job_id, refusal)
+            logger.warning(
+                "The schema of job %s is not accepted: %s",
+                job_id,
+                refusal,
+                extra={"job_id": str(job_id)},
+            )
             return [
                 FieldError(
                     Message("The payload cannot be checked, because the schema is not accepted.")
@@ -97,7 +102,12 @@ class PayloadChecker:
             return self._unchecked(error, job_id)
 
     def _unchecked(self, error: BaseException, job_id: object) -> list[FieldError]:
-        logger.error("A payload of job %s cannot be checked.", job_id, exc_info=error)
+        logger.error(
+            "A payload of job %s cannot be checked.",
+            job_id,
+            exc_info=error,
+            extra={"job_id": str(job_id)},
+        )
         return [FieldError(Message("The payload cannot be checked against this schema."))]
 
     def _is_cheap(self, text: bytes) -> bool:

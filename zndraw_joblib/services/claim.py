@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db import router
 
+from zndraw_joblib import tracing
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
@@ -29,8 +30,14 @@ def claim(
     WorkerNotFound
         The id is too long or has control characters.
     """
+    began = tracing.now()
     worker_id = checked_worker_id(worker_id or caller.identity)
-    return Task.objects.grant(worker_id, caller.identity, get_settings().lease, limit, start=start)
+    granted: list[TaskRow] = Task.objects.grant(
+        worker_id, caller.identity, get_settings().lease, limit, start=start
+    )
+    for task in granted:
+        tracing.record("joblib claim", task.traceparent, began, task.trace_attributes())
+    return granted
 
 
 def jobs_of_worker(caller: Caller, worker_id: str | None) -> tuple[UUID, ...]:

@@ -86,10 +86,20 @@ def open_part(file: TaskFile, start: int, length: int) -> StoredPart:
         if not now:
             # The bytes of a replaced file are gone; another request gets the new ones.
             raise StorageUnavailable(headers={"Retry-After": "1"}) from error
-        logger.error("the storage has lost %s, a file of task %s", file.path, file.task_id)
+        logger.error(
+            "the storage has lost %s, a file of task %s",
+            file.path,
+            file.task_id,
+            extra={"task_id": str(file.task_id), "attempt": file.attempt},
+        )
         raise FileNotFound from error
     except Exception as error:
-        logger.exception("the storage failed to open %s of task %s", file.path, file.task_id)
+        logger.exception(
+            "the storage failed to open %s of task %s",
+            file.path,
+            file.task_id,
+            extra={"task_id": str(file.task_id), "attempt": file.attempt},
+        )
         raise StorageUnavailable(headers={"Retry-After": "1"}) from error
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
+from zndraw_joblib import tracing
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import (
     Forbidden,
@@ -165,7 +166,13 @@ def _with_late_error(given: Report, task: TaskRow) -> TaskRow:
 def _move(given: Sequence[Report], identity: str | None = None) -> list[TaskRow]:
     """Carry out the reports of statuses that a report may set; as `TaskManager.move`."""
     reportable = [report for report in given if report.status in REPORTABLE_STATUSES]
+    began = tracing.now()
     moved: list[TaskRow] = Task.objects.move(reportable, identity)
+    # Progress has no spans, because a task may report it many times a second.
+    traced = {report.task_id for report in reportable if not report.has_progress}
+    for task in moved:
+        if task.id in traced:
+            tracing.record("joblib report", task.traceparent, began, task.trace_attributes())
     return moved
 
 

@@ -13,11 +13,14 @@ from zndraw_joblib.storage.rows import NewTask, TaskRow
 from zndraw_joblib.text import Message
 
 
-def retry(caller: Caller, task_id: UUID, key: str | None = None) -> TaskRow:
+def retry(
+    caller: Caller, task_id: UUID, key: str | None = None, traceparent: str | None = None
+) -> TaskRow:
     """Submit the payload of an ended task again, with its retries and its timeout.
 
     Returns the new task, whose submitter is the caller, or the earlier one of the `key`. The job's
-    present schema counts.
+    present schema counts. The new task is in the trace of `traceparent`, or without it in that of
+    the ended task.
 
     Raises
     ------
@@ -41,8 +44,22 @@ def retry(caller: Caller, task_id: UUID, key: str | None = None) -> TaskRow:
     if retries is not None:
         # The setting may be lower than when the task was submitted.
         retries = min(retries, get_settings().max_retries)
-    again = NewTask(task.payload, retries, timeout_seconds=task.timeout_seconds, retry_of=task.id)
+    again = NewTask(
+        task.payload,
+        retries,
+        timeout_seconds=task.timeout_seconds,
+        retry_of=task.id,
+        traceparent=traceparent or task.traceparent,
+    )
     route = ("tasks", str(task.id), "retry")
     return submit_one(
-        Submission(caller, task.room_id, task.job_name, [again], key, key_route=route)
+        Submission(
+            caller,
+            task.room_id,
+            task.job_name,
+            [again],
+            key,
+            key_route=route,
+            linked=task.traceparent if traceparent else None,
+        )
     )

@@ -13,7 +13,7 @@ from cachetools import LRUCache
 from django.db import connections, router, transaction
 from django.dispatch import Signal
 
-from zndraw_joblib import signals
+from zndraw_joblib import signals, tracing
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import (
     FieldError,
@@ -145,6 +145,8 @@ class Submission:
     body: Sequence[Any] = ()
     #: The parts of the path to which the key belongs; empty for that of a submit.
     key_route: tuple[str, ...] = ()
+    #: The trace context of the task that this one repeats, for a link to it.
+    linked: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "room_id", nfc(self.room_id))
@@ -187,6 +189,7 @@ def submit(submission: Submission) -> Sequence[TaskRow]:
     TooManyPending
         The tasks would exceed the room's limit of pending tasks.
     """
+    began = tracing.now()
     submission.caller.require("submit", submission.room_id)
     using = router.db_for_write(Task)
     while True:
@@ -199,6 +202,7 @@ def submit(submission: Submission) -> Sequence[TaskRow]:
                 return earlier
             raise
         if tasks := _accept(using, submission, job):
+            _trace(submission, tasks, began)
             return tasks
         # The job was retired, or its schema replaced, since it was read.
         job_cache.read(submission.caller.tenant, using, submission.name)
@@ -235,12 +239,28 @@ def accept_checked(submission: Submission) -> Sequence[TaskRow]:
     JobNotFound, InvalidPayload
         The job was retired since the check, or has another schema, which the payload breaks.
     """
+    began = tracing.now()
     using = router.db_for_write(Task)
     while not (tasks := _enqueue(using, submission, _checked_job(using, submission))):
         job_cache.read(submission.caller.tenant, using, submission.name)
     if get_settings().max_pending_per_room is not None:
         RoomBacklog.objects.using(using).forget_places({submission.room_id})
+    _trace(submission, tasks, began)
     return tasks
+
+
+def _trace(submission: Submission, tasks: Sequence[TaskRow], began: int) -> None:
+    """Make a span for each new task; a repeated submit has none, because it made no task."""
+    if tasks[0].id != submission.ids[0]:
+        return
+    for task in tasks:
+        tracing.record(
+            "joblib submit",
+            task.traceparent,
+            began,
+            task.trace_attributes(),
+            linked=submission.linked,
+        )
 
 
 def _of_only_task(refusal: InvalidPayload) -> InvalidPayload:

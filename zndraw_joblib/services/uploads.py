@@ -103,11 +103,11 @@ def upload(caller: Caller, task_id: UUID, attempt: int, given: Upload) -> tuple[
     lease = _Lease(caller, task_id, attempt)
     _check_present_files(task_id, attempt, name, given)
     lease.release()
-    with _temporary_file() as spool:
+    with _temporary_file(task_id) as spool:
         size, sha256 = _receive(given, spool, limit, lease.renew_if_due)
         lease.renew()
         content = ReadFile(spool, size, lease.renew_if_due)
-        with _stored(content, new_path(task_id, attempt)) as path:
+        with _stored(content, task_id, attempt) as path:
             using = router.db_for_write(TaskFile)
             with transaction.atomic(using=using):
                 lease.renew(files_changed=True)
@@ -193,14 +193,14 @@ def _too_large(limit: int) -> FileTooLarge:
 
 
 @contextmanager
-def _temporary_file() -> Iterator[Any]:
+def _temporary_file(task_id: UUID) -> Iterator[Any]:
     """A temporary file; raises StorageUnavailable where it cannot be made or written."""
     try:
         with TemporaryFile(dir=django_settings.FILE_UPLOAD_TEMP_DIR) as file:
             yield file
     except OSError as error:
         # Also at its end, which writes what a full disk did not take before.
-        logger.exception("could not write to a temporary file")
+        logger.exception("could not write to a temporary file", extra={"task_id": str(task_id)})
         raise StorageUnavailable(headers={"Retry-After": "1"}) from error
 
 
@@ -248,8 +248,9 @@ def _ended_early(size: int) -> ValidationError:
 
 
 @contextmanager
-def _stored(content: ReadFile, path: str) -> Iterator[str]:
+def _stored(content: ReadFile, task_id: UUID, attempt: int) -> Iterator[str]:
     """Save the content; yields its path. It is deleted again if the block raises."""
+    path = new_path(task_id, attempt)
     using = router.db_for_write(FileToDelete)
     marked = FileToDelete.objects.using(using)
     marked.mark([path], UPLOAD_TIME)
@@ -261,7 +262,11 @@ def _stored(content: ReadFile, path: str) -> Iterator[str]:
         except ProblemException:
             raise
         except Exception as error:
-            logger.exception("the storage failed to save %s", path)
+            logger.exception(
+                "the storage failed to save %s",
+                path,
+                extra={"task_id": str(task_id), "attempt": attempt},
+            )
             raise StorageUnavailable(headers={"Retry-After": "1"}) from error
         if saved != path:
             # A storage may choose another path.

@@ -53,6 +53,7 @@ class TaskRow(NamedTuple):
     message: str | None
     revision: int
     log_size: int
+    traceparent: str | None
     watched_until: datetime | None
     result: Any = None
     queue_position: int | None = None
@@ -61,6 +62,17 @@ class TaskRow(NamedTuple):
     def is_terminal(self) -> bool:
         """Whether the task ended."""
         return self.status in TERMINAL_STATUSES
+
+    def trace_attributes(self) -> dict[str, Any]:
+        """The attributes of a span about the task."""
+        return {
+            "task_id": str(self.id),
+            "job": self.job_name,
+            "room": self.room_id,
+            "attempt": self.attempt,
+            "worker_id": self.worker_id,
+            "status": self.status,
+        }
 
 
 def pending_row(job: Any, room_id: str, created_by: str) -> TaskRow:
@@ -83,8 +95,8 @@ class NewTask(NamedTuple):
     """A task that is about to be inserted.
 
     `retries` None leaves it to the job and the settings. `run_at`, or `delay` in seconds, says
-    when it is due; both None for at once. `timeout_seconds` limits one attempt. `retry_of` is the
-    ended task that this one repeats.
+    when it is due; both None for at once. `timeout_seconds` limits one attempt. `traceparent`
+    is the trace context of the submit. `retry_of` is the ended task that this one repeats.
     """
 
     payload: Any
@@ -92,6 +104,7 @@ class NewTask(NamedTuple):
     run_at: datetime | None = None
     delay: float | None = None
     timeout_seconds: float | None = None
+    traceparent: str | None = None
     retry_of: UUID | None = None
 
     def record(self, task_id: UUID) -> dict[str, Any]:

@@ -129,7 +129,11 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
                 ahead += 1
                 values["queue_position"] = min(ahead, MAX_QUEUE_POSITION)
             task = new[values["id"]]
-            values |= {"payload": task.payload, "timeout_seconds": task.timeout_seconds}
+            values |= {
+                "payload": task.payload,
+                "timeout_seconds": task.timeout_seconds,
+                "traceparent": task.traceparent,
+            }
             placed.append(pending._replace(**values))
         return self.announce(placed, signals.task_submitted)
 

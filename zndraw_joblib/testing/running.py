@@ -133,6 +133,8 @@ def _run(task_id: UUID, cls: type[BaseModel]) -> Task | None:
         created_at=row.created_at,
         attempt=row.attempt,
         status=TaskStatus.RUNNING,
+        worker_id=row.worker_id,
+        traceparent=row.traceparent,
     )
     actions = LocalActions(caller)
     call = LocalCall(actions, cls)

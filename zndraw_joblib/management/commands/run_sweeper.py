@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
@@ -87,22 +88,43 @@ def _refuse_unmigrated(outage: Outage | None, error: Exception) -> None:
         ) from error
 
 
+def _serve_metrics(port: int) -> None:
+    if not apps.is_installed("zndraw_joblib.contrib.metrics"):
+        raise CommandError("--metrics-port needs zndraw_joblib.contrib.metrics in INSTALLED_APPS.")
+    # Imported here, because prometheus-client is an extra.
+    from prometheus_client import start_http_server  # noqa: PLC0415
+
+    from zndraw_joblib.contrib.metrics.registry import process_registry  # noqa: PLC0415
+
+    start_http_server(port, registry=process_registry())
+
+
 class Command(BaseCommand):
     """Ends or requeues tasks of dead workers, removes those workers and retires their jobs."""
 
     help = __doc__
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Add ``--once`` and ``--interval``."""
+        """Add ``--once``, ``--interval`` and ``--metrics-port``."""
         parser.add_argument("--once", action="store_true", help="Sweep once and exit.")
         parser.add_argument(
             "--interval",
             type=_seconds,
             help="Seconds between two sweeps; default: the setting sweeper_interval_seconds.",
         )
+        parser.add_argument(
+            "--metrics-port",
+            type=int,
+            help="Port at which Prometheus finds the metrics of this process, such as the tasks "
+            "that it ended; needs zndraw_joblib.contrib.metrics.",
+        )
 
-    def handle(self, *, once: bool, interval: float | None, **options: Any) -> None:
+    def handle(
+        self, *, once: bool, interval: float | None, metrics_port: int | None, **options: Any
+    ) -> None:
         """Sweep once, or until a signal stops the command."""
+        if metrics_port is not None:
+            _serve_metrics(metrics_port)
         with _logging_to(self.stderr):
             try:
                 if once:

@@ -25,19 +25,20 @@
 -- FOR SHARE keeps the job from being retired, which a foreign key's own lock would not, and lets
 -- submits go on beside each other. `tasks_ahead` counts the due tasks of the job up to
 -- %(most_ahead)s; the snapshot of the statement does not contain the rows that it inserts.
--- tasks: [{id, payload, retries, run_at, delay, timeout_seconds, retry_of}], the payload as the
+-- tasks: [{id, payload, retries, run_at, delay, timeout_seconds, retry_of, traceparent}], the payload as the
 -- text of its JSON; all but the first two may be missing. %(lost_retries)s are those of tasks for
 -- which neither the submit nor the job has retries. The task of `retry_of` may have been deleted.
 -- Only the columns come back that the statement decides, because the caller knows the others.
 INSERT INTO zndraw_joblib_task AS task
     (id, job_id, room_id, created_by, payload, status, attempt, retries, retries_left,
-     worker_identity, run_at, timeout_seconds, retry_of_id)
+     worker_identity, run_at, timeout_seconds, retry_of_id, traceparent)
 SELECT given.id, offered.id, %(room_id)s, %(created_by)s, given.payload, 'pending', 0,
     COALESCE(given.retries, offered.max_retries),
     COALESCE(given.retries, offered.max_retries, %(lost_retries)s::integer), '',
     COALESCE(given.run_at, STATEMENT_TIMESTAMP() + make_interval(secs => given.delay)),
     given.timeout_seconds,
-    (SELECT ended.id FROM zndraw_joblib_task ended WHERE ended.id = given.retry_of FOR KEY SHARE)
+    (SELECT ended.id FROM zndraw_joblib_task ended WHERE ended.id = given.retry_of FOR KEY SHARE),
+    given.traceparent
 FROM (
     SELECT id, max_retries FROM zndraw_joblib_job
     WHERE id = %(job_id)s::uuid AND revision = %(revision)s::integer AND retired_at IS NULL
@@ -45,7 +46,7 @@ FROM (
 ) offered
 CROSS JOIN jsonb_to_recordset(%(tasks)s::jsonb) AS given(
     id uuid, payload text, retries integer, run_at timestamptz, delay float8,
-    timeout_seconds float8, retry_of uuid)
+    timeout_seconds float8, retry_of uuid, traceparent text)
 RETURNING task.id, task.retries, task.retries_left, task.retry_of_id, task.created_at, task.run_at,
     task.due_at,
     (SELECT COUNT(*) FROM (
@@ -288,7 +289,7 @@ WITH listed AS MATERIALIZED (
         task.retry_of_id, task.worker_id, task.worker_identity, task.lease_expires_at,
         task.created_at, task.run_at, task.due_at, task.claimed_at, task.started_at,
         task.completed_at, task.progress, task.message, task.revision, task.log_size,
-        task.watched_until,
+        task.traceparent, task.watched_until,
         CASE WHEN %(include_result)s::boolean THEN task.result END AS result
     FROM zndraw_joblib_task task
     WHERE task.id = ANY(ARRAY(SELECT unnest(%(ids)s::uuid[])))

@@ -14,7 +14,7 @@
 -- The rows that the statement inserts are visible to it, so `tasks_ahead` leaves them out.
 INSERT INTO zndraw_joblib_task
     (id, job_id, room_id, created_by, payload, status, attempt, retries, retries_left,
-     worker_identity, run_at, timeout_seconds, retry_of_id)
+     worker_identity, run_at, timeout_seconds, retry_of_id, traceparent)
 SELECT json_extract(given.value, '$.id'), offered.id, %(room_id)s, %(created_by)s,
     json_extract(given.value, '$.payload'), 'pending', 0,
     COALESCE(json_extract(given.value, '$.retries'), offered.max_retries),
@@ -27,7 +27,8 @@ SELECT json_extract(given.value, '$.id'), offered.id, %(room_id)s, %(created_by)
         || '000', '.000000', '')),
     json_extract(given.value, '$.timeout_seconds'),
     (SELECT ended.id FROM zndraw_joblib_task ended
-     WHERE ended.id = json_extract(given.value, '$.retry_of'))
+     WHERE ended.id = json_extract(given.value, '$.retry_of')),
+    json_extract(given.value, '$.traceparent')
 FROM (
     SELECT id, max_retries FROM zndraw_joblib_job
     WHERE id = %(job_id)s AND revision = %(revision)s AND retired_at IS NULL
@@ -198,7 +199,7 @@ WITH listed AS MATERIALIZED (
         task.retry_of_id, task.worker_id, task.worker_identity, task.lease_expires_at,
         task.created_at, task.run_at, task.due_at, task.claimed_at, task.started_at,
         task.completed_at, task.progress, task.message, task.revision, task.log_size,
-        task.watched_until,
+        task.traceparent, task.watched_until,
         CASE WHEN %(include_result)s THEN task.result END AS result
     FROM zndraw_joblib_task task
     WHERE task.id IN (SELECT value FROM json_each(%(ids)s))
