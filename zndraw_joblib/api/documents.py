@@ -15,7 +15,7 @@ from rest_framework.utils.encoders import JSONEncoder
 
 from zndraw_joblib.models import Job, TaskAttempt, TaskFile, Worker
 from zndraw_joblib.storage.logs import LogPart
-from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.storage.rows import LEFT_OUT, TaskRow
 
 
 def json_text(document: Any) -> bytes:
@@ -54,7 +54,9 @@ def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, An
         "retry_of": task.retry_of_id,
         "timeout_seconds": task.timeout_seconds,
     }
-    if include_result:
+    if task.result is LEFT_OUT:
+        document["result_left_out"] = True
+    elif include_result:
         document["result"] = task.result
     if task.queue_position is not None:
         document["queue_position"] = task.queue_position

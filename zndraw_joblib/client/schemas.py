@@ -155,7 +155,8 @@ read_accepted = reader(list[Accepted])
 def read_ended(response: httpx.Response) -> tuple[list[TaskInfo], set[str]]:
     """The ended tasks in the answer to a lookup, and the ids of all its tasks.
 
-    Only ended tasks become models, because most tasks of most answers have not ended.
+    Only ended tasks become models, because most tasks of most answers have not ended. A task whose
+    result the server left out counts as not ended, so that it is asked for again.
     """
     documents = from_json(response.content)
     try:
@@ -163,6 +164,7 @@ def read_ended(response: httpx.Response) -> tuple[list[TaskInfo], set[str]]:
             TaskInfo.model_validate(document)
             for document in documents
             if TaskStatus(document["status"]) in TERMINAL_STATUSES
+            and not document.get("result_left_out")
         ]
         return ended, {document["id"] for document in documents}
     except (TypeError, KeyError) as error:
