@@ -16,6 +16,7 @@ from zndraw_joblib.client import (
     Api,
     InvalidTaskTransitionError,
     JobManager,
+    JobNotFoundError,
     RequestInvalidError,
     TaskCancelled,
     TaskFailed,
@@ -265,3 +266,28 @@ def test_attempts_and_retries_of_a_task(manager, worker):
     assert manager.task(again.id).retry_of == handle.id
     worker.report(*worker.claim(), "completed", result={"x": 9})
     assert again.result(timeout=20) == Point(x=9)
+
+
+def test_tasks_are_listed_by_their_filters(manager, worker):
+    ids = [manager.send(Locate(x=number), **HERE).id for number in range(130)]
+    assert [task.id for task in manager.tasks()] == ids[::-1]
+    (task,) = worker.claim()
+    worker.report(task, "completed", result={"x": 1})
+    job = "open:analysis:Locate"
+    (listed,) = manager.tasks(status="completed", job=job, room="open", created_by="me")
+    assert (listed.id, listed.result) == (task.id, None)
+    (listed,) = manager.tasks(status="completed", include_result=True)
+    assert listed.result == {"x": 1}
+    assert list(manager.tasks(room="other")) == []
+
+
+def test_a_job_is_retired(manager, worker):
+    job = "open:analysis:Locate"
+    manager.send(Locate(x=1), **HERE)
+    worker.manager.retire_job(job)
+    for retired in (lambda: manager.send(Locate(x=1), **HERE), lambda: manager.retire_job(job)):
+        with pytest.raises(JobNotFoundError):
+            retired()
+    assert worker.claim() == []
+    worker.manager.register(room="open")(Locate)
+    assert len(worker.claim()) == 1

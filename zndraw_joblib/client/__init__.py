@@ -10,7 +10,7 @@ It needs httpx and pydantic, and never Django. The modules by their purpose:
 - Values: `payloads` and `differences` take instances to a worker; `functions` makes classes of
   functions; `result_json` writes results, `result_values` reads them.
 - Submitter: `handles` has `TaskHandle`; `submissions` makes the requests, `waiting` waits for ends,
-  `watching` for changes and for log text; `bars` shows progress.
+  `watching` for changes and for log text; `bars` shows progress. `reader` reads and lists tasks.
 - Worker: `registration` has its jobs, `claiming` gets tasks, for `worker` (`serve`) or for `stream`
   (`listen`). `grants` has the held tasks, `threads` run them, `execution` and `calls` call their
   code, `reports` reports. `heartbeats` keeps them, `cancel_watches` learns of cancels, and `pulse`

@@ -141,6 +141,7 @@ def reader(kind: type[T]) -> Callable[[httpx.Response], T]:
 
 
 read_task = reader(TaskInfo)
+read_tasks = reader(list[TaskInfo])
 read_grant = reader(Grant)
 read_worker = reader(CreatedWorker)
 read_registered = reader(RegisteredJob)
