@@ -1,20 +1,22 @@
-"""`Reader`: reads tasks, one or page by page."""
+"""`Reader`: reads tasks and watches rooms."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
 import httpx
 
 from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.room_events import RoomEvent
+from zndraw_joblib.client.room_watch import room_events
 from zndraw_joblib.client.schemas import TaskInfo, read_task, read_tasks
 from zndraw_joblib.lifecycle import TaskStatus
 
 
 class Reader:
-    """Reads tasks."""
+    """Reads tasks and watches rooms."""
 
     def __init__(self, api: ApiManager) -> None:
         self.api = api
@@ -73,6 +75,35 @@ class Reader:
         }
         query = urlencode({name: value for name, value in filters.items() if value is not None})
         return self._pages(path("tasks"), query)
+
+    def watch_room(
+        self, room: str, *, tasks: Iterable[str | UUID] = (), cursor: str | None = None
+    ) -> Iterator[RoomEvent]:
+        """Iterate over the events of a room: its tasks, jobs and, for administrators, workers.
+
+        The first event is a `ReadyEvent`, from which on no change is missed. An event has the state
+        after a change; several changes may come as one. After an outage the iterator goes on where
+        it was, or yields a `ResetEvent` if that would be too much. It does not end by itself;
+        closing it closes its connection.
+
+        Parameters
+        ----------
+        tasks
+            Ids of the only tasks whose events to yield; all events of the room if there are none.
+        cursor
+            The cursor of an earlier event, also from another process: the iterator begins with the
+            present state of whatever changed since. None begins now.
+
+        Raises
+        ------
+        ApiError
+            From the iterator: the caller may not read the room, or the server has no events.
+        ValueError
+            The cursor is not printable ASCII, as that of an event is.
+        """
+        if cursor is not None and not (cursor.isascii() and cursor.isprintable()):
+            raise ValueError("a cursor is that of an event")
+        return room_events(self.api, room, [str(task_id) for task_id in tasks], cursor)
 
     def _pages(self, url: str, query: str | None) -> Iterator[TaskInfo]:
         while query is not None:
