@@ -11,19 +11,22 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from zndraw_joblib.events.cursors import Cursor
+from zndraw_joblib.events.cursors import parse_cursor
 from zndraw_joblib.events.queries import reader
 from zndraw_joblib.events.reads import BatchedReads
-from zndraw_joblib.events.resumes import ResumeKey, is_too_old, resumed
+from zndraw_joblib.events.resumes import (
+    ResumeKey,
+    events_since,
+    must_reset,
+    resumed_and_released,
+)
 from zndraw_joblib.events.room_changes import ClockWentBack, Found, RoomChanges
-from zndraw_joblib.events.room_events import job_events, retired_event, worker_events
 from zndraw_joblib.events.states import (
     Jobs,
     Workers,
     job_states,
     jobs_digest,
     worker_states,
-    workers_digest,
 )
 from zndraw_joblib.events.watchers import Room, Watcher
 from zndraw_joblib.storage.connections import release_connections
@@ -72,7 +75,7 @@ class RoomFeeds:
         self._executor = executor
         self._rooms: dict[str, Room] = {}
         self._read = reader(tenant, self._look)
-        self._resumes = BatchedReads(executor, reader(tenant, resumed))
+        self._resumes = BatchedReads(executor, reader(tenant, resumed_and_released))
         self._changes = RoomChanges()
         self._looking: asyncio.Task[None] | None = None
         self._looked = asyncio.Event()
@@ -85,13 +88,12 @@ class RoomFeeds:
         *,
         tasks: Collection[UUID] | None = None,
         is_admin: bool = False,
-        cursor: Cursor | None = None,
-        must_reset: bool = False,
+        resume: str | None = None,
     ) -> AsyncIterator[Watcher]:
         """A watcher of a room, whose first batch begins with `ready` or `reset`.
 
-        After a `cursor` the events since then follow. Without it, or after a reset, the client
-        loads the lists, and the events that follow are later than these.
+        `resume` is a client's cursor, and the events since then follow. Without it, or after a
+        reset, the client loads the lists, and the events that follow are later than these.
         """
         room = self._rooms.setdefault(room_id, Room())
         watcher = Watcher(room, None if tasks is None else frozenset(tasks), is_admin)
@@ -99,44 +101,34 @@ class RoomFeeds:
         try:
             while not room.is_read_for(watcher):
                 await self._next_look()
-            await self._begin(room_id, watcher, cursor, must_reset)
+            await self._begin(room_id, watcher, resume)
             yield watcher
         finally:
             room.watchers.discard(watcher)
             if not room.watchers and self._rooms.get(room_id) is room:
                 del self._rooms[room_id]
 
-    async def _begin(
-        self, room_id: str, watcher: Watcher, cursor: Cursor | None, must_reset: bool
-    ) -> None:
+    async def _begin(self, room_id: str, watcher: Watcher, resume: str | None) -> None:
         room = watcher.room
+        # Both were set by the look that the watcher waited for.
         assert self._now is not None
         assert room.jobs is not None
-        if cursor is None or must_reset or is_too_old(cursor, self._now):
-            watcher.cursor = room.cursor
-            watcher.begin("ready" if cursor is None and not must_reset else "reset")
+        watcher.cursor = room.cursor
+        if resume is None:
+            watcher.begin("ready")
             return
-        if watcher.is_admin and cursor.workers != workers_digest(room.workers or {}):
-            # Workers that left since have no rows from which their end could be told.
+        cursor = parse_cursor(resume)
+        workers = room.workers if watcher.is_admin else None
+        if cursor is None or must_reset(cursor, self._now, workers):
             watcher.reset()
             return
-        has_new_jobs = cursor.jobs != jobs_digest(room.jobs)
-        found = await self._resumes.read(
-            ResumeKey(room_id, cursor.since, watcher.tasks, has_new_jobs)
-        )
-        if isinstance(found, Exception):
-            raise found
+        key = ResumeKey(room_id, cursor.since, watcher.tasks, cursor.jobs != jobs_digest(room.jobs))
+        found = await self._resumes.read(key)
         if found is None:
             watcher.reset()
-            return
-        events = list(found.tasks)
-        if has_new_jobs:
-            events += job_events({}, room.jobs)
-            events += [retired_event(name) for name in found.retired if name not in room.jobs]
-        events += worker_events({}, room.workers or {})
-        watcher.put_earlier(events)
-        watcher.cursor = str(cursor) if events else room.cursor
-        if watcher.lead is None:
+        elif watcher.lead is None:
+            watcher.put_earlier(events_since(cursor, found, room.jobs, workers))
+            watcher.cursor = resume
             watcher.begin("ready")
 
     async def _next_look(self) -> None:

@@ -46,6 +46,7 @@ class Watcher:
     is_admin: bool
     #: The client has everything up to this cursor.
     cursor: str = ""
+    #: The message that precedes the next events, `ready` or `reset`.
     lead: str | None = None
     _pending: dict[Hashable, Event] = field(default_factory=dict)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -74,11 +75,22 @@ class Watcher:
         self.put(events)
         self.put(later.values())
 
+    def begin(self, lead: str) -> None:
+        """Begin the stream with a `ready` or `reset`."""
+        self.lead = lead
+        self._woken.set()
+
     def reset(self) -> None:
         """Let the client load the lists in place of the events that are there."""
         self._pending.clear()
-        self.lead = "reset"
-        self._woken.set()
+        self.cursor = self.room.cursor
+        self.begin("reset")
+
+    def catch_up(self) -> str:
+        """The cursor of a client that no event has been for, which it may resume from later."""
+        if not self._pending:
+            self.cursor = self.room.cursor
+        return self.cursor
 
     async def batch(self) -> Batch:
         """The next events, as soon as there are some."""
@@ -88,11 +100,6 @@ class Watcher:
         self.lead, self.cursor = None, batch.after
         self._pending.clear()
         return batch
-
-    def begin(self, lead: str) -> None:
-        """Begin the stream with a `ready` or `reset`."""
-        self.lead = lead
-        self._woken.set()
 
 
 @dataclass(eq=False)
