@@ -47,6 +47,16 @@ def test_a_stream_is_parsed_however_it_is_divided(text, expected, size):
     assert found == [Message(*one) for one in expected]
 
 
+def test_the_latest_id_is_known_also_without_a_message():
+    parser = MessageParser()
+    found = []
+    parts = ("id: 1\ndata: a\n", "\n", "data: b\n\n", "id: 2\n", ": c\n\n", "id: 3\0\n\n", "id\n\n")
+    for part in parts:
+        list(parser.feed(part.encode()))
+        found.append(parser.last_id)
+    assert found == [None, "1", "1", "1", "2", "2", ""]
+
+
 @pytest.mark.parametrize(
     ("field", "seconds"),
     [

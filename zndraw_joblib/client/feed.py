@@ -36,6 +36,11 @@ class EventStream:
         """Seconds after which the server wants another connection; None if it did not say."""
         return self._parser.retry
 
+    @property
+    def cursor(self) -> str | None:
+        """The place that the stream has reached, also by comments; None before the first event."""
+        return self._parser.last_id
+
     def events(self) -> Iterator[RoomEvent | None]:
         """Yield the events, and None after each part of the stream, until the server ends it.
 

@@ -71,7 +71,7 @@ class JobRetiredEvent(_Event):
 
 
 class WorkerState(BaseModel):
-    """A worker, with the numbers of its jobs and of the tasks that it runs."""
+    """A worker, with the numbers of its jobs and of its claimed and running tasks."""
 
     id: str
     last_heartbeat: AwareDatetime

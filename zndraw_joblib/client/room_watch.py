@@ -32,11 +32,12 @@ def room_events(
     requests = PatientRequests(api, Deadline(None), f"watch room {room_id}")
     goes_on = False
     while True:
-        began_at = time.monotonic()
         try:
             with open_events(api, room_id, task_ids, cursor, SILENCE_SECONDS) as stream:
+                began_at = time.monotonic()
                 for event in stream.events():
                     if event is None:
+                        cursor = stream.cursor or cursor
                         continue
                     requests.succeeded()
                     # Another connection that misses nothing is no news.
@@ -46,9 +47,9 @@ def room_events(
         except (ApiError, httpx.TransportError) as error:
             requests.failed(error)
             continue
-        if stream.retry is not None:
+        has_lasted = time.monotonic() > began_at + LASTING_SECONDS
+        if not has_lasted and stream.retry is not None:
             # Under WSGI a stream ends at once, and is asked for again after these seconds.
             requests.sleep(min(stream.retry, LONGEST_RETRY))
         else:
-            has_lasted = time.monotonic() > began_at + LASTING_SECONDS
             requests.pace(has_news=has_lasted, waited=False)

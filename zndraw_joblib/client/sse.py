@@ -33,10 +33,14 @@ class MessageParser:
     ----------
     retry : float or None
         Seconds after which the server wants a client to connect again; None if it did not say.
+    last_id : str or None
+        The latest id, also one without a message; None before the first.
     """
 
     def __init__(self) -> None:
         self.retry: float | None = None
+        self.last_id: str | None = None
+        self._id: str | None = None
         self._is_first = True
         self._after_return = False
         #: The bytes of an incomplete line.
@@ -82,6 +86,7 @@ class MessageParser:
         if not line:
             message = Message(self._event or "message", "\n".join(self._data))
             is_empty = not self._data
+            self.last_id = self._id
             self._event, self._data, self._size = "", [], 0
             return None if is_empty else message
         self._size += len(line)
@@ -91,7 +96,9 @@ class MessageParser:
             self._event = value
         elif name == "data":
             self._data.append(value)
+        elif name == "id" and "\0" not in value:
+            self._id = value
         elif name == "retry" and value.isascii() and value.isdigit():
             self.retry = int(value[:MAX_RETRY_DIGITS]) / 1000
-        # Comments begin with a colon. An `id` is left out, because each document has its cursor.
+        # A comment begins with a colon, so its name is empty.
         return None

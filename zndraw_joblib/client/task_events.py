@@ -16,6 +16,7 @@ from zndraw_joblib.client.exceptions import ApiError, UnexpectedAnswerError
 from zndraw_joblib.client.feed import SILENCE_SECONDS, open_events
 from zndraw_joblib.client.retry import retry_after
 from zndraw_joblib.client.room_events import ReadyEvent, ResetEvent, RoomEvent, TaskEvent
+from zndraw_joblib.client.schemas import TaskState
 from zndraw_joblib.client.waiting import Deadline
 
 logger = logging.getLogger(__name__)
@@ -109,10 +110,10 @@ class TaskEvents:
         Whether nothing arrived at the end of the latest connection, not even a comment.
     """
 
-    def __init__(self, api: ApiManager, room_id: str, task_id: str, deadline: Deadline) -> None:
+    def __init__(self, api: ApiManager, task: TaskState, deadline: Deadline) -> None:
         self._api = api
-        self._room_id = room_id
-        self._task_id = task_id
+        self._room_id = task.room_id
+        self._task_id = task.id
         self._deadline = deadline
         self._support = stream_support(api)
         self._cursor: str | None = None
@@ -161,6 +162,7 @@ class TaskEvents:
                                 yield event
                             self._cursor = event.cursor
                             continue
+                        self._cursor = stream.cursor or self._cursor
                         open_for = time.monotonic() - opened_at
                         if begun_at is None and open_for > silence:
                             raise httpx.ReadTimeout("the stream does not begin")

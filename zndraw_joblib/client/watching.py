@@ -65,8 +65,8 @@ def changes(api: ApiManager, task_id: str, deadline: Deadline) -> Iterator[TaskI
                 return
         if deadline.left <= 0:
             raise TaskWaitTimeout(deadline.timeout, [task_id])
-        if stream is None and known.room_id is not None:
-            stream = TaskEvents(api, known.room_id, task_id, deadline)
+        if stream is None and known.task is not None:
+            stream = TaskEvents(api, known.task, deadline)
         was_silent = False
         if stream is not None and stream.is_expected:
             # Closed at once when this generator is, because a stream holds a connection.
@@ -85,19 +85,14 @@ def changes(api: ApiManager, task_id: str, deadline: Deadline) -> Iterator[TaskI
 
 
 class _KnownTask:
-    """The latest known state of a task, from answers and events."""
+    """The latest known state of a task, from answers and events; None before the first answer."""
 
     def __init__(self, api: ApiManager, task_id: str, deadline: Deadline) -> None:
         self._url = path("tasks", task_id)
         self._requests = PatientRequests(api, deadline, f"watch task {task_id}")
-        self._task: TaskInfo | None = None
+        self.task: TaskInfo | None = None
         self._etag: str | None = None
         self._news: TaskInfo | None = None
-
-    @property
-    def room_id(self) -> str | None:
-        """The room of the task; None before the first answer."""
-        return None if self._task is None else self._task.room_id
 
     def take(self) -> TaskInfo | None:
         """The task if it has changed since the last call."""
@@ -126,21 +121,21 @@ class _KnownTask:
 
         The end is not noted, because the result comes by a request alone.
         """
-        assert self._task is not None
+        assert self.task is not None
         if event.task.is_terminal:
             return False
         known = _revision(self._etag)
         # An event may be older than the latest answer, because both are on their way at once.
         if known is None or event.revision >= known:
-            task = self._task.model_copy(update=dict(event.task))
+            task = self.task.model_copy(update=dict(event.task))
             self._note(task, self._etag if known is None else f'W/"{event.revision}"')
         return True
 
     def _note(self, task: TaskInfo, etag: str | None) -> None:
         # A place in the queue is no change, because it changes with each task before this one.
         compared = task.model_copy(update={"queue_position": None})
-        if compared != self._task or (etag or self._etag) != self._etag:
-            self._task, self._etag, self._news = compared, etag, task
+        if compared != self.task or (etag or self._etag) != self._etag:
+            self.task, self._etag, self._news = compared, etag, task
 
 
 def _revision(etag: str | None) -> int | None:

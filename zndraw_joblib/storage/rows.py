@@ -55,6 +55,7 @@ class TaskRow(NamedTuple):
     progress: float | None
     message: str | None
     revision: int
+    changed_at: datetime
     log_size: int
     watched_until: datetime | None
     result: Any = None
@@ -261,5 +262,6 @@ _SQLITE: dict[str, Callable[[Any, str], Any]] = {
     "claimed_at": parsed_time,
     "started_at": parsed_time,
     "completed_at": parsed_time,
+    "changed_at": parsed_time,
     "watched_until": parsed_time,
 }
