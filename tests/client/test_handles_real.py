@@ -23,6 +23,7 @@ from zndraw_joblib.client import (
     files,
 )
 from zndraw_joblib.client.api import path, send
+from zndraw_joblib.client.task_events import stream_support
 from zndraw_joblib.models import Task
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -240,17 +241,25 @@ def test_the_log_of_a_task_is_read_and_followed(manager, worker):
     end.join()
 
 
-def test_watch_asks_once_for_each_change(url, bob, worker):
-    """Control: a server that does not wait is asked some ten times."""
+@pytest.mark.parametrize("has_streams", [True, False])
+def test_watch_asks_once_for_each_change(url, bob, worker, has_streams):
+    """Control: a server that does not wait is asked some ten times.
+
+    With a stream: once at first, and once when the stream has begun.
+    """
     counted = CountingTransport()
     with Api(url, bob.token, transport=counted) as api:
+        if not has_streams:
+            stream_support(api).deny()
         handle = JobManager(api).send(Locate(x=1), **HERE)
         changes = handle.watch(timeout=30)
         assert next(changes).status == "pending"
         threading.Timer(1.5, worker.claim).start()
         assert next(changes).status == "running"
-    asked = sum(number for key, number in counted.counts.items() if key.startswith("GET"))
-    assert asked == 2
+        changes.close()
+    asked = {key: number for key, number in counted.counts.items() if key.startswith("GET")}
+    assert asked.pop("GET /rooms/open/events", 0) == has_streams
+    assert asked == {f"GET /tasks/{handle.id}": 2}
 
 
 def test_attempts_and_retries_of_a_task(manager, worker):

@@ -159,7 +159,10 @@ class TaskEvents:
                         if event is not None:
                             begun_at = begun_at or self._support.prove()
                             if self._is_wanted(event):
+                                yielded_at = time.monotonic()
                                 yield event
+                                # The time of the caller is not that of the stream.
+                                begun_at += time.monotonic() - yielded_at
                             self._cursor = event.cursor
                             continue
                         self._cursor = stream.cursor or self._cursor
