@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 from tests import servers
 from tests.client.test_handles_real import HERE, Locate, Worker
 from tests.client.test_real import CountingTransport
-from tests.servers import process, server, until
+from tests.servers import ROOT, process, server, until
 from zndraw_joblib.client import (
     Api,
     ApiError,
@@ -89,7 +90,7 @@ def test_the_events_of_a_room(url, bob, root, open_api):
         one.close()
 
 
-def test_a_room_that_the_caller_may_not_read_has_no_events(url, bob, open_api, monkeypatch):
+def test_an_invalid_room_is_refused(url, bob, open_api):
     with pytest.raises(ApiError) as caught:
         next(JobManager(open_api(url, bob)).watch_room("a:b"))
     assert caught.value.status == 400
@@ -191,3 +192,25 @@ def answers(url):
         return httpx.get(f"{url}/v1/problems/not-found").status_code == 200
     except httpx.TransportError:
         return False
+
+
+def test_the_program_of_the_guide_prints_the_changes_of_a_room(url, bob, open_api, tmp_path):
+    guide = (ROOT / "docs/how-to/sdk.md").read_text()
+    (program,) = re.findall(r'```python\n("""Prints the changes of a room.*?)```', guide, re.DOTALL)
+    script = tmp_path / "watch_room.py"
+    script.write_text(program)
+    worker = Worker(open_api(url, bob))
+    with process(str(script), url, "open", JOBLIB_TOKEN=bob.token) as child:
+        # A task whose event comes shows that the program watches.
+        def is_printed():
+            handle = worker.manager.send(Locate(), **HERE)
+            time.sleep(0.3)
+            return handle.id in child.log.read_text()
+
+        until(is_printed)
+        (task,) = worker.claim()
+        worker.report(task, "running", progress=0.5, message="half")
+        line = f"{task.id} open:analysis:Locate running 50% half"
+        until(lambda: line in child.log.read_text())
+        worker.manager.retire_job("open:analysis:Locate")
+        until(lambda: "open:analysis:Locate is retired" in child.log.read_text())
