@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from urllib.parse import urlencode, urlsplit
 from uuid import UUID
 
@@ -78,7 +78,7 @@ class Reader:
 
     def watch_room(
         self, room: str, *, tasks: Iterable[str | UUID] = (), cursor: str | None = None
-    ) -> Iterator[RoomEvent]:
+    ) -> Generator[RoomEvent, None, None]:
         """Iterate over the events of a room: its tasks, jobs and, for administrators, workers.
 
         The first event is a `ReadyEvent`, from which on no change is missed. An event has the state
@@ -89,7 +89,8 @@ class Reader:
         Parameters
         ----------
         tasks
-            Ids of the only tasks whose events to yield; all events of the room if there are none.
+            Ids of the only tasks whose events to yield, up to 500; all events of the room if there
+            are none.
         cursor
             The cursor of an earlier event, also from another process: the iterator begins with the
             present state of whatever changed since. None begins now.

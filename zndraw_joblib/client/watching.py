@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import NamedTuple, TypeVar
 
@@ -38,7 +38,7 @@ def _read_seen(answer: httpx.Response) -> _Seen:
     )
 
 
-def changes(api: ApiManager, task_id: str, deadline: Deadline) -> Iterator[TaskInfo]:
+def changes(api: ApiManager, task_id: str, deadline: Deadline) -> Generator[TaskInfo, None, None]:
     """Yield the task as it is, and again after each change, until it has ended.
 
     Several changes may be seen as one. The changes come by a stream of events. Where the server has
