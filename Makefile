@@ -88,8 +88,9 @@ docs: $(STAMP) ## The documentation as a site, in .site
 messages: $(STAMP) ## Compile the translations in zndraw_joblib/locale
 	$(BIN)/pybabel compile --directory zndraw_joblib/locale --domain django
 
-openapi: $(STAMP) ## Write docs/openapi.yml anew
+openapi: $(STAMP) ## Write docs/openapi.yml and docs/asyncapi.yml anew
 	$(BIN)/python manage.py spectacular --file docs/openapi.yml --validate --fail-on-warn
+	$(BIN)/python manage.py asyncapi --file docs/asyncapi.yml
 
 $(VENV)/.installed-bench: $(STAMP)
 	$(PIP) install --group bench
