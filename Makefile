@@ -5,12 +5,12 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 EXTRAS := .[progress,redis,postgres,server,wsgi]
 # Tests that the pass on SQLite alone runs, and tests that only `make test-sites` runs.
-ON_ONE_DATABASE := network or demo or no_database
+ON_ONE_DATABASE := network or demo or no_database or any_database
 WHOLE_SITES := soak or deploy
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-sqlite test-postgres test-sites coverage \
-	matrix lint docs bench soak openapi messages clean
+	matrix lint docs bench soak assets openapi messages clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -88,8 +88,24 @@ docs: $(STAMP) ## The documentation as a site, in .site
 messages: $(STAMP) ## Compile the translations in zndraw_joblib/locale
 	$(BIN)/pybabel compile --directory zndraw_joblib/locale --domain django
 
-openapi: $(STAMP) ## Write docs/openapi.yml anew
+# Exact versions, because the copies are part of the package.
+APP_VENDOR := zndraw_joblib/static/zndraw_joblib/vendor
+DEMO_VENDOR := example_project/static/example/vendor
+assets: ## Copy the browser libraries of package.json, with their licences, to the static folders
+	npm ci --ignore-scripts --no-audit --no-fund --silent
+	rm -rf $(APP_VENDOR) $(DEMO_VENDOR)
+	mkdir -p $(APP_VENDOR)/jedison $(APP_VENDOR)/uplot $(DEMO_VENDOR)/3dmol
+	cp node_modules/jedison/LICENSE node_modules/jedison/dist/umd/jedison.umd.js $(APP_VENDOR)/jedison/
+	cp node_modules/uplot/LICENSE node_modules/uplot/dist/uPlot.iife.min.js \
+		node_modules/uplot/dist/uPlot.min.css $(APP_VENDOR)/uplot/
+	cp node_modules/3dmol/LICENSE node_modules/3dmol/build/3Dmol-min.js $(DEMO_VENDOR)/3dmol/
+	cp node_modules/3dmol/build/3Dmol-min.js.LICENSE.txt $(DEMO_VENDOR)/3dmol/
+# Django's ManifestStaticFilesStorage fails at the name of a source map that is not there.
+	sed -i '/^\/\/# sourceMappingURL=/d' $(APP_VENDOR)/*/*.js $(DEMO_VENDOR)/*/*.js
+
+openapi: $(STAMP) ## Write docs/openapi.yml and docs/asyncapi.yml anew
 	$(BIN)/python manage.py spectacular --file docs/openapi.yml --validate --fail-on-warn
+	$(BIN)/python manage.py asyncapi --file docs/asyncapi.yml
 
 $(VENV)/.installed-bench: $(STAMP)
 	$(PIP) install --group bench

@@ -1,0 +1,2 @@
+// The jobs of the room, each with a form.
+export function startJobs(section, context) {}

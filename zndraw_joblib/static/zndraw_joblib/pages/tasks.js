@@ -1,0 +1,2 @@
+// The tasks of the room.
+export function startTasks(section, context) {}
