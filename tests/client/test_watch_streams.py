@@ -131,9 +131,8 @@ def test_a_stream_goes_on_where_it_was_after_the_server_restarted(server, handle
     assert next(changes).status == "pending"
     later((server.change, "t1", "running"))
     assert next(changes).status == "running"
-    time.sleep(task_events.EARLY_SECONDS)
     server.before_stream = [lambda: server.change("t1", "completed")]
-    server.drop()
+    later((time.sleep, task_events.EARLY_SECONDS), (server.drop,))
     assert seen(changes) == [("completed", None)]
     assert last_event_ids(server) == [None, "1"]
 
