@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from tests.factories import problem
 from zndraw_joblib.api.bodies import MAX_LOOKUP
 from zndraw_joblib.models import Job
+from zndraw_joblib.storage import lists
 
 pytestmark = pytest.mark.django_db
 
@@ -102,6 +103,58 @@ def test_the_number_of_queries_does_not_grow_with_the_number_of_ids(bob):
     with CaptureQueriesContext(connection) as many:
         assert look_up(bob, ids).json() == [without_result(task) for task in tasks]
     assert len(many) == len(one)
+
+
+def complete(person, task_id, size):
+    """Complete the oldest task with a result of `size` bytes of JSON, in characters of two."""
+    assert person.claim()["id"] == task_id
+    person.report(task_id, "running", attempt=1)
+    person.report(task_id, "completed", attempt=1, result="é" * (size // 2 - 1))
+
+
+def look_up_results(person, ids):
+    answer = person.send("post", "/tasks/lookup", {"ids": ids, "include": ["result"]})
+    return {task["id"]: task for task in answer.json()}
+
+
+def test_a_lookup_leaves_out_results_beyond_its_bound_and_says_which(bob, monkeypatch):
+    """Control: an answer with all four results. Asking again for the others gives each of them."""
+    monkeypatch.setattr(lists, "MAX_RESULT_BYTES", 100)
+    ids = submit_tasks(bob, 6)
+    for task_id, size in zip(ids, (60, 60, 40, 300), strict=False):
+        complete(bob, task_id, size)
+    bob.report(ids[4], "cancelled")
+    wanted, left_out, results = list(ids), [], {}
+    while wanted:
+        found = look_up_results(bob, wanted)
+        assert list(found) == wanted
+        # Tasks without a result are not left out.
+        for task_id in {ids[4], ids[5]}.intersection(wanted):
+            assert (found[task_id]["result"], "result_left_out" in found[task_id]) == (None, False)
+        wanted = [task_id for task_id in wanted if found[task_id].get("result_left_out")]
+        assert not any("result" in found[task_id] for task_id in wanted)
+        left_out.append([ids.index(task_id) for task_id in wanted])
+        results |= {
+            task_id: len(task["result"] or "")
+            for task_id, task in found.items()
+            if "result" in task
+        }
+    assert left_out == [[1, 2, 3], [3], []]
+    assert [results[task_id] for task_id in ids] == [29, 29, 19, 149, 0, 0]
+    assert not any("result_left_out" in task for task in look_up(bob, ids).json())
+
+
+def test_the_results_of_hidden_tasks_do_not_count_against_the_bound(
+    alice, bob, settings_of, monkeypatch
+):
+    """Control: bounded before the check of the rights, the shared result never comes."""
+    settings_of(room_access="tests.factories.by_room")
+    monkeypatch.setattr(lists, "MAX_RESULT_BYTES", 100)
+    hidden, shared = submit_tasks(alice, 1, "alices"), submit_tasks(alice, 1)
+    for task_id in (*hidden, *shared):
+        complete(alice, task_id, 90)
+    found = look_up_results(bob, [*hidden, *shared])
+    assert {task_id: len(task["result"]) for task_id, task in found.items()} == {shared[0]: 44}
 
 
 INVALID = {

@@ -36,7 +36,10 @@ class LifeServer(Server):
 
     def get(self, path, body, request):
         split = urlsplit(path)
-        _, _, task_id, *rest = split.path.split("/")
+        _, kind, task_id, *rest = split.path.split("/")
+        if kind == "rooms":
+            # As a server before events.
+            return refusal("not-found", 404)
         if rest == ["attempts"]:
             return httpx.Response(200, json=self.attempts[task_id])
         if rest == ["log"]:
@@ -44,7 +47,7 @@ class LifeServer(Server):
             waited = self.wait(request, lambda: len(self.texts.get(task_id, b"")) > offset, task_id)
             return httpx.Response(200, json=self.log(task_id, offset), headers=waited)
         self.headers.append(request.headers)
-        if not self.has_etags:
+        if not self.has_etags or task_id in self.hidden:
             return super().get(path, body, request)
         known = request.headers.get("if-none-match")
         waited = self.wait(request, lambda: known != self.etag(task_id), task_id) if known else {}

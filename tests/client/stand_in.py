@@ -43,6 +43,8 @@ class Server:
         # The texts of the logs, by id.
         self.logs = {}
         self.max_result_bytes = 262_144
+        # Most results of the answer to a lookup.
+        self.results_each = 500
         self.lock, self.changed = threading.RLock(), threading.Condition()
 
     def __call__(self, request):
@@ -177,7 +179,12 @@ class Server:
                     int(wait.removeprefix("wait=")),
                 )
             headers["Preference-Applied"] = wait
-        return httpx.Response(200, json=[self.document(x) for x in shown], headers=headers)
+        documents = [self.document(task_id) for task_id in shown]
+        completed = [document for document in documents if document["status"] == "completed"]
+        for document in completed[self.results_each :]:
+            del document["result"]
+            document["result_left_out"] = True
+        return httpx.Response(200, json=documents, headers=headers)
 
     def end(self, task_id, status):
         """End a task and wake the requests that wait for it."""

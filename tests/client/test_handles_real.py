@@ -16,12 +16,14 @@ from zndraw_joblib.client import (
     Api,
     InvalidTaskTransitionError,
     JobManager,
+    JobNotFoundError,
     RequestInvalidError,
     TaskCancelled,
     TaskFailed,
     files,
 )
 from zndraw_joblib.client.api import path, send
+from zndraw_joblib.client.task_events import stream_support
 from zndraw_joblib.models import Task
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -239,17 +241,25 @@ def test_the_log_of_a_task_is_read_and_followed(manager, worker):
     end.join()
 
 
-def test_watch_asks_once_for_each_change(url, bob, worker):
-    """Control: a server that does not wait is asked some ten times."""
+@pytest.mark.parametrize("has_streams", [True, False])
+def test_watch_asks_once_for_each_change(url, bob, worker, has_streams):
+    """Control: a server that does not wait is asked some ten times.
+
+    With a stream: once at first, and once when the stream has begun.
+    """
     counted = CountingTransport()
     with Api(url, bob.token, transport=counted) as api:
+        if not has_streams:
+            stream_support(api).deny()
         handle = JobManager(api).send(Locate(x=1), **HERE)
         changes = handle.watch(timeout=30)
         assert next(changes).status == "pending"
         threading.Timer(1.5, worker.claim).start()
         assert next(changes).status == "running"
-    asked = sum(number for key, number in counted.counts.items() if key.startswith("GET"))
-    assert asked == 2
+        changes.close()
+    asked = {key: number for key, number in counted.counts.items() if key.startswith("GET")}
+    assert asked.pop("GET /rooms/open/events", 0) == has_streams
+    assert asked == {f"GET /tasks/{handle.id}": 2}
 
 
 def test_attempts_and_retries_of_a_task(manager, worker):
@@ -265,3 +275,28 @@ def test_attempts_and_retries_of_a_task(manager, worker):
     assert manager.task(again.id).retry_of == handle.id
     worker.report(*worker.claim(), "completed", result={"x": 9})
     assert again.result(timeout=20) == Point(x=9)
+
+
+def test_tasks_are_listed_by_their_filters(manager, worker):
+    ids = [manager.send(Locate(x=number), **HERE).id for number in range(130)]
+    assert [task.id for task in manager.tasks()] == ids[::-1]
+    (task,) = worker.claim()
+    worker.report(task, "completed", result={"x": 1})
+    job = "open:analysis:Locate"
+    (listed,) = manager.tasks(status="completed", job=job, room="open", created_by="me")
+    assert (listed.id, listed.result) == (task.id, None)
+    (listed,) = manager.tasks(status="completed", include_result=True)
+    assert listed.result == {"x": 1}
+    assert list(manager.tasks(room="other")) == []
+
+
+def test_a_job_is_retired(manager, worker):
+    job = "open:analysis:Locate"
+    manager.send(Locate(x=1), **HERE)
+    worker.manager.retire_job(job)
+    for retired in (lambda: manager.send(Locate(x=1), **HERE), lambda: manager.retire_job(job)):
+        with pytest.raises(JobNotFoundError):
+            retired()
+    assert worker.claim() == []
+    worker.manager.register(room="open")(Locate)
+    assert len(worker.claim()) == 1

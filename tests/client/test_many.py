@@ -291,6 +291,17 @@ def test_a_lookup_asks_for_the_results(server, manager):
     assert server.sent("POST", "/tasks/lookup")[0][2] == {"ids": ["t0"], "include": ["result"]}
 
 
+def test_a_result_that_a_lookup_left_out_is_asked_for_again(server, manager):
+    """Control: taken for ended, the task has the result None."""
+    ids = [f"t{index}" for index in range(4)]
+    for task_id in ids:
+        server.end(task_id, "completed")
+    server.results_each = 2
+    assert list(manager.map([Rotate()] * 4, room="r", timeout=5)) == ids
+    lookups = [call[2]["ids"] for call in server.sent("POST", "/tasks/lookup")]
+    assert lookups == [ids, ids[2:]]
+
+
 def test_map_goes_on_after_a_task_that_failed(server, manager):
     server.tasks.update({"t0": "failed", "t1": "completed", "t2": "cancelled"})
     results = manager.map([Rotate()] * 3, room="r")

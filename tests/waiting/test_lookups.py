@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from uuid import uuid4
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -20,6 +21,8 @@ from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import END_GROUPS
 from zndraw_joblib.events.publisher import publisher
 from zndraw_joblib.models import Task
+from zndraw_joblib.storage import lists
+from zndraw_joblib.storage.rows import LEFT_OUT
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -33,10 +36,10 @@ def ids(bob) -> list[str]:
     return [bob.submit().json()["id"] for _ in range(3)]
 
 
-async def looking_up(person, ids, wait=LONG):
+async def looking_up(person, ids, wait=LONG, **fields):
     return await AsyncClient().post(
         f"{V1}/tasks/lookup",
-        {"ids": ids},
+        {"ids": ids, **fields},
         content_type="application/json",
         headers={"authorization": f"Token {person.token}", "prefer": f"wait={wait}"},
     )
@@ -67,6 +70,37 @@ async def test_the_first_end_of_a_task_is_answered_with_all_tasks(bob, ids):
     # The event woke the lookup, not the re-read or the deadline.
     assert time.monotonic() - began < reads.REREAD_SECONDS
     assert not get_hub().ends._waiters
+
+
+async def test_the_results_of_a_lookup_that_waited_come_with_its_answer(bob, ids):
+    def complete():
+        bob.claim()
+        bob.report(ids[0], "running")
+        bob.report(ids[0], "completed", result=[1])
+
+    answer, _ = await asyncio.gather(
+        looking_up(bob, ids, include=["result"]), change_during_wait(complete, waiters=3)
+    )
+    assert [task["result"] for task in answer.json()] == [[1], None, None]
+
+
+def test_the_results_of_each_lookup_that_waited_are_bounded(bob, ids, monkeypatch):
+    """Lookups whose waits end at once are read by one call. Control: three results for each."""
+    monkeypatch.setattr(lists, "MAX_RESULT_BYTES", 100)
+    for task_id, size in zip(ids, (60, 60, 30), strict=True):
+        bob.claim()
+        bob.report(task_id, "running")
+        bob.report(task_id, "completed", result="x" * size)
+    first, second, third = map(UUID, ids)
+    orders = ((first, second, third), (second, first), (third,))
+    answers: Any = queries.read_tasks([(order, list, True) for order in orders])
+    found = [
+        ["left out" if task.result is LEFT_OUT else len(task.result) for task in tasks]
+        for tasks in answers
+    ]
+    assert found == [[60, "left out", "left out"], [60, "left out"], [30]]
+    without: Any = queries.read_tasks([((first, second), list, False)])
+    assert [task.result for task in without[0]] == [None, None]
 
 
 async def test_a_lookup_with_an_ended_task_is_answered_at_once(bob, ids):

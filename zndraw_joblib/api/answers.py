@@ -44,6 +44,15 @@ class TaskDocument(TypedDict):
     result: NotRequired[
         Annotated[Any, Field(description="Of a completed task; lists leave it out.")]
     ]
+    result_left_out: NotRequired[
+        Annotated[
+            bool,
+            Field(
+                description="True in place of `result`, in an answer to a lookup that has 8 MiB of "
+                "other results; another lookup gives it."
+            ),
+        ]
+    ]
     queue_position: NotRequired[
         Annotated[
             int,

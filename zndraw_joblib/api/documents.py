@@ -15,7 +15,7 @@ from rest_framework.utils.encoders import JSONEncoder
 
 from zndraw_joblib.models import Job, TaskAttempt, TaskFile, Worker
 from zndraw_joblib.storage.logs import LogPart
-from zndraw_joblib.storage.rows import TaskRow
+from zndraw_joblib.storage.rows import LEFT_OUT, TaskRow
 
 
 def json_text(document: Any) -> bytes:
@@ -33,7 +33,9 @@ def utc(moment: datetime | None) -> datetime | None:
     return moment.astimezone(UTC)
 
 
-def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, Any]:
+def task_document(
+    task: TaskRow, *, include_result: bool = True, include_payload: bool = True
+) -> dict[str, Any]:
     """A task; a pending one that is due has a `queue_position`."""
     document = {
         "id": task.id,
@@ -55,7 +57,11 @@ def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, An
         "timeout_seconds": task.timeout_seconds,
         "traceparent": task.traceparent,
     }
-    if include_result:
+    if not include_payload:
+        del document["payload"]
+    if task.result is LEFT_OUT:
+        document["result_left_out"] = True
+    elif include_result:
         document["result"] = task.result
     if task.queue_position is not None:
         document["queue_position"] = task.queue_position

@@ -10,7 +10,9 @@ It needs httpx and pydantic, and never Django. The modules by their purpose:
 - Values: `payloads` and `differences` take instances to a worker; `functions` makes classes of
   functions; `result_json` writes results, `result_values` reads them.
 - Submitter: `handles` has `TaskHandle`; `submissions` makes the requests, `waiting` waits for ends,
-  `watching` for changes and for log text; `bars` shows progress.
+  `watching` for changes and for log text; `bars` shows progress. `reader` lists tasks.
+- Events of a room: `room_events` has the documents, `sse` parses a stream of them and `feed` opens
+  it, for `room_watch` (`watch_room`) and for `task_events` (a task's `watch`).
 - Worker: `registration` has its jobs, `claiming` gets tasks, for `worker` (`serve`) or for `stream`
   (`listen`). `grants` has the held tasks, `threads` run them, `execution` and `calls` call their
   code, `reports` reports. `heartbeats` keeps them, `cancel_watches` learns of cancels, and `pulse`
@@ -65,7 +67,19 @@ from zndraw_joblib.client.outcomes import (
     UnsuccessfulTask,
 )
 from zndraw_joblib.client.result_json import ResultError
-from zndraw_joblib.client.schemas import AttemptInfo, HeartbeatReply, TaskInfo
+from zndraw_joblib.client.room_events import (
+    JobEvent,
+    JobRetiredEvent,
+    JobState,
+    ReadyEvent,
+    ResetEvent,
+    RoomEvent,
+    TaskEvent,
+    WorkerEvent,
+    WorkerLeftEvent,
+    WorkerState,
+)
+from zndraw_joblib.client.schemas import AttemptInfo, HeartbeatReply, TaskInfo, TaskState
 from zndraw_joblib.client.stream import TaskStream
 from zndraw_joblib.client.tasks import ClaimedTask
 
@@ -86,25 +100,33 @@ __all__ = [
     "InvalidPayloadError",
     "InvalidRoomIdError",
     "InvalidTaskTransitionError",
+    "JobEvent",
     "JobManager",
     "JobNotFoundError",
+    "JobRetiredEvent",
+    "JobState",
     "LeaseLostError",
     "NotAuthenticatedError",
     "PartlySubmittedError",
+    "ReadyEvent",
     "RequestInvalidError",
+    "ResetEvent",
     "ResultError",
     "ResultTooLargeError",
     "RetryLater",
+    "RoomEvent",
     "RoundTripError",
     "SchemaConflictError",
     "ServerError",
     "TaskCancelled",
+    "TaskEvent",
     "TaskFailed",
     "TaskFileNotFoundError",
     "TaskHandle",
     "TaskInfo",
     "TaskLogHandler",
     "TaskNotFoundError",
+    "TaskState",
     "TaskStream",
     "TaskWaitTimeout",
     "ThrottledError",
@@ -114,5 +136,8 @@ __all__ = [
     "TooManyWorkersError",
     "UnexpectedAnswerError",
     "UnsuccessfulTask",
+    "WorkerEvent",
+    "WorkerLeftEvent",
     "WorkerNotFoundError",
+    "WorkerState",
 ]

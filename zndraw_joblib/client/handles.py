@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any, overload
@@ -111,10 +111,11 @@ class TaskHandle:
         task = self._task()
         return task.progress, task.message
 
-    def watch(self, timeout: float | None = None) -> Iterator[TaskInfo]:
+    def watch(self, timeout: float | None = None) -> Generator[TaskInfo, None, None]:
         """Iterate over the task as it is now and after each change, up to its end.
 
-        Changes that follow each other closely may come as one.
+        Changes that follow each other closely may come as one. The iterator holds a connection
+        until it ends or is closed.
 
         Raises
         ------

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from zndraw_joblib.client.functions import model_of
 from zndraw_joblib.client.registration import JobOptions, Registration, Retries
-from zndraw_joblib.names import GLOBAL_ROOM
+from zndraw_joblib.names import GLOBAL_ROOM, JobName
 
 J = TypeVar("J", bound=type[BaseModel])
 F = TypeVar("F", bound=Callable[..., Any])
@@ -171,6 +171,23 @@ class Registrar:
         if not isinstance(job, str | type):
             job = model_of(job)
         self._registration.unregister(job)
+
+    def retire_job(self, full_name: str) -> None:
+        """Retire a job of a room, also one that other workers offer.
+
+        Nobody can submit to it then. Tasks that workers hold are finished; pending ones wait until
+        the job is registered again.
+
+        Raises
+        ------
+        ValueError
+            The text is not the full name of a job.
+        JobNotFoundError
+            There is no such job, or it is retired already.
+        ForbiddenError
+            The caller may not register jobs in its room.
+        """
+        self._registration.retire(JobName.parse(full_name))
 
     def disconnect(self) -> None:
         """Delete the worker.

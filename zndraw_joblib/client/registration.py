@@ -23,7 +23,7 @@ from zndraw_joblib.client.exceptions import (
 )
 from zndraw_joblib.client.payloads import schema_of
 from zndraw_joblib.client.result_json import MAX_RESULT_BYTES
-from zndraw_joblib.client.retry import UNREPEATABLE, is_outage
+from zndraw_joblib.client.retry import UNREPEATABLE, OutageLog, is_outage
 from zndraw_joblib.client.schemas import (
     DEFAULT_LEASE,
     read_nothing,
@@ -244,6 +244,20 @@ class Registration:
                     extra={"job": name, "worker_id": self.worker_id},
                 )
         self.classes.pop(name, None)
+
+    def retire(self, name: JobName) -> None:
+        """Retire a job on the server, and offer it no more; raises as `JobManager.retire_job`."""
+        url = path("rooms", name.room_id, "jobs", str(name))
+        outage = OutageLog(f"retire {name}")
+        with self._lock:
+            try:
+                send(self._api, "DELETE", url, read=read_nothing, outage=outage)
+            except JobNotFoundError:
+                # After a failure the job may be gone because of the request whose answer was lost.
+                if not outage.is_open:
+                    raise
+            # Else a worker that takes the place of this one would register the job again.
+            self.classes.pop(str(name), None)
 
     def _put_job(self, name: JobName, cls: type[BaseModel]) -> None:
         body = {

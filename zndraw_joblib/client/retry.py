@@ -121,6 +121,11 @@ class OutageLog:
         self._action = action
         self._logged: set[str] = set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a request failed, and none has succeeded since."""
+        return bool(self._logged)
+
     def failed(self, error: Exception, pause: float) -> None:
         """Log a failure; `pause` is the number of seconds until the next attempt."""
         text = str(error) or type(error).__name__

@@ -24,18 +24,16 @@ T = TypeVar("T")
 DEFAULT_LEASE = 60.0
 
 
-class TaskInfo(BaseModel):
-    """A task, as the server answered.
+class TaskState(BaseModel):
+    """A task without its payload and its result, as the events of a room describe it.
 
-    `queue_position` is None unless the task is pending. `result` is plain JSON; it is None too
-    where an answer leaves results out, as that to a report does. `progress` is from 0 to 1.
+    `queue_position` is None unless the task is pending. `progress` is from 0 to 1.
     """
 
     id: str
     job_name: str
     room_id: str
     status: TaskStatus
-    payload: dict[str, Any]
     error: str | None = None
     created_at: datetime
     started_at: datetime | None = None
@@ -43,7 +41,6 @@ class TaskInfo(BaseModel):
     worker_id: str | None = None
     attempt: int
     queue_position: int | None = None
-    result: Any = None
     progress: float | None = None
     message: str | None = None
     run_at: datetime | None = None
@@ -56,6 +53,17 @@ class TaskInfo(BaseModel):
     def is_terminal(self) -> bool:
         """Whether the task ended."""
         return self.status in TERMINAL_STATUSES
+
+
+class TaskInfo(TaskState):
+    """A task, as the server answered.
+
+    `result` is plain JSON. It is None too where an answer leaves results out, as that to a report
+    does.
+    """
+
+    payload: dict[str, Any]
+    result: Any = None
 
 
 class AttemptInfo(BaseModel):
@@ -142,6 +150,7 @@ def reader(kind: type[T]) -> Callable[[httpx.Response], T]:
 
 
 read_task = reader(TaskInfo)
+read_tasks = reader(list[TaskInfo])
 read_grant = reader(Grant)
 read_worker = reader(CreatedWorker)
 read_registered = reader(RegisteredJob)
@@ -156,7 +165,8 @@ read_accepted = reader(list[Accepted])
 def read_ended(response: httpx.Response) -> tuple[list[TaskInfo], set[str]]:
     """The ended tasks in the answer to a lookup, and the ids of all its tasks.
 
-    Only ended tasks become models, because most tasks of most answers have not ended.
+    Only ended tasks become models, because most tasks of most answers have not ended. A task whose
+    result the server left out counts as not ended, so that it is asked for again.
     """
     documents = from_json(response.content)
     try:
@@ -164,6 +174,7 @@ def read_ended(response: httpx.Response) -> tuple[list[TaskInfo], set[str]]:
             TaskInfo.model_validate(document)
             for document in documents
             if TaskStatus(document["status"]) in TERMINAL_STATUSES
+            and not document.get("result_left_out")
         ]
         return ended, {document["id"] for document in documents}
     except (TypeError, KeyError) as error:

@@ -12,12 +12,13 @@ import httpx
 from pydantic import BaseModel
 
 from zndraw_joblib.client import waiting
-from zndraw_joblib.client.api import ApiManager, path, send
+from zndraw_joblib.client.api import ApiManager, send
 from zndraw_joblib.client.bars import count_ends, load_bar
 from zndraw_joblib.client.batches import array, batch_slices
 from zndraw_joblib.client.exceptions import ApiError, PartlySubmittedError
 from zndraw_joblib.client.handles import TaskHandle
 from zndraw_joblib.client.outcomes import UnsuccessfulTask
+from zndraw_joblib.client.reader import Reader
 from zndraw_joblib.client.registration import is_same_class, job_name
 from zndraw_joblib.client.result_values import Job, result_of
 from zndraw_joblib.client.schemas import (
@@ -26,7 +27,6 @@ from zndraw_joblib.client.schemas import (
     read_list,
     read_submitted,
     read_submitted_list,
-    read_task,
 )
 from zndraw_joblib.client.submissions import (
     entry_json,
@@ -42,7 +42,7 @@ from zndraw_joblib.tracing import current_header
 T = TypeVar("T")
 
 
-class Submitter:
+class Submitter(Reader):
     """Submits tasks and waits for them.
 
     `classes` are the registered classes by the full names of their jobs.
@@ -51,7 +51,7 @@ class Submitter:
     def __init__(
         self, api: ApiManager, batch_size: int, classes: Mapping[str, type[BaseModel]]
     ) -> None:
-        self.api = api
+        super().__init__(api)
         self.batch_size = batch_size
         self._classes = classes
 
@@ -289,16 +289,6 @@ class Submitter:
         """
         unique = list(dict.fromkeys(map(str, task_ids)))
         return waiting.as_they_end(self.api, unique, waiting.Deadline(timeout))
-
-    def task(self, task_id: str | UUID) -> TaskInfo:
-        """The task as it is now.
-
-        Raises
-        ------
-        TaskNotFoundError
-            The task does not exist, or the caller may not read it.
-        """
-        return send(self.api, "GET", path("tasks", str(task_id)), read=read_task)
 
     def wait(self, task_id: str | UUID, timeout: float | None = None) -> TaskInfo:
         """Wait until the task ends, at most `timeout` seconds, and return it.

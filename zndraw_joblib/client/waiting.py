@@ -123,16 +123,24 @@ class PatientRequests:
         try:
             answer = send(self._api, method, url, read=read, retry=None, **options)
         except (httpx.TransportError, ApiError) as error:
-            self._failures += 1
-            pause = LASTING.pause(error, self._failures)
-            if pause is None:
-                raise
-            self._outage.failed(error, pause)
-            self.sleep(pause)
+            self.failed(error)
             return None
+        self.succeeded()
+        return answer
+
+    def failed(self, error: Exception) -> None:
+        """Pause after a request that failed because of an outage; raises any other error."""
+        self._failures += 1
+        pause = LASTING.pause(error, self._failures)
+        if pause is None:
+            raise error
+        self._outage.failed(error, pause)
+        self.sleep(pause)
+
+    def succeeded(self) -> None:
+        """Note that the server has answered."""
         self._failures = 0
         self._outage.ended()
-        return answer
 
     def granted_wait(self, seconds: float = LONGEST_WAIT) -> int:
         """The whole seconds that a request may wait, until the deadline at most."""

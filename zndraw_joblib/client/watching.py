@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import NamedTuple, TypeVar
 
 import httpx
 
 from zndraw_joblib.client.api import ApiManager, path, send
 from zndraw_joblib.client.exceptions import TaskWaitTimeout
+from zndraw_joblib.client.room_events import TaskEvent
 from zndraw_joblib.client.schemas import LogPart, TaskInfo, read_task, reader
+from zndraw_joblib.client.task_events import TaskEvents
 from zndraw_joblib.client.waiting import Deadline, PatientRequests
 
 T = TypeVar("T")
@@ -34,11 +38,11 @@ def _read_seen(answer: httpx.Response) -> _Seen:
     )
 
 
-def changes(api: ApiManager, task_id: str, deadline: Deadline) -> Iterator[TaskInfo]:
+def changes(api: ApiManager, task_id: str, deadline: Deadline) -> Generator[TaskInfo, None, None]:
     """Yield the task as it is, and again after each change, until it has ended.
 
-    Several changes may be seen as one. Where the server does not wait it is asked at intervals of
-    up to a second.
+    Several changes may be seen as one. The changes come by a stream of events. Where the server has
+    none, it is asked by requests that wait, or at intervals of up to a second.
 
     Raises
     ------
@@ -47,27 +51,97 @@ def changes(api: ApiManager, task_id: str, deadline: Deadline) -> Iterator[TaskI
     TaskNotFoundError
         The task does not exist, or the caller may not read it.
     """
-    requests = PatientRequests(api, deadline, f"watch task {task_id}")
-    last: TaskInfo | None = None
-    etag: str | None = None
+    known = _KnownTask(api, task_id, deadline)
+    stream: TaskEvents | None = None
+    may_wait = was_silent = False
     while True:
-        # Only with an ETag, because a wait without one is a wait for the end.
-        headers = {"If-None-Match": etag} if etag else {}
-        wait = requests.granted_wait() if etag else 0
-        url = path("tasks", task_id)
-        seen = requests.send("GET", url, read=_read_seen, headers=headers, wait=wait)
-        if seen is not None:
-            # A place in the queue is no change, because it changes with each task before this one.
-            task = seen.task and seen.task.model_copy(update={"queue_position": None})
-            is_change = task is not None and (task != last or (seen.etag or etag) != etag)
-            if task is not None and seen.task is not None and is_change:
-                last, etag = task, seen.etag
-                yield seen.task
-                if task.is_terminal:
-                    return
-            requests.pace(has_news=is_change, waited=bool(wait) and seen.waited)
+        known.ask(may_wait=may_wait)
+        if (task := known.take()) is not None:
+            if stream is not None and was_silent:
+                # The server, or a proxy before it, kept the event of this change back.
+                stream.deny()
+            yield task
+            if task.is_terminal:
+                return
         if deadline.left <= 0:
             raise TaskWaitTimeout(deadline.timeout, [task_id])
+        if stream is None and known.task is not None:
+            stream = TaskEvents(api, known.task, deadline)
+        was_silent = False
+        if stream is not None and stream.is_expected:
+            # Closed at once when this generator is, because a stream holds a connection.
+            with closing(stream.events()) as events:
+                for event in events:
+                    # At its first event the task is read again, because it may have changed before
+                    # the stream began.
+                    if not (known.accept(event) if isinstance(event, TaskEvent) else known.ask()):
+                        break
+                    if (task := known.take()) is not None:
+                        yield task
+                        if task.is_terminal:
+                            return
+            was_silent = stream.was_silent
+        may_wait = stream is None or not stream.is_expected
+
+
+class _KnownTask:
+    """The latest known state of a task, from answers and events; None before the first answer."""
+
+    def __init__(self, api: ApiManager, task_id: str, deadline: Deadline) -> None:
+        self._url = path("tasks", task_id)
+        self._requests = PatientRequests(api, deadline, f"watch task {task_id}")
+        self.task: TaskInfo | None = None
+        self._etag: str | None = None
+        self._news: TaskInfo | None = None
+
+    def take(self) -> TaskInfo | None:
+        """The task if it has changed since the last call."""
+        news, self._news = self._news, None
+        return news
+
+    def ask(self, *, may_wait: bool = False) -> bool:
+        """Ask the server for the task; returns whether it answered.
+
+        With `may_wait` the request waits for a change, or pauses afterwards.
+        """
+        # Only with an ETag, because a wait without one is a wait for the end.
+        headers = {"If-None-Match": self._etag} if self._etag else {}
+        wait = self._requests.granted_wait() if may_wait and self._etag else 0
+        seen = self._requests.send("GET", self._url, read=_read_seen, headers=headers, wait=wait)
+        if seen is None:
+            return False
+        if seen.task is not None:
+            self._note(seen.task, seen.etag)
+        if may_wait:
+            self._requests.pace(has_news=self._news is not None, waited=bool(wait) and seen.waited)
+        return True
+
+    def accept(self, event: TaskEvent) -> bool:
+        """Note the state of an event; returns whether the task goes on, so that more will come.
+
+        The end is not noted, because the result comes by a request alone.
+        """
+        assert self.task is not None
+        if event.task.is_terminal:
+            return False
+        known = _revision(self._etag)
+        # An event may be older than the latest answer, because both are on their way at once.
+        if known is None or event.revision >= known:
+            task = self.task.model_copy(update=dict(event.task))
+            self._note(task, self._etag if known is None else f'W/"{event.revision}"')
+        return True
+
+    def _note(self, task: TaskInfo, etag: str | None) -> None:
+        # A place in the queue is no change, because it changes with each task before this one.
+        compared = task.model_copy(update={"queue_position": None})
+        if compared != self.task or (etag or self._etag) != self._etag:
+            self.task, self._etag, self._news = compared, etag, task
+
+
+def _revision(etag: str | None) -> int | None:
+    """The revision in the ETag of a task; None in that of another server."""
+    found = re.fullmatch(r'W/"(\d+)"', etag or "")
+    return int(found[1]) if found else None
 
 
 def read_log(api: ApiManager, task_id: str, offset: int) -> Iterator[str]:

@@ -15,6 +15,7 @@ from zndraw_joblib.models import Job, Task, TaskLogChunk, Worker
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.connections import release_connections
+from zndraw_joblib.storage.lists import with_results
 from zndraw_joblib.storage.logs import LogPart
 from zndraw_joblib.storage.rows import TaskRow
 from zndraw_joblib.storage.waits import Grant, GrantState, Revision, grant_states, watch
@@ -97,18 +98,27 @@ def read_tasks(keys: list[TasksKey]) -> list[list[TaskRow] | Exception]:
     """For each key the tasks that exist and its caller may read, in the order of its ids.
 
     An exception of the host's hook is the result of its key, because it is not the other callers'.
+    Results of several tasks are bounded as in `storage.lists.with_results`.
     """
     try:
         found: dict[UUID, TaskRow] = {}
-        with_result = {task_id for ids, _, include in keys if include for task_id in ids}
-        without = {task_id for ids, _, _ in keys for task_id in ids} - with_result
-        for wanted, include_result in ((with_result, True), (without, False)):
+        single = {ids[0] for ids, _, include in keys if include and len(ids) == 1}
+        without = {task_id for ids, _, _ in keys for task_id in ids} - single
+        for wanted, include_result in ((single, True), (without, False)):
             for chunk in _chunks(list(wanted)):
                 found.update(Task.objects.read(chunk, include_result=include_result))
-        return [
+        answers = [
             _visible(visible, [found[task_id] for task_id in ids if task_id in found])
             for ids, visible, _ in keys
         ]
+        bounded = {
+            index: tasks
+            for index, ((ids, _, include), tasks) in enumerate(zip(keys, answers, strict=True))
+            if include and len(ids) > 1 and not isinstance(tasks, Exception)
+        }
+        for index, tasks in zip(bounded, with_results(list(bounded.values())), strict=True):
+            answers[index] = tasks
+        return answers
     finally:
         release_connections()
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import TaskNotFound
 from zndraw_joblib.models import Task
+from zndraw_joblib.storage.lists import with_results
 from zndraw_joblib.storage.rows import TaskRow
 
 
@@ -28,6 +29,10 @@ def find_task(caller: Caller, task_id: UUID) -> TaskRow:
 def find_tasks(
     caller: Caller, ids: Iterable[UUID], *, include_result: bool = False
 ) -> list[TaskRow]:
-    """The tasks that exist and the caller may read, in the order of `ids`, each once."""
-    unique = list(dict.fromkeys(ids))
-    return caller.visible(Task.objects.listed(unique, include_result=include_result))
+    """The tasks that exist and the caller may read, in the order of `ids`, each once.
+
+    Results are bounded as in `storage.lists.with_results`.
+    """
+    tasks = caller.visible(Task.objects.listed(list(dict.fromkeys(ids))))
+    # Results are read after the check, because those of hidden tasks would count against the bound.
+    return with_results([tasks])[0] if include_result else tasks

@@ -12,13 +12,13 @@ from django.apps import apps
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.names import nfc
 from zndraw_joblib.storage import statements
-from zndraw_joblib.storage.rows import parsed_id, parsed_time
+from zndraw_joblib.storage.rows import LEFT_OUT, TaskRow, parsed_id, parsed_time
 
 #: Most tasks that are read for a page of a filter without an index. A filter that few tasks satisfy
 #: gives short pages, because to fill a page might take a read of the whole table.
 MAX_READ = 1000
-#: Most bytes of the results of a page, because 500 results of the largest size would take 128 MiB
-#: of memory. A page with larger results ends early.
+#: Most bytes of the results of an answer, because 500 results of the largest size would take 128
+#: MiB of memory. A page with larger results ends early, and a lookup leaves results out.
 MAX_RESULT_BYTES = 8 * 1024 * 1024
 
 
@@ -84,9 +84,45 @@ def newest(
 
 def with_small_results(ids: list[UUID]) -> list[UUID]:
     """The first of these tasks, up to `MAX_RESULT_BYTES` of results and at least one of them."""
+    return _fitting(ids, _result_sizes(ids) if len(ids) > 1 else {})
+
+
+def with_results(answers: Sequence[Sequence[TaskRow]]) -> list[list[TaskRow]]:
+    """The tasks of several answers with the results of those that are completed.
+
+    An answer has up to `MAX_RESULT_BYTES` of results, and at least one of them; a task beyond has
+    `LEFT_OUT` in its place.
+    """
+    completed = [
+        [task.id for task in tasks if task.status == TaskStatus.COMPLETED] for tasks in answers
+    ]
+    is_one_each = all(len(ids) <= 1 for ids in completed)
+    sizes = {} if is_one_each else _result_sizes(list({id for ids in completed for id in ids}))
+    fitting = [set(_fitting(ids, sizes)) for ids in completed]
+    tasks_of: Any = apps.get_model("zndraw_joblib", "Task")._default_manager
+    read: dict[UUID, TaskRow] = tasks_of.read(set().union(*fitting))
+
+    def with_result(task: TaskRow, fits: set[UUID]) -> TaskRow:
+        if task.status != TaskStatus.COMPLETED:
+            return task
+        # A task that was deleted meanwhile is missing from the answer to the next request.
+        missing = task._replace(result=LEFT_OUT)
+        return read.get(task.id, missing) if task.id in fits else missing
+
+    return [
+        [with_result(task, fits) for task in tasks]
+        for tasks, fits in zip(answers, fitting, strict=True)
+    ]
+
+
+def _result_sizes(ids: list[UUID]) -> dict[UUID, int]:
+    """Bytes of the results of those tasks that have one."""
     using: str = apps.get_model("zndraw_joblib", "Task")._default_manager.write_db
-    read = statements.run(using, "result_sizes", ids=ids).rows if len(ids) > 1 else ()
-    sizes = {parsed_id(task_id): size for task_id, size in read}
+    read = statements.run(using, "result_sizes", ids=ids).rows
+    return {parsed_id(task_id): size for task_id, size in read}
+
+
+def _fitting(ids: list[UUID], sizes: dict[UUID, int]) -> list[UUID]:
     total = 0
     for index, task_id in enumerate(ids):
         total += sizes.get(task_id, 0)

@@ -18,13 +18,16 @@ from zndraw_joblib.storage.fields import json_dumps, json_loads
 from zndraw_joblib.storage.statements import Result
 from zndraw_joblib.text import truncate_utf8
 
+#: The `result` of a completed task that was not read, because the answer would be too large.
+LEFT_OUT = object()
+
 
 class TaskRow(NamedTuple):
     """A task as a statement read or wrote it; the fields are those of the model `Task`.
 
     `job_name` is the full name of its job. `queue_position` is the place of a pending task in the
     queue of its job, from 1; None if the task is not due yet, or the statement does not compute it.
-    `result` is None also where the statement leaves it out.
+    `result` is None also where the statement leaves it out, and `LEFT_OUT` as said there.
     """
 
     id: UUID
@@ -52,6 +55,7 @@ class TaskRow(NamedTuple):
     progress: float | None
     message: str | None
     revision: int
+    changed_at: datetime
     log_size: int
     traceparent: str | None
     watched_until: datetime | None
@@ -271,5 +275,6 @@ _SQLITE: dict[str, Callable[[Any, str], Any]] = {
     "claimed_at": parsed_time,
     "started_at": parsed_time,
     "completed_at": parsed_time,
+    "changed_at": parsed_time,
     "watched_until": parsed_time,
 }
