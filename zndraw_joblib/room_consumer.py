@@ -71,7 +71,9 @@ class RoomEventsConsumer(EventConsumer):
         except (CloseConnection, ProblemException):
             raise
         except Exception:
-            logger.exception("could not check the rights of a watcher; trying again")
+            logger.exception(
+                "could not check the rights of a watcher; trying again", extra=self._log_fields()
+            )
 
     def _check(self) -> bool:
         """Whether the caller administers; closes the connection if they may not read the room."""

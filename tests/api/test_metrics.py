@@ -189,7 +189,7 @@ async def test_waiters_are_counted_by_kind(metrics):
 def test_each_kind_of_wait_is_counted():
     """A new wait of the hub needs a kind."""
     source = "".join(file.read_text() for file in (ROOT / "zndraw_joblib").rglob("*.py"))
-    used = re.findall(r'@counted\("(\w+)"\)\n    async def', source)
+    used = re.findall(r'(?:@counted|with counting)\("(\w+)"\)', source)
     assert sorted(used) == sorted(waiters.KINDS)
     hub = (ROOT / "zndraw_joblib/events").glob("*.py")
     waits = [m for file in hub for m in re.findall(r"(.*)\n    async def wait\(", file.read_text())]

@@ -24,6 +24,8 @@ LINK = re.compile(r"\]\((https?:[^)\s]*)\)|<(https?:[^>\s]*)>|href=\"(https?:[^\
 LINKING = sorted({*PAGES, *ROOT.glob("*.md")})
 #: Sites that the documentation links to. A new one is added here by hand, after a look at it.
 SITES = {
+    "www.w3.org",
+    "codingjoe.dev",
     "django-rest-framework-simplejwt.readthedocs.io",
     "docs.celeryq.dev",
     "docs.djangoproject.com",

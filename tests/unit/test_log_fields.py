@@ -31,6 +31,7 @@ WITHOUT_FIELDS = {
     "could not send %s to %s",
     "the channel layer failed",
     "could not read for",
+    "could not read the changes in",
     # The sweeper and the metrics: all tasks of a database.
     "could not sweep for the tenant",
     "corrected %d leases",

@@ -172,7 +172,12 @@ class TaskEvents:
                         if self._deadline.left < silence or open_for > LONGEST_SECONDS:
                             return
             except (ApiError, httpx.TransportError) as error:
-                logger.debug("the stream of task %s failed: %r", self._task_id, error)
+                logger.debug(
+                    "the stream of task %s failed: %r",
+                    self._task_id,
+                    error,
+                    extra={"task_id": self._task_id},
+                )
                 self._failed(error, begun_at, silence)
             else:
                 if self._is_early(begun_at):

@@ -28,6 +28,7 @@ from zndraw_joblib.events.states import (
     jobs_digest,
     worker_states,
 )
+from zndraw_joblib.events.waiters import counting
 from zndraw_joblib.events.watchers import Room, Watcher
 from zndraw_joblib.storage.connections import release_connections
 
@@ -99,10 +100,11 @@ class RoomFeeds:
         watcher = Watcher(room, None if tasks is None else frozenset(tasks), is_admin)
         room.watchers.add(watcher)
         try:
-            while not room.is_read_for(watcher):
-                await self._next_look()
-            await self._begin(room_id, watcher, resume)
-            yield watcher
+            with counting("events"):
+                while not room.is_read_for(watcher):
+                    await self._next_look()
+                await self._begin(room_id, watcher, resume)
+                yield watcher
         finally:
             room.watchers.discard(watcher)
             if not room.watchers and self._rooms.get(room_id) is room:

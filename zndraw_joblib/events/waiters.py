@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,13 +15,23 @@ from zndraw_joblib.signals import waits_changed
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: What is waited for: the end, work, a change, log text, or a cancel (of a heartbeat); and the
-#: WebSockets of rooms.
-KINDS = ("end", "work", "change", "log", "heartbeat", "room")
+#: Waits for the end, work, a change, log text, or a cancel (of a heartbeat); WebSockets for the
+#: ends in a room; and watchers of a room's events, by WebSocket or Server-Sent Events.
+KINDS = ("end", "work", "change", "log", "heartbeat", "room", "events")
 
 _numbers: Counter[str] = Counter()
 # Several event loops may run in one process.
 _lock = threading.Lock()
+
+
+@contextmanager
+def counting(kind: str) -> Iterator[None]:
+    """Count a waiter within a `with` block."""
+    _change(kind, 1)
+    try:
+        yield
+    finally:
+        _change(kind, -1)
 
 
 def counted(
@@ -32,14 +43,11 @@ def counted(
         wait: Callable[P, Coroutine[Any, Any, R]],
     ) -> Callable[P, Coroutine[Any, Any, R]]:
         @wraps(wait)
-        async def counting(*args: P.args, **kwargs: P.kwargs) -> R:
-            _change(kind, 1)
-            try:
+        async def counted_wait(*args: P.args, **kwargs: P.kwargs) -> R:
+            with counting(kind):
                 return await wait(*args, **kwargs)
-            finally:
-                _change(kind, -1)
 
-        return counting
+        return counted_wait
 
     return decorate
 
