@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 EXTRAS := .[progress,redis,postgres,server,wsgi]
 # Tests that the pass on SQLite alone runs, and tests that only `make test-sites` runs.
-ON_ONE_DATABASE := network or demo or no_database
+ON_ONE_DATABASE := network or demo or no_database or any_database
 WHOLE_SITES := soak or deploy
 
 .DEFAULT_GOAL := help
