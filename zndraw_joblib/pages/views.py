@@ -74,9 +74,8 @@ class RoomPage(LoginRequiredMixin, TemplateView):
                 "header": settings.CSRF_HEADER_NAME.removeprefix("HTTP_").replace("_", "-"),
             },
         }
-        return super().get_context_data(
-            room_id=room_id, room_data=data, job_texts=JOB_TEXTS, **kwargs
-        )
+        context = super().get_context_data(**kwargs)
+        return {**context, "room_id": room_id, "room_data": data, "job_texts": JOB_TEXTS}
 
     def find_api_path(self) -> str:
         """The path at which the site includes the API, with a slash at its end.
