@@ -19,6 +19,7 @@ from rest_framework.exceptions import APIException
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.names import nfc, room_error
+from zndraw_joblib.pages.task_texts import TASK_TEXTS
 from zndraw_joblib.pages.texts import JOB_TEXTS
 
 
@@ -75,7 +76,7 @@ class RoomPage(LoginRequiredMixin, TemplateView):
             },
         }
         return super().get_context_data(
-            room_id=room_id, room_data=data, job_texts=JOB_TEXTS, **kwargs
+            room_id=room_id, room_data=data, job_texts=JOB_TEXTS, task_texts=TASK_TEXTS, **kwargs
         )
 
     def find_api_path(self) -> str:
