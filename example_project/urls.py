@@ -17,7 +17,7 @@ from example_project.rooms import views as rooms
 urlpatterns = [
     path("", include("zndraw_joblib.api.urls")),
     path("", rooms.first_page, name="first-page"),
-    path("rooms/<str:room_id>/", rooms.room_page, name="room"),
+    path("", include("zndraw_joblib.pages.urls")),
     path("v1/auth/token", TokenView.as_view(), name="token"),
     path("admin/", admin.site.urls),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),

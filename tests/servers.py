@@ -88,9 +88,9 @@ SERVERS = {
 
 
 @contextmanager
-def server(program: str = "uvicorn", **extra: str) -> Iterator[Address]:
+def server(program: str = "uvicorn", port: int = 0, **extra: str) -> Iterator[Address]:
     """Run the example project under an ASGI server; yields its address when it answers."""
-    port = free_port()
+    port = port or free_port()
     command = [program, "example_project.asgi:application", "--port", str(port), *SERVERS[program]]
     with process("-m", *command, **extra) as child:
         url = f"http://127.0.0.1:{port}"

@@ -14,7 +14,7 @@ from tests.factories import problem
 from zndraw_joblib.models import FileToDelete, TaskFile
 from zndraw_joblib.services.files import delete_files_of, delete_marked_files
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.any_database]
 
 #: More than the 8 MiB from which boto3 uploads in several parts.
 LARGE = bytes(range(256)) * 40_000

@@ -20,6 +20,8 @@ from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.models import Task
 from zndraw_joblib.routing import websocket_urlpatterns
 
+pytestmark = pytest.mark.any_database
+
 #: Where the site raises: a setting of its hooks, or a class of each request.
 HOOKS = ("identity", "is_admin", "room_access")
 CLASSES = {

@@ -27,6 +27,8 @@ from tests.waiting.test_lane import Host, get_response, lower, scope, token
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.models import Task, Worker
 
+pytestmark = pytest.mark.any_database
+
 ROOT = Path(__file__).parents[2]
 DRF = "rest_framework"
 VERSIONS = f"{DRF}.versioning"

@@ -17,6 +17,8 @@ from tests.factories import SCHEMA
 from tests.waiting.test_lane import Host, get_response, lower, scope, token
 from zndraw_joblib.api.urls import urlpatterns as app_patterns
 
+pytestmark = pytest.mark.any_database
+
 URLS = "zndraw_joblib.api.urls"
 #: The site's patterns, and the path at which the app is then found.
 MOUNTS: dict[str, tuple[tuple[Any, ...], str]] = {

@@ -13,6 +13,8 @@ from zndraw_joblib.exceptions import PROBLEM_TYPES, FieldError, InvalidPayload, 
 from zndraw_joblib.models import Task
 from zndraw_joblib.schemas.payloads import PayloadChecker
 
+pytestmark = pytest.mark.any_database
+
 
 @pytest.fixture
 def by_header(settings):

@@ -13,6 +13,8 @@ from drf_spectacular.settings import spectacular_settings
 
 from tests.factories import V1, problem
 
+pytestmark = pytest.mark.any_database
+
 ROOT = Path(__file__).parents[2]
 
 

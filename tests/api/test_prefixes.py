@@ -19,7 +19,7 @@ from tests.factories import ROTATE, V1
 from zndraw_joblib.contrib.asgi import ApiLane
 
 # Not in a test's transaction, because the end of each request closes the database connection.
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.any_database]
 
 PREFIX = "/t/a site"
 #: The prefix as clients write it.

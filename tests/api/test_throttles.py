@@ -21,7 +21,7 @@ from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.contrib import throttling
 from zndraw_joblib.contrib.throttling import WindowRateThrottle
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from django.core.handlers.wsgi import WSGIHandler
 from tests.factories import V1
 
 # Not in a test's transaction, because the end of each request closes the database connection.
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.any_database]
 
 SUBMIT = f"{V1}/rooms/open/tasks/open:modifiers:Rotate"
 

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.db import connection
 
 from tests.deploy.site import listens
 from tests.factories import V1, Person
@@ -25,6 +24,7 @@ from zndraw_joblib.models import TaskFile
 pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.slow,
+    pytest.mark.any_database,
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc"),
 ]
 
@@ -72,8 +72,6 @@ def cut_off(port: int, person: Person, task: str) -> None:
 def test_a_large_file_goes_up_and_down_with_flat_memory_and_half_a_one_leaves_nothing(
     name, alice, bob, tmp_path
 ):
-    if connection.vendor != "sqlite":
-        pytest.skip("the database has no part in it")
     worker = bob.worker()
     bob.register(worker_id=worker)
     task = alice.submit().json()["id"]

@@ -136,9 +136,19 @@ export function createApi({ apiPath, csrf }) {
     };
   }
 
+  /** The address of the next page of a list, from its `Link` header; null after the last page. */
+  function nextPage(headers) {
+    const found = /<([^>]*)>\s*;\s*rel="?next"?/.exec(headers.get("Link") ?? "");
+    if (!found) return null;
+    // As a path, because a proxy in front may have another origin than the server knows.
+    const { pathname, search } = new URL(found[1], location.href);
+    return pathname + search;
+  }
+
   return {
     url,
     request,
+    nextPage,
     get: (path, options) => request("GET", path, undefined, options),
     post: (path, body, options) => request("POST", path, body, options),
     /** Calls `listener(problem)` for each refused request; returns a function that ends this. */
