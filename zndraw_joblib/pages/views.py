@@ -19,6 +19,7 @@ from rest_framework.exceptions import APIException
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.names import nfc, room_error
+from zndraw_joblib.pages.task_texts import TASK_TEXTS
 from zndraw_joblib.pages.texts import JOB_TEXTS
 
 
@@ -75,7 +76,13 @@ class RoomPage(LoginRequiredMixin, TemplateView):
             },
         }
         context = super().get_context_data(**kwargs)
-        return {**context, "room_id": room_id, "room_data": data, "job_texts": JOB_TEXTS}
+        return {
+            **context,
+            "room_id": room_id,
+            "room_data": data,
+            "job_texts": JOB_TEXTS,
+            "task_texts": TASK_TEXTS,
+        }
 
     def find_api_path(self) -> str:
         """The path at which the site includes the API, with a slash at its end.
