@@ -78,7 +78,10 @@ def activity(caller: Caller) -> dict[str, object]:
         "rooms": list(readable.values())[:LINES],
         "running": [task for task in held if task.room_id in readable][:LINES],
         "ended": ended[:LINES],
-        "workers": list(workers.order_by("-last_heartbeat")[:LINES]),
+        "workers": [
+            {"worker": worker, "held": sum(task.worker_id == worker.pk for task in held)}
+            for worker in workers.order_by("-last_heartbeat")[:LINES]
+        ],
         "may_start_workers": may_start_workers(caller),
     }
 

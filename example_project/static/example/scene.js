@@ -1,6 +1,7 @@
 // Draws the frames of an XYZ text: in three dimensions by 3Dmol, or flat where WebGL is missing.
 
 const RADIUS = 1.2;
+const COLOUR = "#5fb0d3";
 
 /** The frames of an XYZ text, each an array of `[x, y, z]` in ångström. */
 function positions(text) {
@@ -29,10 +30,13 @@ function solid(element) {
     load(text) {
       viewer.removeAllModels();
       viewer.addModelsAsFrames(text, "xyz");
-      viewer.setStyle({}, { sphere: { radius: RADIUS } });
+      viewer.setStyle({}, { sphere: { radius: RADIUS, color: COLOUR } });
       this.count = viewer.getNumFrames();
       // The place of the viewer stays when another trajectory comes, so that a rotation is seen.
-      if (first) viewer.zoomTo();
+      if (first) {
+        viewer.zoomTo();
+        viewer.zoom(0.7);
+      }
       first = false;
       viewer.render();
     },

@@ -103,6 +103,17 @@ document.addEventListener("joblib:task", (event) => follow(event.detail.task).ca
 document.addEventListener("joblib:reset", () => start().catch(fail));
 start().catch(fail);
 
+// Chooses the job without loading the page anew; its modules read the address after `popstate`.
+for (const link of document.querySelectorAll("#viewer .hint a")) {
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    history.pushState(null, "", link.href);
+    dispatchEvent(new PopStateEvent("popstate"));
+    byId("joblib-jobs").scrollIntoView();
+  });
+}
+
 byId("copy-command")?.addEventListener("click", async (event) => {
   const answer = await fetch(event.target.dataset.url, {
     method: "POST",
