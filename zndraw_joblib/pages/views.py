@@ -76,7 +76,10 @@ class RoomPage(LoginRequiredMixin, TemplateView):
             },
         }
         return super().get_context_data(
-            room_id=room_id, room_data=data, job_texts=JOB_TEXTS, task_texts=TASK_TEXTS, **kwargs
+            **kwargs | {"room_id": room_id},
+            room_data=data,
+            job_texts=JOB_TEXTS,
+            task_texts=TASK_TEXTS,
         )
 
     def find_api_path(self) -> str:
