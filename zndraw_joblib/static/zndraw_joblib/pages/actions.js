@@ -1,6 +1,7 @@
 // Cancelling a task, after a question, and submitting an ended one again.
 
-import { h, randomId, setShown } from "./elements.js";
+import { element as h } from "./dom.js";
+import { randomId, setShown } from "./elements.js";
 import { ENDED } from "./format.js";
 
 export class TaskActions {
@@ -13,7 +14,7 @@ export class TaskActions {
     const text = (key) => context.text(key);
     this.cancelButton = h("button", { type: "button", onclick: () => this.dialog.showModal() }, text("cancel"));
     this.retryButton = h("button", { type: "button", onclick: () => this.retry() }, text("retry"));
-    const no = h("button", { type: "submit", value: "no", autofocus: true }, text("keep"));
+    const no = h("button", { type: "submit", value: "no" }, text("keep"));
     const yes = h("button", { type: "submit", value: "yes", class: "joblib-danger" }, text("cancel_yes"));
     this.dialog = h(
       "dialog",

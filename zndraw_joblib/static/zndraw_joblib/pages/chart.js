@@ -1,6 +1,7 @@
 // Line and bar charts by uPlot, with a table of the same numbers for screen readers and keyboards.
 
-import { cut, h, visible } from "./elements.js";
+import { element as h } from "./dom.js";
+import { cut, visible } from "./elements.js";
 import { isBigInteger } from "./json.js";
 import { pagedTable } from "./tables.js";
 
@@ -36,12 +37,8 @@ export function chart({ x, series, edges }, { context, format }) {
   const names = series.map(({ name }) => cut(visible(name), LABEL_CHARACTERS));
   const length = series[0].values.length;
   const label = context.text("chart_of", { names: names.join(", "), count: format.number(length) });
-  const from = edges ? edges.slice(0, -1).map((edge, index) => `${digits(edge)} – ${digits(edges[index + 1])}`) : null;
-  const table = h(
-    "details",
-    {},
-    h("summary", {}, context.text("as_table")),
-  );
+  const position = (row) => (edges ? `${digits(edges[row])} – ${digits(edges[row + 1])}` : digits(x.values[row]));
+  const table = h("details", {}, h("summary", {}, context.text("as_table")));
   table.addEventListener("toggle", () => {
     if (table.children.length > 1) return;
     table.append(
@@ -49,7 +46,7 @@ export function chart({ x, series, edges }, { context, format }) {
         label,
         columns: [x.name, ...names],
         count: length,
-        cells: (row) => [from ? from[row] : digits(x.values[row]), ...series.map((one) => digits(one.values[row]))],
+        cells: (row) => [position(row), ...series.map((one) => digits(one.values[row]))],
         context,
         format,
         numeric: true,
@@ -58,6 +55,13 @@ export function chart({ x, series, edges }, { context, format }) {
   });
   draw(plot, { x, series, edges, names });
   return h("figure", { class: "joblib-figure" }, h("figcaption", {}, label), plot, table);
+}
+
+function histogramScales(edges) {
+  const ends = [toNumber(edges[0]), toNumber(edges.at(-1))];
+  // Bars begin at zero.
+  const range = (_, least, most) => [Math.min(0, least), most * 1.05 || 1];
+  return { x: { time: false, range: ends }, y: { range } };
 }
 
 async function draw(element, { x, series, edges, names }) {
@@ -76,13 +80,13 @@ async function draw(element, { x, series, edges, names }) {
       width,
       height: HEIGHT,
       legend: { show: series.length > 1 },
-      scales: { x: { time: false }, ...(edges ? { y: { range: (_, least, most) => [Math.min(0, least), most * 1.05 || 1] } } : {}) },
+      scales: edges ? histogramScales(edges) : { x: { time: false } },
       axes: [axis, { ...axis, size: 70 }],
       series: [
         { label: x.name },
         ...names.map((name, index) => {
           const stroke = colors.series[index % COLORS];
-          const bars = edges && { paths: window.uPlot.paths.bars({ size: [0.95, 60] }), fill: stroke };
+          const bars = edges && { paths: window.uPlot.paths.bars({ size: [0.96, Infinity] }), fill: stroke };
           return { label: name, stroke, width: 1.5, points: { show: !edges && data[0].length <= POINTS }, ...bars };
         }),
       ],

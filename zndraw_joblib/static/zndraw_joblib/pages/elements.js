@@ -1,16 +1,6 @@
-// Elements of the page. Texts of workers go through `textContent` alone, so they never become markup.
+// Texts and states of elements.
 
-/** Makes an element. `attributes` are the page's own, `on...` are listeners; null leaves one out. */
-export function h(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-    else element.setAttribute(key, value === true ? "" : value);
-  }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return element;
-}
+import { element as h } from "./dom.js";
 
 /** Changes the text of an element only where it differs, because each change costs a layout. */
 export function setText(element, text) {

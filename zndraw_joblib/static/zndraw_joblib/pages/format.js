@@ -1,6 +1,7 @@
 // Numbers, times and counts in the language of the page.
 
-import { h, setText } from "./elements.js";
+import { element as h } from "./dom.js";
+import { setText } from "./elements.js";
 
 const UNITS = [
   ["day", 86_400],

@@ -1,7 +1,8 @@
 // A JSON value of a task, its result or its payload, in the form that suits it.
 
 import { chart, isNumber, toNumber } from "./chart.js";
-import { cut, download, h, visible } from "./elements.js";
+import { element as h } from "./dom.js";
+import { cut, download, visible } from "./elements.js";
 import { isBigInteger } from "./json.js";
 import { pagedTable } from "./tables.js";
 
@@ -43,6 +44,12 @@ function chartOf(value, context) {
   if (longer.length !== 1 || lengths.filter((length) => length === shortest).length !== lengths.length - 1) return null;
   const counts = entries.filter((entry) => entry !== longer[0]);
   return { x: { ...index, name: longer[0][0] }, series: series(counts), edges: longer[0][1] };
+}
+
+/** Indented JSON, with arrays of plain values in one line. */
+function jsonText(value) {
+  const oneLine = (match, inner) => `[${inner.replace(/\n\s*/g, " ")}]`;
+  return JSON.stringify(value, null, 2).replace(/\[\n\s*([^[\]{}]*?)\n\s*\]/g, oneLine);
 }
 
 function cellText(value) {
@@ -111,7 +118,7 @@ export function valueElement(value, { name, label, context, format }) {
   if (typeof value !== "object" || isBigInteger(value)) {
     return h("p", { class: "joblib-value" }, JSON.stringify(value));
   }
-  const text = JSON.stringify(value, null, 2);
+  const text = jsonText(value);
   const element = structured(value, text, label, tools);
   return withDownload(element, text, `${name}.json`, "application/json", context);
 }
@@ -133,6 +140,6 @@ function structured(value, text, label, tools) {
 }
 
 function withDownload(element, text, fileName, type, context) {
-  const button = h("button", { type: "button", onclick: () => download(text, fileName, type) }, context.text("download"));
+  const button = h("button", { type: "button", class: "joblib-small", onclick: () => download(text, fileName, type) }, context.text("download"));
   return h("div", { class: "joblib-result" }, element, h("p", {}, button));
 }

@@ -1,13 +1,22 @@
 // A task in the list.
 
-import { cut, h, setShown, setText, visible } from "./elements.js";
+import { element as h } from "./dom.js";
+import { cut, setShown, setText, visible } from "./elements.js";
 import { ENDED, badge, isScheduled, setStatus, sortKey } from "./format.js";
 
 const MESSAGE_CHARACTERS = 200;
 
-/** The last line of an error, because a traceback ends with its reason. */
+/** The line of an error that tells the reason: of a bare traceback the last one, else the first. */
 export function reasonOf(error) {
-  return error.trimEnd().split("\n").pop().trim();
+  const lines = error.trim().split("\n");
+  return (lines[0].startsWith("Traceback") ? lines.at(-1) : lines[0]).trim();
+}
+
+/** The name of a job, large, and its room and category, small. */
+export function jobName(fullName) {
+  const end = fullName.lastIndexOf(":");
+  const place = fullName.slice(0, Math.max(end, 0)).replace(":", " · ");
+  return [h("bdi", {}, visible(fullName.slice(end + 1))), " ", h("bdi", { class: "joblib-task-place" }, visible(place))];
 }
 
 export class TaskRow {
@@ -16,7 +25,7 @@ export class TaskRow {
     this.format = format;
     this.key = sortKey(task);
     this.badge = badge();
-    this.link = h("a", { class: "joblib-task-name" }, h("bdi", {}, visible(task.job_name)));
+    this.link = h("a", { class: "joblib-task-name" }, jobName(task.job_name));
     this.message = h("p", { class: "joblib-task-message", dir: "auto" });
     this.bar = h("progress", { max: 1, "aria-label": context.text("progress") });
     this.percent = h("span", { class: "joblib-task-percent" });
@@ -27,8 +36,8 @@ export class TaskRow {
       "li",
       { class: "joblib-task", "data-task": task.id },
       this.badge,
-      h("div", { class: "joblib-task-main" }, this.link, this.message),
-      this.progress,
+      h("div", { class: "joblib-task-main" }, this.link),
+      h("div", { class: "joblib-task-state" }, this.progress, this.message),
       h("div", { class: "joblib-task-meta" }, this.facts, this.time),
     );
     this.update(task);
@@ -37,17 +46,24 @@ export class TaskRow {
   update(task) {
     this.task = task;
     setStatus(this.badge, task, this.context, this.format);
-    const message = task.status === "failed" && task.error ? reasonOf(task.error) : task.message;
-    setText(this.message, cut(message ?? "", MESSAGE_CHARACTERS));
-    setShown(this.message, Boolean(message));
+    const message = this.messageOf(task);
+    setText(this.message, cut(message, MESSAGE_CHARACTERS));
+    setShown(this.message, message !== "");
     const fraction = task.status === "running" ? task.progress : null;
     setShown(this.progress, fraction !== null);
     if (fraction !== null) {
       this.bar.value = fraction;
       setText(this.percent, this.format.percent(fraction));
     }
-    setText(this.facts, this.factsOf(task));
+    const facts = this.factsOf(task);
+    setText(this.facts, facts);
+    setShown(this.facts, facts !== "");
     this.tick();
+  }
+
+  messageOf(task) {
+    if (task.status === "failed" || task.status === "pending") return reasonOf(task.error ?? "");
+    return (ENDED.has(task.status) ? null : task.message) ?? "";
   }
 
   factsOf(task) {

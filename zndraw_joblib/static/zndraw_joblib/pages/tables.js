@@ -1,6 +1,6 @@
 // Tables that show their first rows, and more on request.
 
-import { h } from "./elements.js";
+import { element as h } from "./dom.js";
 
 const ROWS = 100;
 

@@ -1,11 +1,13 @@
 // One task: its state, payload, result, files, log and attempts; cancel and retry.
 
 import { TaskActions } from "./actions.js";
-import { h, setShown, setText, visible } from "./elements.js";
+import { element as h } from "./dom.js";
+import { setShown, setText, visible } from "./elements.js";
 import { FileList } from "./files.js";
 import { ENDED, badge, isScheduled, setStatus } from "./format.js";
 import { Log } from "./log.js";
 import { valueElement } from "./results.js";
+import { jobName } from "./row.js";
 import { pagedTable } from "./tables.js";
 
 // Files and attempts are read again at most this often while a task runs.
@@ -20,8 +22,8 @@ export class TaskDetail {
     this.view = null;
   }
 
-  /** Shows the task of an id, or hides the view for null. */
-  open(id) {
+  /** Shows the task of an id, or hides the view for null; `focus` moves the focus there. */
+  open(id, { focus = true } = {}) {
     if (id === this.id) return;
     this.close();
     this.id = id;
@@ -29,7 +31,9 @@ export class TaskDetail {
     if (!id) return;
     this.controller = new AbortController();
     this.build();
-    this.element.scrollIntoView({ block: "nearest" });
+    if (focus) this.view.title.focus({ preventScroll: true, focusVisible: false });
+    const { top } = this.element.getBoundingClientRect();
+    if (top < 0 || top > window.innerHeight / 2) this.element.scrollIntoView({ block: "start" });
     this.reload();
   }
 
@@ -84,9 +88,7 @@ export class TaskDetail {
       this.actions.element,
       view.facts,
       ...["error", "result", "files", "log", "payload", "attempts"].map((key) => view[key].element),
-    );
-    view.title.focus({ preventScroll: true, focusVisible: false });
-  }
+    );  }
 
   refuse(message) {
     setText(this.view.notice, message ?? "");
@@ -149,7 +151,7 @@ export class TaskDetail {
   /** Shows all that stays the same for the life of a task. */
   showOnce(task) {
     const { view, context, format } = this;
-    view.title.replaceChildren(h("bdi", {}, visible(task.job_name)));
+    view.title.replaceChildren(...jobName(task.job_name));
     const label = context.text("payload");
     view.payload.body.append(valueElement(task.payload, { name: `payload-${task.id}`, label, context, format }));
     setShown(view.payload.element, true);

@@ -1,6 +1,7 @@
 // The tasks of the room: a live list, or one task. The address has the filters, the page and the task.
 
-import { h, setShown, setText, visible } from "./elements.js";
+import { element as h } from "./dom.js";
+import { setShown, setText, visible } from "./elements.js";
 import { startEvents } from "./events.js";
 import { createFormat } from "./format.js";
 import { TaskList } from "./list.js";
@@ -228,7 +229,7 @@ export function startTasks(section, context) {
   search.value = filters().job ?? "";
   status.value = filters().status ?? "";
   setShown(view, !parameters.get("task"));
-  detail.open(parameters.get("task"));
+  detail.open(parameters.get("task"), { focus: false });
   context.api
     .get(context.api.url(`${context.roomPath}/jobs`, { limit: 500 }))
     .then(({ data }) => data.forEach((job) => suggest(job.full_name)), () => {});
