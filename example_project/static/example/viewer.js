@@ -56,7 +56,11 @@ async function showTrajectory(task) {
   scene.load(text);
   byId("frame").max = scene.count - 1;
   byId("scene-controls").hidden = false;
-  byId("scene-caption").textContent = `${task.job_name}, ${scene.count} frames`;
+  const link = document.createElement("a");
+  link.href = `?task=${task.id}`;
+  link.textContent = `${task.job_name}, ${scene.count} frames`;
+  byId("scene-caption").replaceChildren(link);
+  follow(link);
   showFrame(Math.min(Number(byId("frame").value), scene.count - 1));
   byId("spin").disabled = !scene.spin;
   turn(byId("spin").checked);
@@ -77,7 +81,18 @@ async function start() {
   if (counted) drawHistogram(counted);
 }
 
-async function follow(task) {
+/** Changes the address without loading the page anew; its modules read it after `popstate`. */
+function follow(link) {
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    history.pushState(null, "", link.href);
+    dispatchEvent(new PopStateEvent("popstate"));
+    byId(link.search.startsWith("?task") ? "joblib-tasks" : "joblib-jobs").scrollIntoView();
+  });
+}
+
+async function showEnd(task) {
   if (task.status !== "completed") return;
   if (TRAJECTORIES.includes(task.job_name)) await showTrajectory(task);
   if (task.job_name === HISTOGRAM) {
@@ -99,20 +114,11 @@ byId("play").addEventListener("click", () => {
 });
 byId("spin").addEventListener("change", (event) => turn(event.target.checked));
 // The room's events, which the page's own modules pass on.
-document.addEventListener("joblib:task", (event) => follow(event.detail.task).catch(fail));
+document.addEventListener("joblib:task", (event) => showEnd(event.detail.task).catch(fail));
 document.addEventListener("joblib:reset", () => start().catch(fail));
 start().catch(fail);
 
-// Chooses the job without loading the page anew; its modules read the address after `popstate`.
-for (const link of document.querySelectorAll("#viewer .hint a")) {
-  link.addEventListener("click", (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    history.pushState(null, "", link.href);
-    dispatchEvent(new PopStateEvent("popstate"));
-    byId("joblib-jobs").scrollIntoView();
-  });
-}
+document.querySelectorAll("#viewer .hint a").forEach(follow);
 
 byId("copy-command")?.addEventListener("click", async (event) => {
   const answer = await fetch(event.target.dataset.url, {
