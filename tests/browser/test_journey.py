@@ -29,7 +29,7 @@ def tasks_of(page: Page) -> Locator:
 
 
 def expect_text(page: Page, text: str) -> None:
-    """Expect a text among what the tasks show; the list and the view of one task hide each other."""
+    """Expect a text; the list of tasks and the view of one task hide each other."""
     expect(tasks_of(page).get_by_text(text).filter(visible=True).first).to_be_visible()
 
 
