@@ -19,6 +19,7 @@ from zndraw_joblib.api.paths import client_path
 from zndraw_joblib.exceptions import InvalidRoomId
 from zndraw_joblib.names import nfc
 from zndraw_joblib.pages.paths import find_api_path
+from zndraw_joblib.pages.task_texts import TASK_TEXTS
 from zndraw_joblib.pages.texts import JOB_TEXTS
 
 
@@ -79,7 +80,13 @@ class RoomPage(LoginRequiredMixin, TemplateView):
             },
         }
         context = super().get_context_data(**kwargs)
-        return {**context, "room_id": room_id, "room_data": data, "job_texts": JOB_TEXTS}
+        return {
+            **context,
+            "room_id": room_id,
+            "room_data": data,
+            "job_texts": JOB_TEXTS,
+            "task_texts": TASK_TEXTS,
+        }
 
     def _prefix_values(self) -> dict[str, Any]:
         """The values in the prefix at which the host includes this page."""
