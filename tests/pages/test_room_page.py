@@ -110,6 +110,8 @@ def site(settings):
     """A site with the page and the API at the root, and rooms by the name of the user."""
     settings.ROOT_URLCONF = Urls(path("", include(API)), path("", include(PAGES)))
     settings.LOGIN_URL = "/accounts/login/"
+    # Without the example project's own templates.
+    settings.TEMPLATES = [{**settings.TEMPLATES[0], "DIRS": []}]
     settings.ZNDRAW_JOBLIB = {"room_access": "tests.factories.by_room"}
 
 
