@@ -23,14 +23,13 @@ from uuid import UUID
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
-from django.contrib.auth import SESSION_KEY, get_user
 from django.http import HttpRequest
 from django.urls import ResolverMatch
-from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
 from zndraw_joblib.access import Caller
-from zndraw_joblib.api.caller import ApiCaller
+from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.caller import caller_again
 from zndraw_joblib.api.documents import json_text, task_document
 from zndraw_joblib.api.host_errors import raised_as_problems
 from zndraw_joblib.api.tasks import TaskViewSet
@@ -69,7 +68,8 @@ class CloseConnection(Exception):
 class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """A connection that sends documents until `follow` returns or the client leaves."""
 
-    #: The action of `TaskViewSet` that reads the same over HTTP.
+    #: The view that reads the same over HTTP, and its action.
+    view_class: type[JobLibView] = TaskViewSet
     action: str | None = None
     #: Known from the first read on.
     tenant: str | None = None
@@ -184,26 +184,16 @@ class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
             del request.META["HTTP_COOKIE"]
             user, session = anonymous, None
         request.user, request.session = user, session
-        if session is not None and session.get(SESSION_KEY) == _user_key(request.user):
-            # Reads session and user again, because the scope's are as old as the connection.
-            request.session = session.__class__(session.session_key)
-            request.user = get_user(request)
-        classes: Any = api_settings.DEFAULT_AUTHENTICATION_CLASSES
-        wrapped = Request(request, authenticators=[cls() for cls in classes])
-        with raised_as_problems():
-            if wrapped.user and wrapped.user.is_authenticated:
-                self._check_permissions(wrapped)
-                return ApiCaller(wrapped)
-        raise CloseConnection(NOT_AUTHENTICATED)
-
-    def _check_permissions(self, request: Request) -> None:
-        match: Any = request._request.resolver_match
+        match: Any = request.resolver_match
         # In Unicode's form NFC, as `JobLibView` has them.
         kwargs = {
             name: nfc(value) if name == "room_id" else value for name, value in match.kwargs.items()
         }
-        view = TaskViewSet(action=self.action, request=request, args=match.args, kwargs=kwargs)
-        view.check_permissions(request)
+        view = self.view_class(action=self.action, args=match.args, kwargs=kwargs)
+        caller = caller_again(request, view)
+        if caller is None:
+            raise CloseConnection(NOT_AUTHENTICATED)
+        return caller
 
     async def read(self, query: Callable[[], Found]) -> Found:
         """Call a function that reads the database, in a thread and for the connection's tenant."""
@@ -320,8 +310,3 @@ class UnknownConsumer(EventConsumer):
     async def follow(self) -> None:
         """Close the connection with 4404, for every caller."""
         raise CloseConnection(NOT_FOUND)
-
-
-def _user_key(user: Any) -> str:
-    """The user's key as a session has it; ``None`` as text for a host's own object without one."""
-    return str(getattr(user, "pk", None))

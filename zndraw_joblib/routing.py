@@ -12,9 +12,11 @@ from typing import Any
 from django.urls import re_path
 
 from zndraw_joblib.consumers import RoomConsumer, TaskConsumer, UnknownConsumer
+from zndraw_joblib.room_consumer import RoomEventsConsumer
 
 websocket_urlpatterns: list[Any] = [
     re_path(r"^ws/v1/joblib/tasks/(?P<task_id>[^/]+)/?$", TaskConsumer.as_asgi()),
     re_path(r"^ws/v1/joblib/rooms/(?P<room_id>[^/]+)/?$", RoomConsumer.as_asgi()),
+    re_path(r"^ws/v1/joblib/rooms/(?P<room_id>[^/]+)/events/?$", RoomEventsConsumer.as_asgi()),
     re_path(r"^ws/v1/joblib(?:/|\Z)", UnknownConsumer.as_asgi()),
 ]

@@ -104,3 +104,17 @@ def test_statements_are_plain_text_with_named_parameters(vendor):
 def test_terminal_and_leased_states_cover_all_but_pending():
     """A new status belongs to one of the groups that statements and indexes are written for."""
     assert TERMINAL_STATUSES | LEASED_STATUSES | {PENDING} == set(TaskStatus)
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_each_statement_that_raises_a_revision_sets_the_time_of_the_change(vendor):
+    raising = {
+        name
+        for name, statement in load(vendor).items()
+        if re.search(r"\brevision = (task\.)?revision \+", statement)
+    }
+    setting = {
+        name for name, statement in load(vendor).items() if re.search(r"\bchanged_at = ", statement)
+    }
+    assert raising == setting
+    assert {"grant_task", "start_tasks", "record_progress", "renew_attempt"} <= raising

@@ -61,7 +61,7 @@ async def test_ends_in_the_room_are_sent_after_the_databases_clock_went_back(bob
     old = await sync_to_async(bob.submit)()
     await sync_to_async(bob.report)(old.json()["id"], "cancelled")
     ahead = timezone.now() + timedelta(hours=1)
-    await Task.objects.filter(pk=old.json()["id"]).aupdate(completed_at=ahead)
+    await Task.objects.filter(pk=old.json()["id"]).aupdate(completed_at=ahead, changed_at=ahead)
     async with Socket("rooms/open", token(bob)) as socket:
         await asyncio.sleep(0.5)
         await sync_to_async(bob.report)(running, "completed")

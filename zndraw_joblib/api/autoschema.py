@@ -53,6 +53,8 @@ class Parameter:
     description: str
     type: Any = str
     is_required: bool = False
+    #: Whether a query may have it several times; `type` is then that of a list.
+    is_repeatable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,11 @@ class Operation:
     def query_names(self) -> tuple[str, ...]:
         """The query parameters that the endpoint knows."""
         return tuple(each.name for each in self.parameters if each.location == "query")
+
+    @cached_property
+    def repeatable_names(self) -> tuple[str, ...]:
+        """The query parameters that may be given several times."""
+        return tuple(each.name for each in self.parameters if each.is_repeatable)
 
     def describe(self, registry: ComponentRegistry) -> dict[str, Any]:
         """Parameters, request body and responses in the terms of OpenAPI."""

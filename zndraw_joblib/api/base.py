@@ -123,7 +123,7 @@ class JobLibView(APIView):
         super().initial(request, *self.args, **self.kwargs)
         operation = operation_of(self, request.method)
         if operation is not None:
-            check_query(request._request, operation.query_names)
+            check_query(request._request, operation.query_names, operation.repeatable_names)
 
     def get_permissions(self) -> Any:
         """The view's permissions and then the host's, each of which may refuse."""

@@ -33,7 +33,9 @@ def utc(moment: datetime | None) -> datetime | None:
     return moment.astimezone(UTC)
 
 
-def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, Any]:
+def task_document(
+    task: TaskRow, *, include_result: bool = True, include_payload: bool = True
+) -> dict[str, Any]:
     """A task; a pending one that is due has a `queue_position`."""
     document = {
         "id": task.id,
@@ -54,6 +56,8 @@ def task_document(task: TaskRow, *, include_result: bool = True) -> dict[str, An
         "retry_of": task.retry_of_id,
         "timeout_seconds": task.timeout_seconds,
     }
+    if not include_payload:
+        del document["payload"]
     if include_result:
         document["result"] = task.result
     if task.queue_position is not None:

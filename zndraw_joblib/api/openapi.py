@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Annotated
+from uuid import UUID
 
 from pydantic import Field
 
@@ -80,6 +81,32 @@ tasks_submit = Operation(
     parameters=[parameters.ROOM, parameters.JOB, parameters.IDEMPOTENCY_KEY],
     headers=parameters.ACCEPTED,
     body=bodies.SubmissionBody | parameters.SUBMISSIONS,
+)
+rooms_events = Operation(
+    id="rooms_events",
+    answers={200: {"text/event-stream": parameters.EVENTS}},
+    problems=[problems.InvalidRoomId, problems.TaskNotFound],
+    parameters=[
+        parameters.ROOM,
+        Parameter(
+            name="cursor",
+            location="query",
+            description="The last cursor that you know: the present state of everything that "
+            "changed since then comes first.",
+        ),
+        Parameter(
+            name="task",
+            location="query",
+            description="Only events about this task; may be repeated.",
+            type=list[UUID],
+            is_repeatable=True,
+        ),
+        Parameter(
+            name="Last-Event-ID",
+            location="header",
+            description="As `cursor`, and preferred; a browser that comes back sends it.",
+        ),
+    ],
 )
 tasks_list = Operation(
     id="tasks_list",

@@ -60,8 +60,10 @@ def invalid_fields(errors: Iterable[FieldError]) -> ValidationError:
     return ValidationError(detail, errors=errors)
 
 
-def check_query(request: HttpRequest, known: Sequence[str]) -> None:
-    """Refuse query parameters that are unknown or repeated.
+def check_query(
+    request: HttpRequest, known: Sequence[str], repeatable: Collection[str] = ()
+) -> None:
+    """Refuse query parameters that are unknown, or repeated and not `repeatable`.
 
     Ignoring a misspelt filter would answer with more than the client asked for.
 
@@ -81,7 +83,7 @@ def check_query(request: HttpRequest, known: Sequence[str]) -> None:
                 names = ", ".join(known)
                 detail = Message("Unknown query parameter; known are {names}.", names=names)
             errors.append(FieldError(detail, pointer))
-        elif len(values) > 1:
+        elif len(values) > 1 and name not in repeatable:
             detail = Message("The query parameter must be given once only.")
             errors.append(FieldError(detail, pointer))
     if errors:

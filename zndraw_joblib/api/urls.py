@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zndraw_joblib.api.base import UnknownURL
+from zndraw_joblib.api.events import EventViewSet
 from zndraw_joblib.api.files import FileViewSet
 from zndraw_joblib.api.jobs import JobViewSet
 from zndraw_joblib.api.logs import LogViewSet
@@ -58,6 +59,7 @@ urlpatterns = [
     Route(f"{_ROOM}/jobs", JobViewSet, "jobs", get="list", put="register"),
     Route(_JOB, JobViewSet, "job", get="retrieve", delete="destroy"),
     Route(f"{_JOB}/tasks", JobViewSet, "job-tasks", get="tasks"),
+    Route(f"{_ROOM}/events", EventViewSet, "room-events", get="stream"),
     Route(f"{_ROOM}/tasks", TaskViewSet, "room-tasks", get="list"),
     Route(f"{_ROOM}/workers", WorkerViewSet, "room-workers", get="of_room"),
     Route(f"{API}workers", WorkerViewSet, "workers", get="list", post="create"),

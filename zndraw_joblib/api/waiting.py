@@ -270,7 +270,7 @@ async def _wait_for_work(
                     await attempt()
         except TimeoutError:
             # A new thread for the rest of the request, because the attempt still uses this one.
-            _release_thread()
+            release_thread()
     result: HttpResponseBase = response
     return result
 
@@ -337,10 +337,10 @@ async def _run_in_thread(
         try:
             return await sync_to_async(call)()
         finally:
-            _release_thread()
+            release_thread()
 
 
-def _release_thread() -> None:
+def release_thread() -> None:
     """End the thread that asgiref keeps for this request; the next call makes a new one."""
     context = SyncToAsync.thread_sensitive_context.get(None)
     executors = getattr(SyncToAsync, "context_to_thread_executor", None)

@@ -343,7 +343,8 @@ async def _unless_gone(sending: Coroutine[Any, Any, None], receive: Receive) -> 
     tasks = [asyncio.ensure_future(sending), asyncio.ensure_future(_client_leaves(receive))]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done():
+        # The view cancels it to end the stream of a client that does not read.
+        if tasks[0].done() and not tasks[0].cancelled():
             tasks[0].result()
     finally:
         for task in tasks:

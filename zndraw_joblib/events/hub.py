@@ -10,6 +10,7 @@ from uuid import UUID
 
 from zndraw_joblib.events.changes import ChangeWaits
 from zndraw_joblib.events.ends import EndWaits
+from zndraw_joblib.events.feeds import RoomFeeds
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.logs import LogWaits
 from zndraw_joblib.events.messages import (
@@ -37,12 +38,17 @@ class Hub:
         self.changes = ChangeWaits(loop.groups, loop.executor, tenant, self.ends.read)
         self.stops = StopWaits(loop.groups, loop.executor, tenant)
         self.views = loop.views
-        self._logs = loop.executor, tenant
+        self._of_reader = loop.executor, tenant
+
+    @cached_property
+    def feeds(self) -> RoomFeeds:
+        """The feeds of rooms, which only servers with watchers need."""
+        return RoomFeeds(*self._of_reader)
 
     @cached_property
     def logs(self) -> LogWaits:
         """The waits for logs, made at the first one, because they look every second from then."""
-        return LogWaits(*self._logs)
+        return LogWaits(*self._of_reader)
 
     def deliver(self, kind: str, owner: str, task_id: str) -> None:
         """Wake the waiters of an entry of a message; entries of unknown kinds are ignored."""

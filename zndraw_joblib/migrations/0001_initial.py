@@ -102,6 +102,7 @@ class Migration(migrations.Migration):
                 ('started_at', models.DateTimeField(blank=True, null=True, verbose_name='started at')),
                 ('completed_at', models.DateTimeField(blank=True, null=True, verbose_name='completed at')),
                 ('revision', models.PositiveBigIntegerField(db_default=0, editable=False, help_text='Goes up with each change that a client can see.', verbose_name='revision')),
+                ('changed_at', models.DateTimeField(db_default=zndraw_joblib.storage.clock.Now(), editable=False, verbose_name='changed at')),
                 ('log_size', models.PositiveBigIntegerField(db_default=0, editable=False, help_text='Bytes of UTF-8 that were ever written, also those that were cut since.', verbose_name='size of the log')),
                 ('watched_until', models.DateTimeField(editable=False, null=True)),
                 ('job', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='tasks', to='zndraw_joblib.job', verbose_name='job')),
@@ -217,7 +218,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='task',
-            index=models.Index(condition=models.Q(('completed_at__isnull', False)), fields=['room_id', 'completed_at'], name='joblib_task_room_ended'),
+            index=models.Index(fields=['room_id', 'changed_at'], name='joblib_task_room_changed'),
         ),
         migrations.AddIndex(
             model_name='task',

@@ -128,6 +128,8 @@ class Task(models.Model):
         editable=False,
         help_text=_("Goes up with each change that a client can see."),
     )
+    # Set by every statement that raises `revision`; the events of a room are found by it.
+    changed_at = models.DateTimeField(_("changed at"), db_default=Now(), editable=False)
     log_size = models.PositiveBigIntegerField(
         _("size of the log"),
         db_default=0,
@@ -179,11 +181,8 @@ class Task(models.Model):
             models.Index(
                 fields=["room_id", "status", "created_at", "id"], name="joblib_task_room_status"
             ),
-            models.Index(
-                fields=["room_id", "completed_at"],
-                condition=models.Q(completed_at__isnull=False),
-                name="joblib_task_room_ended",
-            ),
+            # Finds the changes and ends in a room since a moment.
+            models.Index(fields=["room_id", "changed_at"], name="joblib_task_room_changed"),
             models.Index(
                 fields=["job", "room_id", "created_at", "id"], name="joblib_task_job_room"
             ),

@@ -39,12 +39,14 @@ class RoomEnds:
         ended = Task.objects.using(using).filter(room_id=self._room_id, completed_at__isnull=False)
         now = database_time(using)
         since = self._looked_at or now
-        window = ended.filter(completed_at__range=(min(since, now) - OVERLAP, now))
+        begin = min(since, now) - OVERLAP
+        # By `changed_at`, which has an index; a task ended no later than it last changed.
+        window = ended.filter(changed_at__gte=begin, completed_at__range=(begin, now))
         found = set(window.values_list("pk", flat=True))
         new, ahead = found - self._found - self._ahead, self._ahead
         if self._looked_at is None or now < since:
             ends = dict(
-                ended.filter(completed_at__gt=now)
+                ended.filter(changed_at__gt=now, completed_at__gt=now)
                 .order_by("completed_at")
                 .values_list("pk", "completed_at")[:MAX_AHEAD]
             )

@@ -20,7 +20,7 @@ from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.models import Task
 from zndraw_joblib.services.files import delete_files_of, delete_marked_files
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.clock import database_time
+from zndraw_joblib.storage.clock import Now, database_time
 from zndraw_joblib.storage.locking import skip_locked
 
 #: Most tasks that one transaction deletes.
@@ -132,7 +132,9 @@ def _delete(using: str, ids: Sequence[UUID]) -> int:
     """
     tasks: QuerySet[Any] = Task.objects.using(using)
     delete_files_of(ids, using)
-    tasks.filter(retry_of__in=ids).update(retry_of=None, revision=F("revision") + 1)
+    tasks.filter(retry_of__in=ids).update(
+        retry_of=None, revision=F("revision") + 1, changed_at=Now()
+    )
     _, numbers = tasks.filter(pk__in=ids).only("pk").delete()
     return numbers.get(Task._meta.label, 0)
 

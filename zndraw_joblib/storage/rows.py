@@ -52,6 +52,7 @@ class TaskRow(NamedTuple):
     progress: float | None
     message: str | None
     revision: int
+    changed_at: datetime
     log_size: int
     watched_until: datetime | None
     result: Any = None
@@ -258,5 +259,6 @@ _SQLITE: dict[str, Callable[[Any, str], Any]] = {
     "claimed_at": parsed_time,
     "started_at": parsed_time,
     "completed_at": parsed_time,
+    "changed_at": parsed_time,
     "watched_until": parsed_time,
 }

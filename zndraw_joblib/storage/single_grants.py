@@ -33,6 +33,7 @@ def grant_at_once(
         progress=None,
         message=None,
         revision=F("revision") + 1,
+        changed_at=Now(),
     )
     rows = list(tasks.read([task_id]).values()) if granted else []
     tasks.announce(rows, signals.task_claimed, signals.task_started)

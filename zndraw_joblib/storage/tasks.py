@@ -20,6 +20,7 @@ from zndraw_joblib.lifecycle import TERMINAL_STATUSES, AttemptOutcome, TaskStatu
 from zndraw_joblib.names import nfc
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage import attempts, locking, statements
+from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.managers import WriteManager
 from zndraw_joblib.storage.rows import (
     NewTask,
@@ -129,7 +130,11 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
                 ahead += 1
                 values["queue_position"] = min(ahead, MAX_QUEUE_POSITION)
             task = new[values["id"]]
-            values |= {"payload": task.payload, "timeout_seconds": task.timeout_seconds}
+            values |= {
+                "payload": task.payload,
+                "timeout_seconds": task.timeout_seconds,
+                "changed_at": values["created_at"],
+            }
             placed.append(pending._replace(**values))
         return self.announce(placed, signals.task_submitted)
 
@@ -272,7 +277,7 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
         """Replace the error of a task that ended; returns whether the task was still as read."""
         rows = self.using(self.write_db).filter(pk=task.id, attempt=task.attempt)
         rows = rows.filter(status=task.status, error=task.error)
-        return bool(rows.update(error=error, revision=models.F("revision") + 1))
+        return bool(rows.update(error=error, revision=models.F("revision") + 1, changed_at=Now()))
 
     def recover_from(self, worker_id: str, reason: str) -> list[Recovered]:
         """Recover up to `BATCH` claimed and running tasks of a worker that leaves.
@@ -314,17 +319,26 @@ class TaskManager(WriteManager.from_queryset(TaskQuerySet)):  # type: ignore[mis
             renewed = statements.run(using, "renew_leases", **parameters)
         return {(parsed_id(task_id), attempt) for task_id, attempt in renewed.rows}
 
-    def read(self, ids: Iterable[UUID], *, include_result: bool = True) -> dict[UUID, TaskRow]:
-        """The tasks with these ids that exist, by id, with their queue positions."""
+    def read(
+        self, ids: Iterable[UUID], *, include_result: bool = True, include_payload: bool = True
+    ) -> dict[UUID, TaskRow]:
+        """The tasks with these ids that exist, by id, with their queue positions.
+
+        The payload is None without `include_payload`. A single task may have its result anyway.
+        """
         using = self.write_db
         match list(ids):
             case []:
                 return {}
-            case [task_id]:
+            case [task_id] if include_payload:
                 parameters: dict[str, Any] = {"id": task_id}
                 statement = "read_task"
             case wanted:
-                parameters = {"ids": wanted, "include_result": include_result}
+                parameters = {
+                    "ids": wanted,
+                    "include_result": include_result,
+                    "include_payload": include_payload,
+                }
                 statement = "read_tasks"
         found = statements.run(using, statement, most_ahead=_MOST_AHEAD, **parameters)
         return {task.id: task for task in task_rows(using, found)}

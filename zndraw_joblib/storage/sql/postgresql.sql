@@ -92,7 +92,8 @@ SET status = CASE WHEN %(start)s::boolean THEN 'running' ELSE 'claimed' END,
         %(lease_seconds)s::float8, CASE WHEN %(start)s::boolean THEN task.timeout_seconds END)),
     claimed_at = STATEMENT_TIMESTAMP(),
     started_at = CASE WHEN %(start)s::boolean THEN STATEMENT_TIMESTAMP() END,
-    progress = NULL, message = NULL, revision = task.revision + 1
+    progress = NULL, message = NULL, revision = task.revision + 1,
+    changed_at = STATEMENT_TIMESTAMP()
 WHERE task.id = ANY(ARRAY(SELECT id FROM picked)) AND COALESCE(task.status, '') = 'pending'
 RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
@@ -137,7 +138,8 @@ SET status = CASE WHEN %(start)s::boolean THEN 'running' ELSE 'claimed' END,
         %(lease_seconds)s::float8, CASE WHEN %(start)s::boolean THEN task.timeout_seconds END)),
     claimed_at = STATEMENT_TIMESTAMP(),
     started_at = CASE WHEN %(start)s::boolean THEN STATEMENT_TIMESTAMP() END,
-    progress = NULL, message = NULL, revision = task.revision + 1
+    progress = NULL, message = NULL, revision = task.revision + 1,
+    changed_at = STATEMENT_TIMESTAMP()
 WHERE task.id = ANY(ARRAY(SELECT id FROM picked)) AND COALESCE(task.status, '') = 'pending'
 RETURNING task.*,
     (SELECT job.room_id || ':' || job.category || ':' || job.name
@@ -149,6 +151,7 @@ RETURNING task.*,
 -- reports: [{id, attempt, legal_from}]
 UPDATE zndraw_joblib_task AS task
 SET status = 'running', started_at = STATEMENT_TIMESTAMP(), revision = task.revision + 1,
+    changed_at = STATEMENT_TIMESTAMP(),
     lease_expires_at = LEAST(
         task.lease_expires_at, STATEMENT_TIMESTAMP() + make_interval(secs => task.timeout_seconds))
 WHERE task.id = ANY(ARRAY(
@@ -178,7 +181,7 @@ UPDATE zndraw_joblib_task AS task
 SET status = report.status,
     error = COALESCE(report.error, CASE WHEN task.status = 'pending' THEN task.error END),
     result = report.result,
-    revision = task.revision + 1,
+    revision = task.revision + 1, changed_at = STATEMENT_TIMESTAMP(),
     completed_at = STATEMENT_TIMESTAMP(),
     lease_expires_at = NULL
 FROM (
@@ -279,16 +282,17 @@ FROM zndraw_joblib_task task
 WHERE task.id = %(id)s::uuid;
 
 -- name: read_tasks
--- Tasks by their ids, with their results if %(include_result)s: all columns but the result are
--- named, because results may be large. The head of each queue is numbered once, because the tasks of
+-- Tasks by their ids, with their results and payloads as the parameters say: all other columns are
+-- named, because results and payloads may be large. The head of each queue is numbered once, because the tasks of
 -- a list are mostly of few jobs; `read_task` counts for its one task.
 WITH listed AS MATERIALIZED (
-    SELECT task.id, task.job_id, task.room_id, task.created_by, task.payload, task.status,
-        task.error, task.attempt, task.retries, task.retries_left, task.timeout_seconds,
+    SELECT task.id, task.job_id, task.room_id, task.created_by, task.status, task.error,
+        CASE WHEN %(include_payload)s::boolean THEN task.payload END AS payload,
+        task.attempt, task.retries, task.retries_left, task.timeout_seconds,
         task.retry_of_id, task.worker_id, task.worker_identity, task.lease_expires_at,
         task.created_at, task.run_at, task.due_at, task.claimed_at, task.started_at,
-        task.completed_at, task.progress, task.message, task.revision, task.log_size,
-        task.watched_until,
+        task.completed_at, task.progress, task.message, task.revision, task.changed_at,
+        task.log_size, task.watched_until,
         CASE WHEN %(include_result)s::boolean THEN task.result END AS result
     FROM zndraw_joblib_task task
     WHERE task.id = ANY(ARRAY(SELECT unnest(%(ids)s::uuid[])))

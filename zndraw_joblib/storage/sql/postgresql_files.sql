@@ -8,7 +8,9 @@ UPDATE zndraw_joblib_task AS task
 SET lease_expires_at = LEAST(
         STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8),
         task.started_at + make_interval(secs => task.timeout_seconds)),
-    revision = task.revision + %(changes)s::integer
+    revision = task.revision + %(changes)s::integer,
+    changed_at = CASE WHEN %(changes)s::integer > 0 THEN STATEMENT_TIMESTAMP()
+        ELSE task.changed_at END
 WHERE task.id = %(id)s::uuid AND task.attempt = %(attempt)s::integer
     AND COALESCE(task.status, '') IN ('claimed', 'running')
     AND task.worker_identity = COALESCE(%(identity)s, task.worker_identity)

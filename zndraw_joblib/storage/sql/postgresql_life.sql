@@ -82,7 +82,7 @@ SET status = ended.status,
     started_at = CASE WHEN ended.status <> 'pending' THEN task.started_at END,
     completed_at = CASE WHEN ended.status <> 'pending' THEN STATEMENT_TIMESTAMP() END,
     lease_expires_at = NULL,
-    revision = task.revision + 1
+    revision = task.revision + 1, changed_at = STATEMENT_TIMESTAMP()
 FROM jsonb_to_recordset(%(ends)s::jsonb)
     AS ended(id uuid, status text, error text, retries_left integer, delay float8)
 WHERE task.id = ended.id
@@ -99,7 +99,7 @@ RETURNING task.*,
 UPDATE zndraw_joblib_task AS task
 SET progress = COALESCE(report.progress, task.progress),
     message = COALESCE(report.message, task.message),
-    revision = task.revision + 1,
+    revision = task.revision + 1, changed_at = STATEMENT_TIMESTAMP(),
     watched_until = CASE WHEN task.watched_until > STATEMENT_TIMESTAMP() THEN task.watched_until END,
     lease_expires_at = LEAST(
         STATEMENT_TIMESTAMP() + make_interval(secs => %(lease_seconds)s::float8),

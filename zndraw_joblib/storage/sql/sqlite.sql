@@ -58,7 +58,8 @@ SET status = CASE WHEN %(start)s THEN 'running' ELSE 'claimed' END,
     claimed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),
     started_at = CASE WHEN %(start)s
         THEN REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '') END,
-    progress = NULL, message = NULL, revision = revision + 1
+    progress = NULL, message = NULL, revision = revision + 1,
+    changed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
 WHERE status = 'pending' AND id IN (
     SELECT head.id
     FROM zndraw_joblib_workerjoblink link
@@ -81,6 +82,7 @@ UPDATE zndraw_joblib_task
 SET status = 'running',
     started_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),
     revision = revision + 1,
+    changed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),
     -- MIN is NULL if one of its arguments is.
     lease_expires_at = COALESCE(MIN(lease_expires_at, REPLACE(
         STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', timeout_seconds || ' seconds') || '000',
@@ -104,6 +106,7 @@ SET status = report.status,
         CASE WHEN zndraw_joblib_task.status = 'pending' THEN zndraw_joblib_task.error END),
     result = report.result,
     revision = revision + 1,
+    changed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),
     completed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),
     lease_expires_at = NULL
 FROM (
@@ -193,12 +196,13 @@ WHERE task.id = %(id)s;
 
 -- name: read_tasks
 WITH listed AS MATERIALIZED (
-    SELECT task.id, task.job_id, task.room_id, task.created_by, task.payload, task.status,
-        task.error, task.attempt, task.retries, task.retries_left, task.timeout_seconds,
+    SELECT task.id, task.job_id, task.room_id, task.created_by, task.status, task.error,
+        CASE WHEN %(include_payload)s THEN task.payload END AS payload,
+        task.attempt, task.retries, task.retries_left, task.timeout_seconds,
         task.retry_of_id, task.worker_id, task.worker_identity, task.lease_expires_at,
         task.created_at, task.run_at, task.due_at, task.claimed_at, task.started_at,
-        task.completed_at, task.progress, task.message, task.revision, task.log_size,
-        task.watched_until,
+        task.completed_at, task.progress, task.message, task.revision, task.changed_at,
+        task.log_size, task.watched_until,
         CASE WHEN %(include_result)s THEN task.result END AS result
     FROM zndraw_joblib_task task
     WHERE task.id IN (SELECT value FROM json_each(%(ids)s))

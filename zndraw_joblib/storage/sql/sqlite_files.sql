@@ -7,7 +7,10 @@ SET lease_expires_at = COALESCE(MIN(REPLACE(
         STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', ''), REPLACE(
         STRFTIME('%Y-%m-%d %H:%M:%f', started_at, timeout_seconds || ' seconds') || '000', '.000000', '')), REPLACE(
         STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW', %(lease_seconds)s || ' seconds') || '000', '.000000', '')),
-    revision = revision + %(changes)s
+    revision = revision + %(changes)s,
+    changed_at = CASE WHEN %(changes)s > 0
+        THEN REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
+        ELSE changed_at END
 WHERE id = %(id)s AND attempt = %(attempt)s AND status IN ('claimed', 'running')
     AND worker_identity = COALESCE(%(identity)s, worker_identity)
 RETURNING *,

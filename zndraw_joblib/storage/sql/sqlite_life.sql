@@ -78,7 +78,8 @@ SET status = ended.status,
     completed_at = CASE WHEN ended.status <> 'pending'
         THEN REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '') END,
     lease_expires_at = NULL,
-    revision = revision + 1
+    revision = revision + 1,
+    changed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '')
 FROM (
     SELECT json_extract(value, '$.id') AS id, json_extract(value, '$.status') AS status,
         json_extract(value, '$.error') AS error,
@@ -96,6 +97,7 @@ UPDATE zndraw_joblib_task
 SET progress = COALESCE(report.progress, zndraw_joblib_task.progress),
     message = COALESCE(report.message, zndraw_joblib_task.message),
     revision = revision + 1,
+    changed_at = REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', ''),
     watched_until = CASE WHEN watched_until > REPLACE(
         STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.000000', '') THEN watched_until END,
     lease_expires_at = COALESCE(MIN(REPLACE(

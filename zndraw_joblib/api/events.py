@@ -1,0 +1,163 @@
+"""The view of a room's events, by Server-Sent Events (the HTML standard, section 9.2)."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from rest_framework.request import Request
+from rest_framework.viewsets import ViewSet
+
+from zndraw_joblib.api import openapi
+from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.caller import caller_again
+from zndraw_joblib.api.event_documents import Message, StreamQuery, messages, stream_query
+from zndraw_joblib.api.waiting import release_thread
+from zndraw_joblib.events.hub import get_hub
+from zndraw_joblib.events.polls import poll
+from zndraw_joblib.events.watchers import Watcher
+from zndraw_joblib.exceptions import ProblemException, TaskNotFound
+from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.connections import release_connections
+from zndraw_joblib.tenancy import in_tenant
+
+MEDIA_TYPE = "text/event-stream"
+#: Seconds after which a browser comes back when the stream has ended, in milliseconds.
+RETRY = b"retry: 2000\n\n"
+#: Seconds after which the rights are checked again. A stream without events sends a comment
+#: then, because proxies end silent connections.
+CHECK_SECONDS = 15.0
+#: Seconds that a client may take for what was sent; then the stream ends.
+SEND_SECONDS = 10.0
+_HEADERS = {
+    "Cache-Control": "no-store",
+    # nginx would collect the events otherwise.
+    "X-Accel-Buffering": "no",
+    # Keeps a host's GZipMiddleware from compressing each event by itself, which few clients join.
+    "Content-Encoding": "identity",
+}
+
+
+class EventViewSet(JobLibView, ViewSet):
+    """The events of a room."""
+
+    def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
+        """Keep the request as it is before the authenticators, which change its user."""
+        self._asked: HttpRequest = copy.copy(request)
+        return super().initialize_request(request, *args, **kwargs)
+
+    @openapi.rooms_events
+    def stream(self, request: Request, room_id: str) -> HttpResponseBase:
+        """The present state of everything in the room that changes, as long as the client stays.
+
+        Under WSGI the changes since the cursor alone.
+        """
+        self.caller.require("read", room_id, hidden=TaskNotFound)
+        query = stream_query(request.query_params, request.META.get("HTTP_LAST_EVENT_ID"))
+        if request.method == "HEAD":
+            return HttpResponse(content_type=MEDIA_TYPE, headers=_HEADERS)
+        is_admin = self.caller.is_admin
+        if not isinstance(request._request, ASGIRequest):
+            batch = poll(room_id, query.tasks, is_admin=is_admin, resume=query.cursor)
+            content = RETRY + _encoded(messages(batch))
+            return HttpResponse(content, content_type=MEDIA_TYPE, headers=_HEADERS)
+        tenant = self.caller.tenant
+        stream = _stream(room_id, query, is_admin, tenant, partial(self._check, tenant, room_id))
+        # The stream needs no connection.
+        release_connections()
+        return StreamingHttpResponse(_while_read(stream), content_type=MEDIA_TYPE, headers=_HEADERS)
+
+    def _check(self, tenant: str | None, room_id: str) -> bool | None:
+        """Whether the caller administers, None if they may not read the room any more."""
+        view = type(self)(action=self.action, args=self.args, kwargs=self.kwargs)
+        try:
+            with in_tenant(tenant):
+                caller = caller_again(copy.copy(self._asked), view)
+                if caller is None or not caller.may("read", room_id):
+                    return None
+                return caller.is_admin
+        except ProblemException:
+            return None
+        finally:
+            release_connections()
+
+
+async def _stream(
+    room_id: str, query: StreamQuery, is_admin: bool, tenant: str | None, check: Any
+) -> AsyncGenerator[bytes]:
+    """The stream of a client, until it leaves or loses its rights.
+
+    It ends after `long_poll_max_wait_seconds` too, and the client resumes: so a server that stops
+    waits for streams no longer than for other requests.
+    """
+    await _release_thread_of_request()
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + get_settings().long_poll_max_wait_seconds
+    check_at = loop.time() + check_seconds()
+    yield RETRY
+    feeds = get_hub(tenant).feeds
+    async with feeds.watch(
+        room_id, tasks=query.tasks, is_admin=is_admin, resume=query.cursor
+    ) as watcher:
+        while loop.time() < ends_at:
+            if loop.time() >= check_at:
+                async with get_hub(tenant).views:
+                    still_admin = await asyncio.to_thread(check)
+                if still_admin is None:
+                    return
+                watcher.is_admin = watcher.is_admin and still_admin
+                check_at = loop.time() + check_seconds()
+            yield await _next_part(watcher, min(check_at, ends_at))
+
+
+async def _while_read(parts: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    """The parts of a stream, until the client has not read one for `SEND_SECONDS`."""
+    loop = asyncio.get_running_loop()
+    async with aclosing(parts):
+        async for part in parts:
+            # Cancels the task that sends, which stands still in the `yield` meanwhile.
+            sender: Any = asyncio.current_task()
+            timer = loop.call_later(SEND_SECONDS, sender.cancel)
+            try:
+                yield part
+            finally:
+                timer.cancel()
+
+
+async def _next_part(watcher: Watcher, until: float) -> bytes:
+    """The next events, or a comment at the time `until`."""
+    try:
+        async with asyncio.timeout_at(until):
+            return _encoded(messages(await watcher.batch()))
+    except TimeoutError:
+        # An id without data is no event, and the client resumes from it.
+        return f": keep-alive\nid: {watcher.catch_up()}\n\n".encode()
+
+
+def _encoded(sent: Iterable[Message]) -> bytes:
+    return "".join(
+        f"event: {kind}\nid: {cursor}\ndata: {document}\n\n" for kind, cursor, document in sent
+    ).encode()
+
+
+def check_seconds() -> float:
+    """Spread out, because all clients of a server come back at once after a restart."""
+    return CHECK_SECONDS * random.uniform(0.5, 1)
+
+
+async def _release_thread_of_request() -> None:
+    """End the thread and connection that Django's ASGI handler keeps for a request.
+
+    The host's middleware may have opened the connection again after the view.
+    """
+    if SyncToAsync.thread_sensitive_context.get(None) is not None:
+        await sync_to_async(release_connections)()
+        release_thread()

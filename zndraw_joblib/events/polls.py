@@ -1,0 +1,41 @@
+"""The events of a room for a request that cannot wait, as under WSGI."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from uuid import UUID
+
+from zndraw_joblib.events.cursors import Cursor, parse_cursor
+from zndraw_joblib.events.resumes import ResumeKey, events_since, must_reset, resumed
+from zndraw_joblib.events.room_changes import HIDDEN
+from zndraw_joblib.events.states import job_states, jobs_digest, worker_states, workers_digest
+from zndraw_joblib.events.watchers import Batch, Room, Watcher
+from zndraw_joblib.models import Task
+from zndraw_joblib.storage.changes import look_at, reserve
+
+
+def poll(
+    room_id: str, tasks: Collection[UUID] | None, *, is_admin: bool, resume: str | None
+) -> Batch:
+    """What a watcher's first batch has; see `RoomFeeds.watch` for the parameters."""
+    using = Task.objects.write_db
+    # Before all other reads, because they find what other transactions have committed by now.
+    look = look_at(using, [], None)
+    begins = [begin or look.now - HIDDEN for begin in look.writing.values()]
+    jobs = job_states([room_id])[room_id]
+    workers = worker_states([room_id])[room_id] if is_admin else None
+    known = "" if workers is None else workers_digest(workers)
+    now = str(Cursor(min([look.now, *begins]) - reserve(using), jobs_digest(jobs), known))
+    if resume is None:
+        return Batch("ready", [], now, now)
+    cursor = parse_cursor(resume)
+    if cursor is None or must_reset(cursor, look.now, workers):
+        return Batch("reset", [], now, now)
+    chosen = None if tasks is None else frozenset(tasks)
+    with_retired = cursor.jobs != jobs_digest(jobs)
+    (found,) = resumed([ResumeKey(room_id, cursor.since, chosen, with_retired)])
+    if found is None:
+        return Batch("reset", [], now, now)
+    watcher = Watcher(Room(), chosen, is_admin)
+    events = [each for each in events_since(cursor, found, jobs, workers) if watcher.wants(each)]
+    return Batch("ready", events, resume, now)
