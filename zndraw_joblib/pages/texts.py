@@ -43,7 +43,7 @@ JOB_TEXTS = {
     "option.timeout_seconds": _("Time limit in seconds"),
     "option.timeout_seconds.help": _("An attempt that runs longer is ended."),
     "field.value": _("Value"),
-    "field.optional": _("(optional)"),
+    "field.mark": _("(required)"),
     "field.required": _("Please give a value."),
     "field.invalid": _("This value is not complete."),
     "field.number": _("Please give a number."),

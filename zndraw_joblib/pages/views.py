@@ -75,12 +75,13 @@ class RoomPage(LoginRequiredMixin, TemplateView):
                 "header": settings.CSRF_HEADER_NAME.removeprefix("HTTP_").replace("_", "-"),
             },
         }
-        return super().get_context_data(
-            **kwargs | {"room_id": room_id},
-            room_data=data,
-            job_texts=JOB_TEXTS,
-            task_texts=TASK_TEXTS,
-        )
+        texts = {"job_texts": JOB_TEXTS, "task_texts": TASK_TEXTS}
+        return {
+            **super().get_context_data(**kwargs),
+            **texts,
+            "room_id": room_id,
+            "room_data": data,
+        }
 
     def find_api_path(self) -> str:
         """The path at which the site includes the API, with a slash at its end.

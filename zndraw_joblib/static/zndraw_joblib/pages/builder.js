@@ -25,6 +25,9 @@ const MAKERS = {
   json: jsonField,
 };
 
+const hasOwnTitle = (subschema) => isObject(subschema) && own(subschema, "title") !== undefined;
+const untitled = ({ title, ...rest }) => rest;
+
 /**
  * The field of a payload, for a schema and the value to begin with; null where a form cannot show
  * it, because the schema is too large or its payload's form is unknown. `changed` is called after
@@ -38,6 +41,8 @@ export function payloadField(schema, initial, { text, changed }) {
     budget: { left: MAX_FIELDS, each: MAX_FIELDS },
     build(subschema, options, value) {
       let field = classify(schema, subschema);
+      // The title of a model says less of a property than its name: `first: Atom`, `second: Atom`.
+      if (options.name && !hasOwnTitle(subschema)) field = { ...field, schema: untitled(field.schema) };
       let start = value;
       if (start === undefined) {
         const given = own(field.schema, "default");

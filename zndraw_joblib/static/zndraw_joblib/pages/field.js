@@ -1,7 +1,7 @@
 // What all fields of a form have: a label, help, and a place for an error.
 
 import { element, freshId } from "./dom.js";
-import { ownText } from "./schema.js";
+import { own, ownText } from "./schema.js";
 
 const MAX_LABEL = 200;
 
@@ -15,6 +15,10 @@ export const valueText = (value) =>
 /** A request of the form's code that the user cannot fulfil with these fields: a schema too large. */
 export class TooLarge extends Error {}
 
+/** A property's name as people write it: `start_angle` reads "Start angle". */
+const readable = (name) =>
+  /^[a-z]\w*$/i.test(name) ? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ").trimEnd() : name;
+
 /**
  * The place of a field in the form.
  *
@@ -23,7 +27,7 @@ export class TooLarge extends Error {}
  */
 export function placeOf(form, field, { name = "", required = false, depth = 0, label = null } = {}) {
   if (form.budget.left-- <= 0) throw new TooLarge();
-  const title = ownText(field.schema, "title").trim() || name;
+  const title = ownText(field.schema, "title").trim() || readable(name);
   return { form, field, name, required, depth, label: shortened(label ?? (title || form.text("field.value"))) };
 }
 
@@ -39,9 +43,10 @@ function errorLine() {
   return element("p", { class: "joblib-error", id: freshId("error"), hidden: true });
 }
 
-function marks(place) {
-  const mark = place.required ? null : place.form.text("field.optional");
-  return mark && element("span", { class: "joblib-optional" }, ` ${mark}`);
+/** A mark of properties that the user has to fill, because most have a default or may be left out. */
+function mark({ required, name, field, form }) {
+  if (!required || !name || own(field.schema, "default") !== undefined) return null;
+  return element("span", { class: "joblib-required" }, ` ${form.text("field.mark")}`);
 }
 
 /**
@@ -50,7 +55,7 @@ function marks(place) {
  */
 export function labelled(place, control, { shown = control, hint = "", inline = false } = {}) {
   control.id = freshId("field");
-  const label = element("label", { for: control.id }, place.label, inline ? null : marks(place));
+  const label = element("label", { for: control.id }, place.label, inline ? null : mark(place));
   const help_ = help(place, hint);
   const error = errorLine();
   control.setAttribute("aria-describedby", [help_?.id, error.id].filter(Boolean).join(" "));
@@ -82,7 +87,7 @@ export function grouped(place, content, { hint = "", children }) {
   const error = errorLine();
   const help_ = help(place, hint);
   const described = [help_?.id, error.id].filter(Boolean).join(" ");
-  const legend = element("legend", {}, place.label, marks(place));
+  const legend = element("legend", {}, place.label, mark(place));
   const node = element(
     "fieldset",
     { class: "joblib-group", "aria-describedby": described, tabindex: "-1" },

@@ -143,7 +143,7 @@ export function unionField(place, initial) {
   const make = (index, value, branch = field.options[index]) =>
     form.build(
       branch,
-      { name: place.name, required: true, depth: place.depth + 1, label: names[index] },
+      { required: true, depth: place.depth + 1, label: names[index] },
       value,
     );
   const show = (index, maker) => {

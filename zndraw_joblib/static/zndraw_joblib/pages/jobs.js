@@ -4,12 +4,12 @@ import { Problem } from "./api.js";
 import { element } from "./dom.js";
 import { createForm } from "./form.js";
 
-/** Milliseconds between two looks at the list while no events come. */
+/** Milliseconds between two looks at the list on a page without events, whose tasks a site left out. */
 const POLL = 10_000;
 /** Most pages of 500 jobs that are loaded. */
 const MAX_PAGES = 10;
 
-const byName = (one, other) => one.full_name.localeCompare(other.full_name);
+const byName = (one, other) => one.name.localeCompare(other.name) || one.full_name.localeCompare(other.full_name);
 
 /** Starts the section; `context` as room.js makes it. */
 export function startJobs(section, context) {
@@ -143,14 +143,9 @@ export function startJobs(section, context) {
     jobs.delete(job.full_name);
     render();
   });
-  for (const type of ["ready", "reset"]) {
-    context.onEvent(type, () => {
-      live = true;
-      load();
-    });
-  }
-  context.onEvent("offline", () => {
-    live = false;
+  context.onEvent("reset", () => {
+    live = true;
+    load();
   });
   setInterval(() => {
     if (!live && !document.hidden) load();
