@@ -75,12 +75,13 @@ class RoomPage(LoginRequiredMixin, TemplateView):
                 "header": settings.CSRF_HEADER_NAME.removeprefix("HTTP_").replace("_", "-"),
             },
         }
-        texts = {"job_texts": JOB_TEXTS, "task_texts": TASK_TEXTS}
+        context = super().get_context_data(**kwargs)
         return {
-            **super().get_context_data(**kwargs),
-            **texts,
+            **context,
             "room_id": room_id,
             "room_data": data,
+            "job_texts": JOB_TEXTS,
+            "task_texts": TASK_TEXTS,
         }
 
     def find_api_path(self) -> str:

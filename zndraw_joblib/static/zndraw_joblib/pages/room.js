@@ -47,6 +47,8 @@ function createContext() {
     },
     emit(type, document_) {
       for (const listener of listeners.get(type) ?? []) listener(document_);
+      // For modules of the host, whose import of this one could be a second instance of it.
+      document.dispatchEvent(new CustomEvent(`joblib:${type}`, { detail: document_ }));
     },
     parameters,
     setAddress(changes, { replace = false } = {}) {

@@ -1,0 +1,137 @@
+// The demo's piece above the jobs: the room's latest trajectory, and its latest histogram.
+
+import { drawHistogram } from "./histogram.js";
+import { createScene } from "./scene.js";
+
+const FILE = "trajectory.xyz";
+const TRAJECTORIES = ["@global:modifiers:Simulate", "@global:modifiers:Rotate"];
+const HISTOGRAM = "@global:analysis:DistanceHistogram";
+const FRAMES_PER_SECOND = 12;
+
+const byId = (id) => document.getElementById(id);
+const room = JSON.parse(byId("joblib-room-data").textContent);
+const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+async function get(path) {
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
+  return answer;
+}
+
+/** The completed tasks of a job in this room, the newest one alone. */
+async function newest(job, include = "") {
+  const path = `${room.roomPath}/jobs/${encodeURIComponent(job)}/tasks?status=completed&limit=1${include}`;
+  const answer = await fetch(path);
+  // 404: the job is not registered yet.
+  return answer.ok ? answer.json() : [];
+}
+
+let scene = null;
+let shown = null;
+let playing = null;
+
+function showFrame(number) {
+  byId("frame").value = number;
+  byId("frame-number").textContent = `${number + 1} of ${scene.count}`;
+  scene.frame(number);
+}
+
+function play(on) {
+  clearInterval(playing);
+  playing = on
+    ? setInterval(() => showFrame((Number(byId("frame").value) + 1) % scene.count), 1000 / FRAMES_PER_SECOND)
+    : null;
+  byId("play").setAttribute("aria-pressed", String(on));
+  byId("play").textContent = on ? "Pause" : "Play";
+}
+
+async function showTrajectory(task) {
+  if (shown && task.created_at <= shown.created_at) return;
+  shown = task;
+  const answer = await get(`${room.apiPath}tasks/${task.id}/files/${FILE}`);
+  const text = await answer.text();
+  // A later task came in the meantime.
+  if (shown !== task) return;
+  scene ??= createScene(byId("scene"));
+  scene.load(text);
+  byId("frame").max = scene.count - 1;
+  byId("scene-controls").hidden = false;
+  byId("scene-caption").textContent = `${task.job_name}, ${scene.count} frames`;
+  showFrame(Math.min(Number(byId("frame").value), scene.count - 1));
+  byId("spin").disabled = !scene.spin;
+  turn(byId("spin").checked);
+  play(playing !== null || (!still && scene.count > 1 && byId("play").dataset.touched !== "1"));
+}
+
+function turn(on) {
+  scene?.spin?.(on);
+}
+
+async function start() {
+  byId("spin").checked = !still;
+  const found = (await Promise.all(TRAJECTORIES.map((job) => newest(job)))).flat();
+  found.sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
+  if (found.length) await showTrajectory(found[0]);
+  else byId("scene-caption").textContent = "This room has no trajectory yet: submit Simulate.";
+  const [counted] = await newest(HISTOGRAM, "&include=result");
+  if (counted) drawHistogram(counted);
+}
+
+async function follow(task) {
+  if (task.status !== "completed") return;
+  if (TRAJECTORIES.includes(task.job_name)) await showTrajectory(task);
+  if (task.job_name === HISTOGRAM) {
+    drawHistogram(await (await get(`${room.apiPath}tasks/${task.id}`)).json());
+  }
+}
+
+function fail(error) {
+  byId("scene-caption").textContent = `The trajectory cannot be shown: ${error.message}`;
+}
+
+byId("frame").addEventListener("input", (event) => {
+  play(false);
+  showFrame(Number(event.target.value));
+});
+byId("play").addEventListener("click", () => {
+  byId("play").dataset.touched = "1";
+  play(playing === null);
+});
+byId("spin").addEventListener("change", (event) => turn(event.target.checked));
+// The room's events, which the page's own modules pass on.
+document.addEventListener("joblib:task", (event) => follow(event.detail.task).catch(fail));
+document.addEventListener("joblib:reset", () => start().catch(fail));
+start().catch(fail);
+
+// Chooses the job without loading the page anew; its modules read the address after `popstate`.
+for (const link of document.querySelectorAll("#viewer .hint a")) {
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    history.pushState(null, "", link.href);
+    dispatchEvent(new PopStateEvent("popstate"));
+    byId("joblib-jobs").scrollIntoView();
+  });
+}
+
+byId("copy-command")?.addEventListener("click", async (event) => {
+  const answer = await fetch(event.target.dataset.url, {
+    method: "POST",
+    headers: { [room.csrf.header]: room.csrf.token },
+  });
+  if (!answer.ok) {
+    byId("copied").textContent = `The server refused: ${answer.status}`;
+    return;
+  }
+  const { command } = await answer.json();
+  try {
+    await navigator.clipboard.writeText(command);
+    byId("copied").textContent = "Copied.";
+  } catch {
+    // Not allowed, or no HTTPS: shown, so that it can be copied by hand.
+    byId("command").hidden = false;
+    byId("command").value = command;
+    byId("command").select();
+    byId("copied").textContent = "Copy the command below.";
+  }
+});
