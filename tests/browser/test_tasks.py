@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, WebSocketRoute, expect
+from playwright.sync_api import Locator, Page, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import Faults, OpenPage
 from tests.browser.looks import PHONE, accessibility_faults, scrolls_sideways
@@ -36,7 +36,9 @@ def echo(site: Site, room: str, value: Any) -> str:
 def connected(page: Page, room: str, query: str = "") -> None:
     """Open the room's page, and wait until it has the list."""
     page.goto(f"/rooms/{room}/{query}")
-    expect(page.locator("[data-joblib=list] > li, [data-joblib=list-notice]:visible").first).to_be_visible()
+    expect(
+        page.locator("[data-joblib=list] > li, [data-joblib=list-notice]:visible").first
+    ).to_be_visible()
 
 
 def without_sockets(page: Page) -> None:
@@ -153,8 +155,8 @@ def test_numbers_are_a_chart_with_a_table(
     result = part(page, "Result")
     expect(result.locator("canvas")).to_be_visible()
     result.get_by_text("As a table").click()
-    expect(result.locator("th")).to_have_text(columns)
-    expect(result.locator("tbody tr")).to_have_count(3 if isinstance(value, list) else 2)
+    expect(result.locator("details th")).to_have_text(columns)
+    expect(result.locator("details tbody tr")).to_have_count(3 if isinstance(value, list) else 2)
 
 
 def test_objects_are_a_table_that_grows_on_request(site: Site, page: Page, room: str) -> None:
@@ -225,17 +227,25 @@ def test_a_picture_is_shown_and_an_svg_is_a_download_alone(
     assert download.value.suggested_filename == "x.svg"
 
 
-def test_a_failed_task_is_submitted_again_once(site: Site, page: Page, room: str) -> None:
+def test_a_failed_task_is_submitted_again_once(
+    site: Site, page: Page, room: str, faults: Faults
+) -> None:
+    faults.allow("/retry Failed to load resource: net::ERR_FAILED")
     failed = site.submit(room, "Fail")
     site.wait_for(failed, "failed")
     page.goto(f"/rooms/{room}/?task={failed}")
     expect(part(page, "Error")).to_contain_text("ValueError: the reactor is cold")
     # The first answer is lost, and the reader presses the button again.
     lost = iter([True])
-    page.route(
-        "**/retry",
-        lambda route: (route.fetch(), route.abort()) if next(lost, False) else route.continue_(),
-    )
+
+    def lose_first(route: Route) -> None:
+        if next(lost, False):
+            route.fetch()
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/retry", lose_first)
     page.get_by_role("button", name="Submit again").click()
     expect(page.get_by_role("alert")).to_have_text("The server did not answer. Please try again.")
     page.get_by_role("button", name="Submit again").click()
@@ -281,7 +291,7 @@ def test_a_task_of_another_room_is_not_shown(site: Site, page: Page, room: str) 
 
 
 def test_without_sockets_the_list_lives_by_server_sent_events(
-    site: Site, page: Page, room: str, faults: Faults
+    site: Site, page: Page, room: str
 ) -> None:
     without_sockets(page)
     with page.expect_request("**/events*"):
@@ -395,7 +405,7 @@ def test_the_tasks_speak_german(site: Site, open_page: OpenPage, room: str) -> N
     page = open_page(locale="de-DE")
     task = echo(site, room, [1, 2, 3])
     page.goto(f"/rooms/{room}/?task={task}")
-    expect(page.locator("#joblib-tasks .joblib-status")).to_have_text("abgeschlossen")
+    expect(page.locator("[data-joblib=detail] .joblib-status")).to_have_text("abgeschlossen")
     expect(part(page, "Ergebnis")).to_contain_text("Diagramm von Ergebnis: 3 Werte")
     page.get_by_role("button", name="Alle Aufgaben").click()
     expect(row(page, task)).to_contain_text("beendet vor")
