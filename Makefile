@@ -111,8 +111,9 @@ assets: ## Copy the browser libraries of package.json, with their licences, to t
 # Django's ManifestStaticFilesStorage fails at the name of a source map that is not there.
 	sed -i '/^\/\/# sourceMappingURL=/d' $(APP_VENDOR)/*/*.js $(DEMO_VENDOR)/*/*.js
 
-openapi: $(STAMP) ## Write docs/openapi.yml anew
+openapi: $(STAMP) ## Write docs/openapi.yml and docs/asyncapi.yml anew
 	$(BIN)/python manage.py spectacular --file docs/openapi.yml --validate --fail-on-warn
+	$(BIN)/python manage.py asyncapi --file docs/asyncapi.yml
 
 $(VENV)/.installed-bench: $(STAMP)
 	$(PIP) install --group bench
