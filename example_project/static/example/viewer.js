@@ -2,6 +2,7 @@
 
 import { drawHistogram } from "./histogram.js";
 import { createScene } from "./scene.js";
+import { text } from "./texts.js";
 
 const FILE = "trajectory.xyz";
 const TRAJECTORIES = ["@global:modifiers:Simulate", "@global:modifiers:Rotate"];
@@ -32,7 +33,7 @@ let playing = null;
 
 function showFrame(number) {
   byId("frame").value = number;
-  byId("frame-number").textContent = `${number + 1} of ${scene.count}`;
+  byId("frame-number").textContent = text("position", { number: number + 1, count: scene.count });
   scene.frame(number);
 }
 
@@ -42,7 +43,7 @@ function play(on) {
     ? setInterval(() => showFrame((Number(byId("frame").value) + 1) % scene.count), 1000 / FRAMES_PER_SECOND)
     : null;
   byId("play").setAttribute("aria-pressed", String(on));
-  byId("play").textContent = on ? "Pause" : "Play";
+  byId("play").textContent = text(on ? "pause" : "play");
 }
 
 async function showTrajectory(task) {
@@ -58,7 +59,7 @@ async function showTrajectory(task) {
   byId("scene-controls").hidden = false;
   const link = document.createElement("a");
   link.href = `?task=${task.id}`;
-  link.textContent = `${task.job_name}, ${scene.count} frames`;
+  link.textContent = text("frames", { job: task.job_name, count: scene.count });
   byId("scene-caption").replaceChildren(link);
   follow(link);
   showFrame(Math.min(Number(byId("frame").value), scene.count - 1));
@@ -76,7 +77,7 @@ async function start() {
   const found = (await Promise.all(TRAJECTORIES.map((job) => newest(job)))).flat();
   found.sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
   if (found.length) await showTrajectory(found[0]);
-  else byId("scene-caption").textContent = "This room has no trajectory yet: submit Simulate.";
+  else byId("scene-caption").textContent = text("none");
   const [counted] = await newest(HISTOGRAM, "&include=result");
   if (counted) drawHistogram(counted);
 }
@@ -101,7 +102,7 @@ async function showEnd(task) {
 }
 
 function fail(error) {
-  byId("scene-caption").textContent = `The trajectory cannot be shown: ${error.message}`;
+  byId("scene-caption").textContent = text("failed", { reason: error.message });
 }
 
 byId("frame").addEventListener("input", (event) => {
@@ -126,18 +127,18 @@ byId("copy-command")?.addEventListener("click", async (event) => {
     headers: { [room.csrf.header]: room.csrf.token },
   });
   if (!answer.ok) {
-    byId("copied").textContent = `The server refused: ${answer.status}`;
+    byId("copied").textContent = text("refused", { reason: answer.status });
     return;
   }
   const { command } = await answer.json();
   try {
     await navigator.clipboard.writeText(command);
-    byId("copied").textContent = "Copied.";
+    byId("copied").textContent = text("copied");
   } catch {
     // Not allowed, or no HTTPS: shown, so that it can be copied by hand.
     byId("command").hidden = false;
     byId("command").value = command;
     byId("command").select();
-    byId("copied").textContent = "Copy the command below.";
+    byId("copied").textContent = text("byHand");
   }
 });
