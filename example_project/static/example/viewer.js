@@ -50,11 +50,11 @@ async function showTrajectory(task) {
   if (shown && task.created_at <= shown.created_at) return;
   shown = task;
   const answer = await get(`${room.apiPath}tasks/${task.id}/files/${FILE}`);
-  const text = await answer.text();
+  const frames = await answer.text();
   // A later task came in the meantime.
   if (shown !== task) return;
   scene ??= createScene(byId("scene"));
-  scene.load(text);
+  scene.load(frames);
   byId("frame").max = scene.count - 1;
   byId("scene-controls").hidden = false;
   const link = document.createElement("a");
