@@ -345,6 +345,29 @@ def test_a_slow_reader_comes_again_with_the_cursor(page: Page, room: str) -> Non
     assert len(sockets) == 2
 
 
+def test_a_hidden_page_closes_its_connection_and_resumes_when_it_is_seen(
+    page: Page, room: str
+) -> None:
+    page.clock.install()
+    sockets = fake_socket(page)
+    closed: list[int] = []
+    connected(page, room)
+    sockets[0].on_close(lambda code, reason: closed.append(1))
+    show = """hidden => {
+      Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    page.evaluate(show, True)
+    page.clock.run_for(100_000)
+    assert closed == []
+    page.clock.run_for(60_000)
+    page.wait_for_timeout(100)
+    assert closed == [1]
+    page.evaluate(show, False)
+    page.wait_for_timeout(300)
+    assert "cursor=c1" in sockets[1].url
+
+
 def test_fifty_changes_a_second_among_a_thousand_tasks_do_not_freeze_the_page(
     site: Site, page: Page, room: str
 ) -> None:
@@ -399,13 +422,3 @@ def test_list_and_task_are_accessible_at_each_width(
         assert accessibility_faults(page) == []
         assert not scrolls_sideways(page)
     site.request("PATCH", f"tasks/{running}", json={"status": "cancelled"})
-
-
-def test_the_tasks_speak_german(site: Site, open_page: OpenPage, room: str) -> None:
-    page = open_page(locale="de-DE")
-    task = echo(site, room, [1, 2, 3])
-    page.goto(f"/rooms/{room}/?task={task}")
-    expect(page.locator("[data-joblib=detail] .joblib-status")).to_have_text("abgeschlossen")
-    expect(part(page, "Ergebnis")).to_contain_text("Diagramm von Ergebnis: 3 Werte")
-    page.get_by_role("button", name="Alle Aufgaben").click()
-    expect(row(page, task)).to_contain_text("beendet vor")

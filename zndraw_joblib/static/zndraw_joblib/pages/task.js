@@ -17,9 +17,8 @@ export class TaskDetail {
   /** `element` is shown while a task is open; `back()` returns to the list. */
   constructor({ element, context, format, back }) {
     Object.assign(this, { element, context, format, back });
-    this.id = null;
-    this.task = null;
-    this.view = null;
+    this.id = this.task = this.view = null;
+    this.isStale = false;
   }
 
   /** Shows the task of an id, or hides the view for null; `focus` moves the focus there. */
@@ -100,16 +99,26 @@ export class TaskDetail {
     const { id, context } = this;
     if (!id) return;
     const { signal } = this.controller;
+    this.meanwhile = null;
     try {
       const answer = await context.api.get(["tasks", id], { signal, exact: true });
+      this.isStale = false;
       this.format.setClock(answer.headers);
       if (answer.data.room_id !== context.roomId) this.missing();
       else this.show(answer.data, true);
+      // The answer may be older than this event.
+      if (this.meanwhile && !ENDED.has(answer.data.status)) this.change(this.meanwhile);
     } catch (error) {
       if (error.name === "AbortError") return;
+      this.isStale = error.name === "NetworkError";
       if ([400, 404].includes(error.status)) this.missing();
       else if (error.name !== "NetworkError" && error.status !== 401) this.refuse(error.message);
     }
+  }
+
+  /** Reads the task again if the last read got no answer. */
+  resume() {
+    if (this.isStale) this.reload();
   }
 
   missing() {
@@ -119,8 +128,9 @@ export class TaskDetail {
 
   /** Takes over an event of a task, which has neither payload nor result. */
   change(task) {
-    if (task.id !== this.id || !this.task) return;
-    this.show({ queue_position: undefined, ...task }, false);
+    if (task.id !== this.id) return;
+    this.meanwhile = task;
+    if (this.task) this.show({ queue_position: undefined, ...task }, false);
   }
 
   show(changes, isWhole) {
