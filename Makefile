@@ -102,8 +102,7 @@ TEST_VENDOR := tests/browser/vendor
 assets: ## Copy the browser libraries of package.json, with their licences, to the static folders
 	npm ci --ignore-scripts --no-audit --no-fund --silent
 	rm -rf $(APP_VENDOR) $(DEMO_VENDOR) $(TEST_VENDOR)
-	mkdir -p $(APP_VENDOR)/jedison $(APP_VENDOR)/uplot $(DEMO_VENDOR)/3dmol $(TEST_VENDOR)/axe-core
-	cp node_modules/jedison/LICENSE node_modules/jedison/dist/umd/jedison.umd.js $(APP_VENDOR)/jedison/
+	mkdir -p $(APP_VENDOR)/uplot $(DEMO_VENDOR)/3dmol $(TEST_VENDOR)/axe-core
 	cp node_modules/uplot/LICENSE node_modules/uplot/dist/uPlot.iife.min.js \
 		node_modules/uplot/dist/uPlot.min.css $(APP_VENDOR)/uplot/
 	cp node_modules/3dmol/LICENSE node_modules/3dmol/build/3Dmol-min.js $(DEMO_VENDOR)/3dmol/

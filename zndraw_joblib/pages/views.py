@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -11,14 +10,15 @@ from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import Http404, HttpRequest, HttpResponseBase
 from django.middleware.csrf import get_token
 from django.shortcuts import render, resolve_url
-from django.urls import NoReverseMatch, ResolverMatch, get_script_prefix, reverse
-from django.utils.http import escape_leading_slashes
 from django.utils.translation import get_language
 from django.views.generic import TemplateView
 from rest_framework.exceptions import APIException
 
-from zndraw_joblib.access import Caller
-from zndraw_joblib.names import nfc, room_error
+from zndraw_joblib.access import Caller, check_room_id
+from zndraw_joblib.api.paths import client_path
+from zndraw_joblib.exceptions import InvalidRoomId
+from zndraw_joblib.names import nfc
+from zndraw_joblib.pages.paths import find_api_path
 from zndraw_joblib.pages.task_texts import TASK_TEXTS
 from zndraw_joblib.pages.texts import JOB_TEXTS
 from zndraw_joblib.settings import get_settings
@@ -27,7 +27,7 @@ from zndraw_joblib.settings import get_settings
 class RoomPage(LoginRequiredMixin, TemplateView):
     """A room's jobs with their forms, and its tasks.
 
-    A host whose URLs `room_path` does not find gives the path of the API:
+    A host in whose URLs `find_api_path` does not find the API gives its path:
     ``RoomPage.as_view(api_path="/v1/joblib/")``.
     """
 
@@ -55,16 +55,20 @@ class RoomPage(LoginRequiredMixin, TemplateView):
         """The room and the data of the page's modules, for a caller who may read the room."""
         room_id = nfc(self.kwargs["room_id"])
         caller = Caller(self.request)
-        if room_error(room_id) or not caller.may("read", room_id):
+        try:
+            check_room_id(room_id)
+        except InvalidRoomId as error:
+            raise Http404(error) from None
+        if not caller.may("read", room_id):
             raise Http404
-        api_path = self.api_path or self.find_api_path()
+        api_path = self.api_path or find_api_path(self.request, self._prefix_values())
         room = quote(room_id, safe="@")
-        socket_path = self.socket_path or f"{get_script_prefix()}ws/v1/joblib/"
+        socket_path = self.socket_path or client_path("ws/v1/joblib/")
         data = {
             "roomId": room_id,
             "apiPath": api_path,
             "roomPath": f"{api_path}rooms/{room}",
-            "socketPath": escape_leading_slashes(f"{socket_path}rooms/{room}/events/"),
+            "socketPath": f"{socket_path}rooms/{room}/events/",
             "loginPath": resolve_url(self.get_login_url()),
             "identity": caller.identity,
             "mayAdminister": caller.is_admin,
@@ -86,27 +90,6 @@ class RoomPage(LoginRequiredMixin, TemplateView):
             "task_texts": TASK_TEXTS,
         }
 
-    def find_api_path(self) -> str:
-        """The path at which the site includes the API, with a slash at its end.
-
-        The API next to this page, in the same namespaces and with the same values in its prefix
-        (``t/<slug:tenant>/``), comes before any other.
-
-        Raises
-        ------
-        NoReverseMatch
-            The prefix of the API needs values that the address of the page does not have.
-        """
-        here: ResolverMatch = self.request.resolver_match  # type: ignore[assignment]
-        outer = here.namespaces[:-1]
-        values = {name: value for name, value in self.kwargs.items() if name != "room_id"}
-        for namespaces in [outer[:length] for length in range(len(outer), -1, -1)]:
-            name = ":".join([*namespaces, "zndraw_joblib", "workers"])
-            for kwargs in (values, {}):
-                with suppress(NoReverseMatch):
-                    path = reverse(name, kwargs=kwargs, current_app=here.namespace)
-                    return path.removesuffix("workers")
-        raise NoReverseMatch(
-            "The room page does not find the API, whose prefix may have other values than its own: "
-            "give `RoomPage.as_view(api_path=...)`."
-        )
+    def _prefix_values(self) -> dict[str, Any]:
+        """The values in the prefix at which the host includes this page."""
+        return {name: value for name, value in self.kwargs.items() if name != "room_id"}

@@ -87,7 +87,7 @@ export function grouped(place, content, { hint = "", children }) {
   const error = errorLine();
   const help_ = help(place, hint);
   const described = [help_?.id, error.id].filter(Boolean).join(" ");
-  const legend = element("legend", {}, place.label, mark(place));
+  const legend = element("legend", {}, place.label);
   const node = element(
     "fieldset",
     { class: "joblib-group", "aria-describedby": described, tabindex: "-1" },

@@ -135,7 +135,7 @@ export function unionField(place, initial) {
   if (start < 0 && place.required && !field.nullable) start = 0;
   // The choice has no schema of its own, but the label of the union.
   const chooser = choiceField(
-    { ...place, label: form.text("union.kind"), field: { kind: "choice", schema: {}, nullable: field.nullable, choices } },
+    { ...place, name: "", label: form.text("union.kind"), field: { kind: "choice", schema: {}, nullable: field.nullable, choices } },
     start < 0 ? undefined : start,
   );
   const made = new Map();

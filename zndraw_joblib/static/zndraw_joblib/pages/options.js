@@ -5,8 +5,8 @@ import { placeOf } from "./field.js";
 import { numberField, stringField } from "./values.js";
 
 const FIELDS = {
-  retries: { kind: "integer", schema: { minimum: 0 } },
-  delay: { kind: "number", schema: { minimum: 0 } },
+  retries: { kind: "integer", schema: {} },
+  delay: { kind: "number", schema: {} },
   run_at: { kind: "string", schema: { format: "date-time" } },
   timeout_seconds: { kind: "number", schema: {} },
 };
