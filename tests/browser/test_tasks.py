@@ -255,6 +255,22 @@ def test_a_failed_task_is_submitted_again_once(
     expect(page.locator("[data-joblib=detail] code")).to_have_text(failed)
 
 
+def test_the_attempts_of_a_task_tell_their_errors(site: Site, page: Page, room: str) -> None:
+    path = f"rooms/{room}/tasks/@global:analysis:Fail"
+    sent = {"payload": {"message": HOSTILE}, "retries": 1}
+    task = site.request("POST", path, json=sent)["id"]
+    site.wait_for(task, "pending", "failed")
+    page.goto(f"/rooms/{room}/?task={task}")
+    status = page.locator("[data-joblib=detail] .joblib-status")
+    expect(status).to_have_text("scheduled")
+    expect(status).to_have_text("failed", timeout=15_000)
+    attempts = part(page, "Attempts")
+    expect(attempts.locator("tbody tr")).to_have_count(2)
+    expect(attempts.locator("tbody tr").first).to_contain_text("ValueError: <img")
+    assert page.locator("#joblib-tasks img").count() == 0
+    assert accessibility_faults(page) == []
+
+
 def test_a_task_is_cancelled_by_keyboard_after_a_question(
     site: Site, page: Page, room: str
 ) -> None:
