@@ -255,6 +255,22 @@ def test_a_failed_task_is_submitted_again_once(
     expect(page.locator("[data-joblib=detail] code")).to_have_text(failed)
 
 
+def test_the_attempts_of_a_task_tell_their_errors(site: Site, page: Page, room: str) -> None:
+    path = f"rooms/{room}/tasks/@global:analysis:Fail"
+    sent = {"payload": {"message": HOSTILE}, "retries": 1}
+    task = site.request("POST", path, json=sent)["id"]
+    site.wait_for(task, "pending", "failed")
+    page.goto(f"/rooms/{room}/?task={task}")
+    status = page.locator("[data-joblib=detail] .joblib-status")
+    expect(status).to_have_text("scheduled")
+    expect(status).to_have_text("failed", timeout=15_000)
+    attempts = part(page, "Attempts")
+    expect(attempts.locator("tbody tr")).to_have_count(2)
+    expect(attempts.locator("tbody tr").first).to_contain_text("ValueError: <img")
+    assert page.locator("#joblib-tasks img").count() == 0
+    assert accessibility_faults(page) == []
+
+
 def test_a_task_is_cancelled_by_keyboard_after_a_question(
     site: Site, page: Page, room: str
 ) -> None:
@@ -345,6 +361,29 @@ def test_a_slow_reader_comes_again_with_the_cursor(page: Page, room: str) -> Non
     assert len(sockets) == 2
 
 
+def test_a_hidden_page_closes_its_connection_and_resumes_when_it_is_seen(
+    page: Page, room: str
+) -> None:
+    page.clock.install()
+    sockets = fake_socket(page)
+    closed: list[int] = []
+    connected(page, room)
+    sockets[0].on_close(lambda code, reason: closed.append(1))
+    show = """hidden => {
+      Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    page.evaluate(show, True)
+    page.clock.run_for(100_000)
+    assert closed == []
+    page.clock.run_for(60_000)
+    page.wait_for_timeout(100)
+    assert closed == [1]
+    page.evaluate(show, False)
+    page.wait_for_timeout(300)
+    assert "cursor=c1" in sockets[1].url
+
+
 def test_fifty_changes_a_second_among_a_thousand_tasks_do_not_freeze_the_page(
     site: Site, page: Page, room: str
 ) -> None:
@@ -399,13 +438,3 @@ def test_list_and_task_are_accessible_at_each_width(
         assert accessibility_faults(page) == []
         assert not scrolls_sideways(page)
     site.request("PATCH", f"tasks/{running}", json={"status": "cancelled"})
-
-
-def test_the_tasks_speak_german(site: Site, open_page: OpenPage, room: str) -> None:
-    page = open_page(locale="de-DE")
-    task = echo(site, room, [1, 2, 3])
-    page.goto(f"/rooms/{room}/?task={task}")
-    expect(page.locator("[data-joblib=detail] .joblib-status")).to_have_text("abgeschlossen")
-    expect(part(page, "Ergebnis")).to_contain_text("Diagramm von Ergebnis: 3 Werte")
-    page.get_by_role("button", name="Alle Aufgaben").click()
-    expect(row(page, task)).to_contain_text("beendet vor")
