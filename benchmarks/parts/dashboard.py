@@ -45,7 +45,8 @@ def measure(bench: Bench) -> Section:
         f"The first passes counted {found['ended']:,} ends and {found['submitted']:,} submits of "
         f"the last day in {first:.1f} s, in {len(found['first'])} passes: "
         f"{per_second(counted / first)} a second. A pass with nothing new takes {ms(again)} ms; "
-        f"the count of the backlogs took {ms(found['sample'])} ms. There are {found['rows']:,} rows of intervals.",
+        f"the count of the backlogs took {ms(found['sample'])} ms. The intervals have "
+        f"{found['rows']:,} rows.",
         "`GET /admin/zndraw_joblib/jobinterval/` by a superuser through Django's test client, "
         f"after one request that compiles the templates; the largest page has "
         f"{found['bytes'] / 1024:.0f} KiB. {figures_are(scale.rounds)}.",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from datetime import timedelta
 
 import pytest
 from django.contrib import admin as django_admin
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth.models import Permission
-from django.db import connection
+from django.db import connection, connections
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.utils.translation import override
 
 from tests.factories import ROTATE
+from tests.histories import count_at_once
 from zndraw_joblib.admin import DashboardAdmin
 from zndraw_joblib.models import (
     FailedTask,
@@ -26,7 +29,6 @@ from zndraw_joblib.models import (
     Task,
     Worker,
 )
-from zndraw_joblib.services import statistics
 from zndraw_joblib.services.sweep import sweep_tenants
 from zndraw_joblib.storage.clock import database_time
 
@@ -42,9 +44,7 @@ urlpatterns = [path("ops/", ops.urls)]
 
 @pytest.fixture(autouse=True)
 def counted_at_once(monkeypatch):
-    monkeypatch.setattr(statistics, "MARGIN", 0.0)
-    monkeypatch.setattr(statistics, "MAX_CLOCK_DIFFERENCE", timedelta(0))
-    monkeypatch.setattr(statistics, "SAMPLE_SHARE", 1e9)
+    count_at_once(monkeypatch)
 
 
 @pytest.fixture
@@ -169,6 +169,7 @@ def test_a_reader_sees_the_numbers_and_no_retry(reader, failed):
     shown = page(reader)
     assert "no atom #" in shown
     assert "/retry/" not in shown
+    assert "joblib-workers" not in shown
     url = f"{DASHBOARD}failures/{FailureGroup.objects.get().pk}/retry/"
     assert reader.get(url).status_code == 403
     assert reader.post(url).status_code == 403
@@ -216,6 +217,31 @@ def test_a_large_group_is_retried_in_parts_that_are_confirmed(admin, failed, mon
     (after,) = re.findall(r'name="after" value="([^"]+)"', first)
     second = admin.post(url, {"after": after}, follow=True).content.decode()
     assert "1 task was submitted again." in second
+    assert Task.objects.filter(retry_of__isnull=False).count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_users_who_retry_at_once_retry_each_task_once(root, failed, monkeypatch):
+    """Without the lock of the group both found all tasks unretried."""
+    monkeypatch.setattr("zndraw_joblib.admin.failures.CHUNK", 1)
+    url = f"{DASHBOARD}failures/{FailureGroup.objects.get().pk}/retry/"
+    clients = [Client(), Client()]
+    barrier = threading.Barrier(2)
+
+    def post(client):
+        try:
+            barrier.wait()
+            client.post(url)
+        finally:
+            connections.close_all()
+
+    for client in clients:
+        client.force_login(root.user)
+    threads = [threading.Thread(target=post, args=[client]) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert Task.objects.filter(retry_of__isnull=False).count() == 3
 
 

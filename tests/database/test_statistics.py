@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from itertools import count
-from uuid import uuid4
 
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
@@ -15,10 +14,10 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import given, strategies as st
 from hypothesis.extra.django import TestCase
 
+from tests.histories import ENDED, count_at_once, make_job, make_task
 from zndraw_joblib.models import (
     FailedTask,
     FailureGroup,
-    Job,
     JobGauge,
     JobInterval,
     StatisticsState,
@@ -26,42 +25,16 @@ from zndraw_joblib.models import (
     Task,
 )
 from zndraw_joblib.services import statistics
-from zndraw_joblib.services.failures import normalized
 from zndraw_joblib.services.sweep import sweep_tenants
 from zndraw_joblib.storage import statements
 from zndraw_joblib.storage.clock import database_time
-from zndraw_joblib.storage.ids import first_id
 from zndraw_joblib.storage.intervals import ALL_JOBS, LENGTHS, floor_time
 from zndraw_joblib.storage.statements import Result
 
 pytestmark = pytest.mark.django_db
 
-ENDED = ("completed", "failed", "cancelled")
-number = count(1)
-
-
-def make_job():
-    return Job.objects.create(room_id="r", category="modifiers", name=f"J{next(number)}", schema={})
-
-
-def make_task(job, status="completed", ago=60.0, waited=1.0, ran=2.0, error=None, **values):
-    """A task that ended so many seconds ago, or a pending one that was submitted then."""
-    now = database_time("default")
-    ended = status in ENDED
-    moment = now - timedelta(seconds=ago)
-    created = moment - timedelta(seconds=waited + ran) if ended else moment
-    task_id = str(first_id(created))[:-12] + uuid4().hex[:12]
-    values.setdefault("created_at", created)
-    if ended:
-        values.setdefault("claimed_at", created + timedelta(seconds=waited))
-        values.setdefault("started_at", created + timedelta(seconds=waited))
-        values.setdefault("completed_at", moment)
-        values.setdefault("attempt", 1)
-    task = Task.objects.create(
-        id=task_id, job=job, room_id="r", created_by="x", payload={}, status=status, error=error,
-        **values,
-    )  # fmt: skip
-    return Task.objects.get(pk=task.pk)
+#: A time of the monotonic clock that no test reaches.
+FAR = float("inf")
 
 
 def recount(seconds, since):
@@ -112,9 +85,7 @@ def check_recount():
 
 @pytest.fixture(autouse=True)
 def no_margin(monkeypatch):
-    monkeypatch.setattr(statistics, "MARGIN", 0.0)
-    monkeypatch.setattr(statistics, "MAX_CLOCK_DIFFERENCE", timedelta(0))
-    monkeypatch.setattr(statistics, "SAMPLE_SHARE", 1e9)
+    count_at_once(monkeypatch)
 
 
 tasks = st.fixed_dictionaries(
@@ -134,16 +105,15 @@ class RandomHistories(TestCase):
     @given(batches=st.lists(st.lists(tasks, max_size=8), max_size=4), chunk=st.integers(1, 5))
     def test_numbers_equal_a_recount_over_random_histories(self, batches, chunk):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(statistics, "MARGIN", 0.0)
-            patch.setattr(statistics, "MAX_CLOCK_DIFFERENCE", timedelta(0))
+            count_at_once(patch)
             patch.setattr(statistics, "CHUNK", chunk)
             jobs = [make_job(), make_job()]
             for batch in batches:
                 for index, values in enumerate(batch):
                     make_task(jobs[index % 2], **values)
-            statistics.collect(seconds=60)
+            statistics.collect(until=FAR)
             check_recount()
-            statistics.collect(seconds=60)
+            statistics.collect(until=FAR)
             check_recount()
 
 
@@ -165,7 +135,7 @@ def test_tasks_that_ended_at_the_same_moment_fit_no_chunk_and_count_once(monkeyp
     for _ in range(9):
         make_task(job, completed_at=moment)
     make_task(job, ago=1)
-    statistics.collect(seconds=60)
+    statistics.collect(until=FAR)
     check_recount()
 
 
@@ -174,9 +144,9 @@ def test_a_pass_ends_at_its_time_and_the_next_one_goes_on(monkeypatch):
     job = make_job()
     for ago in range(5):
         make_task(job, ago=ago + 1)
-    statistics.collect(seconds=0)
+    statistics.collect(until=0)
     assert sum(row.completed for row in JobInterval.objects.filter(seconds=300)) == 2  # With sums.
-    statistics.collect(seconds=60)
+    statistics.collect(until=FAR)
     check_recount()
 
 
@@ -250,7 +220,7 @@ def test_two_sweepers_at_once_count_each_task_once(monkeypatch):
     def run():
         try:
             barrier.wait()
-            statistics.collect(seconds=20)
+            statistics.collect(until=FAR)
         except Exception as error:
             errors.append(error)
         finally:
@@ -262,7 +232,7 @@ def test_two_sweepers_at_once_count_each_task_once(monkeypatch):
     for thread in threads:
         thread.join()
     assert not errors
-    statistics.collect(seconds=20)
+    statistics.collect(until=FAR)
     check_recount()
 
 
@@ -328,53 +298,6 @@ def test_a_slow_count_of_the_backlog_is_not_repeated_at_each_pass(monkeypatch):
     assert JobGauge.objects.exists()
 
 
-def test_failures_are_grouped_by_job_and_error():
-    first, second = make_job(), make_job()
-    newest = make_task(first, "failed", ago=1, error="Worker '0190a3f2' timed out after 3.5 s")
-    make_task(first, "failed", ago=9, error="Worker '7' timed out after 12 s")
-    make_task(first, "failed", ago=5, error="Traceback\n  line 3\nValueError: 5 is odd")
-    make_task(second, "failed", ago=4, error="Worker '9' timed out after 1 s")
-    make_task(second, "failed", ago=3)
-    statistics.collect()
-    statistics.collect()
-    found = {(group.job_id, group.error): group for group in FailureGroup.objects.all()}
-    lost = "Worker '#' timed out after # s"
-    assert {key: group.count for key, group in found.items()} == {
-        (first.pk, lost): 2,
-        (first.pk, "Traceback\nValueError: # is odd"): 1,
-        (second.pk, lost): 1,
-        (second.pk, ""): 1,
-    }
-    assert found[first.pk, lost].example == newest.pk
-    assert found[first.pk, lost].tasks.count() == 2
-
-
-def test_a_large_group_keeps_its_latest_tasks(monkeypatch):
-    monkeypatch.setattr("zndraw_joblib.services.failures.MAX_TASKS", 2)
-    job = make_job()
-    made = [make_task(job, "failed", ago=9 - n, error="no") for n in range(4)]
-    statistics.collect()
-    group = FailureGroup.objects.get()
-    assert group.count == 4
-    assert set(group.tasks.values_list("task_id", flat=True)) == {made[2].pk, made[3].pk}
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (None, ""),
-        ("  \n ", ""),
-        ("code -5 at 1.5e-3, row 1,000", "code # at #, row #"),
-        ("id 01890000-0000-7000-8000-000000000001 gone", "id # gone"),
-        ("at 0x7f3a and deadbeef01", "at # and #"),
-        ("decade facade", "decade facade"),
-        ("step2 of v3", "step# of v#"),
-    ],
-)
-def test_numbers_and_ids_of_an_error_are_replaced(error, expected):
-    assert normalized(error) == expected
-
-
 def test_old_intervals_and_failures_are_deleted(settings_of):
     job = make_job()
     make_task(job, "failed", ago=10, error="no")
@@ -400,7 +323,7 @@ def test_a_pass_of_the_sweeper_keeps_the_statistics_before_it_prunes(settings_of
 
 
 def test_the_sweep_goes_on_when_the_statistics_fail(monkeypatch, caplog):
-    def fail(*args):
+    def fail(**kwargs):
         raise DatabaseError("broken")
 
     monkeypatch.setattr(statistics, "collect", fail)
@@ -420,3 +343,33 @@ def test_a_pass_without_work_has_the_same_queries_whatever_the_number_of_tasks()
     with CaptureQueriesContext(connection) as many:
         statistics.collect()
     assert len(many) <= len(few)
+
+
+@pytest.mark.parametrize(
+    ("number", "indexes"),
+    [
+        (0, ["joblib_task_ended"]),
+        (1, ["task_pkey", "autoindex"]),
+        (2, ["joblib_task_claim"]),
+        # Both contain the claimed and the running tasks alone.
+        (3, ["joblib_task_lease", "joblib_task_worker"]),
+    ],
+    ids=["ends", "submits", "backlogs", "held"],
+)
+def test_a_pass_reads_tasks_by_an_index(number, indexes):
+    make_task(make_job())
+    with CaptureQueriesContext(connection) as queries:
+        statistics.collect()
+    texts = [query["sql"] for query in queries]
+    of_tasks = [sql for sql in texts if re.search(r'FROM "?zndraw_joblib_task"?\s', sql)]
+    ends, submits = of_tasks[:3], of_tasks[3:4]
+    backlogs, held = of_tasks[4:]
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")
+        for sql in (ends, submits, [backlogs], [held])[number]:
+            explain = "EXPLAIN " if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN "
+            cursor.execute(explain + sql)
+            plan = str(cursor.fetchall())
+            assert any(index in plan for index in indexes), plan
+            assert "Seq Scan" not in plan

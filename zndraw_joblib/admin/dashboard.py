@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -21,14 +20,13 @@ from django.utils.translation import gettext as _, gettext_lazy
 
 from zndraw_joblib.access import identity_labels
 from zndraw_joblib.admin.base import person
+from zndraw_joblib.admin.charts import CHARTS, both_quantiles, chart_document, chart_table
 from zndraw_joblib.admin.failures import FailureRetries
 from zndraw_joblib.admin.formats import duration
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import STATUS_LABELS, FailureGroup, Job, JobInterval, Task, Worker
 from zndraw_joblib.services.dashboard import Dashboard, JobNumbers, read_dashboard
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage.histograms import Histogram, quantile
-from zndraw_joblib.storage.intervals import Counts
 
 #: Seconds between two reloads of the numbers by the page.
 RELOAD_SECONDS = 10
@@ -40,59 +38,6 @@ SPAN_LABELS = {
     "day": gettext_lazy("last day"),
     "week": gettext_lazy("last week"),
 }
-
-#: A series of a chart: its name in the style sheet, its label, and its value in an interval.
-Series = tuple[str, Any, Callable[[Counts], float | int | None]]
-
-
-def _quantile(name: str, fraction: float) -> Callable[[Counts], float | None]:
-    def value(counts: Counts) -> float | None:
-        return quantile(getattr(counts, name), fraction)
-
-    return value
-
-
-#: The charts: key, heading, whether the values are seconds, and the series.
-CHARTS: tuple[tuple[str, Any, bool, tuple[Series, ...]], ...] = (
-    (
-        "ends",
-        gettext_lazy("Submitted and ended tasks"),
-        False,
-        (
-            ("submitted", gettext_lazy("submitted"), lambda counts: counts.submitted),
-            ("completed", gettext_lazy("completed"), lambda counts: counts.completed),
-            ("failed", gettext_lazy("failed"), lambda counts: counts.failed),
-            ("cancelled", gettext_lazy("cancelled"), lambda counts: counts.cancelled),
-        ),
-    ),
-    (
-        "backlog",
-        gettext_lazy("Backlog and running tasks"),
-        False,
-        (
-            ("pending", gettext_lazy("pending"), lambda counts: counts.pending),
-            ("running", gettext_lazy("claimed or running"), lambda counts: counts.running),
-        ),
-    ),
-    (
-        "delays",
-        gettext_lazy("Queue delay"),
-        True,
-        (
-            ("p50", gettext_lazy("median"), _quantile("delays", 0.5)),
-            ("p95", gettext_lazy("95th percentile"), _quantile("delays", 0.95)),
-        ),
-    ),
-    (
-        "run_times",
-        gettext_lazy("Run time"),
-        True,
-        (
-            ("p50", gettext_lazy("median"), _quantile("run_times", 0.5)),
-            ("p95", gettext_lazy("95th percentile"), _quantile("run_times", 0.95)),
-        ),
-    ),
-)
 
 
 @admin.register(JobInterval)
@@ -122,7 +67,7 @@ class DashboardAdmin(FailureRetries):
             "opts": self.opts,
             "reload_seconds": RELOAD_SECONDS,
             "numbers_url": f"{self._url('numbers')}?{context['query']}",
-            "chart_document": _chart_document(context["dashboard"]),
+            "chart_document": chart_document(context["dashboard"]),
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/zndraw_joblib/dashboard.html", page)
@@ -134,7 +79,7 @@ class DashboardAdmin(FailureRetries):
             name: render_to_string(f"admin/zndraw_joblib/dashboard_{name}.html", context, request)
             for name in ("summary", "details")
         }
-        document = {"parts": parts, "charts": _chart_document(context["dashboard"])}
+        document = {"parts": parts, "charts": chart_document(context["dashboard"])}
         return JsonResponse(document, headers={"Cache-Control": "no-store"})
 
     def _context(self, request: HttpRequest) -> dict[str, Any]:
@@ -149,6 +94,7 @@ class DashboardAdmin(FailureRetries):
             dashboard = read_dashboard(span, job_id)
         except (ValueError, Job.DoesNotExist) as error:
             raise Http404 from error
+        may_view_workers = request.user.has_perm("zndraw_joblib.view_worker")
         query = {"span": span, **({"job": str(job_id)} if job_id else {})}
         return {
             "dashboard": dashboard,
@@ -164,9 +110,10 @@ class DashboardAdmin(FailureRetries):
                 (line, self._tasks_url(line.job, TaskStatus.PENDING)) for line in dashboard.unserved
             ],
             "tiles": self._tiles(dashboard, span),
-            "tables": [_chart_table(dashboard, *chart) for chart in CHARTS],
+            "tables": [chart_table(dashboard, *chart) for chart in CHARTS],
             "jobs": [self._job_row(line, span, dashboard.now) for line in dashboard.jobs],
-            "workers": self._worker_rows(dashboard),
+            "may_view_workers": may_view_workers,
+            "workers": self._worker_rows(dashboard) if may_view_workers else [],
             "failures": [
                 self._failure_row(request, group, job) for group, job in dashboard.failures
             ],
@@ -216,8 +163,8 @@ class DashboardAdmin(FailureRetries):
                 self._tasks_url(job, TaskStatus.COMPLETED, span),
             ),
             (_("Failed"), localize(total.failed), self._tasks_url(job, TaskStatus.FAILED, span)),
-            (_("Queue delay: median and 95th percentile"), _both(total.delays), ""),
-            (_("Run time: median and 95th percentile"), _both(total.run_times), ""),
+            (_("Queue delay: median and 95th percentile"), both_quantiles(total.delays), ""),
+            (_("Run time: median and 95th percentile"), both_quantiles(total.run_times), ""),
             (_("Workers"), localize(dashboard.worker_count), self._list_url(Worker)),
         ]
 
@@ -239,8 +186,8 @@ class DashboardAdmin(FailureRetries):
                 (counts.failed, self._tasks_url(line.job, TaskStatus.FAILED, span)),
                 (counts.cancelled, self._tasks_url(line.job, TaskStatus.CANCELLED, span)),
                 (counts.attempts - counts.ended if counts.attempts > counts.ended else 0, ""),
-                (_both(counts.delays), ""),
-                (_both(counts.run_times), ""),
+                (both_quantiles(counts.delays), ""),
+                (both_quantiles(counts.run_times), ""),
             ],
         }
 
@@ -307,52 +254,3 @@ class DashboardAdmin(FailureRetries):
             return reverse(f"admin:{name}", args=args, current_app=self.admin_site.name)
         except NoReverseMatch:
             return ""
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else duration(timedelta(seconds=value))
-
-
-def _both(histogram: Histogram) -> str:
-    """The median and the 95th percentile of a histogram."""
-    if not histogram:
-        return "-"
-    return f"{_seconds(quantile(histogram, 0.5))} / {_seconds(quantile(histogram, 0.95))}"
-
-
-def _chart_document(dashboard: Dashboard) -> dict[str, Any]:
-    """The values of the charts for the page's JavaScript; times in seconds since 1970."""
-    return {
-        "times": [begins_at.timestamp() for begins_at, _counts in dashboard.points],
-        "charts": [
-            {
-                "key": key,
-                "seconds": is_duration,
-                "series": [
-                    {
-                        "name": name,
-                        "label": str(label),
-                        "values": [value(counts) for _begins_at, counts in dashboard.points],
-                    }
-                    for name, label, value in series
-                ],
-            }
-            for key, _heading, is_duration, series in CHARTS
-        ],
-    }
-
-
-def _chart_table(
-    dashboard: Dashboard, key: str, heading: Any, is_duration: bool, series: tuple[Series, ...]
-) -> dict[str, Any]:
-    """The values of a chart as a table."""
-    shown: Callable[[Any], Any] = _seconds if is_duration else lambda n: "-" if n is None else n
-    return {
-        "key": key,
-        "heading": heading,
-        "labels": [label for _name, label, _value in series],
-        "rows": [
-            (begins_at, [shown(value(counts)) for _name, _label, value in series])
-            for begins_at, counts in dashboard.points
-        ],
-    }

@@ -64,14 +64,14 @@ KEPT = {300: timedelta(hours=3), 3_600: timedelta(days=3)}
 _END_COLUMNS = ("pk", "job_id", "completed_at", "due_at", "claimed_at", "started_at", "attempt")
 
 
-def collect(using: str | None = None, seconds: float = PASS_SECONDS) -> None:
+def collect(using: str | None = None, until: float | None = None) -> None:
     """Count the tasks that were submitted, ended or are unfinished since the last pass.
 
-    The rest is left to the next pass after `seconds`. A sweeper that finds another one at work
-    leaves the work to it.
+    At this monotonic time, by default after `PASS_SECONDS`, the rest is left to the next pass, but
+    a chunk is counted at least. A sweeper that finds another one at work leaves the work to it.
     """
     using = using or router.db_for_write(Task)
-    until = time.monotonic() + seconds
+    until = time.monotonic() + PASS_SECONDS if until is None else until
     StatisticsState.objects.using(using).get_or_create(pk=ONLY)
     while _count_chunk(using) and time.monotonic() < until:
         pass

@@ -94,11 +94,11 @@ def sweep_tenants() -> SweepReport:
     """
     reports: list[SweepReport] = []
     failed: DatabaseError | InterfaceError | None = None
-    prune_until = time.monotonic() + PRUNE_SECONDS
+    begun = time.monotonic()
     for tenant in all_tenants():
         try:
             with in_tenant(tenant):
-                reports.append(_pass(prune_until))
+                reports.append(_pass(begun))
         except (DatabaseError, InterfaceError) as error:
             failed = error
             if tenant is not None:
@@ -108,18 +108,22 @@ def sweep_tenants() -> SweepReport:
     return sum(reports, SweepReport())
 
 
-def _pass(prune_until: float) -> SweepReport:
-    """Sweep, keep the statistics and prune, in this order, so that pruned tasks were counted."""
+def _pass(first_begun: float) -> SweepReport:
+    """Sweep, keep the statistics and prune, in this order, so that pruned tasks were counted.
+
+    The passes of all tenants together, the first of which began at this monotonic time, count for
+    `PASS_SECONDS` and prune for `PRUNE_SECONDS`, and a chunk each at least.
+    """
     begun = time.monotonic()
     report = sweep()
     try:
-        statistics.collect()
+        statistics.collect(until=first_begun + statistics.PASS_SECONDS)
     except (DatabaseError, InterfaceError) as error:
         if outage_of(error) in (Outage.AWAY, Outage.UNMIGRATED):
             raise
         # Leases and retention matter more than statistics.
         logger.exception("could not keep the statistics")
-    report += _prune(prune_until)
+    report += _prune(first_begun + PRUNE_SECONDS)
     statistics.record_pass(asdict(report), time.monotonic() - begun)
     return report
 

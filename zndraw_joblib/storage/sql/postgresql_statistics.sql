@@ -4,11 +4,12 @@
 -- The present time, and the time before which all ends and submits are committed. An end has the
 -- time of its statement, which may be long before its commit. A transaction that has changed tasks,
 -- or is about to, holds a lock of this mode from the beginning of its first such statement to its
--- end, and its statements are later than its own beginning. %(margin)s are the seconds between the
--- time of a statement and its lock.
+-- end, and its statements are later than its own beginning. PostgreSQL hides the beginning from a role
+-- that is neither the transaction's own nor in pg_read_all_stats; it counts as half a minute ago.
+-- %(margin)s are the seconds between the time of a statement and its lock.
 SELECT STATEMENT_TIMESTAMP(), LEAST(
     STATEMENT_TIMESTAMP() - make_interval(secs => %(margin)s::float8),
-    (SELECT MIN(activity.xact_start)
+    (SELECT MIN(COALESCE(activity.xact_start, STATEMENT_TIMESTAMP() - INTERVAL '30 s'))
      FROM pg_locks held JOIN pg_stat_activity activity ON activity.pid = held.pid
      WHERE held.locktype = 'relation' AND held.relation = 'zndraw_joblib_task'::regclass
         AND held.database = (SELECT oid FROM pg_database WHERE datname = current_database())

@@ -13,8 +13,9 @@ CROSS JOIN (SELECT REPLACE(STRFTIME('%Y-%m-%d %H:%M:%f', 'NOW') || '000', '.0000
 WHERE status = 'pending' GROUP BY job_id;
 
 -- name: count_leased
+-- The index is named, because SQLite would read all tasks in the order of another one for the GROUP BY.
 SELECT job_id, SUM(status = 'claimed'), SUM(status = 'running')
-FROM zndraw_joblib_task WHERE status IN ('claimed', 'running') GROUP BY job_id;
+FROM zndraw_joblib_task INDEXED BY joblib_task_lease WHERE status IN ('claimed', 'running') GROUP BY job_id;
 
 -- name: read_held
 SELECT id, worker_id, job_id, status, started_at FROM zndraw_joblib_task
