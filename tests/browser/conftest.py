@@ -28,7 +28,8 @@ from tests.servers import ROOT, process, until
 
 HERE = Path(__file__).parent
 PICTURES = ROOT / ".browser"
-DESKTOP: Any = {"viewport": {"width": 1280, "height": 900}}
+#: Without motion, because drawing molecules in three dimensions without a graphics card is slow.
+DESKTOP: Any = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"}
 PASSWORD = "correct horse"
 _rooms = itertools.count(1)
 

@@ -27,7 +27,7 @@ class Site(str):
 
     def start(self) -> None:
         """Start the server at the same port as before; it answers when this returns."""
-        port = int(self.rpartition(":")[2])
+        port = self.rpartition(":")[2]
         self._server.enter_context(server(port=port, DEMO_KEY="a demo"))
         self.is_stopped = False
 

@@ -51,7 +51,8 @@ def test_the_molecule_follows_the_tasks_of_the_room(
     assert site.request("GET", f"tasks/{rotated}")["payload"]["angle"] == 45
 
 
-def test_the_trajectory_plays_and_stops(page: Page, room: str, trajectory: str) -> None:
+def test_the_trajectory_plays_and_stops(open_page: OpenPage, room: str, trajectory: str) -> None:
+    page = open_page(reduced_motion="no-preference")
     page.goto(f"/rooms/{room}/")
     play = page.get_by_role("button", name=re.compile("^(Play|Pause)$"))
     expect(play).to_have_text("Pause")
@@ -62,9 +63,8 @@ def test_the_trajectory_plays_and_stops(page: Page, room: str, trajectory: str) 
 
 
 def test_nothing_moves_by_itself_where_people_want_no_motion(
-    open_page: OpenPage, room: str, trajectory: str
+    page: Page, room: str, trajectory: str
 ) -> None:
-    page = open_page(reduced_motion="reduce")
     page.goto(f"/rooms/{room}/")
     expect(page.get_by_role("button", name="Play")).to_be_visible()
     expect(page.get_by_role("checkbox", name="Turn")).not_to_be_checked()
