@@ -313,10 +313,36 @@ def test_chosen_job_is_in_the_address_and_the_back_button_works(
     page.get_by_role("link", name="One").click()
     expect(page).to_have_url(re.compile(f"job={room}%3Amodifiers%3AOne"))
     expect(page.get_by_role("heading", name="modifiers: One")).to_be_focused()
+    page.get_by_label("Size").fill("66")
     page.get_by_role("link", name="Steps").click()
     expect(page.get_by_role("heading", name="analysis: Steps")).to_be_focused()
     page.go_back()
     expect(page.get_by_role("heading", name="modifiers: One")).to_be_visible()
+    # What somebody typed is still there.
+    expect(page.get_by_label("Size")).to_have_value("66")
+    submit(page)
+    task = submitted(page, site)
+    page.locator(".joblib-outcome a").click()
+    expect(page).to_have_url(re.compile(f"job={room}%3Amodifiers%3AOne&task={task['id']}"))
+
+
+def test_job_without_parameters_says_so_and_is_submitted(page: Page, site: Site, room: str) -> None:
+    schema = {"type": "object", "properties": {}, "title": "Ping"}
+    open_form(page, room, register(site, room, "Ping", schema))
+    expect(page.get_by_text("This job has no parameters.")).to_be_visible()
+    submit(page)
+    assert submitted(page, site)["payload"] == {}
+
+
+def test_form_says_that_the_page_is_offline(page: Page, site: Site, room: str, faults: Any) -> None:
+    faults.allow("ERR_INTERNET_DISCONNECTED")
+    open_form(page, room, register(site, room, "Draft7", kinds.DRAFT_7))
+    page.context.set_offline(True)
+    submit(page)
+    expect(page.locator(".joblib-problems")).to_contain_text("You are offline")
+    page.context.set_offline(False)
+    submit(page)
+    submitted(page, site)
 
 
 def test_search_finds_jobs_by_name_and_category(page: Page, site: Site, room: str) -> None:
