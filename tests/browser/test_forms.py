@@ -132,8 +132,14 @@ def test_schemas_of_draft_7_have_forms_too(page: Page, site: Site, room: str) ->
     open_form(page, room, register(site, room, "Draft7", kinds.DRAFT_7))
     expect(page.get_by_text("Of the box.")).to_be_visible()
     page.get_by_label("Colour").select_option(label="Red")
-    payload = shown_json(page)
-    assert payload == {"size": 4, "pair": [1, "one"], "kind": None, "colour": "#f00"}
+    without = {"size": 4, "pair": [1, "one"], "kind": None, "colour": "#f00"}
+    assert shown_json(page) == without
+    spot = page.get_by_label("Give Spot")
+    spot.check()
+    page.get_by_role("spinbutton", name="Item 1").last.fill("2.5")
+    assert shown_json(page) == {**without, "spot": [2.5]}
+    spot.uncheck()
+    assert shown_json(page) == without
 
 
 def test_errors_of_the_server_land_on_their_fields(page: Page, site: Site, room: str) -> None:
