@@ -41,7 +41,7 @@ def submit(page: Page) -> None:
 
 def submitted(page: Page, site: Site) -> dict[str, Any]:
     """The task that the form submitted."""
-    link = page.locator(".joblib-status a")
+    link = page.locator(".joblib-outcome a")
     expect(link).to_be_visible()
     address = link.get_attribute("href") or ""
     task: dict[str, Any] = site.request("GET", f"tasks/{address.partition('=')[2]}")
@@ -89,10 +89,10 @@ def test_form_submits_what_was_typed_with_digits_of_large_integers(
     tags.get_by_role("button", name="Remove item 1").click()
     charges = page.get_by_role("group", name="Charges")
     charges.get_by_role("button", name="Add a name and value").click()
-    charges.get_by_label("Name").last.fill("He")
-    charges.get_by_label("Value").last.fill("2")
+    charges.get_by_role("textbox", name="Name").last.fill("He")
+    charges.get_by_role("spinbutton", name="Value").last.fill("2")
     page.get_by_label("Give Tree").check()
-    page.get_by_label("Name", exact=False).last.fill("root")
+    page.get_by_role("group", name="Tree").get_by_role("textbox", name="Name").fill("root")
     submit(page)
     payload = submitted(page, site)["payload"]
     assert payload == {
@@ -321,14 +321,14 @@ def test_chosen_job_is_in_the_address_and_the_back_button_works(
 
 def test_search_finds_jobs_by_name_and_category(page: Page, site: Site, room: str) -> None:
     page.goto(f"/rooms/{room}/")
-    expect(page.get_by_role("link", name="Rotate")).to_be_visible()
+    expect(page.get_by_role("link", name="Rotate @global")).to_be_visible()
     page.get_by_label("Search jobs").fill("steps")
-    expect(page.get_by_role("link", name="Rotate")).to_have_count(0)
+    expect(page.get_by_role("link", name="Rotate @global")).to_have_count(0)
     expect(page.get_by_role("link", name="Steps")).to_be_visible()
     page.get_by_label("Search jobs").fill("zzz")
     expect(page.get_by_text("No job matches")).to_be_visible()
     page.get_by_label("Search jobs").press("Escape")
-    expect(page.get_by_role("link", name="Rotate")).to_be_visible()
+    expect(page.get_by_role("link", name="Rotate @global")).to_be_visible()
 
 
 def test_form_stays_when_its_job_is_retired(page: Page, site: Site, room: str) -> None:

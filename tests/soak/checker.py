@@ -7,6 +7,8 @@ A log is lines of JSON; `t` is seconds on the machine's monotonic clock and `e` 
 - ``report`` (`r`, its number, `id`, `a`, `s`, the status): sent; a completed task has the number as
   its result. ``reported`` (`r`, `ok`): answered. A client's repetition of a report has a number of
   its own, and `again`.
+- ``upload`` (`r`, its number, `id`, `a`): a file was sent, with the number as its content; answered
+  as a report.
 - ``waited`` (`id`, `s`, `result`): a waiting client was answered with this end and result.
 - ``fault`` (`kind`): a fault was injected.
 """
@@ -14,7 +16,7 @@ A log is lines of JSON; `t` is seconds on the machine's monotonic clock and `e` 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +33,18 @@ class Row:
     attempt: int
     error: str | None
     result: Any = None
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files at the end.
+
+    `rows` has the id of the task and the attempt of each, beside its content, or None where the
+    storage has no such file. `orphans` are paths in the storage that no row of the database names.
+    """
+
+    rows: Sequence[tuple[str, int, str | None]] = ()
+    orphans: Sequence[str] = ()
 
 
 @dataclass
@@ -50,14 +64,18 @@ class Verdict:
         return [name for name in ("kills", "requeues", "refused") if not self.counts[name]]
 
 
-def check(events: Iterable[Mapping[str, Any]], rows: Mapping[str, Row]) -> Verdict:
+def check(
+    events: Iterable[Mapping[str, Any]], rows: Mapping[str, Row], files: Files | None = None
+) -> Verdict:
     """Compare the events of the clients with the rows of the database.
 
-    Anomalies are *lost* (a task answered with 202 has no row), *unexpected* (a row without a
+    Anomalies are *lost* (a task answered with 202 has no row, or an uploaded file is missing though
+    its attempt completed the task), *unexpected* (a row without a
     submit, or an end without a cause), *duplicated* (two tasks of one submit, two grants of one
     attempt, two ends of one task), *stale* (an accepted report of an earlier attempt), *held*
     (claimed or running at the end), *misled* (a waiting client was answered with another end or
-    result) and *swapped* (a task has a result that no report of its latest attempt sent).
+    result), *swapped* (a task has a result that no report of its latest attempt sent, or an attempt
+    has a file that it did not send) and *orphaned* (a file in the storage that no row names).
     A request counts as *recovered* if it took effect although its client got no response.
     """
     verdict = Verdict()
@@ -65,6 +83,7 @@ def check(events: Iterable[Mapping[str, Any]], rows: Mapping[str, Row]) -> Verdi
     _check_submits(verdict, log, rows)
     _check_grants(verdict, log, rows)
     _check_reports(verdict, log, rows)
+    _check_files(verdict, log, rows, files or Files())
     for event in log:
         if event["e"] == "fault":
             verdict.counts[event["kind"]] += 1
@@ -102,6 +121,28 @@ def _check_submits(verdict: Verdict, log: list[Any], rows: Mapping[str, Row]) ->
     seen = {event["m"] for event in answered}
     verdict.counts["submits"] = len(sent)
     verdict.counts["recovered"] += sum(marker not in seen for marker in created)
+
+
+def _check_files(verdict: Verdict, log: list[Any], rows: Mapping[str, Row], files: Files) -> None:
+    uploads = {event["r"]: (event["id"], event["a"]) for event in log if event["e"] == "upload"}
+    kept = set()
+    for task_id, attempt, content in files.rows:
+        kept.add((task_id, attempt))
+        verdict.counts["files"] += 1
+        if content is None:
+            verdict.add_anomaly("lost", "file", task_id, attempt)
+        elif uploads.get(content) != (task_id, attempt):
+            verdict.add_anomaly("swapped", "file", task_id, attempt, content)
+    for event in log:
+        if event["e"] == "reported" and event["r"] in uploads and event["ok"]:
+            task_id, attempt = uploads[event["r"]]
+            row = rows.get(task_id)
+            if row and (row.status, row.attempt) == ("completed", attempt):
+                verdict.counts["files of ends"] += 1
+                if (task_id, attempt) not in kept:
+                    verdict.add_anomaly("lost", "file", task_id, attempt)
+    for path in files.orphans:
+        verdict.add_anomaly("orphaned", path)
 
 
 def _check_grants(verdict: Verdict, log: list[Any], rows: Mapping[str, Row]) -> None:

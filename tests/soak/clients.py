@@ -15,7 +15,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from pydantic import BaseModel
 
 from tests.soak.log import Log
-from zndraw_joblib.client import Api, ApiError, JobManager
+from zndraw_joblib.client import Api, ApiError, ClaimedTask, JobManager
 from zndraw_joblib.client.exceptions import (
     ForbiddenError,
     InvalidTaskTransitionError,
@@ -256,6 +256,13 @@ def report_by_http(log: Log, number: str, call: Callable[[], Any]) -> bool:
     return True
 
 
+def upload_by_http(log: Log, task: ClaimedTask) -> None:
+    """Upload a file whose content is the number of the upload, and log the response."""
+    number = log.number()
+    log("upload", r=number, id=task.id, a=task.attempt)
+    report_by_http(log, number, lambda: task.upload(number.encode(), "number"))
+
+
 def work_by_http(log: Log, url: str, token: str) -> None:
     """Claim, run and report by the SDK until killed."""
     api = Api(url, token)
@@ -286,6 +293,7 @@ def work_by_http(log: Log, url: str, token: str) -> None:
 
             if not report("running", lambda _: manager.start(task)):  # noqa: B023
                 continue
+            upload_by_http(log, task)
             hold(task.payload["hold"], beat if task.payload["beats"] else None)
             if random.random() < 0.05:
                 report("failed", lambda _: manager.fail(task, f"of {log.name}"))  # noqa: B023

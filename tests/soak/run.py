@@ -29,7 +29,7 @@ from typing import Any
 import psycopg
 
 from tests.servers import free_port
-from tests.soak.checker import Row, Verdict, check
+from tests.soak.checker import Files, Row, Verdict, check
 from tests.soak.faults import Postgres, Proxy, Valkey
 from tests.soak.log import Log
 
@@ -249,6 +249,23 @@ class Soak:
             )
             return {task_id: Row(*values) for task_id, *values in found}
 
+    def files(self) -> Files:
+        """The files of tasks as the database and the storage have them."""
+        media = self.folder / "data" / "media"
+        stored = {
+            str(path.relative_to(media)): path.read_text()
+            for path in media.rglob("*")
+            if path.is_file()
+        }
+        with psycopg.connect(self.postgres.url) as connection:
+            found = connection.execute(
+                "SELECT path, task_id::text, attempt FROM zndraw_joblib_taskfile"
+            ).fetchall()
+            marked = connection.execute("SELECT path FROM zndraw_joblib_filetodelete").fetchall()
+        known = {path for path, *_ in [*found, *marked]}
+        rows = [(task_id, attempt, stored.get(path)) for path, task_id, attempt in found]
+        return Files(rows, sorted(stored.keys() - known))
+
     # -- the run
 
     def inject_faults(self, until_left: int, limit: float = 900) -> None:
@@ -442,7 +459,7 @@ def main() -> int:
 
         stack.callback(soak.end, soak.children)
         soak.run()
-        verdict = check(events(folder), soak.rows())
+        verdict = check(events(folder), soak.rows(), soak.files())
     text = describe(profile, verdict, time.monotonic() - began)
     print(text)
     if options.report:
@@ -459,7 +476,9 @@ def describe(profile: Profile, verdict: Verdict, seconds: float) -> str:
     elif verdict.anomalies:
         outcome = f"ANOMALIES: {len(verdict.anomalies)}."
     else:
-        outcome = "OK: nothing lost, unexpected, duplicated, stale, held or misled."
+        outcome = (
+            "OK: nothing lost, unexpected, duplicated, stale, held, misled, swapped or orphaned."
+        )
     values = asdict(profile)
     lines = [
         "# A soak",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from tests.soak.checker import Row, check
+from tests.soak.checker import Files, Row, check
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,6 +98,26 @@ def test_a_run_with_kills_requeues_and_refusals_is_not_void():
 )
 def test_the_checker_finds_each_anomaly(events, rows, kind):
     assert kind in kinds(events, rows)
+
+
+UPLOAD = {"e": "upload", "r": "7", "id": "x", "a": 1}, {"e": "reported", "r": "7", "ok": True}
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (Files([("x", 1, "7")]), None),
+        (Files(), "lost"),
+        (Files([("x", 1, None)]), "lost"),
+        (Files([("x", 1, "8")]), "swapped"),
+        (Files([("x", 2, "7")]), "swapped"),
+        (Files([("x", 1, "7")], ["aa/bb"]), "orphaned"),
+    ],
+)
+def test_the_checker_compares_the_files_with_the_uploads(files, kind):
+    verdict = check([*CLEAN, *log(*UPLOAD)], {"x": row()}, files)
+    found = {anomaly.partition(":")[0] for anomaly in verdict.anomalies}
+    assert found >= {kind} if kind else not found
 
 
 def test_submits_and_ends_without_a_logged_response_count_as_recovered():

@@ -17,11 +17,15 @@ import orjson
 #: Work of comparing a float of usual size with an integer, in units of 20 ns. A comparison with
 #: another float is three times that, because the engine compares exact fractions.
 FLOAT_WORK = 30
+#: Most bytes of a payload for which `greatest_level` holds.
+MAX_SHORT = 256
 #: Most items that the engine compares pair by pair. Of longer lists it compares only items with
 #: equal hashes.
 _MAX_PAIRWISE = 15
 #: Integers that may be equal as floats, and their digits that a float keeps.
 _LARGE = re.compile(rb"(?<![.0-9])[0-9]{16}")
+#: An exponent of a number; also within texts, which does no harm.
+_EXPONENT = re.compile(rb"[0-9][eE]")
 _DIGITS = re.compile(rb"([0-9]{15})[0-9]+")
 
 
@@ -84,6 +88,36 @@ def read_levels(payload: Any, *, unique: bool) -> list[Level]:
         )
         below += levels[-1].values + levels[-1].scalars
     return levels[::-1]
+
+
+def has_exponent(text: bytes) -> bool:
+    """Whether JSON may have an exponent, because such a number takes more work than its length."""
+    return _EXPONENT.search(text) is not None
+
+
+def most_levels(text: bytes) -> int:
+    """A power of 2 that is at least the number of levels of this JSON."""
+    brackets = text.count(b"{") + text.count(b"[")
+    return 1 << brackets.bit_length()
+
+
+def greatest_level(size: int) -> Level:
+    """A level that no level of any payload exceeds which has this many bytes of JSON.
+
+    For payloads of about `MAX_SHORT` bytes without exponents. Collisions are left out.
+    """
+    # An integer beyond 64 bits has 19 digits or more, and counts as 2 or 3 values for each of them.
+    values = 4 * size
+    # The shortest float has three characters; each further digit adds less than 5 to its work.
+    scalars = (2 + FLOAT_WORK // 3 + 5) * size
+    return Level(
+        values=values,
+        scalars=scalars,
+        texts=(size, size * (35 + size // 14)),
+        containers=size + values + scalars,
+        collisions=0,
+        size=values + size,
+    )
 
 
 def _by_type(values: list[Any]) -> dict[type, list[Any]]:

@@ -67,14 +67,15 @@ class CachedJob:
         budget = Budget(payloads=len(payloads))
         errors: list[FieldError] = []
         for index, payload in enumerate(payloads):
-            if len(json_bytes(payload)) > limit:
+            text = json_bytes(payload)
+            if len(text) > limit:
                 found = [
                     FieldError(
                         Message("The payload must have at most {limit} bytes of JSON.", limit=limit)
                     )
                 ]
             else:
-                found = self._checker.errors(payload, budget, self.job.pk)
+                found = self._checker.errors(payload, budget, self.job.pk, text=text)
             errors += [
                 FieldError(error.detail, f"/{index}/payload{error.pointer}") for error in found
             ]

@@ -35,7 +35,7 @@ export function createForm(context, job) {
   const name = `${job.category}: ${job.name}`;
   const slot = element("div", { class: "joblib-payload" });
   const notice = element("p", { class: "joblib-notice", hidden: true });
-  const status = element("div", { class: "joblib-status", role: "status" });
+  const status = element("div", { class: "joblib-outcome", role: "status" });
   const problems = element("div", { class: "joblib-problems", role: "alert", tabindex: "-1", hidden: true });
   const options = createOptions(text);
   const submit = element("button", { type: "submit", class: "joblib-primary" }, text("form.submit"));
@@ -205,7 +205,6 @@ export function createForm(context, job) {
         context.setAddress({ task: task.id });
       });
       status.replaceChildren(element("p", { class: "joblib-done" }, text("form.submitted"), " ", link));
-      context.emit("submitted", { task });
     },
     refused: showErrors,
     failed(message, link) {
