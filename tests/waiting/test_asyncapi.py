@@ -68,27 +68,34 @@ async def test_the_messages_of_all_sockets_are_as_the_document_says(
     root, bob, running, monkeypatch
 ):
     monkeypatch.setattr(feeds, "STATES_SECONDS", 0.2)
-    call = sync_to_async
     seen = {}
+
+    async def until(kind):
+        while kind not in seen:
+            message = await events.json()
+            check(message, message["type"])
+            seen[message["type"]] = message
+
+    def call(function, *args, **kwargs):
+        return sync_to_async(function)(*args, **kwargs)
+
     async with (
         Socket("rooms/open/events", token(root)) as events,
         Socket("rooms/open", token(root)) as ends,
         Socket(f"tasks/{running}", token(root)) as end,
     ):
-        seen["ready"] = await events.json()
-        await call(bob.submit)()
+        await until("ready")
         assert await ends.communicator.receive_nothing(0.3)
-        await call(bob.report)(running, "completed", result={"a": 1}, attempt=1)
+        await call(bob.report, running, "completed", result={"a": 1}, attempt=1)
+        await until("task")
         check(await end.json(), "ended")
         check(await ends.json(), "ended_in_room")
-        await call(bob.register)(name="Other")
-        await call(bob.send)("delete", f"/workers/{bob.identity}")
-        await call(root.send)("delete", "/rooms/open/jobs/open:modifiers:Other")
-        while seen.keys() < {"ready", "task", "job", "job_retired", "worker", "worker_left"}:
-            message = await events.json()
-            check(message, message["type"])
-            seen[message["type"]] = message
+        await call(bob.register, name="Other")
+        await until("job")
+        await until("worker")
+        await call(bob.send, "delete", f"/workers/{bob.identity}")
+        await until("worker_left")
+        await call(root.send, "delete", "/rooms/open/jobs/open:modifiers:Other")
+        await until("job_retired")
     async with Socket("/ws/v1/joblib/rooms/open/events/?cursor=x", token(root)) as events:
-        seen["reset"] = await events.json()
-    for name, message in seen.items():
-        check(message, name)
+        await until("reset")
