@@ -92,8 +92,9 @@ lint: $(STAMP) ## Spelling, style, types, imports, migrations
 docs: $(STAMP) ## The documentation as a site, in .site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-messages: $(STAMP) ## Compile the translations in zndraw_joblib/locale
+messages: $(STAMP) ## Compile the translations
 	$(BIN)/pybabel compile --directory zndraw_joblib/locale --domain django
+	$(BIN)/pybabel compile --directory example_project/locale --domain django
 
 # Exact versions, because the copies are part of the package.
 APP_VENDOR := zndraw_joblib/static/zndraw_joblib/vendor
