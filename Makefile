@@ -92,8 +92,9 @@ lint: $(STAMP) ## Spelling, style, types, imports, migrations
 docs: $(STAMP) ## The documentation as a site, in .site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-messages: $(STAMP) ## Compile the translations in zndraw_joblib/locale
+messages: $(STAMP) ## Compile the translations
 	$(BIN)/pybabel compile --directory zndraw_joblib/locale --domain django
+	$(BIN)/pybabel compile --directory example_project/locale --domain django
 
 # Exact versions, because the copies are part of the package.
 APP_VENDOR := zndraw_joblib/static/zndraw_joblib/vendor
@@ -111,8 +112,9 @@ assets: ## Copy the browser libraries of package.json, with their licences, to t
 # Django's ManifestStaticFilesStorage fails at the name of a source map that is not there.
 	sed -i '/^\/\/# sourceMappingURL=/d' $(APP_VENDOR)/*/*.js $(DEMO_VENDOR)/*/*.js
 
-openapi: $(STAMP) ## Write docs/openapi.yml anew
+openapi: $(STAMP) ## Write docs/openapi.yml and docs/asyncapi.yml anew
 	$(BIN)/python manage.py spectacular --file docs/openapi.yml --validate --fail-on-warn
+	$(BIN)/python manage.py asyncapi --file docs/asyncapi.yml
 
 $(VENV)/.installed-bench: $(STAMP)
 	$(PIP) install --group bench

@@ -76,6 +76,7 @@ class Bench:
 
         `history`: finished tasks only. `backlog-N`: N pending tasks in addition. `big`: a room with
         tasks of all statuses and with dead workers. `ended`: as many finished tasks with logs.
+        `operated`: ended tasks of a week, and the longest backlog.
         """
         if "empty" not in self._templates:
             site = self._site("ours-empty", self.postgres.url(self.postgres.create("ours-empty")))
@@ -98,7 +99,7 @@ class Bench:
         if name not in self._templates:
             base = (
                 f"{project}-empty"
-                if kind in {"history", "big", "ended"}
+                if kind in {"history", "big", "ended", "operated"}
                 else self._filled(project, table, "history")
             )
             self.postgres.clone(base, name)
@@ -110,6 +111,9 @@ class Bench:
                 elif kind == "ended":
                     fill.history(connection, table, self.scale.big)
                     fill.lives(connection)
+                elif kind == "operated":
+                    fill.week(connection, self.scale.ended)
+                    fill.backlog(connection, table, self.scale.backlogs[-1])
                 else:
                     fill.backlog(connection, table, int(kind.removeprefix("backlog-")))
             self.postgres.settle(name)

@@ -81,6 +81,27 @@ def history(connection: psycopg.Connection[Any], table: Table, count: int) -> No
     connection.execute(f"DELETE FROM {table.tasks} WHERE id = %s".encode(), seed)
 
 
+def week(connection: psycopg.Connection[Any], count: int) -> None:
+    """Add `count` tasks that ended over the last week; one in twenty failed, with ten errors."""
+    made = f"now() - interval '7 days' + g * interval '604790 s' / {count}"
+    multiply(
+        connection,
+        OURS,
+        count,
+        {
+            # The ids begin with the time of the submit, because submits are counted by them.
+            "id": f"uuidv7({made} - now())",
+            "status": "CASE WHEN g % 20 = 0 THEN 'failed' ELSE 'completed' END",
+            "error": "CASE WHEN g % 20 = 0 THEN 'no ' || chr(65 + g / 20 % 10) || ' at ' || g END",
+            "attempt": "1",
+            "created_at": made,
+            "claimed_at": f"{made} + random() * interval '5 s'",
+            "started_at": f"{made} + interval '5 s'",
+            "completed_at": f"{made} + interval '5 s' + random() * interval '4 s'",
+        },
+    )
+
+
 def lives(connection: psycopg.Connection[Any]) -> None:
     """Give each of our tasks a line of a log, and every tenth an earlier attempt."""
     execute(

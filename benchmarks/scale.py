@@ -37,6 +37,8 @@ class Scale:
     #: Tasks of the big table; dead workers hold a tenth of them.
     big: int
     dead_workers: int
+    #: Ended tasks of the site that the dashboard shows, over a week.
+    ended: int
     #: Requests to each kind of page.
     pages: int
     #: Tasks that do nothing, of one round from their submit to the last result.
@@ -59,6 +61,7 @@ FULL = Scale(
     watch_seconds=10.0,
     big=1_000_000,
     dead_workers=10_000,
+    ended=10_000_000,
     pages=40,
     sdk_tasks=5_000,
 )
@@ -79,6 +82,7 @@ QUICK = Scale(
     watch_seconds=3.0,
     big=50_000,
     dead_workers=500,
+    ended=100_000,
     pages=15,
     sdk_tasks=1_000,
 )

@@ -17,7 +17,7 @@ from zndraw_joblib.api.events import SEND_SECONDS, EventViewSet, check_seconds
 from zndraw_joblib.api.host_errors import raised_as_problems
 from zndraw_joblib.consumers import NOT_FOUND, CloseConnection, EventConsumer
 from zndraw_joblib.events.hub import get_hub
-from zndraw_joblib.events.watchers import Watcher
+from zndraw_joblib.events.watchers import Batch, Watcher
 from zndraw_joblib.exceptions import ProblemException
 from zndraw_joblib.names import nfc, room_error
 
@@ -53,7 +53,7 @@ class RoomEventsConsumer(EventConsumer):
                     async with asyncio.timeout_at(check_at):
                         batch = await watcher.batch()
                     # Outside of the timeout, which would end a send in its middle.
-                    await self._send([message.document for message in messages(batch)])
+                    await self._send(watcher.room.encode(batch, _documents))
 
     async def _send(self, texts: list[str]) -> None:
         for start in range(0, len(texts), CHUNK):
@@ -90,3 +90,7 @@ class RoomEventsConsumer(EventConsumer):
     def _room_id(self) -> str:
         room_id: str = self.scope["url_route"]["kwargs"]["room_id"]
         return nfc(room_id)
+
+
+def _documents(batch: Batch) -> list[str]:
+    return [message.document for message in messages(batch)]

@@ -93,6 +93,13 @@ class JobLibSettings(BaseSettings):
         description="Days after which `manage.py run_sweeper` deletes failed tasks. None keeps "
         "them.",
     )
+    statistics_days: int = Field(
+        default=30,
+        ge=7,
+        le=MAX_RETENTION_DAYS,
+        description="Days for which the statistics of the admin's dashboard are kept, and its "
+        "failures after the last one with the same error.",
+    )
     max_jobs_per_worker: int = Field(
         default=100,
         gt=0,

@@ -8,13 +8,24 @@ import sys
 import orjson
 import uvloop
 
-from benchmarks.driver import backlog, batches, cycles, ends, pages, progress, starts, waiters
+from benchmarks.driver import (
+    backlog,
+    batches,
+    cycles,
+    ends,
+    events,
+    pages,
+    progress,
+    starts,
+    waiters,
+)
 
 OPERATIONS = {
     "backlog": backlog.run,
     "batches": batches.run,
     "cycles": cycles.run,
     "ends": ends.run,
+    "events": events.run,
     "ends_swept": ends.run_swept,
     "register": backlog.register,
     "link": pages.link,

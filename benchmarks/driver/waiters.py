@@ -54,7 +54,7 @@ async def run(
         requests = [("GET", f"{PREFIX}/tasks/{task}", None) for task in tasks]
     first = await _arrive(endpoint, requests[:WARM_UP], 0)
     base = server.memory_info().rss
-    before = await asyncio.to_thread(_connections, database, application)
+    before = await asyncio.to_thread(count_connections, database, application)
     begun = time.perf_counter()
     rest = await _arrive(endpoint, requests[WARM_UP:], WARM_UP)
     arrived = time.perf_counter() - begun
@@ -90,12 +90,12 @@ async def _watch(
     seen: list[dict[str, int]] = []
     end = time.perf_counter() + seconds
 
-    async def count_connections() -> None:
+    async def count_often() -> None:
         while time.perf_counter() < end:
-            seen.append(await asyncio.to_thread(_connections, database, application))
+            seen.append(await asyncio.to_thread(count_connections, database, application))
             await asyncio.sleep(COUNT_EVERY)
 
-    counting = asyncio.create_task(count_connections())
+    counting = asyncio.create_task(count_often())
     most = server.memory_info().rss
     while (begun := time.perf_counter()) < end:
         await worker.heartbeat()
@@ -138,7 +138,7 @@ async def _arrive(
     return answers
 
 
-def _connections(database: str, application: str) -> dict[str, int]:
+def count_connections(database: str, application: str) -> dict[str, int]:
     """Numbers of the server's database connections: `all`, and `busy` without the idle ones."""
     with psycopg.connect(database, autocommit=True) as connection:
         rows = connection.execute(

@@ -262,6 +262,7 @@ MATRIX = [
         "@global",
     ),
     Row("job-tasks", "get", IN_ROOM, getting(f"/rooms/{ROOM}/jobs/{JOB}/tasks")),
+    Row("room-events", "get", IN_ROOM, getting(f"/rooms/{ROOM}/events")),
     Row("room-tasks", "get", IN_ROOM, getting(f"/rooms/{ROOM}/tasks")),
     Row("room-workers", "get", IN_ROOM, getting(f"/rooms/{ROOM}/workers")),
     Row(
@@ -452,6 +453,7 @@ def test_every_method_of_a_view_is_a_route():
 SOCKETS = {
     r"^ws/v1/joblib/tasks/(?P<task_id>[^/]+)/?$": (4401, None, 4404, None, None, None),
     r"^ws/v1/joblib/rooms/(?P<room_id>[^/]+)/?$": (4401, None, 4404, None, None, None),
+    r"^ws/v1/joblib/rooms/(?P<room_id>[^/]+)/events/?$": (4401, None, 4404, None, None, None),
     r"^ws/v1/joblib(?:/|\Z)": (4404,) * 6,
 }
 
@@ -462,7 +464,7 @@ def test_every_socket_is_in_the_matrix():
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("path", ["tasks/{task}", "rooms/{room}", "nothing"])
+@pytest.mark.parametrize("path", ["tasks/{task}", "rooms/{room}", "rooms/{room}/events", "nothing"])
 async def test_each_role_gets_the_close_code_of_the_matrix(scene, path, role):
     cast, _, task_id = scene
     path = path.format(task=task_id, room=ROOM)
@@ -472,6 +474,8 @@ async def test_each_role_gets_the_close_code_of_the_matrix(scene, path, role):
     async with Socket(path, headers) as socket:
         if code:
             assert await socket.code() == code
+        elif path.endswith("/events"):
+            assert (await socket.json())["type"] == "ready"
         else:
             assert await socket.communicator.receive_nothing(0.3)
             await sync_to_async(cast["submitter"].report)(task_id, "cancelled")

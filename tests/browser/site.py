@@ -16,20 +16,25 @@ class Site(str):
 
     tokens: dict[str, str]
     cookies: dict[str, str]
+    is_stopped: bool
     _server: ExitStack
 
     def __new__(cls) -> Site:
         self = super().__new__(cls, f"http://127.0.0.1:{free_port()}")
         self.tokens, self.cookies, self._server = {}, {}, ExitStack()
+        self.is_stopped = True
         return self
 
     def start(self) -> None:
         """Start the server at the same port as before; it answers when this returns."""
-        self._server.enter_context(server(port=int(self.rpartition(":")[2])))
+        port = int(self.rpartition(":")[2])
+        self._server.enter_context(server(port=port, DEMO_KEY="a demo"))
+        self.is_stopped = False
 
     def stop(self) -> None:
         """Stop the server."""
         self._server.close()
+        self.is_stopped = True
 
     def request(self, method: str, path: str, user: str = "ada", **options: Any) -> Any:
         """The JSON of an answer of the API; `path` begins after ``/v1/joblib/``."""

@@ -30,7 +30,7 @@ LITERALS = {
 NUMBERS = {
     *("limit", "most_ahead", "lease_seconds", "longest_seconds", "ttl_seconds"),
     *("revision", "lost_retries", "attempt", "changes", "least_seconds", "watch_seconds"),
-    "tolerance_seconds",
+    *("tolerance_seconds", "margin"),
     *("first", "max_bytes", "most", "size"),
 }
 ARRAYS = {"ids", "statuses", "worker_ids"}

@@ -20,7 +20,7 @@ def demo_key(settings):
 
 
 def content(client, path="/"):
-    return client.get(path).content.decode()
+    return " ".join(client.get(path).content.decode().split())
 
 
 def test_the_first_page_introduces_the_site_to_strangers(client):
@@ -179,3 +179,19 @@ def test_a_result_reaches_no_page_as_markup(client, bob):
     client.force_login(bob.user)
     assert Task.objects.get(pk=task).message == "<script>alert(1)</script>"
     assert "<script>alert" not in content(client) + content(client, "/rooms/lab/")
+
+
+@pytest.mark.parametrize("path", ["/", "/sign-in/", "/rooms/demo/"])
+def test_each_text_of_the_pages_is_translated(client, root, demo_key, path):
+    """A page in German has no text in common with the page in English."""
+    if path != "/sign-in/":
+        client.force_login(root.user)
+    texts = []
+    for language in ("en", "de"):
+        page = client.get(path, headers={"Accept-Language": language}).content.decode()
+        assert f'<html lang="{language}">' in page
+        page = re.sub(r"<script.*?</script>|<option.*?</option>", "", page, flags=re.DOTALL)
+        words = re.findall(r">([^<>]+)<", page) + re.findall(r'="([^"]* [^"]*)"', page)
+        texts.append({" ".join(word.split()) for word in words if re.search("[a-z]{3} ", word)})
+    allowed = {"width=device-width, initial-scale=1", "light dark", "panel sign-in", "make demo"}
+    assert texts[0] & texts[1] - allowed == set()

@@ -15,8 +15,9 @@ from tests.sockets import Socket, token
 from tests.waiting.test_websockets import ENDS, session_cookie, without_permissions
 from zndraw_joblib import room_consumer
 from zndraw_joblib.api import events as api_events
-from zndraw_joblib.events import feeds, watchers
+from zndraw_joblib.events import feeds, room_changes, watchers
 from zndraw_joblib.events.cursors import Cursor, parse_cursor
+from zndraw_joblib.events.room_events import Event
 from zndraw_joblib.models import Task
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -312,13 +313,13 @@ async def test_events_need_no_channel_layer(bob, running, monkeypatch):
 async def test_events_go_on_after_looks_that_failed(bob, running, monkeypatch):
     monkeypatch.setattr(feeds, "FAILED_SECONDS", 0.1)
     async with Events(bob) as events:
-        look = feeds.RoomChanges.look
+        look = room_changes.RoomChanges.look
         with monkeypatch.context() as broken:
-            broken.setattr(feeds.RoomChanges, "look", lambda *args, **kwargs: 1 / 0)
+            broken.setattr(room_changes.RoomChanges, "look", lambda *args, **kwargs: 1 / 0)
             await asyncio.sleep(0.3)
             await call(bob.report, running, "completed", attempt=1)
             await asyncio.sleep(0.3)
-        assert feeds.RoomChanges.look is look
+        assert room_changes.RoomChanges.look is look
         await events.status(running, "completed")
 
 
@@ -341,9 +342,9 @@ async def test_a_watcher_that_is_far_behind_keeps_no_more_than_a_reset(monkeypat
     monkeypatch.setattr(watchers, "MAX_PENDING", 3)
     watcher = watchers.Watcher(watchers.Room(cursor="now"), None, False)
     for number in range(3):
-        watcher.put([watchers.Event("task", number, "x"), watchers.Event("task", number, "y")])
+        watcher.put([Event("task", number, "x"), Event("task", number, "y")])
     assert [event.subject for event in (await watcher.batch()).events] == ["y", "y", "y"]
-    watcher.put([watchers.Event("task", number, "x") for number in range(4)])
+    watcher.put([Event("task", number, "x") for number in range(4)])
     batch = await watcher.batch()
     assert (batch.lead, batch.events, batch.after) == ("reset", [], "now")
 
@@ -383,7 +384,7 @@ async def test_missing_credentials_are_refused(db):
 
 async def test_many_watchers_share_one_read_and_one_encoding(bob, running, monkeypatch):
     looks, encoded = [], []
-    look = feeds.RoomChanges.look
+    look = room_changes.RoomChanges.look
     text = "zndraw_joblib.api.event_documents.json_text"
 
     def counted(self, rooms, clock, **more):
@@ -394,7 +395,7 @@ async def test_many_watchers_share_one_read_and_one_encoding(bob, running, monke
         encoded.append(document)
         return json.dumps(document, default=str).encode()
 
-    monkeypatch.setattr(feeds.RoomChanges, "look", counted)
+    monkeypatch.setattr(room_changes.RoomChanges, "look", counted)
     monkeypatch.setattr(text, counted_text)
     async with Events(bob) as one, Events(bob) as two, Events(bob) as three:
         looks.clear()

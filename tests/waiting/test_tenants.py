@@ -208,6 +208,37 @@ async def test_a_websocket_reads_the_rows_of_its_tenant(bob, running, tenants, p
     assert {tenant for _, tenant in tenants} == {"a"}
 
 
+@pytest.mark.parametrize("path", ["rooms/open/events", "stream"])
+async def test_the_events_of_a_room_are_read_from_the_rows_of_its_tenant(
+    bob, running, tenants, application, path
+):
+    def complete():
+        with in_tenant("a"):
+            Task.objects.filter(pk=running).complete()
+
+    if path == "stream":
+        request = scope(f"{V1}/rooms/open/events", x_tenant=b"a", **token(bob))
+        communicator = ApplicationCommunicator(application, request)
+        await communicator.send_input({"type": "http.request", "body": b""})
+        seen = b""
+        while b"event: ready" not in seen:
+            seen += (await communicator.receive_output(10)).get("body", b"")
+        await sync_to_async(complete)()
+        while b'"completed"' not in seen:
+            seen += (await communicator.receive_output(10)).get("body", b"")
+        await communicator.send_input({"type": "http.disconnect"})
+        await communicator.wait()
+    else:
+        headers = [(b"authorization", f"Token {bob.token}".encode()), (b"x-tenant", b"a")]
+        async with Socket(path, headers) as socket:
+            assert (await socket.json())["type"] == "ready"
+            await sync_to_async(complete)()
+            while (await socket.json())["task"]["status"] != "completed":
+                pass
+    assert any(thread.startswith("joblib-reads") for thread, _ in tenants)
+    assert {tenant for _, tenant in tenants} == {"a"}
+
+
 def test_the_sweeper_sweeps_for_each_tenant(tenants):
     call_command("run_sweeper", once=True)
     assert {tenant for _, tenant in tenants} == {"a", "b"}

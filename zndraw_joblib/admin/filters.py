@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES
+from zndraw_joblib.models import FailedTask, FailureGroup
 from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.ids import first_id
 
@@ -90,6 +91,24 @@ class CreatorFilter(ExactFilter):
 
     title = _("created by")
     parameter_name = "created_by"
+
+
+class FailureFilter(admin.SimpleListFilter):
+    """Filters by a group of failures with the same error; shown only where one was chosen."""
+
+    title = _("error")
+    parameter_name = "failure"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """The chosen group; none otherwise, which hides the filter."""
+        chosen = FailureGroup.objects.filter(pk=request.GET.get(self.parameter_name, ""))
+        return [(group.pk, group.error[:80] or "-") for group in chosen]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The tasks of the group."""
+        if group := self.value():
+            return queryset.filter(pk__in=FailedTask.objects.filter(group=group).values("task_id"))
+        return queryset
 
 
 class RoomFilter(ExactFilter):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -68,32 +69,14 @@ class TaskActions(ReadOnlyAdmin):
         """Submit ended tasks again, each as a new task of the user."""
         if asked := self._confirm(request, queryset, "retry"):
             return asked
-        caller = Caller(request)
-        made = 0
-        refusals: dict[str, int] = {}
-        for task in _selected(request, queryset):
-            try:
-                new = retry(caller, task.pk)
-            except ProblemException as error:
-                # The texts are the title and the detail.
-                reason = error.texts()[0][1]
-            except APIException as error:  # Of the site's hooks.
-                reason = str(error.detail)
-            else:
-                made += 1
-                log_changes(request, [task], f"retry: new task {new.id}")
-                continue
-            refusals[reason] = refusals.get(reason, 0) + 1
+        refusals: Counter[str] = Counter()
+        made = retry_each(request, Caller(request), _selected(request, queryset), refusals)
         self._tell(
             request,
             ngettext("%(n)d task was submitted again.", "%(n)d tasks were submitted again.", made),
             made,
         )
-        for reason, number in refusals.items():
-            text = ngettext(
-                "%(n)d task was not: %(reason)s", "%(n)d tasks were not: %(reason)s", number
-            )
-            self.message_user(request, text % {"n": number, "reason": reason}, messages.WARNING)
+        tell_refusals(self, request, refusals)
         return None
 
     @admin.action(description=_("Prune the selected tasks"), permissions=["administer"])
@@ -171,6 +154,37 @@ class TaskActions(ReadOnlyAdmin):
                 number,
             )
             self.message_user(request, text % {"n": number}, messages.WARNING)
+
+
+def retry_each(
+    request: HttpRequest, caller: Caller, tasks: Iterable[Task], refusals: Counter[str]
+) -> int:
+    """Retry tasks, with entries of the admin's history, and count the reasons of refusals.
+
+    Returns the number of new tasks.
+    """
+    made = 0
+    for task in tasks:
+        try:
+            new = retry(caller, task.pk)
+        except ProblemException as error:
+            # The texts are the title and the detail.
+            refusals[error.texts()[0][1]] += 1
+        except APIException as error:  # Of the site's hooks.
+            refusals[str(error.detail)] += 1
+        else:
+            made += 1
+            log_changes(request, [task], f"retry: new task {new.id}")
+    return made
+
+
+def tell_refusals(model_admin: ReadOnlyAdmin, request: HttpRequest, refusals: Counter[str]) -> None:
+    """Show why tasks were not retried, and how many."""
+    for reason, number in refusals.items():
+        text = ngettext(
+            "%(n)d task was not: %(reason)s", "%(n)d tasks were not: %(reason)s", number
+        )
+        model_admin.message_user(request, text % {"n": number, "reason": reason}, messages.WARNING)
 
 
 def _selected(request: HttpRequest, queryset: QuerySet[Any]) -> list[Task]:

@@ -11,7 +11,13 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from zndraw_joblib.admin.filters import AgeFilter, CreatorFilter, RoomFilter, StatusFilter
+from zndraw_joblib.admin.filters import (
+    AgeFilter,
+    CreatorFilter,
+    FailureFilter,
+    RoomFilter,
+    StatusFilter,
+)
 from zndraw_joblib.admin.task_actions import TaskActions
 from zndraw_joblib.admin.task_page import TaskPage
 from zndraw_joblib.models import Task
@@ -38,6 +44,7 @@ class TaskAdmin(TaskActions, TaskPage):
         RoomFilter,
         CreatorFilter,
         AgeFilter,
+        FailureFilter,
     )
     list_select_related = ("job",)
     search_fields = ("=id", "=room_id")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -19,11 +19,11 @@ from rest_framework.viewsets import ViewSet
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.caller import caller_again
-from zndraw_joblib.api.event_documents import Message, StreamQuery, messages, stream_query
+from zndraw_joblib.api.event_documents import StreamQuery, messages, stream_query
 from zndraw_joblib.api.waiting import release_thread
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.polls import poll
-from zndraw_joblib.events.watchers import Watcher
+from zndraw_joblib.events.watchers import Batch, Watcher
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.connections import release_connections
@@ -67,7 +67,7 @@ class EventViewSet(JobLibView, ViewSet):
         is_admin = self.caller.is_admin
         if not isinstance(request._request, ASGIRequest):
             batch = poll(room_id, query.tasks, is_admin=is_admin, resume=query.cursor)
-            content = RETRY + _encoded(messages(batch))
+            content = RETRY + _encoded(batch)
             return HttpResponse(content, content_type=MEDIA_TYPE, headers=_HEADERS)
         tenant = self.caller.tenant
         stream = _stream(room_id, query, is_admin, tenant, partial(self._check, tenant, room_id))
@@ -136,15 +136,16 @@ async def _next_part(watcher: Watcher, until: float) -> bytes:
     """The next events, or a comment at the time `until`."""
     try:
         async with asyncio.timeout_at(until):
-            return _encoded(messages(await watcher.batch()))
+            return watcher.room.encode(await watcher.batch(), _encoded)
     except TimeoutError:
         # An id without data is no event, and the client resumes from it.
         return f": keep-alive\nid: {watcher.catch_up()}\n\n".encode()
 
 
-def _encoded(sent: Iterable[Message]) -> bytes:
+def _encoded(batch: Batch) -> bytes:
     return "".join(
-        f"event: {kind}\nid: {cursor}\ndata: {document}\n\n" for kind, cursor, document in sent
+        f"event: {kind}\nid: {cursor}\ndata: {document}\n\n"
+        for kind, cursor, document in messages(batch)
     ).encode()
 
 

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS, STATES_SECONDS, QUEUES_SECONDS = 0.1, 1.0, 2.0
 #: A look is followed by a rest of at least this many times its own length, because the reads of
 #: waiting requests use the same thread.
-REST = 3.0
+REST = 1.0
 #: Seconds of rest after a look that failed.
 FAILED_SECONDS = 1.0
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from zndraw_joblib.events.cursors import Cursor
 from zndraw_joblib.events.room_events import Event, job_events, task_event, worker_events
 from zndraw_joblib.events.states import Jobs, Workers, jobs_digest, workers_digest
 from zndraw_joblib.storage.rows import TaskRow
+
+Encoded = TypeVar("Encoded")
 
 #: Most events that wait for one watcher. One that is further behind loads the lists instead.
 MAX_PENDING = 1000
@@ -111,6 +113,8 @@ class Room:
     workers: Workers | None = None
     #: The cursor after all events that the watchers were given.
     cursor: str = ""
+    #: The last batch that each encoder encoded, and its result, because most watchers get the same.
+    encoded: dict[Callable[[Batch], Any], tuple[Batch, Any]] = field(default_factory=dict)
     _owes_reset: bool = False
     _reset_at: float = float("-inf")
 
@@ -118,6 +122,14 @@ class Room:
     def has_admins(self) -> bool:
         """Whether an administrator watches."""
         return any(watcher.is_admin for watcher in self.watchers)
+
+    def encode(self, batch: Batch, encoder: Callable[[Batch], Encoded]) -> Encoded:
+        """The batch as `encoder` encodes it."""
+        known = self.encoded.get(encoder)
+        if known is None or known[0] != batch:
+            known = self.encoded[encoder] = batch, encoder(batch)
+        encoded: Encoded = known[1]
+        return encoded
 
     def is_read_for(self, watcher: Watcher) -> bool:
         """Whether every later change of the room will be an event for this watcher."""

@@ -15,6 +15,101 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='FailureGroup',
+            fields=[
+                ('id', models.CharField(editable=False, max_length=32, primary_key=True, serialize=False, verbose_name='id')),
+                ('job_id', models.UUIDField(verbose_name='job')),
+                ('error', models.TextField(help_text='With # for numbers and ids.', verbose_name='error')),
+                ('count', models.PositiveBigIntegerField(verbose_name='number')),
+                ('first_at', models.DateTimeField(verbose_name='first')),
+                ('last_at', models.DateTimeField(db_index=True, verbose_name='last')),
+                ('example', models.UUIDField(help_text='The task that failed last.', verbose_name='example')),
+            ],
+            options={
+                'verbose_name': 'failures with one error',
+                'verbose_name_plural': 'failures by error',
+            },
+        ),
+        migrations.CreateModel(
+            name='JobGauge',
+            fields=[
+                ('job_id', models.UUIDField(primary_key=True, serialize=False, verbose_name='job')),
+                ('pending', models.PositiveBigIntegerField(help_text='Tasks that are due.', verbose_name='pending')),
+                ('scheduled', models.PositiveBigIntegerField(help_text='Tasks due later.', verbose_name='scheduled')),
+                ('claimed', models.PositiveBigIntegerField(verbose_name='claimed')),
+                ('running', models.PositiveBigIntegerField(verbose_name='running')),
+                ('oldest_due_at', models.DateTimeField(null=True, verbose_name='oldest unclaimed task')),
+            ],
+            options={
+                'verbose_name': 'unfinished tasks of a job',
+                'verbose_name_plural': 'unfinished tasks of jobs',
+            },
+        ),
+        migrations.CreateModel(
+            name='StatisticsState',
+            fields=[
+                ('id', models.PositiveSmallIntegerField(default=1, editable=False, primary_key=True, serialize=False)),
+                ('since', models.DateTimeField(null=True)),
+                ('ended_until', models.DateTimeField(help_text='Tasks that ended before are counted.', null=True)),
+                ('submitted_after', models.UUIDField(help_text='The last task whose submit is counted.', null=True)),
+                ('sampled_at', models.DateTimeField(help_text='The last count of the backlogs.', null=True)),
+                ('sample_seconds', models.FloatField(default=0, help_text='Seconds that this count took.')),
+            ],
+            options={
+                'verbose_name': 'state of the statistics',
+                'verbose_name_plural': 'states of the statistics',
+            },
+        ),
+        migrations.CreateModel(
+            name='SweeperPass',
+            fields=[
+                ('id', models.PositiveSmallIntegerField(default=1, editable=False, primary_key=True, serialize=False)),
+                ('ended_at', models.DateTimeField(verbose_name='ended at')),
+                ('seconds', models.FloatField(help_text='Seconds.', verbose_name='duration')),
+                ('numbers', zndraw_joblib.storage.fields.OrderedJSONField(default=dict, verbose_name='numbers')),
+            ],
+            options={
+                'verbose_name': 'pass of the sweeper',
+                'verbose_name_plural': 'passes of the sweeper',
+            },
+        ),
+        migrations.CreateModel(
+            name='JobInterval',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('job_id', models.UUIDField(verbose_name='job')),
+                ('seconds', models.PositiveIntegerField(help_text='Seconds.', verbose_name='length')),
+                ('begins_at', models.DateTimeField(verbose_name='begins at')),
+                ('submitted', models.PositiveBigIntegerField(default=0, verbose_name='submitted')),
+                ('completed', models.PositiveBigIntegerField(default=0, verbose_name='completed')),
+                ('failed', models.PositiveBigIntegerField(default=0, verbose_name='failed')),
+                ('cancelled', models.PositiveBigIntegerField(default=0, verbose_name='cancelled')),
+                ('attempts', models.PositiveBigIntegerField(default=0, help_text='Attempts of the tasks that ended.', verbose_name='attempts')),
+                ('delays', zndraw_joblib.storage.fields.OrderedJSONField(default=dict, verbose_name='queue delays')),
+                ('run_times', zndraw_joblib.storage.fields.OrderedJSONField(default=dict, verbose_name='run times')),
+                ('pending', models.PositiveBigIntegerField(help_text='The most due tasks that a pass found.', null=True, verbose_name='pending')),
+                ('running', models.PositiveBigIntegerField(help_text='The most claimed and running tasks.', null=True, verbose_name='running')),
+            ],
+            options={
+                'verbose_name': 'statistics of an interval',
+                'verbose_name_plural': 'statistics',
+                'constraints': [models.UniqueConstraint(fields=('seconds', 'begins_at', 'job_id'), name='joblib_interval_unique')],
+            },
+        ),
+        migrations.CreateModel(
+            name='FailedTask',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('task_id', models.UUIDField(unique=True, verbose_name='task')),
+                ('group', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='tasks', to='zndraw_joblib.failuregroup')),
+            ],
+            options={
+                'verbose_name': 'failed task',
+                'verbose_name_plural': 'failed tasks',
+                'indexes': [models.Index(fields=['group', 'id'], name='joblib_failed_group')],
+            },
+        ),
+        migrations.CreateModel(
             name='FileToDelete',
             fields=[
                 ('path', models.CharField(max_length=255, primary_key=True, serialize=False, verbose_name='path')),

@@ -1,4 +1,4 @@
-"""The models: jobs and workers, tasks, their attempts, logs and files, and records of submits."""
+"""The models: jobs, workers, tasks and what belongs to them, records of submits, statistics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from zndraw_joblib.models.life import (
     TaskFile,
     TaskLogChunk,
 )
+from zndraw_joblib.models.statistics import (
+    FailedTask,
+    FailureGroup,
+    JobGauge,
+    JobInterval,
+    StatisticsState,
+    SweeperPass,
+)
 from zndraw_joblib.models.submits import IdempotencyKey, RoomBacklog
 from zndraw_joblib.models.tasks import MAX_IDENTITY_LENGTH, STATUS_LABELS, Task
 
@@ -17,10 +25,16 @@ __all__ = [
     "MAX_IDENTITY_LENGTH",
     "OUTCOME_LABELS",
     "STATUS_LABELS",
+    "FailedTask",
+    "FailureGroup",
     "FileToDelete",
     "IdempotencyKey",
     "Job",
+    "JobGauge",
+    "JobInterval",
     "RoomBacklog",
+    "StatisticsState",
+    "SweeperPass",
     "Task",
     "TaskAttempt",
     "TaskFile",

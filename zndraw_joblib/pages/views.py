@@ -21,6 +21,7 @@ from zndraw_joblib.names import nfc
 from zndraw_joblib.pages.paths import find_api_path
 from zndraw_joblib.pages.task_texts import TASK_TEXTS
 from zndraw_joblib.pages.texts import JOB_TEXTS
+from zndraw_joblib.settings import get_settings
 
 
 class RoomPage(LoginRequiredMixin, TemplateView):
@@ -73,6 +74,7 @@ class RoomPage(LoginRequiredMixin, TemplateView):
             "mayAdminister": caller.is_admin,
             "maySubmit": caller.may("submit", room_id),
             "locale": get_language() or settings.LANGUAGE_CODE,
+            "maxPageSize": get_settings().max_page_size,
             "csrf": {
                 "token": get_token(self.request),
                 "cookie": settings.CSRF_COOKIE_NAME,

@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from django.db import DatabaseError, InterfaceError, router
 
 from zndraw_joblib.lifecycle import AttemptOutcome, TaskStatus
 from zndraw_joblib.models import IdempotencyKey, Job, Task, Worker
+from zndraw_joblib.services import statistics
 from zndraw_joblib.services.files import delete_marked_files
 from zndraw_joblib.services.prune import configured_retention, prune
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.corrections import cap_leases, cap_submits
+from zndraw_joblib.storage.outages import Outage, outage_of
 from zndraw_joblib.storage.tasks import TIMED_OUT
 from zndraw_joblib.tenancy import all_tenants, in_tenant
 
@@ -80,7 +82,7 @@ def sweep(using: str | None = None) -> SweepReport:
 
 
 def sweep_tenants() -> SweepReport:
-    """Sweep for each tenant of the host, and delete its old tasks; returns the sums.
+    """Sweep for each tenant of the host, count and delete its old tasks; returns the sums.
 
     Deleted tasks are older than `prune_after_days` or `prune_failed_after_days`. A tenant whose
     sweep fails is logged and left out.
@@ -96,8 +98,7 @@ def sweep_tenants() -> SweepReport:
     for tenant in all_tenants():
         try:
             with in_tenant(tenant):
-                reports.append(sweep())
-                reports.append(_prune(prune_until))
+                reports.append(_pass(prune_until))
         except (DatabaseError, InterfaceError) as error:
             failed = error
             if tenant is not None:
@@ -105,6 +106,22 @@ def sweep_tenants() -> SweepReport:
     if failed and not reports:
         raise failed
     return sum(reports, SweepReport())
+
+
+def _pass(prune_until: float) -> SweepReport:
+    """Sweep, keep the statistics and prune, in this order, so that pruned tasks were counted."""
+    begun = time.monotonic()
+    report = sweep()
+    try:
+        statistics.collect()
+    except (DatabaseError, InterfaceError) as error:
+        if outage_of(error) in (Outage.AWAY, Outage.UNMIGRATED):
+            raise
+        # Leases and retention matter more than statistics.
+        logger.exception("could not keep the statistics")
+    report += _prune(prune_until)
+    statistics.record_pass(asdict(report), time.monotonic() - begun)
+    return report
 
 
 def _cap_times(using: str, lease: timedelta) -> None:

@@ -1,6 +1,9 @@
 // The result of DistanceHistogram as a chart of bars, with a table.
 
+import { text } from "./texts.js";
+
 const byId = (id) => document.getElementById(id);
+const local = (number) => number.toLocaleString(document.documentElement.lang);
 let chart = null;
 
 function colour(name) {
@@ -23,8 +26,8 @@ export function drawHistogram({ result }) {
       cursor: { show: false },
       scales: { x: { time: false, range: [edges[0], edges.at(-1)] }, y: { range: [0, Math.max(1, ...counts) * 1.05] } },
       axes: [
-        { ...axis, label: "Distance (Å)" },
-        { ...axis, label: "Pairs", size: 70 },
+        { ...axis, label: text("axis") },
+        { ...axis, label: text("count"), size: 70 },
       ],
       series: [
         {},
@@ -35,12 +38,12 @@ export function drawHistogram({ result }) {
     element,
   );
   const pairs = counts.reduce((sum, count) => sum + count, 0);
-  byId("histogram-caption").textContent = `Distances of ${pairs.toLocaleString()} pairs of atoms`;
+  byId("histogram-caption").textContent = text("pairs", { count: local(pairs) });
   byId("histogram-rows").replaceChildren(
     ...counts.map((count, bin) => {
       const row = document.createElement("tr");
-      row.insertCell().textContent = `${edges[bin].toFixed(1)} to ${edges[bin + 1].toFixed(1)}`;
-      row.insertCell().textContent = count.toLocaleString();
+      row.insertCell().textContent = text("range", { from: edges[bin].toFixed(1), to: edges[bin + 1].toFixed(1) });
+      row.insertCell().textContent = local(count);
       return row;
     }),
   );

@@ -2,6 +2,7 @@
 
 import { drawHistogram } from "./histogram.js";
 import { createScene } from "./scene.js";
+import { text } from "./texts.js";
 
 const FILE = "trajectory.xyz";
 const TRAJECTORIES = ["@global:modifiers:Simulate", "@global:modifiers:Rotate"];
@@ -32,7 +33,7 @@ let playing = null;
 
 function showFrame(number) {
   byId("frame").value = number;
-  byId("frame-number").textContent = `${number + 1} of ${scene.count}`;
+  byId("frame-number").textContent = text("position", { number: number + 1, count: scene.count });
   scene.frame(number);
 }
 
@@ -42,21 +43,25 @@ function play(on) {
     ? setInterval(() => showFrame((Number(byId("frame").value) + 1) % scene.count), 1000 / FRAMES_PER_SECOND)
     : null;
   byId("play").setAttribute("aria-pressed", String(on));
-  byId("play").textContent = on ? "Pause" : "Play";
+  byId("play").textContent = text(on ? "pause" : "play");
 }
 
 async function showTrajectory(task) {
   if (shown && task.created_at <= shown.created_at) return;
   shown = task;
   const answer = await get(`${room.apiPath}tasks/${task.id}/files/${FILE}`);
-  const text = await answer.text();
+  const frames = await answer.text();
   // A later task came in the meantime.
   if (shown !== task) return;
   scene ??= createScene(byId("scene"));
-  scene.load(text);
+  scene.load(frames);
   byId("frame").max = scene.count - 1;
   byId("scene-controls").hidden = false;
-  byId("scene-caption").textContent = `${task.job_name}, ${scene.count} frames`;
+  const link = document.createElement("a");
+  link.href = `?task=${task.id}`;
+  link.textContent = text("frames", { job: task.job_name, count: scene.count });
+  byId("scene-caption").replaceChildren(link);
+  follow(link);
   showFrame(Math.min(Number(byId("frame").value), scene.count - 1));
   byId("spin").disabled = !scene.spin;
   turn(byId("spin").checked);
@@ -72,12 +77,23 @@ async function start() {
   const found = (await Promise.all(TRAJECTORIES.map((job) => newest(job)))).flat();
   found.sort((a, b) => (a.created_at < b.created_at ? 1 : -1));
   if (found.length) await showTrajectory(found[0]);
-  else byId("scene-caption").textContent = "This room has no trajectory yet: submit Simulate.";
+  else byId("scene-caption").textContent = text("none");
   const [counted] = await newest(HISTOGRAM, "&include=result");
   if (counted) drawHistogram(counted);
 }
 
-async function follow(task) {
+/** Changes the address without loading the page anew; its modules read it after `popstate`. */
+function follow(link) {
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    history.pushState(null, "", link.href);
+    dispatchEvent(new PopStateEvent("popstate"));
+    byId(link.search.startsWith("?task") ? "joblib-tasks" : "joblib-jobs").scrollIntoView();
+  });
+}
+
+async function showEnd(task) {
   if (task.status !== "completed") return;
   if (TRAJECTORIES.includes(task.job_name)) await showTrajectory(task);
   if (task.job_name === HISTOGRAM) {
@@ -86,7 +102,7 @@ async function follow(task) {
 }
 
 function fail(error) {
-  byId("scene-caption").textContent = `The trajectory cannot be shown: ${error.message}`;
+  byId("scene-caption").textContent = text("failed", { reason: error.message });
 }
 
 byId("frame").addEventListener("input", (event) => {
@@ -99,20 +115,11 @@ byId("play").addEventListener("click", () => {
 });
 byId("spin").addEventListener("change", (event) => turn(event.target.checked));
 // The room's events, which the page's own modules pass on.
-document.addEventListener("joblib:task", (event) => follow(event.detail.task).catch(fail));
+document.addEventListener("joblib:task", (event) => showEnd(event.detail.task).catch(fail));
 document.addEventListener("joblib:reset", () => start().catch(fail));
 start().catch(fail);
 
-// Chooses the job without loading the page anew; its modules read the address after `popstate`.
-for (const link of document.querySelectorAll("#viewer .hint a")) {
-  link.addEventListener("click", (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    history.pushState(null, "", link.href);
-    dispatchEvent(new PopStateEvent("popstate"));
-    byId("joblib-jobs").scrollIntoView();
-  });
-}
+document.querySelectorAll("#viewer .hint a").forEach(follow);
 
 byId("copy-command")?.addEventListener("click", async (event) => {
   const answer = await fetch(event.target.dataset.url, {
@@ -120,18 +127,18 @@ byId("copy-command")?.addEventListener("click", async (event) => {
     headers: { [room.csrf.header]: room.csrf.token },
   });
   if (!answer.ok) {
-    byId("copied").textContent = `The server refused: ${answer.status}`;
+    byId("copied").textContent = text("refused", { reason: answer.status });
     return;
   }
   const { command } = await answer.json();
   try {
     await navigator.clipboard.writeText(command);
-    byId("copied").textContent = "Copied.";
+    byId("copied").textContent = text("copied");
   } catch {
     // Not allowed, or no HTTPS: shown, so that it can be copied by hand.
     byId("command").hidden = false;
     byId("command").value = command;
     byId("command").select();
-    byId("copied").textContent = "Copy the command below.";
+    byId("copied").textContent = text("byHand");
   }
 });

@@ -49,7 +49,7 @@ function chartOf(value, context) {
 /** Indented JSON, with arrays of plain values in one line. */
 function jsonText(value) {
   const oneLine = (match, inner) => `[${inner.replace(/\n\s*/g, " ")}]`;
-  return JSON.stringify(value, null, 2).replace(/\[\n\s*([^[\]{}]*?)\n\s*\]/g, oneLine);
+  return JSON.stringify(value, null, 2).replace(/\[\n\s*(?=\S)([^[\]{}]*?)\n\s*\]/g, oneLine);
 }
 
 function cellText(value) {
@@ -84,7 +84,7 @@ function objectTable(rows, label, { context, format }) {
 
 /** An array of short arrays: a table whose columns have no names. */
 function matrixTable(rows, label, { context, format }) {
-  const width = Math.max(...rows.map((row) => row.length));
+  const width = rows.reduce((most, row) => Math.max(most, row.length), 0);
   return pagedTable({
     label,
     columns: positions(width).map((index) => format.number(index)),

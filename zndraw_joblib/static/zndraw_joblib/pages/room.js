@@ -9,7 +9,7 @@ const parsed = (element) => JSON.parse(element.textContent);
 /**
  * From the page's JSON (`views.py`): roomId, apiPath (`/v1/joblib/`), roomPath (of the room in the
  * API, without a slash at its end), socketPath (of the WebSocket with the room's events), loginPath,
- * identity, locale, mayAdminister, maySubmit. Besides:
+ * identity, locale, maxPageSize, mayAdminister, maySubmit. Besides:
  *
  * - `api`: see `api.js`.
  * - `texts`: the texts of all elements `<script type="application/json" id="joblib-texts-...">`.

@@ -5,7 +5,7 @@ import { element as h } from "./dom.js";
 const ROWS = 100;
 
 /**
- * A table of `count` rows. `cells(index)` returns the texts of a row; `numeric` is whether its columns
+ * A table of `count` rows. `cells(index)` returns the texts or elements of a row; `numeric` is whether its columns
  * are aligned as numbers.
  */
 export function pagedTable({ label, columns, count, cells, context, format, numeric = false }) {

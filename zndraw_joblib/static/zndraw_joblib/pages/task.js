@@ -1,6 +1,7 @@
 // One task: its state, payload, result, files, log and attempts; cancel and retry.
 
 import { TaskActions } from "./actions.js";
+import { attemptsTable } from "./attempts.js";
 import { element as h } from "./dom.js";
 import { setShown, setText, visible } from "./elements.js";
 import { FileList } from "./files.js";
@@ -8,7 +9,6 @@ import { ENDED, badge, isScheduled, setStatus } from "./format.js";
 import { Log } from "./log.js";
 import { valueElement } from "./results.js";
 import { jobName } from "./row.js";
-import { pagedTable } from "./tables.js";
 
 // Files and attempts are read again at most this often while a task runs.
 const REREAD_MILLISECONDS = 4_000;
@@ -17,9 +17,8 @@ export class TaskDetail {
   /** `element` is shown while a task is open; `back()` returns to the list. */
   constructor({ element, context, format, back }) {
     Object.assign(this, { element, context, format, back });
-    this.id = null;
-    this.task = null;
-    this.view = null;
+    this.id = this.task = this.view = null;
+    this.isStale = false;
   }
 
   /** Shows the task of an id, or hides the view for null; `focus` moves the focus there. */
@@ -100,16 +99,26 @@ export class TaskDetail {
     const { id, context } = this;
     if (!id) return;
     const { signal } = this.controller;
+    this.meanwhile = null;
     try {
       const answer = await context.api.get(["tasks", id], { signal, exact: true });
+      this.isStale = false;
       this.format.setClock(answer.headers);
       if (answer.data.room_id !== context.roomId) this.missing();
       else this.show(answer.data, true);
+      // The answer may be older than this event.
+      if (this.meanwhile && !ENDED.has(answer.data.status)) this.change(this.meanwhile);
     } catch (error) {
       if (error.name === "AbortError") return;
+      this.isStale = error.name === "NetworkError";
       if ([400, 404].includes(error.status)) this.missing();
       else if (error.name !== "NetworkError" && error.status !== 401) this.refuse(error.message);
     }
+  }
+
+  /** Reads the task again if the last read got no answer. */
+  resume() {
+    if (this.isStale) this.reload();
   }
 
   missing() {
@@ -119,8 +128,9 @@ export class TaskDetail {
 
   /** Takes over an event of a task, which has neither payload nor result. */
   change(task) {
-    if (task.id !== this.id || !this.task) return;
-    this.show({ queue_position: undefined, ...task }, false);
+    if (task.id !== this.id) return;
+    this.meanwhile = task;
+    if (this.task) this.show({ queue_position: undefined, ...task }, false);
   }
 
   show(changes, isWhole) {
@@ -135,8 +145,10 @@ export class TaskDetail {
       view.bar.value = fraction;
       setText(view.percent, this.format.percent(fraction));
     }
-    setText(view.message, task.message ?? "");
-    setShown(view.message, Boolean(task.message));
+    // The message of a pending task is that of its last attempt.
+    const message = (task.status === "pending" ? null : task.message) ?? "";
+    setText(view.message, message);
+    setShown(view.message, message !== "");
     this.showFacts(task);
     this.showError(task);
     this.actions.show(task);
@@ -228,43 +240,16 @@ export class TaskDetail {
       ]);
       if (view !== this.view) return;
       setShown(view.files.element, this.files.show(id, files.data) > 0);
-      this.showAttempts(attempts.data);
+      // A single attempt says no more than the task does.
+      setShown(view.attempts.element, attempts.data.length > 1);
+      const state = JSON.stringify(attempts.data);
+      if (state === view.attemptsState) return;
+      view.attemptsState = state;
+      view.attempts.body.replaceChildren(attemptsTable(attempts.data, { context, format: this.format }));
     } catch (error) {
       // Read again at the next change, or when the connection is back.
       if (!["AbortError", "NetworkError", "Problem"].includes(error.name)) throw error;
     }
-  }
-
-  showAttempts(attempts) {
-    const { view, context, format } = this;
-    const state = JSON.stringify(attempts);
-    // A single attempt says no more than the task does.
-    setShown(view.attempts.element, attempts.length > 1);
-    if (attempts.length < 2 || state === view.attemptsState) return;
-    view.attemptsState = state;
-    const columns = ["attempt", "outcome", "worker", "started_at", "ended_at", "error"];
-    view.attempts.body.replaceChildren(
-      pagedTable({
-        label: context.text("attempts"),
-        columns: columns.map((key) => context.text(`fact_${key}`)),
-        count: attempts.length,
-        cells: (index) => this.attemptCells(attempts[index]),
-        context,
-        format,
-      }),
-    );
-  }
-
-  attemptCells(attempt) {
-    const { context, format } = this;
-    return [
-      format.number(attempt.attempt),
-      attempt.outcome ? context.text(`outcome_${attempt.outcome}`) : "",
-      visible(attempt.worker_id ?? ""),
-      attempt.started_at ? format.date(attempt.started_at) : "",
-      attempt.ended_at ? format.date(attempt.ended_at) : "",
-      attempt.error ?? "",
-    ];
   }
 
   /** Writes the times anew, which pass without an event. */

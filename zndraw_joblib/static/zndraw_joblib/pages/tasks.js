@@ -1,24 +1,28 @@
 // The tasks of the room: a live list, or one task. The address has the filters, the page and the task.
 
 import { element as h } from "./dom.js";
-import { setShown, setText, visible } from "./elements.js";
+import { setShown, visible } from "./elements.js";
 import { startEvents } from "./events.js";
 import { createFormat } from "./format.js";
 import { TaskList } from "./list.js";
 import { TaskDetail } from "./task.js";
 
 const PAGE_SIZE = 25;
+// Pages of jobs whose names are suggested in the search.
+const MOST_JOB_PAGES = 10;
 // The list grows by new tasks up to this number, and is then read again.
 const MOST_ROWS = 100;
 // The list is read without the first event if none comes in this time.
 const FIRST_READ_MILLISECONDS = 700;
 const MOST_SUGGESTIONS = 8;
 
-/** The target of the link "next" (RFC 8288), or null. */
-export function nextLink(headers) {
+/** The cursor of the link "next" (RFC 8288), or null. The host of the link may be a proxy's. */
+function nextCursorOf(headers) {
   for (const part of (headers.get("Link") ?? "").split(/,\s*(?=<)/)) {
     const found = /^<([^>]*)>(.*)$/.exec(part.trim());
-    if (found && /;\s*rel="?next"?/i.test(found[2])) return new URL(found[1], location.href);
+    if (found && /;\s*rel="?next"?/i.test(found[2])) {
+      return new URL(found[1], location.href).searchParams.get("cursor");
+    }
   }
   return null;
 }
@@ -37,6 +41,8 @@ export function startTasks(section, context) {
   let reading = null;
   // Changes that arrive while the list is read, because the answer may be older than they are.
   let meanwhile = null;
+  // Whether the last read of the list got no answer.
+  let isStale = false;
 
   function filters(parameters = context.parameters()) {
     return {
@@ -61,7 +67,17 @@ export function startTasks(section, context) {
   function listUrl({ job, status, cursor }, limit) {
     const { roomPath, api } = context;
     const path = job ? `${roomPath}/jobs/${encodeURIComponent(job)}/tasks` : `${roomPath}/tasks`;
-    return api.url(path, { status, cursor, limit });
+    return api.url(path, { status, cursor, limit: Math.min(limit, context.maxPageSize) });
+  }
+
+  async function suggestJobs() {
+    let cursor = null;
+    for (let page = 0; page < MOST_JOB_PAGES; page += 1) {
+      const { data, headers } = await context.api.get(context.api.url(`${context.roomPath}/jobs`, { cursor }));
+      for (const job of data) suggest(job.full_name);
+      cursor = nextCursorOf(headers);
+      if (!cursor) return;
+    }
   }
 
   /** Reads the list; `again` keeps the rows at their places while the reader points at them. */
@@ -78,9 +94,9 @@ export function startTasks(section, context) {
         // Tells which tasks are new while somebody reads another page than the first.
         wanted.cursor && context.api.get(listUrl({ ...wanted, cursor: null }, PAGE_SIZE), { signal }),
       ]);
+      isStale = false;
       format.setClock(answer.headers);
-      const next = nextLink(answer.headers);
-      nextCursor = next && next.searchParams.get("cursor");
+      nextCursor = nextCursorOf(answer.headers);
       shown = wanted;
       list.setPage({
         isFirst: wanted.cursor === null,
@@ -114,7 +130,8 @@ export function startTasks(section, context) {
   }
 
   function refuse(error) {
-    // A cursor or a filter that somebody changed in the address.
+    isStale = error.name === "NetworkError";
+    // A cursor that somebody changed in the address.
     if (error.status === 400 && filters().cursor) {
       context.setAddress({ cursor: null }, { replace: true });
       return;
@@ -219,6 +236,10 @@ export function startTasks(section, context) {
     detail.change(task);
   });
   context.onEvent("job", ({ job }) => suggest(job.full_name));
+  context.onEvent("ready", () => {
+    if (isStale) read({ again: shown !== null });
+    detail.resume();
+  });
   context.onEvent("reset", () => {
     clearTimeout(first);
     read({ again: shown !== null });
@@ -230,9 +251,8 @@ export function startTasks(section, context) {
   status.value = filters().status ?? "";
   setShown(view, !parameters.get("task"));
   detail.open(parameters.get("task"), { focus: false });
-  context.api
-    .get(context.api.url(`${context.roomPath}/jobs`, { limit: 500 }))
-    .then(({ data }) => data.forEach((job) => suggest(job.full_name)), () => {});
+  // Without the suggestions the search still takes a whole name.
+  suggestJobs().catch(() => {});
   setInterval(() => {
     if (document.hidden) return;
     list.tick();

@@ -1,0 +1,358 @@
+"""The operators' dashboard: a page of the admin in place of the list of the statistics' rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.contrib import admin
+from django.contrib.admin.utils import quote
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils.formats import localize
+from django.utils.timezone import localtime
+from django.utils.translation import gettext as _, gettext_lazy
+
+from zndraw_joblib.access import identity_labels
+from zndraw_joblib.admin.base import person
+from zndraw_joblib.admin.failures import FailureRetries
+from zndraw_joblib.admin.formats import duration
+from zndraw_joblib.lifecycle import TaskStatus
+from zndraw_joblib.models import STATUS_LABELS, FailureGroup, Job, JobInterval, Task, Worker
+from zndraw_joblib.services.dashboard import Dashboard, JobNumbers, read_dashboard
+from zndraw_joblib.settings import get_settings
+from zndraw_joblib.storage.histograms import Histogram, quantile
+from zndraw_joblib.storage.intervals import Counts
+
+#: Seconds between two reloads of the numbers by the page.
+RELOAD_SECONDS = 10
+#: A warning says that the statistics lag behind when they do so by more than this.
+MAX_LAG = timedelta(minutes=10)
+
+SPAN_LABELS = {
+    "hour": gettext_lazy("last hour"),
+    "day": gettext_lazy("last day"),
+    "week": gettext_lazy("last week"),
+}
+
+#: A series of a chart: its name in the style sheet, its label, and its value in an interval.
+Series = tuple[str, Any, Callable[[Counts], float | int | None]]
+
+
+def _quantile(name: str, fraction: float) -> Callable[[Counts], float | None]:
+    def value(counts: Counts) -> float | None:
+        return quantile(getattr(counts, name), fraction)
+
+    return value
+
+
+#: The charts: key, heading, whether the values are seconds, and the series.
+CHARTS: tuple[tuple[str, Any, bool, tuple[Series, ...]], ...] = (
+    (
+        "ends",
+        gettext_lazy("Submitted and ended tasks"),
+        False,
+        (
+            ("submitted", gettext_lazy("submitted"), lambda counts: counts.submitted),
+            ("completed", gettext_lazy("completed"), lambda counts: counts.completed),
+            ("failed", gettext_lazy("failed"), lambda counts: counts.failed),
+            ("cancelled", gettext_lazy("cancelled"), lambda counts: counts.cancelled),
+        ),
+    ),
+    (
+        "backlog",
+        gettext_lazy("Backlog and running tasks"),
+        False,
+        (
+            ("pending", gettext_lazy("pending"), lambda counts: counts.pending),
+            ("running", gettext_lazy("claimed or running"), lambda counts: counts.running),
+        ),
+    ),
+    (
+        "delays",
+        gettext_lazy("Queue delay"),
+        True,
+        (
+            ("p50", gettext_lazy("median"), _quantile("delays", 0.5)),
+            ("p95", gettext_lazy("95th percentile"), _quantile("delays", 0.95)),
+        ),
+    ),
+    (
+        "run_times",
+        gettext_lazy("Run time"),
+        True,
+        (
+            ("p50", gettext_lazy("median"), _quantile("run_times", 0.5)),
+            ("p95", gettext_lazy("95th percentile"), _quantile("run_times", 0.95)),
+        ),
+    ),
+)
+
+
+@admin.register(JobInterval)
+class DashboardAdmin(FailureRetries):
+    """The dashboard. Whoever may view tasks may view it."""
+
+    def get_urls(self) -> list[URLPattern]:
+        """The page, its numbers, and the retry of failures; no page of a single row."""
+        view = self.admin_site.admin_view
+        name = f"{self.opts.app_label}_{self.opts.model_name}"
+        return [
+            path("", view(self.changelist_view), name=f"{name}_changelist"),
+            path("numbers/", view(self.numbers_view), name=f"{name}_numbers"),
+            path("failures/<str:group_id>/retry/", view(self.retry_view), name=f"{name}_retry"),
+        ]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The page with all numbers, which works without JavaScript too."""
+        context = self._context(request)
+        page = {
+            **self.admin_site.each_context(request),
+            **context,
+            **(extra_context or {}),
+            "title": _("Dashboard"),
+            "opts": self.opts,
+            "reload_seconds": RELOAD_SECONDS,
+            "numbers_url": f"{self._url('numbers')}?{context['query']}",
+            "chart_document": _chart_document(context["dashboard"]),
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "admin/zndraw_joblib/dashboard.html", page)
+
+    def numbers_view(self, request: HttpRequest) -> JsonResponse:
+        """The parts of the page that change, and the values of the charts."""
+        context = self._context(request)
+        parts = {
+            name: render_to_string(f"admin/zndraw_joblib/dashboard_{name}.html", context, request)
+            for name in ("summary", "details")
+        }
+        document = {"parts": parts, "charts": _chart_document(context["dashboard"])}
+        return JsonResponse(document, headers={"Cache-Control": "no-store"})
+
+    def _context(self, request: HttpRequest) -> dict[str, Any]:
+        """The values of the templates. Unknown values of parameters are a 404."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        span = request.GET.get("span", "hour")
+        if span not in SPAN_LABELS:
+            raise Http404
+        try:
+            job_id = UUID(request.GET["job"]) if request.GET.get("job") else None
+            dashboard = read_dashboard(span, job_id)
+        except (ValueError, Job.DoesNotExist) as error:
+            raise Http404 from error
+        query = {"span": span, **({"job": str(job_id)} if job_id else {})}
+        return {
+            "dashboard": dashboard,
+            "query": urlencode(query),
+            "span_label": SPAN_LABELS[span],
+            "spans": [
+                (label, "?" + urlencode({**query, "span": key}), key == span)
+                for key, label in SPAN_LABELS.items()
+            ],
+            "all_jobs_url": "?" + urlencode({"span": span}),
+            "problems": self._problems(dashboard),
+            "unserved": [
+                (line, self._tasks_url(line.job, TaskStatus.PENDING)) for line in dashboard.unserved
+            ],
+            "tiles": self._tiles(dashboard, span),
+            "tables": [_chart_table(dashboard, *chart) for chart in CHARTS],
+            "jobs": [self._job_row(line, span, dashboard.now) for line in dashboard.jobs],
+            "workers": self._worker_rows(dashboard),
+            "failures": [
+                self._failure_row(request, group, job) for group, job in dashboard.failures
+            ],
+            "may_retry": self.has_administer_permission(request),
+        }
+
+    def _problems(self, dashboard: Dashboard) -> list[str]:
+        """Texts of what keeps the numbers from being true."""
+        last = dashboard.last_pass
+        if last is None:
+            return [
+                _("The sweeper never ran. Start manage.py run_sweeper: without it no lost task is "
+                  "recovered, and there are no statistics.")
+            ]  # fmt: skip
+        if dashboard.is_late:
+            return [
+                _("The sweeper's last pass ended %(age)s ago. Lost tasks are not recovered, and "
+                  "the numbers are old. Start manage.py run_sweeper.")
+                % {"age": duration(dashboard.now - last.ended_at)}
+            ]  # fmt: skip
+        state = dashboard.state
+        if state and state.ended_until and dashboard.now - state.ended_until > MAX_LAG:
+            return [
+                _("Tasks that ended after %(time)s are not counted yet.")
+                % {"time": localize(localtime(state.ended_until))}
+            ]
+        return []
+
+    def _tiles(self, dashboard: Dashboard, span: str) -> list[tuple[str, str, str]]:
+        """The large numbers: heading, value and the address of the list behind it."""
+        job, gauge, total = dashboard.job, dashboard.gauge, dashboard.total
+        oldest = gauge.oldest_due_at
+        return [
+            (_("Pending"), localize(gauge.pending), self._tasks_url(job, TaskStatus.PENDING)),
+            (_("Scheduled"), localize(gauge.scheduled), self._tasks_url(job, TaskStatus.PENDING)),
+            (_("Claimed"), localize(gauge.claimed), self._tasks_url(job, TaskStatus.CLAIMED)),
+            (_("Running"), localize(gauge.running), self._tasks_url(job, TaskStatus.RUNNING)),
+            (
+                _("Oldest unclaimed task"),
+                duration(dashboard.now - oldest) if oldest else "-",
+                self._tasks_url(job, TaskStatus.PENDING),
+            ),
+            (_("Ended a minute"), localize(round(dashboard.ended_per_minute, 1)), ""),
+            (
+                _("Completed"),
+                localize(total.completed),
+                self._tasks_url(job, TaskStatus.COMPLETED, span),
+            ),
+            (_("Failed"), localize(total.failed), self._tasks_url(job, TaskStatus.FAILED, span)),
+            (_("Queue delay: median and 95th percentile"), _both(total.delays), ""),
+            (_("Run time: median and 95th percentile"), _both(total.run_times), ""),
+            (_("Workers"), localize(dashboard.worker_count), self._list_url(Worker)),
+        ]
+
+    def _job_row(self, line: JobNumbers, span: str, now: datetime) -> dict[str, Any]:
+        gauge, counts = line.gauge, line.counts
+        oldest = gauge.oldest_due_at if gauge else None
+        held = (gauge.claimed + gauge.running) if gauge else 0
+        return {
+            "name": line.job.full_name,
+            "url": "?" + urlencode({"span": span, "job": str(line.job.pk)}),
+            "page": self._page_url(Job, line.job.pk),
+            "is_served": line.is_served,
+            "numbers": [
+                (gauge.pending if gauge else 0, self._tasks_url(line.job, TaskStatus.PENDING)),
+                (held, self._tasks_url(line.job, TaskStatus.RUNNING)),
+                (duration(now - oldest) if oldest else "-", ""),
+                (counts.submitted, self._tasks_url(line.job, None, span)),
+                (counts.completed, self._tasks_url(line.job, TaskStatus.COMPLETED, span)),
+                (counts.failed, self._tasks_url(line.job, TaskStatus.FAILED, span)),
+                (counts.cancelled, self._tasks_url(line.job, TaskStatus.CANCELLED, span)),
+                (counts.attempts - counts.ended if counts.attempts > counts.ended else 0, ""),
+                (_both(counts.delays), ""),
+                (_both(counts.run_times), ""),
+            ],
+        }
+
+    def _worker_rows(self, dashboard: Dashboard) -> list[dict[str, Any]]:
+        labels = identity_labels(line.worker.identity for line in dashboard.workers)
+        lease = get_settings().lease
+        return [
+            {
+                "id": line.worker.pk,
+                "url": self._page_url(Worker, line.worker.pk),
+                "owner": person(line.worker.identity, labels),
+                "age": duration(dashboard.now - line.worker.last_heartbeat),
+                "is_alive": dashboard.now - line.worker.last_heartbeat <= lease,
+                "tasks": [
+                    {
+                        "url": self._page_url(Task, task["id"]),
+                        "job": task["job"].full_name if task["job"] else "",
+                        "status": STATUS_LABELS[TaskStatus(task["status"])],
+                        "age": duration(dashboard.now - task["started_at"])
+                        if task["started_at"]
+                        else "",
+                    }
+                    for task in line.tasks
+                ],
+            }
+            for line in dashboard.workers
+        ]
+
+    def _failure_row(
+        self, request: HttpRequest, group: FailureGroup, job: Job | None
+    ) -> dict[str, Any]:
+        return {
+            "group": group,
+            "job": job.full_name if job else "",
+            "tasks_url": self._list_url(Task, failure=group.pk),
+            "example_url": self._page_url(Task, group.example),
+            "retry_url": self._url("retry", group.pk),
+        }
+
+    def _tasks_url(self, job: Job | None, status: TaskStatus | None, span: str = "") -> str:
+        """The list of the tasks of a job in a status that were submitted in a span."""
+        query = {
+            "status__exact": status.value if status else "",
+            "job__id__exact": str(job.pk) if job else "",
+            "age": span,
+        }
+        return self._list_url(Task, **{name: value for name, value in query.items() if value})
+
+    def _list_url(self, model: Any, **query: str) -> str:
+        """A list of the admin; empty where the site has not registered the model."""
+        url = self._reverse(f"{model._meta.app_label}_{model._meta.model_name}_changelist")
+        return f"{url}?{urlencode(query)}" if url and query else url
+
+    def _page_url(self, model: Any, key: Any) -> str:
+        name = f"{model._meta.app_label}_{model._meta.model_name}_change"
+        # Quoted as the admin's own links are, because the id of a worker is any text.
+        return self._reverse(name, quote(key))
+
+    def _url(self, view: str, *args: Any) -> str:
+        return self._reverse(f"{self.opts.app_label}_{self.opts.model_name}_{view}", *args)
+
+    def _reverse(self, name: str, *args: Any) -> str:
+        try:
+            return reverse(f"admin:{name}", args=args, current_app=self.admin_site.name)
+        except NoReverseMatch:
+            return ""
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else duration(timedelta(seconds=value))
+
+
+def _both(histogram: Histogram) -> str:
+    """The median and the 95th percentile of a histogram."""
+    if not histogram:
+        return "-"
+    return f"{_seconds(quantile(histogram, 0.5))} / {_seconds(quantile(histogram, 0.95))}"
+
+
+def _chart_document(dashboard: Dashboard) -> dict[str, Any]:
+    """The values of the charts for the page's JavaScript; times in seconds since 1970."""
+    return {
+        "times": [begins_at.timestamp() for begins_at, _counts in dashboard.points],
+        "charts": [
+            {
+                "key": key,
+                "seconds": is_duration,
+                "series": [
+                    {
+                        "name": name,
+                        "label": str(label),
+                        "values": [value(counts) for _begins_at, counts in dashboard.points],
+                    }
+                    for name, label, value in series
+                ],
+            }
+            for key, _heading, is_duration, series in CHARTS
+        ],
+    }
+
+
+def _chart_table(
+    dashboard: Dashboard, key: str, heading: Any, is_duration: bool, series: tuple[Series, ...]
+) -> dict[str, Any]:
+    """The values of a chart as a table."""
+    shown: Callable[[Any], Any] = _seconds if is_duration else lambda n: "-" if n is None else n
+    return {
+        "key": key,
+        "heading": heading,
+        "labels": [label for _name, label, _value in series],
+        "rows": [
+            (begins_at, [shown(value(counts)) for _name, _label, value in series])
+            for begins_at, counts in dashboard.points
+        ],
+    }
