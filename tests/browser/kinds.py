@@ -123,6 +123,7 @@ DRAFT_7: dict[str, Any] = {
             "additionalItems": False,
             "default": [1, "one"],
         },
+        "spot": {"type": "array", "items": [{"type": "number"}], "additionalItems": False},
         "kind": {"type": ["string", "null"], "default": None},
         "colour": {
             "oneOf": [{"const": "#f00", "title": "Red"}, {"const": "#0f0", "title": "Green"}],

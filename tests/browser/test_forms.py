@@ -41,7 +41,7 @@ def submit(page: Page) -> None:
 
 def submitted(page: Page, site: Site) -> dict[str, Any]:
     """The task that the form submitted."""
-    link = page.locator(".joblib-status a")
+    link = page.locator(".joblib-outcome a")
     expect(link).to_be_visible()
     address = link.get_attribute("href") or ""
     task: dict[str, Any] = site.request("GET", f"tasks/{address.partition('=')[2]}")
@@ -89,10 +89,10 @@ def test_form_submits_what_was_typed_with_digits_of_large_integers(
     tags.get_by_role("button", name="Remove item 1").click()
     charges = page.get_by_role("group", name="Charges")
     charges.get_by_role("button", name="Add a name and value").click()
-    charges.get_by_label("Name").last.fill("He")
-    charges.get_by_label("Value").last.fill("2")
+    charges.get_by_role("textbox", name="Name").last.fill("He")
+    charges.get_by_role("spinbutton", name="Value").last.fill("2")
     page.get_by_label("Give Tree").check()
-    page.get_by_label("Name", exact=False).last.fill("root")
+    page.get_by_role("group", name="Tree").get_by_role("textbox", name="Name").fill("root")
     submit(page)
     payload = submitted(page, site)["payload"]
     assert payload == {
@@ -132,8 +132,14 @@ def test_schemas_of_draft_7_have_forms_too(page: Page, site: Site, room: str) ->
     open_form(page, room, register(site, room, "Draft7", kinds.DRAFT_7))
     expect(page.get_by_text("Of the box.")).to_be_visible()
     page.get_by_label("Colour").select_option(label="Red")
-    payload = shown_json(page)
-    assert payload == {"size": 4, "pair": [1, "one"], "kind": None, "colour": "#f00"}
+    without = {"size": 4, "pair": [1, "one"], "kind": None, "colour": "#f00"}
+    assert shown_json(page) == without
+    spot = page.get_by_label("Give Spot")
+    spot.check()
+    page.get_by_role("spinbutton", name="Item 1").last.fill("2.5")
+    assert shown_json(page) == {**without, "spot": [2.5]}
+    spot.uncheck()
+    assert shown_json(page) == without
 
 
 def test_errors_of_the_server_land_on_their_fields(page: Page, site: Site, room: str) -> None:
@@ -313,22 +319,48 @@ def test_chosen_job_is_in_the_address_and_the_back_button_works(
     page.get_by_role("link", name="One").click()
     expect(page).to_have_url(re.compile(f"job={room}%3Amodifiers%3AOne"))
     expect(page.get_by_role("heading", name="modifiers: One")).to_be_focused()
+    page.get_by_label("Size").fill("66")
     page.get_by_role("link", name="Steps").click()
     expect(page.get_by_role("heading", name="analysis: Steps")).to_be_focused()
     page.go_back()
     expect(page.get_by_role("heading", name="modifiers: One")).to_be_visible()
+    # What somebody typed is still there.
+    expect(page.get_by_label("Size")).to_have_value("66")
+    submit(page)
+    task = submitted(page, site)
+    page.locator(".joblib-outcome a").click()
+    expect(page).to_have_url(re.compile(f"job={room}%3Amodifiers%3AOne&task={task['id']}"))
+
+
+def test_job_without_parameters_says_so_and_is_submitted(page: Page, site: Site, room: str) -> None:
+    schema = {"type": "object", "properties": {}, "title": "Ping"}
+    open_form(page, room, register(site, room, "Ping", schema))
+    expect(page.get_by_text("This job has no parameters.")).to_be_visible()
+    submit(page)
+    assert submitted(page, site)["payload"] == {}
+
+
+def test_form_says_that_the_page_is_offline(page: Page, site: Site, room: str, faults: Any) -> None:
+    faults.allow("ERR_INTERNET_DISCONNECTED")
+    open_form(page, room, register(site, room, "Draft7", kinds.DRAFT_7))
+    page.context.set_offline(True)
+    submit(page)
+    expect(page.locator(".joblib-problems")).to_contain_text("You are offline")
+    page.context.set_offline(False)
+    submit(page)
+    submitted(page, site)
 
 
 def test_search_finds_jobs_by_name_and_category(page: Page, site: Site, room: str) -> None:
     page.goto(f"/rooms/{room}/")
-    expect(page.get_by_role("link", name="Rotate")).to_be_visible()
+    expect(page.get_by_role("link", name="Rotate @global")).to_be_visible()
     page.get_by_label("Search jobs").fill("steps")
-    expect(page.get_by_role("link", name="Rotate")).to_have_count(0)
+    expect(page.get_by_role("link", name="Rotate @global")).to_have_count(0)
     expect(page.get_by_role("link", name="Steps")).to_be_visible()
     page.get_by_label("Search jobs").fill("zzz")
     expect(page.get_by_text("No job matches")).to_be_visible()
     page.get_by_label("Search jobs").press("Escape")
-    expect(page.get_by_role("link", name="Rotate")).to_be_visible()
+    expect(page.get_by_role("link", name="Rotate @global")).to_be_visible()
 
 
 def test_form_stays_when_its_job_is_retired(page: Page, site: Site, room: str) -> None:

@@ -14,7 +14,7 @@ from zndraw_joblib.events.room_events import Event
 from zndraw_joblib.events.states import JobState, WorkerState
 from zndraw_joblib.events.watchers import Batch
 from zndraw_joblib.storage.rows import TaskRow
-from zndraw_joblib.text import Message as Text
+from zndraw_joblib.text import Message
 
 #: Most tasks that a client may name.
 MAX_TASKS = 500
@@ -27,8 +27,8 @@ class StreamQuery(NamedTuple):
     cursor: str | None
 
 
-class Message(NamedTuple):
-    """A message to a client: its type, the cursor after it, and its JSON document."""
+class Sent(NamedTuple):
+    """A message as a client gets it: its type, the cursor after it, and its JSON document."""
 
     type: str
     cursor: str
@@ -48,15 +48,15 @@ def stream_query(query: QueryDict, last_event_id: str | None = None) -> StreamQu
     """
     texts = query.getlist("task")
     if len(texts) > MAX_TASKS:
-        raise invalid(Text("task may be given up to {limit} times.", limit=MAX_TASKS), "/task")
+        raise invalid(Message("task may be given up to {limit} times.", limit=MAX_TASKS), "/task")
     try:
         tasks = frozenset(map(UUID, texts)) if texts else None
     except ValueError as error:
-        raise invalid(Text("task must be the id of a task."), "/task") from error
+        raise invalid(Message("task must be the id of a task."), "/task") from error
     return StreamQuery(tasks, last_event_id or query.get("cursor") or None)
 
 
-def messages(batch: Batch) -> Iterator[Message]:
+def messages(batch: Batch) -> Iterator[Sent]:
     """The messages of a batch.
 
     Only the last one has the new cursor, because a client that loses the connection before it
@@ -64,14 +64,14 @@ def messages(batch: Batch) -> Iterator[Message]:
     """
     if batch.lead is not None:
         cursor = batch.before if batch.events else batch.after
-        yield Message(batch.lead, cursor, f'{{"type":"{batch.lead}","cursor":"{cursor}"}}')
+        yield Sent(batch.lead, cursor, f'{{"type":"{batch.lead}","cursor":"{cursor}"}}')
     last = len(batch.events) - 1
     for place, event in enumerate(batch.events):
         cursor = batch.after if place == last else batch.before
         if event.encoded is None:
             event.encoded = json_text(_content(event)).decode()[1:]
         document = f'{{"type":"{event.type}","cursor":"{cursor}",{event.encoded}'
-        yield Message(event.type, cursor, document)
+        yield Sent(event.type, cursor, document)
 
 
 def _content(event: Event) -> Mapping[str, Any]:

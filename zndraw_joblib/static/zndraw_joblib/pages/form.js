@@ -27,7 +27,7 @@ const tokensOf = (pointer) =>
 
 /**
  * The form of a job, as the API describes it (with `parseJSON`'s integers).
- * Returns `{node, focus, setNotice(text), isTouched()}`.
+ * Returns `{node, focus, setNotice(text)}`.
  */
 export function createForm(context, job) {
   const { text } = context;
@@ -35,11 +35,10 @@ export function createForm(context, job) {
   const name = `${job.category}: ${job.name}`;
   const slot = element("div", { class: "joblib-payload" });
   const notice = element("p", { class: "joblib-notice", hidden: true });
-  const status = element("div", { class: "joblib-status", role: "status" });
+  const status = element("div", { class: "joblib-outcome", role: "status" });
   const problems = element("div", { class: "joblib-problems", role: "alert", tabindex: "-1", hidden: true });
   const options = createOptions(text);
   const submit = element("button", { type: "submit", class: "joblib-primary" }, text("form.submit"));
-  let touched = false;
   let payload = null;
 
   // The JSON that is sent. Edited by hand it is sent as it stands, and the fields wait.
@@ -60,7 +59,6 @@ export function createForm(context, job) {
   let byHand = false;
 
   function changed() {
-    touched = true;
     if (!byHand && payload && details.open) showJSON();
   }
 
@@ -131,7 +129,6 @@ export function createForm(context, job) {
   }
 
   area.addEventListener("input", () => {
-    touched = true;
     areaError.hidden = true;
     area.removeAttribute("aria-invalid");
     if (!byHand) setByHand(true);
@@ -205,7 +202,6 @@ export function createForm(context, job) {
         context.setAddress({ task: task.id });
       });
       status.replaceChildren(element("p", { class: "joblib-done" }, text("form.submitted"), " ", link));
-      context.emit("submitted", { task });
     },
     refused: showErrors,
     failed(message, link) {
@@ -275,7 +271,6 @@ export function createForm(context, job) {
   return {
     node,
     focus: () => heading.focus(),
-    isTouched: () => touched,
     setNotice(message) {
       notice.textContent = message ?? "";
       notice.hidden = !message;

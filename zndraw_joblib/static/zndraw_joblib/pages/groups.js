@@ -42,7 +42,7 @@ function properties(place, value) {
   const others = Object.entries(value).filter(([name]) => !fields.has(name));
   const additional = own(schema, "additionalProperties");
   const patterns = isObject(own(schema, "patternProperties")) && Object.keys(schema.patternProperties).length > 0;
-  const open = isObject(additional) || additional === true || patterns || fields.size === 0;
+  const open = isObject(additional) || additional === true || !isObject(own(schema, "properties"));
   const rows = (open && additional !== false) || patterns || others.length
     ? dictionaryRows(place, isObject(additional) ? additional : true, others, (name) => fields.has(name))
     : null;

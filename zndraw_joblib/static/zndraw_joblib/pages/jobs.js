@@ -15,6 +15,8 @@ const byName = (one, other) => one.name.localeCompare(other.name) || one.full_na
 export function startJobs(section, context) {
   const { api, text } = context;
   const jobs = new Map();
+  // Forms by the job's name, because what somebody typed waits while they look at another job.
+  const forms = new Map();
   let chosen = null; // {name, form}, form null until it is loaded
   let loading = null;
   let live = false;
@@ -105,6 +107,15 @@ export function startJobs(section, context) {
     else chosen.form.setNotice(job.worker_count ? null : text("job.noWorkers"));
   }
 
+  /** The form that was shown before, unless another schema took over since. */
+  function formOf(job) {
+    const schema = JSON.stringify(job.schema);
+    if (forms.get(job.full_name)?.schema !== schema) {
+      forms.set(job.full_name, { schema, form: createForm(context, job) });
+    }
+    return forms.get(job.full_name).form;
+  }
+
   async function choose(name, { focus = true } = {}) {
     if (chosen?.name === name) return;
     loading?.abort();
@@ -119,7 +130,7 @@ export function startJobs(section, context) {
     try {
       const { data: job } = await api.get(path, { signal: loading.signal, exact: true });
       if (chosen !== own) return;
-      own.form = createForm(context, job);
+      own.form = formOf(job);
       panel.replaceChildren(own.form.node);
       notice();
       if (focus) own.form.focus();

@@ -61,7 +61,8 @@ export function arrayField(place, initial) {
       made.dataset.act = key;
       return made;
     });
-    row.node = element("li", {}, inner.node, element("div", { class: "joblib-buttons" }, row.buttons));
+    const tools = row.fixed ? null : element("div", { class: "joblib-buttons" }, row.buttons);
+    row.node = element("li", {}, inner.node, tools);
     return row;
   }
 
@@ -75,6 +76,19 @@ export function arrayField(place, initial) {
       }
     });
     addButton.disabled = rows.length >= Math.min(most, MAX_ITEMS);
+  }
+
+  function tupleToggle() {
+    const toggle = element("input", { type: "checkbox" });
+    toggle.checked = rows.length > 0;
+    toggle.addEventListener("change", () => {
+      rows = toggle.checked ? first.map((_, index) => makeRow(index, undefined, newField)) : [];
+      list.replaceChildren(...rows.map((row) => row.node));
+      renumber();
+      form.changed();
+    });
+    const text = form.text("group.give", { label: place.label });
+    return element("label", { class: "joblib-toggle" }, toggle, ` ${text}`);
   }
 
   function move(row, by) {
@@ -111,17 +125,20 @@ export function arrayField(place, initial) {
   }
   list.append(...rows.map((row) => row.node));
   renumber();
+  // A tuple of a fixed length has all its items or is left out.
+  const isTuple = first.length > 0 && (most <= first.length || rest === false);
   const hints = [];
-  if (least > 0) hints.push(form.text("hint.minItems", { number: least }));
-  if (most < Infinity) hints.push(form.text("hint.maxItems", { number: most }));
-  const content = [list, ...(rest === false && wanted >= first.length ? [] : [addButton])];
+  if (!isTuple && least > 0) hints.push(form.text("hint.minItems", { number: least }));
+  if (!isTuple && most < Infinity) hints.push(form.text("hint.maxItems", { number: most }));
+  const content = isTuple ? [list] : [list, addButton];
+  if (isTuple && !place.required) content.unshift(tupleToggle());
   const children = () => rows.map((row) => row.field);
   return {
     ...grouped(place, content, { hint: hints.join(" "), children }),
     child: (token) => (/^\d+$/.test(token) ? (rows[Number(token)]?.field ?? null) : null),
     names: () => [],
     get() {
-      if (!rows.length && !place.required && !Array.isArray(initial)) {
+      if (!rows.length && !place.required && (isTuple || !Array.isArray(initial))) {
         return field.nullable && own(schema, "default") === null ? null : undefined;
       }
       if (!rows.length && field.nullable && !Array.isArray(initial)) return null;

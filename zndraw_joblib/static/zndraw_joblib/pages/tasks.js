@@ -1,7 +1,7 @@
 // The tasks of the room: a live list, or one task. The address has the filters, the page and the task.
 
 import { element as h } from "./dom.js";
-import { setShown, setText, visible } from "./elements.js";
+import { setShown, visible } from "./elements.js";
 import { startEvents } from "./events.js";
 import { createFormat } from "./format.js";
 import { TaskList } from "./list.js";
