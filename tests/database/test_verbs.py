@@ -19,7 +19,7 @@ from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.names import JobName
 from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.sweep import sweep
-from zndraw_joblib.storage import waits
+from zndraw_joblib.storage import changes, waits
 from zndraw_joblib.storage.corrections import cap_leases, cap_submits
 from zndraw_joblib.storage.rows import Report
 
@@ -168,6 +168,14 @@ HOT = {
         ),
     ),
     "due jobs": ("joblib_task_claim", lambda w, j, held: jobs_with_pending_tasks([j.pk])),
+    "changes of a room": (
+        "joblib_task_room_changed",
+        lambda w, j, held: changes.look_at("default", ["room"], timezone.now()),
+    ),
+    "queue of a room": (
+        "joblib_task_room_status",
+        lambda w, j, held: changes.queued("default", ["room"]),
+    ),
     "list": ("joblib_task_room_status", lambda w, j, held: Task.objects.newest("room", 50)),
     "list, next page": (
         "joblib_task_room_status",

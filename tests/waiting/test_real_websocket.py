@@ -6,7 +6,10 @@ Control: under granian these tests failed when the consumer closed beside a pend
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack, suppress
+from itertools import islice
 
+import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -49,3 +52,39 @@ def test_a_socket_to_an_unknown_path_is_closed_without_an_error_in_the_log(progr
                     unknown.recv(timeout=10)
                 assert closed.value.rcvd.code == 4404
         assert "Traceback" not in url.log.read_text()
+
+
+def test_a_client_resumes_the_events_of_a_room_after_the_server_was_restarted(bob, program):
+    bob.register()
+    task_id = bob.submit().json()["id"]
+    path = "/ws/v1/joblib/rooms/open/events/"
+    token = ["token", bob.token]
+    with ExitStack() as stack:
+        with server(program) as url:
+            address = url.replace("http", "ws") + path
+            before = stack.enter_context(connect(address, subprotocols=token))
+            cursor = json.loads(before.recv(timeout=20))["cursor"]
+        with suppress(ConnectionClosed):
+            while before.recv(timeout=10):
+                pass
+    bob.report(task_id, "cancelled")
+    with server(program) as url:
+        address = f"{url.replace('http', 'ws')}{path}?cursor={cursor}"
+        with connect(address, subprotocols=token) as after:
+            assert json.loads(after.recv(timeout=20)) == {"type": "ready", "cursor": cursor}
+            task = json.loads(after.recv(timeout=20))["task"]
+            assert (task["id"], task["status"]) == (task_id, "cancelled")
+
+
+def test_events_are_streamed_as_they_come(bob, program):
+    bob.register()
+    headers = {"Authorization": f"Token {bob.token}"}
+    with (
+        server(program) as url,
+        httpx.stream("GET", f"{url}/v1/joblib/rooms/open/events", headers=headers) as answer,
+    ):
+        lines = answer.iter_lines()
+        assert "event: ready" in islice(lines, 10)
+        task_id = bob.submit().json()["id"]
+        data = next(line for line in lines if line.startswith('data: {"type":"task"'))
+        assert json.loads(data.removeprefix("data: "))["task"]["id"] == task_id
