@@ -25,6 +25,7 @@ from zndraw_joblib.models import (
     FailureGroup,
     Job,
     JobInterval,
+    StatisticsState,
     SweeperPass,
     Task,
     Worker,
@@ -115,10 +116,20 @@ def test_each_span_counts_the_same_tasks(admin, failed, span):
     document = admin.get(f"{DASHBOARD}numbers/?span={span}").json()
     ends = document["charts"]["charts"][0]
     assert ends["key"] == "ends"
-    sums = {series["name"]: sum(series["values"]) for series in ends["series"]}
+    sums = {series["name"]: sum(filter(None, series["values"])) for series in ends["series"]}
     assert sums["failed"] == 3
     assert document["charts"]["times"] == sorted(document["charts"]["times"])
     assert "no atom #" in document["parts"]["details"]
+
+
+def test_an_interval_that_was_not_counted_has_no_numbers(admin, failed):
+    """Zeros would look as if nothing had ended since the sweeper stopped."""
+    now = database_time("default")
+    StatisticsState.objects.update(ended_until=now - timedelta(minutes=30))
+    document = admin.get(f"{DASHBOARD}numbers/").json()["charts"]
+    values = document["charts"][0]["series"][0]["values"]
+    assert values[-1] is None
+    assert 0 in values[:6]
 
 
 def test_the_page_of_a_job_has_its_numbers_alone(admin, bob, failed):

@@ -90,7 +90,7 @@ def chart_document(dashboard: Dashboard) -> dict[str, Any]:
                     {
                         "name": name,
                         "label": str(label),
-                        "values": [value(counts) for _begins_at, counts in dashboard.points],
+                        "values": _values(dashboard, value),
                     }
                     for name, label, value in series
                 ],
@@ -105,12 +105,21 @@ def chart_table(
 ) -> dict[str, Any]:
     """The values of a chart as a table."""
     shown: Callable[[Any], Any] = _seconds if is_duration else lambda n: "-" if n is None else n
+    columns = [map(shown, _values(dashboard, value)) for _name, _label, value in series]
+    times = [begins_at for begins_at, _counts in dashboard.points]
     return {
         "key": key,
         "heading": heading,
         "labels": [label for _name, label, _value in series],
-        "rows": [
-            (begins_at, [shown(value(counts)) for _name, _label, value in series])
-            for begins_at, counts in dashboard.points
-        ],
+        "rows": list(zip(times, zip(*columns, strict=True), strict=True)),
     }
+
+
+def _values(
+    dashboard: Dashboard, value: Callable[[Counts], float | int | None]
+) -> list[float | int | None]:
+    """The values of a series; None for intervals that were not counted."""
+    return [
+        value(counts) if dashboard.is_counted(begins_at) else None
+        for begins_at, counts in dashboard.points
+    ]

@@ -96,6 +96,14 @@ class Dashboard:
         allowed = timedelta(seconds=LATE_INTERVALS * interval + LATE_SECONDS)
         return self.last_pass is None or self.now - self.last_pass.ended_at > allowed
 
+    def is_counted(self, begins_at: datetime) -> bool:
+        """Whether an interval was counted; one that was not has no numbers, rather than zeros."""
+        state = self.state
+        return bool(
+            state and state.since and state.ended_until and state.since <= begins_at
+            < state.ended_until
+        )  # fmt: skip
+
     @property
     def ended_per_minute(self) -> float:
         """The throughput over the span."""
