@@ -54,10 +54,10 @@ LOOKS: dict[str, Any] = {
 def test_room(open_page: OpenPage, name: str) -> None:
     page = open_page(**LOOKS[name])
     page.goto(f"/rooms/{ROOM}/?job={ROTATE}")
-    expect(page.locator("#histogram canvas")).to_be_visible()
-    expect(
-        page.get_by_role("region", name="Tasks").get_by_role("progressbar").first
-    ).to_be_visible()
+    expect(page.locator("#histogram canvas")).to_be_visible(timeout=30_000)
+    tasks = page.get_by_role("region", name="Tasks")
+    expect(tasks.get_by_role("progressbar").first).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("form")).to_be_visible(timeout=30_000)
     page.mouse.move(0, 0)
     page.wait_for_timeout(500)
     save(page, name)
