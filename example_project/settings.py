@@ -77,13 +77,16 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "example_project.policy.content_security_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+
+if DEMO_KEY:
+    # After the sessions. In the demo alone, because each answer of the API would vary by language.
+    MIDDLEWARE.insert(3, "django.middleware.locale.LocaleMiddleware")
 
 ROOT_URLCONF = "example_project.urls"
 WSGI_APPLICATION = "example_project.wsgi.application"

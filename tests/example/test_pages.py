@@ -6,6 +6,7 @@ import re
 
 import pytest
 from django.test import Client
+from django.utils.translation import deactivate
 
 from example_project.policy import POLICY
 from zndraw_joblib.models import Task
@@ -17,6 +18,14 @@ pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 def demo_key(settings):
     settings.DEMO_KEY = "the key"
     return settings.DEMO_KEY
+
+
+@pytest.fixture
+def by_header(settings):
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.middleware.locale.LocaleMiddleware"]
+    yield
+    # The middleware leaves the last request's language to the thread.
+    deactivate()
 
 
 def content(client, path="/"):
@@ -182,7 +191,7 @@ def test_a_result_reaches_no_page_as_markup(client, bob):
 
 
 @pytest.mark.parametrize("path", ["/", "/sign-in/", "/rooms/demo/"])
-def test_each_text_of_the_pages_is_translated(client, root, demo_key, path):
+def test_each_text_of_the_pages_is_translated(client, root, demo_key, by_header, path):
     """A page in German has no text in common with the page in English."""
     if path != "/sign-in/":
         client.force_login(root.user)
