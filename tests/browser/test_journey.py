@@ -221,3 +221,13 @@ def test_pages_fit_the_window_and_have_no_serious_fault(
             scrolls_sideways(stranger)
         )
     assert {path: faults for path, faults in found.items() if faults} == {}
+
+
+def test_a_german_browser_gets_german_pages(open_page: OpenPage, site: Site, room: str) -> None:
+    site.wait_for(site.submit(room, "Echo", value=1), "completed")
+    page = open_page(locale="de-DE")
+    page.goto(f"/rooms/{room}/")
+    expect(page.locator("html")).to_have_attribute("lang", "de")
+    expect(page.get_by_role("heading", name="Aufgaben")).to_be_visible()
+    expect(page.get_by_role("heading", name="Trajektorie")).to_be_visible()
+    expect(page.get_by_text("abgeschlossen", exact=True).filter(visible=True)).to_be_visible()
