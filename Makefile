@@ -10,7 +10,7 @@ WHOLE_SITES := soak or deploy
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast test-sqlite test-postgres test-sites coverage \
-	matrix lint docs bench soak assets openapi messages clean
+	test-browser screenshots matrix lint docs bench soak assets openapi messages clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,7 +32,8 @@ demo: $(STAMP) ## Server, sweeper and worker on molecules (PORT=8001 moves it, O
 SHARED := $(JOBLIB_TEST_DATABASE_URL)$(JOBLIB_TEST_REDIS_URL)
 waiting := tests/waiting/ tests/example/ tests/packaging/
 client := tests/client/
-busy := $(filter-out $(waiting) $(client) tests/__pycache__/,$(wildcard tests/*/))
+# tests/browser/ belongs to `make test-browser`.
+busy := $(filter-out $(waiting) $(client) tests/browser/ tests/__pycache__/,$(wildcard tests/*/))
 SQLITE := sqlite-busy sqlite-waiting sqlite-client
 POSTGRES := postgres-busy postgres-waiting postgres-client
 PARTS := $(if $(SHARED),1,6)
@@ -68,6 +69,12 @@ coverage: ## The pass on SQLite again, with the coverage floor
 test-sites: $(STAMP) ## nginx, pgbouncer and the short soak (installs the first two with apt, as root)
 	$(BIN)/python tests/with_servers.py postgres --may-be-empty -m '$(WHOLE_SITES)' $(PYTEST_ARGS)
 
+test-browser: $(STAMP) ## The pages in Chromium (installed with apt, as root); DATABASE=postgres uses PostgreSQL
+	$(BIN)/python tests/with_servers.py $(or $(DATABASE),sqlite) tests/browser $(PYTEST_ARGS)
+
+screenshots: $(STAMP) ## Write docs/screenshots anew
+	$(BIN)/python tests/with_servers.py sqlite tests/browser/screenshots.py -p no:randomly
+
 matrix: $(STAMP) ## Both passes by nox, for each Python found here and each Django
 	$(BIN)/nox
 
@@ -85,21 +92,23 @@ lint: $(STAMP) ## Spelling, style, types, imports, migrations
 docs: $(STAMP) ## The documentation as a site, in .site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-messages: $(STAMP) ## Compile the translations in zndraw_joblib/locale
+messages: $(STAMP) ## Compile the translations
 	$(BIN)/pybabel compile --directory zndraw_joblib/locale --domain django
+	$(BIN)/pybabel compile --directory example_project/locale --domain django
 
 # Exact versions, because the copies are part of the package.
 APP_VENDOR := zndraw_joblib/static/zndraw_joblib/vendor
 DEMO_VENDOR := example_project/static/example/vendor
+TEST_VENDOR := tests/browser/vendor
 assets: ## Copy the browser libraries of package.json, with their licences, to the static folders
 	npm ci --ignore-scripts --no-audit --no-fund --silent
-	rm -rf $(APP_VENDOR) $(DEMO_VENDOR)
-	mkdir -p $(APP_VENDOR)/jedison $(APP_VENDOR)/uplot $(DEMO_VENDOR)/3dmol
-	cp node_modules/jedison/LICENSE node_modules/jedison/dist/umd/jedison.umd.js $(APP_VENDOR)/jedison/
+	rm -rf $(APP_VENDOR) $(DEMO_VENDOR) $(TEST_VENDOR)
+	mkdir -p $(APP_VENDOR)/uplot $(DEMO_VENDOR)/3dmol $(TEST_VENDOR)/axe-core
 	cp node_modules/uplot/LICENSE node_modules/uplot/dist/uPlot.iife.min.js \
 		node_modules/uplot/dist/uPlot.min.css $(APP_VENDOR)/uplot/
 	cp node_modules/3dmol/LICENSE node_modules/3dmol/build/3Dmol-min.js $(DEMO_VENDOR)/3dmol/
 	cp node_modules/3dmol/build/3Dmol-min.js.LICENSE.txt $(DEMO_VENDOR)/3dmol/
+	cp node_modules/axe-core/LICENSE* node_modules/axe-core/axe.min.js $(TEST_VENDOR)/axe-core/
 # Django's ManifestStaticFilesStorage fails at the name of a source map that is not there.
 	sed -i '/^\/\/# sourceMappingURL=/d' $(APP_VENDOR)/*/*.js $(DEMO_VENDOR)/*/*.js
 

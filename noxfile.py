@@ -38,7 +38,7 @@ def tests(session: nox.Session, django: str, database: str) -> None:
         *nox.project.dependency_groups(PYPROJECT, "test"),
         f"Django~={django}.0",
     )
-    marks = "not network and not deploy and not soak"
+    marks = "not network and not browser and not deploy and not soak"
     if database != "sqlite":
         marks += " and not demo and not no_database"
     session.run("python", "tests/with_servers.py", database, "-m", marks, *session.posargs)

@@ -1,6 +1,7 @@
 """A complete host of the job server.
 
 From the environment: SECRET_KEY, DEBUG, ALLOWED_HOSTS, DATABASE_URL, REDIS_URL, DATA_DIR,
+DEMO_KEY (set by `make demo`: the secret of the link that signs in the demo's user),
 THROTTLE_RATES (`joblib_submit=10/s,joblib_work=100/s`), NUM_PROXIES (the number of proxies in
 front, each of which sets or extends X-Forwarded-For), TRANSACTION_POOLING (the database is behind
 pgbouncer in transaction mode) and BEHIND_TLS_PROXY (a proxy terminates TLS).
@@ -46,6 +47,7 @@ DATABASE_URL = env.str("DATABASE_URL", "")
 # for each request and would leak its connection. SQLite closes a connection with its thread.
 CONN_MAX_AGE = env.int("CONN_MAX_AGE", 0)
 REDIS_URL = env.str("REDIS_URL", "")
+DEMO_KEY = env.str("DEMO_KEY", "")
 TRANSACTION_POOLING = env.bool("TRANSACTION_POOLING", False)
 
 if env.bool("BEHIND_TLS_PROXY", False):
@@ -73,6 +75,7 @@ INSTALLED_APPS = [
 # thread for each request that waits.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "example_project.policy.content_security_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -80,6 +83,10 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+
+if DEMO_KEY:
+    # After the sessions. In the demo alone, because each answer of the API would vary by language.
+    MIDDLEWARE.insert(3, "django.middleware.locale.LocaleMiddleware")
 
 ROOT_URLCONF = "example_project.urls"
 WSGI_APPLICATION = "example_project.wsgi.application"
@@ -95,6 +102,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "example_project.rooms.context.demo",
             ]
         },
     }
@@ -190,7 +198,9 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
-LOGIN_URL = "admin:login"
+LOGIN_URL = "sign-in"
+LOGIN_REDIRECT_URL = "first-page"
+LOGOUT_REDIRECT_URL = "first-page"
 
 REST_FRAMEWORK = {
     # The token first, because a 401 has the challenge of the first class.
@@ -236,6 +246,8 @@ ZNDRAW_JOBLIB: dict[str, Any] = {}
 SILENCED_SYSTEM_CHECKS = ["zndraw_joblib.W007"] if TRANSACTION_POOLING else []
 
 LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+LOCALE_PATHS = [BASE_DIR / "example_project" / "locale"]
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"

@@ -88,10 +88,10 @@ SERVERS = {
 
 
 @contextmanager
-def server(program: str = "uvicorn", **extra: str) -> Iterator[Address]:
+def server(program: str = "uvicorn", port: str = "", **extra: str) -> Iterator[Address]:
     """Run the example project under an ASGI server; yields its address when it answers."""
-    port = free_port()
-    command = [program, "example_project.asgi:application", "--port", str(port), *SERVERS[program]]
+    port = port or str(free_port())
+    command = [program, "example_project.asgi:application", "--port", port, *SERVERS[program]]
     with process("-m", *command, **extra) as child:
         url = f"http://127.0.0.1:{port}"
         deadline = time.monotonic() + 30

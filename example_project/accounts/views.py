@@ -1,7 +1,11 @@
-"""An endpoint that returns a token for name and password."""
+"""The page that signs in, and an endpoint that returns a token for name and password."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.views import LoginView
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.authtoken.models import Token
@@ -12,6 +16,17 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from example_project.errors import errors
+
+
+class SignIn(LoginView):
+    """``/sign-in/``; somebody who is signed in already goes on to the first page."""
+
+    template_name = "sign_in.html"
+    redirect_authenticated_user = True
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Tell the template whether the terminal of ``make demo`` shows name and password."""
+        return super().get_context_data(is_demo=bool(settings.DEMO_KEY), **kwargs)
 
 
 class TokenView(APIView):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from typing import ClassVar, Literal
+from urllib.parse import quote
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -40,14 +41,39 @@ class Simulate(BaseModel):
         return len(frames)
 
 
+def latest_trajectory(room_id: str) -> str:
+    """The id of the room's newest completed task with a trajectory.
+
+    Raises
+    ------
+    ValueError
+        There is no such task.
+    """
+    api, found = server(), []
+    for job in (Simulate, Rotate):
+        name = quote(f"@global:{job.category}:{job.__name__}")
+        answer = api.http.get(
+            f"{api.base_url}/v1/joblib/rooms/{quote(room_id, safe='')}/jobs/{name}/tasks",
+            params={"status": "completed", "limit": 1},
+            headers=api.get_headers(),
+        )
+        found += answer.raise_for_status().json()
+    if not found:
+        raise ValueError("there is no trajectory in this room yet: submit Simulate first")
+    return str(max(found, key=lambda task: task["created_at"])["id"])
+
+
 class OfTrajectory(BaseModel):
     """A job on the trajectory of another task."""
 
-    trajectory: UUID = Field(description="Id of a task with the file trajectory.xyz.")
+    trajectory: UUID | None = Field(
+        None, description="Id of a task with the file trajectory.xyz; left out: the latest one."
+    )
 
-    def frames(self) -> structures.Frames:
+    def frames(self, task: ClaimedTask) -> structures.Frames:
         """Download the trajectory."""
-        content = TaskHandle(server(), str(self.trajectory)).download(TRAJECTORY)
+        source = str(self.trajectory or latest_trajectory(task.room_id))
+        content = TaskHandle(server(), source).download(TRAJECTORY)
         return structures.from_xyz(content.decode())
 
 
@@ -61,7 +87,7 @@ class Rotate(OfTrajectory):
 
     def run(self, task: ClaimedTask) -> list[float]:
         """Upload the rotated trajectory; the result is where its first atom is, in ångström."""
-        rotated = structures.rotate(self.frames(), self.angle, self.axis)
+        rotated = structures.rotate(self.frames(task), self.angle, self.axis)
         task.upload(structures.to_xyz(rotated).encode(), TRAJECTORY)
         first: list[float] = rotated[0].positions[0].tolist()
         return first
@@ -75,9 +101,9 @@ class SelectWithin(OfTrajectory):
     centre: int = Field(0, ge=0, description="Index of the atom in the middle.")
     distance: float = Field(5.0, gt=0, le=1000, description="Ångström.")
 
-    def run(self) -> list[int]:
+    def run(self, task: ClaimedTask) -> list[int]:
         """The indices of the atoms."""
-        return structures.select_within(self.frames()[-1], self.centre, self.distance)
+        return structures.select_within(self.frames(task)[-1], self.centre, self.distance)
 
 
 class Histogram(BaseModel):
@@ -95,9 +121,9 @@ class DistanceHistogram(OfTrajectory):
     bins: int = Field(20, ge=1, le=1000)
     longest: float = Field(20.0, gt=0, le=1000, description="Ångström.")
 
-    def run(self) -> Histogram:
+    def run(self, task: ClaimedTask) -> Histogram:
         """Count."""
-        counts, edges = structures.distance_histogram(self.frames(), self.bins, self.longest)
+        counts, edges = structures.distance_histogram(self.frames(task), self.bins, self.longest)
         return Histogram(counts=counts.tolist(), edges=edges.tolist())
 
 

@@ -67,10 +67,16 @@ def demo(stack: ExitStack, port: int, *, once: bool) -> int:
             *("--host", HOST, "--port", str(port), "--timeout-graceful-shutdown", "5"),
             # Because there is no proxy, and uvicorn trusts the headers of any local client.
             "--no-proxy-headers",
+            # Because the log would have the key of the link that signs in.
+            "--no-access-log",
         ],
         "sweeper": [*python, "django", "run_sweeper"],
     }
-    running = {name: start(stack, data, name, command) for name, command in children.items()}
+    key = secrets.token_urlsafe(16)
+    running = {
+        name: start(stack, data, name, command, {"DEMO_KEY": key})
+        for name, command in children.items()
+    }
     wait_until_ready(url, running)
     worker = [*python, "example_project.demo.worker"]
     running["worker"] = start(
@@ -80,8 +86,9 @@ def demo(stack: ExitStack, port: int, *, once: bool) -> int:
     ok = submit_and_show(url, token, running)
     if once:
         return 0 if ok else 1
-    print(f"\nOpen    {url}/\nAdmin   {url}/admin/   login: demo / {password}")
-    print(f"API     {url}/api/docs\nToken   {token}\nCtrl-C ends it.", flush=True)
+    print(f"\nOpen    {url}/demo/{key}/   (signs you in)\nAdmin   {url}/admin/")
+    print(f"API     {url}/api/docs\nLogin   demo / {password}\nToken   {token}")
+    print("Ctrl-C ends it.", flush=True)
     while True:
         time.sleep(1)
         require_alive(running)

@@ -1,1 +1,1 @@
-"""The pages of the site."""
+"""The pages of the site: what goes on, and what the demo adds to the page of a room."""

@@ -13,8 +13,11 @@ import pytest
 FILES = Path(__file__).parents[2] / "docs" / "deploy"
 
 
-def program(name: str, package: str) -> str:
-    """Path of a system program; where it is missing and the user is root, apt installs it."""
+def program(name: str, package: str, mark: str = "deploy") -> str:
+    """Path of a system program; where it is missing and the user is root, apt installs it.
+
+    `mark` is the marker of the tests that need it.
+    """
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
     found = shutil.which(name, path=path)
     apt = shutil.which("apt-get", path=path)
@@ -34,7 +37,7 @@ def program(name: str, package: str) -> str:
     if not found:
         pytest.fail(
             f"{name} is missing. Install it (apt-get install {package}), or skip these tests "
-            'with -m "not deploy".',
+            f'with -m "not {mark}".',
             pytrace=False,
         )
     return found
