@@ -62,7 +62,7 @@ def tagging_middleware(settings):
 
 async def change_during_wait(change, *args, **kwargs):
     hub = get_hub()
-    while not hub.changes._watchers:
+    while not hub.changes._waiters:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     return await sync_to_async(change)(*args, **kwargs)
@@ -247,7 +247,7 @@ async def test_a_change_between_the_view_and_the_subscription_is_seen(bob, runni
     assert answer.json()["progress"] == 0.5
 
 
-async def test_the_reread_wakes_a_watcher_whose_event_was_lost(bob, running, monkeypatch):
+async def test_the_reread_wakes_a_waiter_whose_event_was_lost(bob, running, monkeypatch):
     monkeypatch.setattr(reads, "REREAD_SECONDS", 0.5)
     monkeypatch.setattr(publishers.publisher, "publish", lambda *args: None)
     began = time.monotonic()
@@ -300,14 +300,14 @@ async def test_progress_does_not_wake_a_request_that_waits_for_the_end(bob, runn
     ending = asyncio.create_task(
         site.request(bob, "GET", f"/tasks/{running}", prefer=f"wait={LONG}")
     )
-    watcher = asyncio.create_task(watching(site, bob, running))
+    waiter = asyncio.create_task(watching(site, bob, running))
     hub = get_hub()
-    while not (hub.ends._waiters and hub.changes._watchers):
+    while not (hub.ends._waiters and hub.changes._waiters):
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.2)
     monkeypatch.setattr(hub.ends, "end", woken.append)
     await sync_to_async(bob.report)(running, "running", attempt=1, progress=0.5)
-    assert (await watcher).status == 200
+    assert (await waiter).status == 200
     await asyncio.sleep(0.1)
     assert not ending.done()
     assert woken == []
@@ -473,25 +473,25 @@ async def test_middleware_that_compares_tags_keeps_waits_for_ends(bob, running, 
     assert answer.headers["preference-applied"] == "wait=1"
 
 
-async def test_progress_that_comes_often_sets_one_timer_for_each_watcher(monkeypatch):
+async def test_progress_that_comes_often_sets_one_timer_for_each_waiter(monkeypatch):
     loop = asyncio.get_running_loop()
     due_times = []
     call_at = loop.call_at
 
     def counted(when, callback, *args, **kwargs):
-        if callback == watcher.changed.set:
+        if callback == waiter.changed.set:
             due_times.append(when)
         return call_at(when, callback, *args, **kwargs)
 
     monkeypatch.setattr(loop, "call_at", counted)
     hub_waits = get_hub().changes
     task_id = UUID(int=1)
-    watcher = changes.Watcher(0, loop.time() + 0.1)
-    hub_waits._watchers[task_id] = {watcher}
+    waiter = changes.Waiter(0, loop.time() + 0.1)
+    hub_waits._waiters[task_id] = {waiter}
     for revision in range(1, 50):
         hub_waits.change(task_id, revision, is_progress=True)
-    assert due_times == [watcher.progress_at]
-    assert not watcher.changed.is_set()
+    assert due_times == [waiter.progress_at]
+    assert not waiter.changed.is_set()
     async with asyncio.timeout(2):
-        await watcher.changed.wait()
-    del hub_waits._watchers[task_id]
+        await waiter.changed.wait()
+    del hub_waits._waiters[task_id]

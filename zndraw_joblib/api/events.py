@@ -30,7 +30,7 @@ from zndraw_joblib.storage.connections import release_connections
 from zndraw_joblib.tenancy import in_tenant
 
 MEDIA_TYPE = "text/event-stream"
-#: Seconds after which a browser comes back when the stream has ended, in milliseconds.
+#: Tells a browser to come back 2,000 milliseconds after the stream has ended.
 RETRY = b"retry: 2000\n\n"
 #: Seconds after which the rights are checked again. A stream without events sends a comment
 #: then, because proxies end silent connections.
@@ -51,7 +51,7 @@ class EventViewSet(JobLibView, ViewSet):
 
     def initialize_request(self, request: Any, *args: Any, **kwargs: Any) -> Request:
         """Keep the request as it is before the authenticators, which change its user."""
-        self._asked: HttpRequest = copy.copy(request)
+        self._unauthenticated: HttpRequest = copy.copy(request)
         return super().initialize_request(request, *args, **kwargs)
 
     @openapi.rooms_events
@@ -80,7 +80,7 @@ class EventViewSet(JobLibView, ViewSet):
         view = type(self)(action=self.action, args=self.args, kwargs=self.kwargs)
         try:
             with in_tenant(tenant):
-                caller = caller_again(copy.copy(self._asked), view)
+                caller = caller_again(copy.copy(self._unauthenticated), view)
                 if caller is None or not caller.may("read", room_id):
                     return None
                 return caller.is_admin
@@ -150,7 +150,7 @@ def _encoded(batch: Batch) -> bytes:
 
 
 def check_seconds() -> float:
-    """Spread out, because all clients of a server come back at once after a restart."""
+    """Seconds until the next check, drawn because all clients come back at once after a restart."""
     return CHECK_SECONDS * random.uniform(0.5, 1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 from pydantic_core import from_json
@@ -104,15 +104,7 @@ RoomEvent = (
     ReadyEvent | ResetEvent | TaskEvent | JobEvent | JobRetiredEvent | WorkerEvent | WorkerLeftEvent
 )
 
-_TYPES = {
-    "ready",
-    "reset",
-    "task",
-    "job",
-    "job_retired",
-    "worker",
-    "worker_left",
-}
+_TYPES = {event.model_fields["type"].default for event in get_args(RoomEvent)}
 _adapter: TypeAdapter[RoomEvent] = TypeAdapter(Annotated[RoomEvent, Field(discriminator="type")])
 
 

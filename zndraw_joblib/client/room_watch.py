@@ -40,7 +40,7 @@ def room_events(
                         cursor = stream.cursor or cursor
                         continue
                     requests.succeeded()
-                    # Another connection that misses nothing is no news.
+                    # Left out, because a later connection that misses nothing changes nothing.
                     if not (goes_on and isinstance(event, ReadyEvent)):
                         yield event
                     cursor, goes_on = event.cursor, True
@@ -52,4 +52,4 @@ def room_events(
             # Under WSGI a stream ends at once, and is asked for again after these seconds.
             requests.sleep(min(stream.retry, LONGEST_RETRY))
         else:
-            requests.pace(has_news=has_lasted, waited=False)
+            requests.pace(has_changes=has_lasted, waited=False)

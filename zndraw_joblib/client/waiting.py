@@ -146,12 +146,12 @@ class PatientRequests:
         """The whole seconds that a request may wait, until the deadline at most."""
         return max(0, int(min(seconds, self._deadline.left)))
 
-    def pace(self, *, has_news: bool, waited: bool) -> None:
-        """Pause before the next request, longer each time, if this one neither waited nor had news.
+    def pace(self, *, has_changes: bool, waited: bool) -> None:
+        """Pause before the next request, longer each time after one without changes or a wait.
 
         A server under WSGI does not wait, and would else be asked without a pause.
         """
-        if has_news:
+        if has_changes:
             self._next_pause = FIRST_PAUSE
         elif not waited:
             self.sleep(self._next_pause)
@@ -229,7 +229,7 @@ class _Lookups:
             ends = len(answer.ended)
             self._busy_size = max(LEAST_WHILE_BUSY, 2 * ends) if ends >= BUSY_ENDS else MAX_LOOKUP
         missing = [task_id for task_id in ids if task_id not in answer.found]
-        self._requests.pace(has_news=bool(answer.ended), waited=bool(wait) and answer.waited)
+        self._requests.pace(has_changes=bool(answer.ended), waited=bool(wait) and answer.waited)
         return _Found(answer.ended, missing)
 
     def read(self, task_id: str) -> TaskInfo | None:

@@ -92,12 +92,13 @@ class _KnownTask:
         self._requests = PatientRequests(api, deadline, f"watch task {task_id}")
         self.task: TaskInfo | None = None
         self._etag: str | None = None
-        self._news: TaskInfo | None = None
+        #: The task as it changed since the last `take`.
+        self._changed: TaskInfo | None = None
 
     def take(self) -> TaskInfo | None:
         """The task if it has changed since the last call."""
-        news, self._news = self._news, None
-        return news
+        changed, self._changed = self._changed, None
+        return changed
 
     def ask(self, *, may_wait: bool = False) -> bool:
         """Ask the server for the task; returns whether it answered.
@@ -113,7 +114,9 @@ class _KnownTask:
         if seen.task is not None:
             self._note(seen.task, seen.etag)
         if may_wait:
-            self._requests.pace(has_news=self._news is not None, waited=bool(wait) and seen.waited)
+            self._requests.pace(
+                has_changes=self._changed is not None, waited=bool(wait) and seen.waited
+            )
         return True
 
     def accept(self, event: TaskEvent) -> bool:
@@ -135,7 +138,7 @@ class _KnownTask:
         # A place in the queue is no change, because it changes with each task before this one.
         compared = task.model_copy(update={"queue_position": None})
         if compared != self.task or (etag or self._etag) != self._etag:
-            self.task, self._etag, self._news = compared, etag, task
+            self.task, self._etag, self._changed = compared, etag, task
 
 
 def _revision(etag: str | None) -> int | None:
@@ -169,13 +172,13 @@ def follow_log(api: ApiManager, task_id: str, offset: int, deadline: Deadline) -
         answer = requests.send("GET", url, read=_with_wait(_read_log_part), wait=wait)
         if answer is not None:
             part, waited = answer
-            has_news = part.next_offset > offset
-            if has_news:
+            has_changes = part.next_offset > offset
+            if has_changes:
                 offset = part.next_offset
                 yield part.text
             elif part.ended:
                 return
-            requests.pace(has_news=has_news, waited=bool(wait) and waited)
+            requests.pace(has_changes=has_changes, waited=bool(wait) and waited)
         if deadline.left <= 0:
             raise TaskWaitTimeout(deadline.timeout, [task_id])
 

@@ -27,7 +27,7 @@ Read = Callable[[Sequence[UUID], Visible], Coroutine[Any, Any, list[TaskRow]]]
 
 
 @dataclass(eq=False)
-class Watcher:
+class Waiter:
     """A request that waits for a revision after this one; progress ends it at `progress_at`."""
 
     revision: int
@@ -48,9 +48,9 @@ class ChangeWaits:
     def __init__(self, groups: Groups, executor: Executor, tenant: str | None, read: Read) -> None:
         self._groups = groups
         self._read = read
-        self._watchers: dict[UUID, set[Watcher]] = {}
+        self._waiters: dict[UUID, set[Waiter]] = {}
         self._repeated = RepeatedReads(
-            executor, self._watchers.keys(), reader(tenant, watched_revisions), self._compare
+            executor, self._waiters.keys(), reader(tenant, watched_revisions), self._compare
         )
 
     @counted("change")
@@ -74,9 +74,9 @@ class ChangeWaits:
         """
         task_id, room_id, revision = task
         loop = asyncio.get_running_loop()
-        watcher = Watcher(revision, loop.time() + GATHER_SECONDS)
+        waiter = Waiter(revision, loop.time() + GATHER_SECONDS)
         groups = {change_group(room_id)}
-        self._watchers.setdefault(task_id, set()).add(watcher)
+        self._waiters.setdefault(task_id, set()).add(waiter)
         try:
             await self._groups.join(groups)
             # The task may have changed before its changes were published and the group was joined.
@@ -84,37 +84,37 @@ class ChangeWaits:
             while True:
                 try:
                     async with asyncio.timeout_at(deadline):
-                        await watcher.changed.wait()
+                        await waiter.changed.wait()
                 except TimeoutError:
                     pass
-                watcher.changed.clear()
+                waiter.changed.clear()
                 found = next(iter(await self._read((task_id,), visible)), None)
                 if found is None or not is_known(found) or loop.time() >= deadline:
                     return found
-                watcher.revision = found.revision
+                waiter.revision = found.revision
         finally:
-            watchers = self._watchers[task_id]
-            watchers.discard(watcher)
-            if not watchers:
-                del self._watchers[task_id]
+            waiters = self._waiters[task_id]
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiters[task_id]
             self._groups.leave(groups)
 
     def change(self, task_id: UUID, revision: int, *, is_progress: bool = False) -> None:
-        """Wake the watchers of a task that do not know this revision."""
+        """Wake the waiters of a task that do not know this revision."""
         loop = asyncio.get_running_loop()
-        for watcher in self._watchers.get(task_id, ()):
-            if watcher.revision < revision and not watcher.changed.is_set():
-                if not is_progress or loop.time() >= watcher.progress_at:
-                    watcher.changed.set()
-                elif not watcher.is_due:
-                    # Once, because each of many watchers may get hundreds of messages until then.
-                    watcher.is_due = True
-                    loop.call_at(watcher.progress_at, watcher.changed.set)
+        for waiter in self._waiters.get(task_id, ()):
+            if waiter.revision < revision and not waiter.changed.is_set():
+                if not is_progress or loop.time() >= waiter.progress_at:
+                    waiter.changed.set()
+                elif not waiter.is_due:
+                    # Once, because each of many waiters may get hundreds of messages until then.
+                    waiter.is_due = True
+                    loop.call_at(waiter.progress_at, waiter.changed.set)
 
     def _compare(self, read: Revision | UUID) -> None:
         if isinstance(read, UUID):
-            for watcher in self._watchers.get(read, ()):
-                watcher.changed.set()
+            for waiter in self._waiters.get(read, ()):
+                waiter.changed.set()
             return
         self.change(read.task_id, read.revision)
         if not read.is_watched:

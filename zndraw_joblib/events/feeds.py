@@ -45,7 +45,7 @@ FAILED_SECONDS = 1.0
 
 
 class Request(NamedTuple):
-    """What a look reads; `rooms` says for each whether an administrator watches it."""
+    """The reads of a look; `rooms` says for each whether an administrator watches it."""
 
     rooms: Mapping[str, bool]
     with_states: bool
@@ -54,7 +54,7 @@ class Request(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a look has found. `jobs` and `workers` are those of rooms by name, None if not read.
+    """The result of a look. `jobs` and `workers` have those of each room, None if not read.
 
     `is_broken` if the changes since the last look are unknown.
     """
@@ -140,7 +140,7 @@ class RoomFeeds:
 
     async def _look_forever(self) -> None:
         loop = asyncio.get_running_loop()
-        # Those of an earlier time would go back to its end.
+        # New, because looks would otherwise begin where the last watcher of an earlier time left.
         self._changes = RoomChanges()
         states_at = queues_at = loop.time()
         while self._rooms:

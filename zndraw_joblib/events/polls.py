@@ -17,7 +17,7 @@ from zndraw_joblib.storage.changes import look_at, reserve
 def poll(
     room_id: str, tasks: Collection[UUID] | None, *, is_admin: bool, resume: str | None
 ) -> Batch:
-    """What a watcher's first batch has; see `RoomFeeds.watch` for the parameters."""
+    """The first batch of a watcher; see `RoomFeeds.watch` for the parameters."""
     using = Task.objects.write_db
     # Before all other reads, because they find what other transactions have committed by now.
     look = look_at(using, [], None)

@@ -66,7 +66,7 @@ class RoomChanges:
     #: The tasks of each room that were sent.
     _known: dict[str, dict[UUID, Known]] = field(default_factory=dict)
     #: Changed tasks of each room that may not be sent yet.
-    _held: dict[str, set[UUID]] = field(default_factory=lambda: defaultdict(set))
+    _delayed: dict[str, set[UUID]] = field(default_factory=lambda: defaultdict(set))
 
     def look(self, rooms: Collection[str], clock: float, *, with_queues: bool) -> Found:
         """The tasks of the rooms that changed since the last look, or may be sent since.
@@ -95,11 +95,11 @@ class RoomChanges:
         found = Task.objects.read(ids, include_result=False, include_payload=False)
         tasks: dict[str, list[TaskRow]] = defaultdict(list)
         for task in found.values():
-            if task.room_id in rooms and self._is_news(task, clock):
+            if task.room_id in rooms and self._is_sent_now(task, clock):
                 tasks[task.room_id].append(task)
         # Set at the end, because the changes are still new if a query has failed.
         for room_id, sent in wanted.items():
-            self._held[room_id] -= sent
+            self._delayed[room_id] -= sent
         self._follow(using, look)
         return Found(look.now, since, dict(tasks), overflowed)
 
@@ -109,7 +109,7 @@ class RoomChanges:
         for room_id, task_id, revision in look.changes:
             changed[room_id][task_id] = revision
         overflowed, wanted = set(), {}
-        for room_id in changed.keys() | self._held.keys():
+        for room_id in changed.keys() | self._delayed.keys():
             known = self._known.setdefault(room_id, {})
             new = {
                 task_id
@@ -120,29 +120,29 @@ class RoomChanges:
                 overflowed.add(room_id)
                 for task_id in new:
                     self._remember(known, task_id, Known(changed[room_id][task_id]))
-                self._held[room_id].clear()
+                self._delayed[room_id].clear()
                 continue
-            new |= self._held[room_id]
+            new |= self._delayed[room_id]
             wanted[room_id] = {
                 task_id
                 for task_id in new
                 if task_id not in known or clock - known[task_id].sent_at >= TASK_SECONDS
             }
-            self._held[room_id] = new
+            self._delayed[room_id] = new
         return overflowed, wanted
 
-    def _is_news(self, task: TaskRow, clock: float) -> bool:
-        """Whether to send the task; it counts as sent then."""
+    def _is_sent_now(self, task: TaskRow, clock: float) -> bool:
+        """Whether to send the task, which then counts as sent; delays one sent just now."""
         known = self._known.setdefault(task.room_id, {})
         before = known.get(task.id)
         if before is not None:
             if before.revision >= task.revision and before.place == task.queue_position:
                 return False
             if clock - before.sent_at < TASK_SECONDS:
-                self._held[task.room_id].add(task.id)
+                self._delayed[task.room_id].add(task.id)
                 return False
         self._remember(known, task.id, Known(task.revision, task.queue_position, clock))
-        # One that was never sent is sent, because its place may have moved since a client read it.
+        # Also a task that was never sent, because its place may have moved since a client read it.
         return True
 
     @staticmethod
@@ -168,4 +168,4 @@ class RoomChanges:
         """Forget the rooms that nobody watches any more."""
         for room_id in self._known.keys() - set(rooms):
             del self._known[room_id]
-            self._held.pop(room_id, None)
+            self._delayed.pop(room_id, None)

@@ -115,7 +115,7 @@ class Room:
     cursor: str = ""
     #: The last batch that each encoder encoded, and its result, because most watchers get the same.
     encoded: dict[Callable[[Batch], Any], tuple[Batch, Any]] = field(default_factory=dict)
-    _owes_reset: bool = False
+    _reset_pending: bool = False
     _reset_at: float = float("-inf")
 
     @property
@@ -143,15 +143,16 @@ class Room:
         if self.jobs is not None and jobs is not self.jobs:
             events += job_events(self.jobs, jobs)
         if self.workers is not None and workers is not None and workers is not self.workers:
-            changed = worker_events(self.workers, workers)
-            events += changed
+            events_of_workers = worker_events(self.workers, workers)
+            events += events_of_workers
             # A worker that no event is about stays as clients know it.
-            told = {event.subject for event in changed}
+            changed_workers = {event.subject for event in events_of_workers}
             workers = {
-                name: now if now in told else self.workers[name] for name, now in workers.items()
+                name: now if now in changed_workers else self.workers[name]
+                for name, now in workers.items()
             }
         self.jobs, self.workers = jobs, workers
-        if not self._owes_reset:
+        if not self._reset_pending:
             self.cursor = str(
                 Cursor(since, jobs_digest(jobs), "" if workers is None else workers_digest(workers))
             )
@@ -165,11 +166,11 @@ class Room:
         Later, if the last reset was a short time ago. Until then the cursor stays, because a client
         that left meanwhile would resume after the changes.
         """
-        self._owes_reset = True
+        self._reset_pending = True
 
     def reset_if_due(self, clock: float) -> None:
-        """Send a reset that is owed; `clock` is the time of the loop's clock."""
-        if self._owes_reset and clock - self._reset_at >= RESET_SECONDS:
-            self._owes_reset, self._reset_at = False, clock
+        """Send a pending reset, if the last one is `RESET_SECONDS` ago by the loop's `clock`."""
+        if self._reset_pending and clock - self._reset_at >= RESET_SECONDS:
+            self._reset_pending, self._reset_at = False, clock
             for watcher in self.watchers:
                 watcher.reset()

@@ -146,7 +146,7 @@ def _count_ends(chunk: _Chunk, state: Any) -> bool:
         rows, end = _ends(chunk, state.ended_until, size)
         if end > state.ended_until or end >= chunk.horizon:
             break
-        # As many tasks as this ended at the same moment, so that the chunk has no end.
+        # Larger, because this many tasks ended at the same moment, so that the chunk has no end.
         size *= 4
     failures = []
     for status, values in rows:
@@ -169,7 +169,7 @@ def _ends(
     end = chunk.horizon
     for status in sorted(TERMINAL_STATUSES):
         columns = (*_END_COLUMNS, "error") if status is TaskStatus.FAILED else _END_COLUMNS
-        # One status a query, so that each reads one range of the index `joblib_task_ended`.
+        # A query for each status, so that each reads one range of the index `joblib_task_ended`.
         rows = list(
             Task.objects.using(chunk.using)
             .filter(status=status, completed_at__gte=begin, completed_at__lt=chunk.horizon)
