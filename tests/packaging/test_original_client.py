@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
 
+from tests.packaging.environments import make_environment
 from tests.servers import server
 from zndraw_joblib.models import Task, Worker
 
@@ -56,12 +56,7 @@ manager.disconnect()
 @pytest.mark.network
 @pytest.mark.django_db(transaction=True)
 def test_the_released_client_of_the_original_works_with_this_server(bob, tmp_path):
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", "zndraw-joblib==0.1.7", "sqlalchemy<2.1"],
-        check=True,
-    )
+    python = make_environment(tmp_path / "venv", "zndraw-joblib==0.1.7", "sqlalchemy<2.1")
     with server() as url:
         subprocess.run(
             [python, "-c", CODE, url, bob.token], cwd=tmp_path, check=True, env={}, timeout=60

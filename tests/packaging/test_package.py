@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import zndraw_joblib
+from tests.packaging.environments import install, make_environment
 from zndraw_joblib.settings import JobLibSettings
 
 ROOT = Path(__file__).parents[2]
@@ -102,13 +103,6 @@ def wheel(tmp_path_factory):
     return next(out.glob("django_zndraw_joblib-*.whl"))
 
 
-def install(folder, *requirements):
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
-    return python
-
-
 def clean_environment(**extra):
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("DJANGO", "PYTHON"))}
     return {**keep, **extra}
@@ -141,7 +135,7 @@ CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 
 @pytest.mark.network
 def test_a_new_project_migrates_and_passes_the_checks_with_the_wheel(wheel, tmp_path):
-    python = install(tmp_path / "venv", wheel)
+    python = make_environment(tmp_path / "venv", wheel)
     run = {"cwd": tmp_path, "env": clean_environment(), "check": True}
     subprocess.run([python, "-m", "django", "startproject", "site1", "."], **run)
     (tmp_path / "site1" / "urls.py").write_text(URLS)
@@ -171,8 +165,8 @@ import zndraw_joblib.routing
 
 @pytest.mark.network
 def test_the_sdk_of_the_wheel_imports_without_django(wheel, tmp_path):
-    python = install(tmp_path / "venv", "httpx", "pydantic")
-    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True)
+    python = make_environment(tmp_path / "venv", "httpx", "pydantic")
+    install(python, "--no-deps", wheel)
     code = """
 import importlib.util
 assert importlib.util.find_spec("django") is None
