@@ -18,6 +18,7 @@ from django.utils.translation import deactivate, override
 
 from tests.host import Locked
 from zndraw_joblib.api.urls import urlpatterns as api_patterns
+from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.pages.views import RoomPage
 
 pytestmark = pytest.mark.any_database
@@ -168,6 +169,17 @@ def test_global_room_is_shown_as_the_hooks_allow(browser, settings):
     assert data(browser.get("/rooms/@global/"))["roomId"] == "@global"
     settings.ZNDRAW_JOBLIB = hook(not_global)
     assert browser.get("/rooms/@global/").status_code == 404
+
+
+@pytest.mark.parametrize(("language", "word"), [("en", "failed"), ("de", "fehlgeschlagen")])
+def test_tasks_can_be_filtered_by_each_status(browser, settings, language, word):
+    settings.LANGUAGE_CODE = language
+    page = browser.get("/rooms/open/").content.decode()
+    select = re.search(r'<select data-joblib="status">(.*?)</select>', page, re.DOTALL)
+    assert select
+    options = dict(re.findall(r'<option value="(\w+)">(.*?)</option>', select[1]))
+    assert list(options) == [status.value for status in TaskStatus]
+    assert options["failed"] == word
 
 
 def test_exception_of_a_hook_keeps_its_status_and_text(browser, settings):

@@ -14,7 +14,7 @@ from zndraw_joblib.storage.clock import Now
 from zndraw_joblib.storage.files import FileToDeleteQuerySet, TaskFileQuerySet
 from zndraw_joblib.storage.logs import LogManager
 
-#: The outcomes as the admin shows them.
+#: The outcomes as pages show them.
 OUTCOME_LABELS = {
     AttemptOutcome.COMPLETED: _("completed"),
     AttemptOutcome.FAILED: _("failed"),

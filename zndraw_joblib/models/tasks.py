@@ -20,7 +20,7 @@ from zndraw_joblib.storage.tasks import TaskManager, TaskQuerySet
 
 MAX_IDENTITY_LENGTH = 255
 
-#: The statuses as the admin shows them.
+#: The statuses as pages show them.
 STATUS_LABELS = {
     TaskStatus.PENDING: _("pending"),
     TaskStatus.CLAIMED: _("claimed"),

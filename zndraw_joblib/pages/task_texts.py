@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from django.utils.translation import gettext_lazy as _
 
+from zndraw_joblib.models import OUTCOME_LABELS, STATUS_LABELS
+
 #: Texts of `tasks.js` and the modules that it imports.
 TASK_TEXTS = {
+    **{f"status_{status}": label for status, label in STATUS_LABELS.items()},
+    **{f"outcome_{outcome}": label for outcome, label in OUTCOME_LABELS.items()},
     "as_table": _("As a table"),
     "attempt_number": _("attempt {number}"),
     "attempts": _("Attempts"),
@@ -55,11 +59,6 @@ TASK_TEXTS = {
     "not_allowed": _("You may not do this: {reason}"),
     "not_sent": _("The server did not answer. Please try again."),
     "offline": _("The connection is lost; trying again. The list may be out of date."),
-    "outcome_cancelled": _("cancelled"),
-    "outcome_completed": _("completed"),
-    "outcome_failed": _("failed"),
-    "outcome_lost": _("lost"),
-    "outcome_requeued": _("requeued"),
     "payload": _("Payload"),
     "progress": _("Progress"),
     "queue_place": _("place {place} in the queue"),
@@ -73,12 +72,6 @@ TASK_TEXTS = {
     "sign_in": _("Sign in"),
     "signed_out": _("You are signed out."),
     "starts": _("starts {when}"),
-    "status_cancelled": _("cancelled"),
-    "status_claimed": _("claimed"),
-    "status_completed": _("completed"),
-    "status_failed": _("failed"),
-    "status_pending": _("pending"),
-    "status_running": _("running"),
     "status_scheduled": _("scheduled"),
     "submitted": _("submitted {when}"),
     "text_cut": _("The first {shown} of {count} characters are shown."),

@@ -17,6 +17,7 @@ from rest_framework.exceptions import APIException
 from zndraw_joblib.access import Caller, check_room_id
 from zndraw_joblib.api.paths import client_path
 from zndraw_joblib.exceptions import InvalidRoomId
+from zndraw_joblib.models import STATUS_LABELS
 from zndraw_joblib.names import nfc
 from zndraw_joblib.pages.paths import find_api_path
 from zndraw_joblib.pages.task_texts import TASK_TEXTS
@@ -86,6 +87,7 @@ class RoomPage(LoginRequiredMixin, TemplateView):
             **context,
             "room_id": room_id,
             "room_data": data,
+            "statuses": STATUS_LABELS.items(),
             "job_texts": JOB_TEXTS,
             "task_texts": TASK_TEXTS,
         }
