@@ -18,5 +18,12 @@ def make_environment(folder: Path, *arguments: str | Path) -> Path:
 
 def install(python: Path, *arguments: str | Path) -> None:
     """Run ``pip install`` for the environment of an interpreter, by the pip of this one."""
-    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "--disable-pip-version-check",
+    ]
     subprocess.run([*pip, "install", "--quiet", "--no-compile", *arguments], check=True)
