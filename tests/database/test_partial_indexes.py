@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from django.contrib.admin import site
 from django.db import connection
 from django.test import RequestFactory
 
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 def held_by(worker):
     params = {"held_by": [worker.pk]}
-    chosen = WorkerFilter(RequestFactory().get("/"), params, Task, TaskAdmin)
+    chosen = WorkerFilter(RequestFactory().get("/"), params, Task, TaskAdmin(Task, site))
     return list(chosen.queryset(RequestFactory().get("/"), Task.objects.order_by()))
 
 
