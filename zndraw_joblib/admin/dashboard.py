@@ -13,7 +13,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.formats import localize
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _, gettext_lazy
@@ -238,19 +238,14 @@ class DashboardAdmin(FailureRetries):
 
     def _list_url(self, model: Any, **query: str) -> str:
         """A list of the admin; empty where the site has not registered the model."""
-        url = self._reverse(f"{model._meta.app_label}_{model._meta.model_name}_changelist")
-        return f"{url}?{urlencode(query)}" if url and query else url
+        url = self._model_url(model._meta.model_name)
+        return f"{url}?{urlencode(query)}" if url and query else url or ""
 
     def _object_url(self, model: Any, key: Any) -> str:
-        name = f"{model._meta.app_label}_{model._meta.model_name}_change"
+        url = self._model_url(model._meta.model_name)
         # Quoted as the admin's own links are, because the id of a worker is any text.
-        return self._reverse(name, quote(key))
+        return f"{url}{quote(key)}/change/" if url else ""
 
     def _url(self, view: str, *args: Any) -> str:
-        return self._reverse(f"{self.opts.app_label}_{self.opts.model_name}_{view}", *args)
-
-    def _reverse(self, name: str, *args: Any) -> str:
-        try:
-            return reverse(f"admin:{name}", args=args, current_app=self.admin_site.name)
-        except NoReverseMatch:
-            return ""
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
+        return reverse(name, args=args, current_app=self.admin_site.name)
