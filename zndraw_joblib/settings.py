@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from zndraw_joblib.names import MAX_NAME_LENGTH, nfc
+from zndraw_joblib.names import MAX_NAME_LENGTH
+from zndraw_joblib.setting_types import Category, HookPath, Origin
 
 #: Name of the dict in Django's settings.
 SETTING = "ZNDRAW_JOBLIB"
@@ -36,7 +36,7 @@ class JobLibSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
-    allowed_categories: list[str] = Field(
+    allowed_categories: list[Category] = Field(
         default=["modifiers", "selections", "analysis"],
         description="Categories that a job may be registered under.",
     )
@@ -248,85 +248,47 @@ class JobLibSettings(BaseSettings):
         description="Longest time in seconds for which the oldest unclaimed task may have been "
         "due for a good `UnclaimedCheck`.",
     )
-    websocket_origins: list[str] = Field(
+    websocket_origins: list[Origin] = Field(
         default=[],
         description="Origins of pages that may open WebSockets, besides those of `ALLOWED_HOSTS` "
         'and of django-cors-headers: `"https://app.example.org"`, or `"https://.example.org"` with '
         'all subdomains. `"*"` admits every page, but without its cookies.',
     )
-    identity: str = Field(
+    identity: HookPath = Field(
         default="zndraw_joblib.access.default_identity",
         description="Dotted path of `identity(request) -> str`, the caller's identity.",
     )
-    is_admin: str = Field(
+    is_admin: HookPath = Field(
         default="zndraw_joblib.access.default_is_admin",
         description="Dotted path of `is_admin(request) -> bool`, whether the caller administers "
         "the job server.",
     )
-    room_access: str = Field(
+    room_access: HookPath = Field(
         default="zndraw_joblib.access.default_room_access",
         description="Dotted path of `room_access(request, room_id, action) -> bool`, whether the "
         "caller may `read`, `submit` or `register` in the room.",
     )
-    identity_label: str | None = Field(
+    identity_label: HookPath | None = Field(
         default=None,
         description="Dotted path of `identity_label(identity) -> str`, the name that the admin "
         "shows beside an identity, or an empty text. None shows the `get_username` of the user "
         "whose primary key it is.",
     )
-    tenant: str | None = Field(
+    tenant: HookPath | None = Field(
         default=None,
         description="Dotted path of `tenant(request) -> str`, the name of the tenant in whose "
         "schema or database the request finds its rows. None on a site without tenants.",
     )
-    in_tenant: str | None = Field(
+    in_tenant: HookPath | None = Field(
         default=None,
         description="Dotted path of `in_tenant(tenant)`, a context manager in which the queries of "
         "the thread go to the tenant's schema or database.",
     )
-    tenants: str | None = Field(
+    tenants: HookPath | None = Field(
         default=None,
         description="Dotted path of `tenants() -> Iterable[str]`, all tenants, for which "
         "`manage.py run_sweeper` sweeps.",
     )
-
-    @field_validator("allowed_categories")
-    @classmethod
-    def _normalized(cls, categories: list[str]) -> list[str]:
-        return [nfc(category) for category in categories]
-
-    @field_validator("websocket_origins")
-    @classmethod
-    def _origins(cls, entries: list[str]) -> list[str]:
-        for entry in entries:
-            parts = urlsplit(entry)
-            # `port` raises ValueError if it is not a number.
-            whole = parts.port != 0 and entry.lower() == f"{parts.scheme}://{parts.netloc}".lower()
-            if entry != "*" and not (parts.scheme and parts.hostname and whole):
-                raise ValueError(
-                    f"{entry!r} is not an origin: a scheme, a host and perhaps a port, without a "
-                    "path"
-                )
-            if parts.scheme in {"ws", "wss"} or "@" in parts.netloc or "*" in parts.netloc:
-                raise ValueError(
-                    f"{entry!r} is not the origin of a page, such as https://app.example.org"
-                )
-        return entries
-
-    @field_validator(
-        "identity", "is_admin", "room_access", "identity_label", "tenant", "in_tenant", "tenants"
-    )
-    @classmethod
-    def _importable(cls, path: str | None) -> str | None:
-        if path is None:
-            return None
-        try:
-            hook = import_string(path)
-        except ImportError as error:
-            raise ValueError(f"{path!r} cannot be imported: {error}") from error
-        if not callable(hook):
-            raise ValueError(f"{path!r} is not callable")
-        return path
 
     @model_validator(mode="after")
     def _all_hooks_of_tenants(self) -> Self:

@@ -345,3 +345,53 @@ def test_the_page_is_translated(admin, failed):
         shown = admin.get(DASHBOARD, headers={"Accept-Language": "de"}).content.decode()
     assert "Fehlschläge nach Fehler" in shown
     assert "Älteste" in shown
+
+
+def test_a_worker_with_many_tasks_hides_none_of_the_others(admin, bob, alice, failed):
+    """With one limit for all workers together, the last ones seemed to run nothing."""
+    for name, person in {"Bulk": bob, "Single": alice}.items():
+        person.register(schema={}, name=name)
+    for _ in range(9):
+        bob.submit(job="open:modifiers:Bulk")
+    task_id = bob.submit(job="open:modifiers:Single").json()["id"]
+    for _ in range(9):
+        bob.claim()
+    while (task := alice.claim()) and task["id"] != task_id:
+        pass
+    shown = page(admin)
+    assert task_id in shown.replace("_2D", "-")
+    assert f"/admin/zndraw_joblib/task/?held_by={bob.identity}" in shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"{DASHBOARD}failures/%00/retry/",
+        f"{DASHBOARD}failures/%F0%9F%92%A5/retry/",
+        f"{DASHBOARD}failures/{'a' * 2000}/retry/",
+        f"{DASHBOARD}?span=%00",
+        f"{DASHBOARD}?job=%00",
+        f"{DASHBOARD}?job=%7B{'0' * 32}%7D",
+        f"{DASHBOARD}numbers/?job={'0' * 32}&job=%ED%A0%80",
+    ],
+)
+def test_any_text_in_an_address_is_answered(admin, url):
+    assert admin.get(url).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "parameter", ["failure", "created_by", "held_by", "room_id", "age", "job__id__exact", "q",
+                  "status__exact"]
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["%00", "%ED%A0%80", "a" * 2000])
+def test_any_text_in_a_filter_of_tasks_is_answered(admin, failed, parameter, value):
+    answer = admin.get(f"/admin/zndraw_joblib/task/?{parameter}={value}", follow=True)
+    assert answer.status_code == 200
+
+
+def test_the_throughput_is_that_of_the_time_that_was_counted(admin, failed):
+    """Of a week of which the sweeper counted an hour, the whole week would give too little."""
+    now = database_time("default")
+    StatisticsState.objects.update(since=now - timedelta(minutes=60), ended_until=now)
+    shown = page(admin, "?span=week")
+    assert re.findall(r"<dt>Ended a minute</dt><dd>([^<]+)</dd>", shown) == ["0.05"]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
-from django.contrib.admin.options import get_content_type_for_model
+from django.contrib.admin.options import IncorrectLookupParameters, get_content_type_for_model
 from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db.models import Model
@@ -73,11 +73,19 @@ class ReadOnlyAdmin(SavedFilters):
         """The class of the list."""
         return LabelledChangeList
 
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """The list; a parameter that no list has leads to the one without parameters."""
+        if any("\0" in value for _name, values in request.GET.lists() for value in values):
+            # PostgreSQL refuses texts with NUL, and Django answers such an error with 500.
+            raise IncorrectLookupParameters
+        return super().get_changelist_instance(request)
+
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
         """The row of a page, with the names of its identities."""
-        row = super().get_object(request, object_id, from_field)
+        # PostgreSQL refuses texts with NUL, and Django answers such an error with 500.
+        row = None if "\0" in object_id else super().get_object(request, object_id, from_field)
         self.add_labels([] if row is None else [row])
         return row
 

@@ -13,7 +13,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.formats import localize
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _, gettext_lazy
@@ -22,9 +22,9 @@ from zndraw_joblib.access import identity_labels
 from zndraw_joblib.admin.base import person
 from zndraw_joblib.admin.charts import CHARTS, both_quantiles, chart_document, chart_table
 from zndraw_joblib.admin.failures import FailureRetries
-from zndraw_joblib.admin.formats import duration
+from zndraw_joblib.admin.formats import and_more, duration
 from zndraw_joblib.lifecycle import TaskStatus
-from zndraw_joblib.models import STATUS_LABELS, FailureGroup, Job, JobInterval, Task, Worker
+from zndraw_joblib.models import FailureGroup, Job, JobInterval, Task, Worker
 from zndraw_joblib.services.dashboard import Dashboard, JobNumbers, read_dashboard
 from zndraw_joblib.settings import get_settings
 
@@ -51,7 +51,7 @@ class DashboardAdmin(FailureRetries):
         return [
             path("", view(self.changelist_view), name=f"{name}_changelist"),
             path("numbers/", view(self.numbers_view), name=f"{name}_numbers"),
-            path("failures/<str:group_id>/retry/", view(self.retry_view), name=f"{name}_retry"),
+            path("failures/<slug:group_id>/retry/", view(self.retry_view), name=f"{name}_retry"),
         ]
 
     def changelist_view(
@@ -156,7 +156,7 @@ class DashboardAdmin(FailureRetries):
                 duration(dashboard.now - oldest) if oldest else "-",
                 self._tasks_url(job, TaskStatus.PENDING),
             ),
-            (_("Ended a minute"), localize(round(dashboard.ended_per_minute, 1)), ""),
+            (_("Ended a minute"), localize(round(dashboard.ended_per_minute, 2)), ""),
             (
                 _("Completed"),
                 localize(total.completed),
@@ -203,15 +203,15 @@ class DashboardAdmin(FailureRetries):
                 "is_alive": dashboard.now - line.worker.last_heartbeat <= lease,
                 "tasks": [
                     {
-                        "url": self._object_url(Task, task["id"]),
-                        "job": task["job"].full_name if task["job"] else "",
-                        "status": STATUS_LABELS[TaskStatus(task["status"])],
-                        "age": duration(dashboard.now - task["started_at"])
-                        if task["started_at"]
-                        else "",
+                        "url": self._object_url(Task, task.pk),
+                        "job": task.job.full_name,
+                        "status": task.get_status_display(),
+                        "age": duration(dashboard.now - task.started_at) if task.started_at else "",
                     }
-                    for task in line.tasks
+                    for task in (line.held.tasks if line.held else [])
                 ],
+                "others": and_more(line.held.others) if line.held and line.held.others else "",
+                "held_url": self._list_url(Task, held_by=line.worker.pk),
             }
             for line in dashboard.workers
         ]
@@ -238,19 +238,14 @@ class DashboardAdmin(FailureRetries):
 
     def _list_url(self, model: Any, **query: str) -> str:
         """A list of the admin; empty where the site has not registered the model."""
-        url = self._reverse(f"{model._meta.app_label}_{model._meta.model_name}_changelist")
-        return f"{url}?{urlencode(query)}" if url and query else url
+        url = self._model_url(model._meta.model_name)
+        return f"{url}?{urlencode(query)}" if url and query else url or ""
 
     def _object_url(self, model: Any, key: Any) -> str:
-        name = f"{model._meta.app_label}_{model._meta.model_name}_change"
+        url = self._model_url(model._meta.model_name)
         # Quoted as the admin's own links are, because the id of a worker is any text.
-        return self._reverse(name, quote(key))
+        return f"{url}{quote(key)}/change/" if url else ""
 
     def _url(self, view: str, *args: Any) -> str:
-        return self._reverse(f"{self.opts.app_label}_{self.opts.model_name}_{view}", *args)
-
-    def _reverse(self, name: str, *args: Any) -> str:
-        try:
-            return reverse(f"admin:{name}", args=args, current_app=self.admin_site.name)
-        except NoReverseMatch:
-            return ""
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
+        return reverse(name, args=args, current_app=self.admin_site.name)

@@ -13,9 +13,10 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES
+from zndraw_joblib.lifecycle import TERMINAL_STATUSES
 from zndraw_joblib.models import FailedTask, FailureGroup, Job
 from zndraw_joblib.storage.clock import Now
+from zndraw_joblib.storage.conditions import IsLeased
 from zndraw_joblib.storage.ids import first_id
 
 #: Assumed bound on the difference between the clocks of servers and database.
@@ -133,7 +134,7 @@ class WorkerFilter(ExactFilter):
         value = self.value()
         if not value:
             return queryset
-        return queryset.filter(worker_id=value, status__in=LEASED_STATUSES)
+        return queryset.filter(IsLeased(), worker_id=value)
 
 
 class JobFilter(admin.RelatedFieldListFilter):

@@ -25,9 +25,10 @@ from zndraw_joblib.admin.formats import (
     short_id,
     time_since,
 )
-from zndraw_joblib.admin.held import held_links, held_tasks
+from zndraw_joblib.admin.held import held_links
 from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.names import GLOBAL_ROOM, nfc
+from zndraw_joblib.services.held import held_tasks
 from zndraw_joblib.storage.lists import Filter, newest
 
 #: Tasks that the page of a job shows.

@@ -14,8 +14,9 @@ from django.utils.translation import gettext_lazy as _
 
 from zndraw_joblib.admin.base import ReadOnlyAdmin, person, person_name
 from zndraw_joblib.admin.formats import link, time_since
-from zndraw_joblib.admin.held import held_links, held_tasks
+from zndraw_joblib.admin.held import held_links
 from zndraw_joblib.models import Worker
+from zndraw_joblib.services.held import held_tasks
 from zndraw_joblib.settings import get_settings
 
 

@@ -13,9 +13,9 @@ from django.db.models import Count, OuterRef, Subquery
 from django.db.models.functions import Coalesce
 
 from zndraw_joblib.events.cursors import digest
-from zndraw_joblib.lifecycle import LEASED_STATUSES
 from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.names import GLOBAL_ROOM, JobName
+from zndraw_joblib.storage.conditions import IsLeased
 
 #: Most ids of one query.
 CHUNK = 1000
@@ -110,7 +110,7 @@ def worker_states(rooms: Collection[str]) -> dict[str, Workers]:
 
 
 def _states(using: str, ids: list[str]) -> dict[str, WorkerState]:
-    held: Any = Task.objects.using(using).filter(worker=OuterRef("pk"), status__in=LEASED_STATUSES)
+    held: Any = Task.objects.using(using).filter(IsLeased(), worker=OuterRef("pk"))
     running = held.order_by().values("worker").annotate(count=Count("pk")).values("count")
     workers = Worker.objects.using(using).filter(pk__in=ids).with_job_count()
     counted = workers.annotate(running=Coalesce(Subquery(running), 0))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from django.db import router
@@ -25,11 +24,10 @@ from zndraw_joblib.models import (
     Worker,
     WorkerJobLink,
 )
+from zndraw_joblib.services.held import Held, held_tasks
 from zndraw_joblib.settings import get_settings
-from zndraw_joblib.storage import statements
 from zndraw_joblib.storage.clock import database_time
 from zndraw_joblib.storage.intervals import ALL_JOBS, LENGTHS, Counts, floor_time
-from zndraw_joblib.storage.rows import column_values
 
 #: The spans that a dashboard shows, and the length of their intervals in seconds.
 SPANS = {
@@ -39,8 +37,6 @@ SPANS = {
 }
 #: Most jobs, workers and groups of failures that a dashboard lists.
 MAX_LISTED = 50
-#: Most tasks of the listed workers.
-MAX_TASKS = 500
 #: Most workers that are counted, and most jobs with work whose workers are looked for.
 MAX_COUNTED = 10_000
 #: A pass of the sweeper is late when the last one ended this many intervals ago, and a while more,
@@ -60,10 +56,10 @@ class JobNumbers:
 
 @dataclass
 class WorkerNumbers:
-    """A worker, and the tasks that it holds: id, job, status and start."""
+    """A worker and what it holds; None if it holds nothing."""
 
     worker: Worker
-    tasks: list[dict[str, Any]] = field(default_factory=list)
+    held: Held | None
 
 
 @dataclass
@@ -106,9 +102,12 @@ class Dashboard:
 
     @property
     def ended_per_minute(self) -> float:
-        """The throughput over the span."""
-        begun = max(self.now - self.span, self.points[0][0])
-        return self.total.ended / max((self.now - begun).total_seconds() / 60, 1.0)
+        """The throughput over the part of the span that was counted."""
+        state = self.state
+        if state is None or state.since is None or state.ended_until is None:
+            return 0.0
+        begun = max(self.points[0][0], state.since)
+        return self.total.ended / max((state.ended_until - begun).total_seconds() / 60, 1.0)
 
 
 def read_dashboard(span: str, job_id: UUID | None = None) -> Dashboard:
@@ -138,14 +137,7 @@ def read_dashboard(span: str, job_id: UUID | None = None) -> Dashboard:
         failed = failed.filter(job_id=job_id)
     groups = list(failed.order_by("-last_at")[:MAX_LISTED])
     workers, worker_count = _workers()
-    names = _jobs(
-        {group.job_id for group in groups}
-        | {task["job_id"] for worker in workers for task in worker.tasks}
-        | set(unserved[:MAX_LISTED])
-    )
-    for worker in workers:
-        for task in worker.tasks:
-            task["job"] = names.get(task["job_id"])
+    names = _jobs({group.job_id for group in groups} | set(unserved[:MAX_LISTED]))
     return Dashboard(
         now=now,
         span=length,
@@ -239,14 +231,9 @@ def _jobs(ids: Iterable[UUID]) -> dict[UUID, Job]:
 def _workers() -> tuple[list[WorkerNumbers], int]:
     """The workers with the oldest heartbeats and what they run, and the number of all workers."""
     ids = list(Worker.objects.order_by("last_heartbeat").values_list("pk", flat=True)[:MAX_COUNTED])
-    found = Worker.objects.filter(pk__in=ids[:MAX_LISTED]).order_by("last_heartbeat")
-    lines = {worker.pk: WorkerNumbers(worker) for worker in found}
-    if lines:
-        using = router.db_for_read(Task)
-        held = statements.run(using, "read_held", worker_ids=list(lines), limit=MAX_TASKS)
-        for task in column_values(using, held):
-            lines[task["worker_id"]].tasks.append(task)
-    return list(lines.values()), len(ids)
+    found = list(Worker.objects.filter(pk__in=ids[:MAX_LISTED]).order_by("last_heartbeat"))
+    held = held_tasks(found)
+    return [WorkerNumbers(worker, held.get(worker.pk)) for worker in found], len(ids)
 
 
 def _sum_of_gauges(gauges: Iterable[JobGauge]) -> JobGauge:

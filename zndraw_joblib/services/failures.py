@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import NamedTuple
@@ -17,8 +17,15 @@ from zndraw_joblib.models import FailedTask, FailureGroup, Task
 
 #: Most tasks that a group keeps, the latest ones; they are those that `retry all` retries.
 MAX_TASKS = 10_000
+#: Groups that one statement deletes.
+CHUNK = 500
+#: Most groups that are kept, those with the latest failures, because errors may be any text.
+MAX_GROUPS = 1_000
 #: Most characters of a line of an error that tell two groups apart.
 MAX_LINE = 300
+#: Most characters of a line in which numbers and ids are looked for. More than `MAX_LINE`, because
+#: an id that is cut is not recognized.
+MAX_READ = 2_000
 
 #: UUIDs, hexadecimal numbers that have a digit, and other numbers.
 _VARIABLE = re.compile(
@@ -47,7 +54,7 @@ def normalized(error: str | None) -> str:
     """
     lines = [line.strip() for line in (error or "").splitlines() if line.strip()]
     ends = dict.fromkeys([lines[0], lines[-1]] if lines else [])
-    return "\n".join(_VARIABLE.sub("#", line[:MAX_LINE]) for line in ends)
+    return "\n".join(_VARIABLE.sub("#", line[:MAX_READ])[:MAX_LINE] for line in ends)
 
 
 def group_id(job_id: UUID, error: str) -> str:
@@ -62,9 +69,10 @@ def record_failures(using: str, failures: Sequence[Failure]) -> None:
     """
     if not failures:
         return
-    ids = [failure.task_id for failure in failures]
     tasks = FailedTask.objects.using(using)
-    known = set(tasks.filter(task_id__in=ids).values_list("task_id", flat=True))
+    # `in_bulk`, because SQLite limits the parameters of a query, and any number of tasks may have
+    # ended at one moment.
+    known = tasks.in_bulk([failure.task_id for failure in failures], field_name="task_id")
     groups: dict[str, FailureGroup] = {}
     members: list[FailedTask] = []
     for failure in sorted(failures, key=lambda failure: failure.failed_at):
@@ -82,7 +90,7 @@ def record_failures(using: str, failures: Sequence[Failure]) -> None:
         members.append(FailedTask(task_id=failure.task_id, group_id=key))
     _save(using, groups)
     tasks.bulk_create(members, batch_size=500)
-    _cut(using, groups)
+    _cut(using, groups.values())
 
 
 def unretried(group: str, using: str | None = None) -> QuerySet[Task]:
@@ -98,7 +106,7 @@ def unretried(group: str, using: str | None = None) -> QuerySet[Task]:
 
 def _save(using: str, groups: dict[str, FailureGroup]) -> None:
     rows = FailureGroup.objects.using(using)
-    for known in rows.filter(pk__in=list(groups)):
+    for known in rows.in_bulk(list(groups)).values():
         group = groups[known.pk]
         group.count += known.count
         group.first_at = min(group.first_at, known.first_at)
@@ -113,9 +121,23 @@ def _save(using: str, groups: dict[str, FailureGroup]) -> None:
     )
 
 
-def _cut(using: str, groups: Collection[str]) -> None:
+def expire_failures(using: str, before: datetime) -> None:
+    """Delete groups whose last failure is older, and those beyond `MAX_GROUPS`.
+
+    Call it under the lock of `StatisticsState`.
+    """
+    groups = FailureGroup.objects.using(using)
+    groups.filter(last_at__lt=before).delete()
+    latest = groups.order_by("-last_at", "pk").values_list("pk", flat=True)
+    while beyond := list(latest[MAX_GROUPS : MAX_GROUPS + CHUNK]):
+        groups.filter(pk__in=beyond).delete()
+
+
+def _cut(using: str, groups: Iterable[FailureGroup]) -> None:
     """Leave each group its latest `MAX_TASKS` tasks."""
-    for group in FailureGroup.objects.using(using).filter(pk__in=groups, count__gt=MAX_TASKS):
+    for group in groups:
+        if group.count <= MAX_TASKS:
+            continue
         tasks = FailedTask.objects.using(using).filter(group=group)
         beyond = tasks.order_by("-pk").values_list("pk", flat=True)[MAX_TASKS : MAX_TASKS + 1]
         for last in beyond:

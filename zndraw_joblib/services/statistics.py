@@ -17,7 +17,6 @@ from django.db import router, transaction
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.models import (
-    FailureGroup,
     JobGauge,
     JobInterval,
     StatisticsState,
@@ -25,7 +24,7 @@ from zndraw_joblib.models import (
     Task,
 )
 from zndraw_joblib.models.statistics import ONLY
-from zndraw_joblib.services.failures import Failure, record_failures
+from zndraw_joblib.services.failures import Failure, expire_failures, record_failures
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage import statements
 from zndraw_joblib.storage.clock import TOLERANCE, database_time
@@ -262,4 +261,4 @@ def _expire(using: str) -> None:
             kept = min(KEPT.get(seconds, longest), longest)
             rows = JobInterval.objects.using(using).filter(seconds=seconds)
             rows.filter(begins_at__lt=now - kept - timedelta(seconds=seconds)).delete()
-        FailureGroup.objects.using(using).filter(last_at__lt=now - longest).delete()
+        expire_failures(using, now - longest)

@@ -27,9 +27,3 @@ FROM zndraw_joblib_task WHERE status = 'pending' GROUP BY job_id;
 -- The claimed and the running tasks of each job, from the index joblib_task_lease.
 SELECT job_id, COUNT(*) FILTER (WHERE status = 'claimed'), COUNT(*) FILTER (WHERE status = 'running')
 FROM zndraw_joblib_task WHERE status IN ('claimed', 'running') GROUP BY job_id;
-
--- name: read_held
--- The claimed and running tasks of some workers, from the index joblib_task_worker.
-SELECT id, worker_id, job_id, status, started_at FROM zndraw_joblib_task
-WHERE worker_id = ANY(%(worker_ids)s::text[]) AND status IN ('claimed', 'running')
-LIMIT %(limit)s::integer;

@@ -16,8 +16,3 @@ WHERE status = 'pending' GROUP BY job_id;
 -- The index is named, because SQLite would read all tasks in the order of another one for the GROUP BY.
 SELECT job_id, SUM(status = 'claimed'), SUM(status = 'running')
 FROM zndraw_joblib_task INDEXED BY joblib_task_lease WHERE status IN ('claimed', 'running') GROUP BY job_id;
-
--- name: read_held
-SELECT id, worker_id, job_id, status, started_at FROM zndraw_joblib_task
-WHERE worker_id IN (SELECT value FROM json_each(%(worker_ids)s)) AND status IN ('claimed', 'running')
-LIMIT %(limit)s;
