@@ -133,6 +133,22 @@ def test_the_tutorial_ends_with_results(site):
     assert "step 9" in printed
 
 
+@pytest.mark.slow
+def test_the_room_page_and_the_admin_of_the_tutorial_have_their_styles_and_scripts(site):
+    """Control: without `staticfiles_urlpatterns` each of these files is a 404."""
+    with httpx.Client(base_url=site.address, follow_redirects=True) as browser:
+        form = browser.get("/rooms/my-room/")
+        assert form.url.path == "/admin/login/"
+        token = re.search('name="csrfmiddlewaretoken" value="([^"]+)"', form.text)[1]
+        fields = {"username": "ada", "password": "secret", "csrfmiddlewaretoken": token}
+        page = browser.post(str(form.url), data=fields)
+        assert page.url.path == "/rooms/my-room/"
+        for text in (form.text, page.text):
+            files = re.findall('(?:href|src)="(/static/[^"]+)"', text)
+            assert files
+            assert {browser.get(file).status_code for file in files} == {200}
+
+
 @contextmanager
 def worker_of(site, page, name):
     """Run the worker that a page shows; yields the line that imports its names."""
