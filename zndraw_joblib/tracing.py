@@ -105,7 +105,7 @@ def span_of_run(
     if not HAS_OPENTELEMETRY:
         yield
         return
-    span = trace.INVALID_SPAN
+    span: trace.Span = trace.INVALID_SPAN
     with _errors_logged(name, attributes):
         context = None if traceparent is None else _context(traceparent)
         span = trace.get_tracer(_NAME).start_span(

@@ -287,7 +287,7 @@ def test_server_and_sdk_run_without_the_extras():
 
 @pytest.mark.parametrize("moment", ["start", "end"])
 def test_a_broken_span_processor_fails_neither_requests_nor_tasks(bob, monkeypatch, caplog, moment):
-    """Control: without `_errors_logged` the submit is answered 500, though its task was accepted."""
+    """Control: without `_errors_logged` the submit of an accepted task is answered 500."""
     provider = TracerProvider()
     provider.add_span_processor(BrokenProcessor(moment))
     monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)

@@ -1,4 +1,4 @@
-"""Log records of the changes of tasks, for sites that follow a task by its ids through their logs."""
+"""Log records of the changes of tasks, by which a site follows a task through its logs."""
 
 from __future__ import annotations
 
