@@ -1,9 +1,8 @@
-"""Hooks of MkDocs: parts of the reference made from the code, AsyncAPI as a page, and pictures."""
+"""Hook of MkDocs: parts of the reference made from the code and from docs/asyncapi.yml."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import yaml
 from zndraw_joblib.exceptions import PROBLEM_TYPES
 
 DOCS = Path(__file__).parent / "docs"
-#: The place of a picture that `make screenshots` makes, in a page at the top of docs/.
-PICTURE = re.compile(r"<!-- picture: (?P<path>\S+) (?P<text>.+?) -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -22,13 +19,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         mark = f"<!-- made: {name} -->"
         if mark in markdown:
             markdown = markdown.replace(mark, make())
-    return PICTURE.sub(picture, markdown)
-
-
-def picture(found: re.Match[str]) -> str:
-    """The picture that a mark names, if it has been made."""
-    shown = f"![{found['text']}]({found['path']})"
-    return shown if (DOCS / found["path"]).exists() else ""
+    return markdown
 
 
 def problems() -> str:
@@ -42,8 +33,6 @@ def problems() -> str:
 def asyncapi() -> str:
     """The channels of docs/asyncapi.yml with their messages and parameters, and the schemas."""
     path = DOCS / "asyncapi.yml"
-    if not path.exists():
-        return "The document is not part of this build."
     document = yaml.safe_load(path.read_text())
     parts = [f"[Download it](../{path.name}).", document.get("info", {}).get("description", "")]
     for name, channel in document["channels"].items():

@@ -20,12 +20,13 @@ class ZnDrawJobLibConfig(AppConfig):
         """Connect the receivers, register the system checks and load the backends."""
         # Imported here, because these modules need the models, which Django has loaded by now.
         from zndraw_joblib import checks, file_checks, rest_checks  # noqa: F401, PLC0415
-        from zndraw_joblib.events import receivers  # noqa: PLC0415
+        from zndraw_joblib.events import receivers, task_log  # noqa: PLC0415
         from zndraw_joblib.services import submit as submissions  # noqa: PLC0415
         from zndraw_joblib.storage import connections  # noqa: PLC0415
 
         connections.connect()
         receivers.connect()
+        task_log.connect()
         submissions.connect()
         # Loads the backends before there are threads, because redis has circular imports and
         # fails when the first requests import it from several threads at once.

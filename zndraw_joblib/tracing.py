@@ -6,6 +6,7 @@ the same and no span is made.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ except ImportError:  # The extra is not installed.
 else:
     HAS_OPENTELEMETRY = True
     _propagator = TraceContextTextMapPropagator()
+
+logger = logging.getLogger(__name__)
 
 #: Name of the header, and of the field of a task.
 HEADER = "traceparent"
@@ -66,19 +69,20 @@ def record(
     """
     if traceparent is None or not HAS_OPENTELEMETRY:
         return
-    contexts = [trace.get_current_span().get_span_context()]
-    if linked is not None:
-        contexts.append(trace.get_current_span(_context(linked)).get_span_context())
-    links = [trace.Link(context) for context in contexts if context.is_valid]
-    span = trace.get_tracer(_NAME).start_span(
-        name,
-        _context(traceparent),
-        trace.SpanKind.INTERNAL,
-        _known(attributes),
-        links,
-        start_time=began,
-    )
-    span.end()
+    with _errors_logged(name, attributes):
+        contexts = [trace.get_current_span().get_span_context()]
+        if linked is not None:
+            contexts.append(trace.get_current_span(_context(linked)).get_span_context())
+        links = [trace.Link(context) for context in contexts if context.is_valid]
+        span = trace.get_tracer(_NAME).start_span(
+            name,
+            _context(traceparent),
+            trace.SpanKind.INTERNAL,
+            _known(attributes),
+            links,
+            start_time=began,
+        )
+        span.end()
 
 
 def now() -> int:
@@ -101,24 +105,34 @@ def span_of_run(
     if not HAS_OPENTELEMETRY:
         yield
         return
-    context = None if traceparent is None else _context(traceparent)
-    with trace.get_tracer(_NAME).start_as_current_span(
-        name,
-        context,
-        trace.SpanKind.CONSUMER,
-        _known(attributes),
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
-        try:
+    span: trace.Span = trace.INVALID_SPAN
+    with _errors_logged(name, attributes):
+        context = None if traceparent is None else _context(traceparent)
+        span = trace.get_tracer(_NAME).start_span(
+            name, context, trace.SpanKind.CONSUMER, _known(attributes)
+        )
+    try:
+        with trace.use_span(span, record_exception=False, set_status_on_exception=False):
             yield
-        except BaseException as error:
-            # The code of an exception may fail, and its task must end with the exception itself.
-            with suppress(BaseException):
-                span.record_exception(error)
-            if not isinstance(error, no_errors):
-                span.set_status(trace.StatusCode.ERROR, type(error).__qualname__)
-            raise
+    except BaseException as error:
+        # The code of an exception may fail, and its task must end with the exception itself.
+        with suppress(BaseException):
+            span.record_exception(error)
+        if not isinstance(error, no_errors):
+            span.set_status(trace.StatusCode.ERROR, type(error).__qualname__)
+        raise
+    finally:
+        with _errors_logged(name, attributes):
+            span.end()
+
+
+@contextmanager
+def _errors_logged(name: str, attributes: Mapping[str, Any]) -> Iterator[None]:
+    """Log an error of a sampler or a span processor, which must fail neither request nor task."""
+    try:
+        yield
+    except Exception:
+        logger.exception("could not make the span %s", name, extra=dict(attributes))
 
 
 def _context(traceparent: str) -> Any:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import httpx
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -53,6 +53,21 @@ def spans(monkeypatch):
 
     yield Finished()
     provider.shutdown()
+
+
+class BrokenProcessor(SpanProcessor):
+    """Fails at the moments that a test names."""
+
+    def __init__(self, *moments):
+        self.moments = moments
+
+    def on_start(self, span, parent_context=None):
+        if "start" in self.moments:
+            raise RuntimeError("the processor is broken")
+
+    def on_end(self, span):
+        if "end" in self.moments:
+            raise RuntimeError("the processor is broken")
 
 
 def submit(person, context=None, body=None, path=PATH):
@@ -268,3 +283,26 @@ import zndraw_joblib.api.urls, zndraw_joblib.routing, zndraw_joblib.contrib.asgi
 def test_server_and_sdk_run_without_the_extras():
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "example_project.settings"}
     subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], check=True, env=environment)
+
+
+@pytest.mark.parametrize("moment", ["start", "end"])
+def test_a_broken_span_processor_fails_neither_requests_nor_tasks(bob, monkeypatch, caplog, moment):
+    """Control: without `_errors_logged` the submit of an accepted task is answered 500."""
+    provider = TracerProvider()
+    provider.add_span_processor(BrokenProcessor(moment))
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    bob.register()
+    task_id = submit(bob, CONTEXT)["id"]
+    attempt = start(bob, task_id)
+    assert bob.report(task_id, "completed", attempt=attempt).status_code == 200
+    ran = []
+    with tracing.span_of_run("run", CONTEXT, {"task_id": task_id}, KeyboardInterrupt):
+        ran.append(task_id)
+    assert ran == [task_id]
+    with (
+        pytest.raises(ValueError, match="of the task"),
+        tracing.span_of_run("run", CONTEXT, {"task_id": task_id}, KeyboardInterrupt),
+    ):
+        raise ValueError("of the task")
+    records = [r for r in caplog.records if r.message.startswith("could not make the span")]
+    assert {record.task_id for record in records} == {task_id}

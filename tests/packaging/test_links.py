@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from docs_hooks import asyncapi, on_page_markdown, problems, resolved
+from docs_hooks import asyncapi, problems, resolved
 from tests.packaging.code_blocks import PAGES, ROOT
 from zndraw_joblib.exceptions import PROBLEM_TYPES
 
@@ -82,9 +82,8 @@ def test_the_table_of_problems_has_every_type():
     assert rows == {slug: str(problem.status) for slug, problem in PROBLEM_TYPES.items()}
 
 
-def test_the_page_of_events_is_made_with_and_without_the_document(tmp_path, monkeypatch):
+def test_the_page_of_events_shows_the_document(tmp_path, monkeypatch):
     monkeypatch.setattr("docs_hooks.DOCS", tmp_path)
-    assert asyncapi() == "The document is not part of this build."
     document = {
         "info": {"description": "About."},
         "channels": {
@@ -117,15 +116,6 @@ def test_the_page_of_events_is_made_with_and_without_the_document(tmp_path, monk
     ):
         assert text in made, text
     assert resolved(document, {"$ref": "#/info"}) == {"description": "About."}
-
-
-def test_a_picture_is_shown_if_it_was_made(tmp_path, monkeypatch):
-    monkeypatch.setattr("docs_hooks.DOCS", tmp_path)
-    mark = "a <!-- picture: screenshots/room.png The page of a room --> b"
-    assert on_page_markdown(mark) == "a  b"
-    (tmp_path / "screenshots").mkdir()
-    (tmp_path / "screenshots" / "room.png").touch()
-    assert on_page_markdown(mark) == "a ![The page of a room](screenshots/room.png) b"
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import httpx
 import pytest
 
 from tests.packaging.code_blocks import ROOT, blocks
-from tests.servers import free_port
+from tests.servers import free_port, until
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 #: How the tutorial introduces a file, in the paragraph before its block.
@@ -97,6 +96,8 @@ def site(tmp_path_factory):
     site.token = re.findall(r"\b[0-9a-f]{40}\b", printed)[-1]
     with ExitStack() as stack:
         stack.enter_context(site.running(f"{server} --port {site.address.rpartition(':')[2]}"))
+        # A reader starts the worker when the server runs; on a busy machine it may take a while.
+        until(lambda: names_of_jobs(site) is not None)
         stack.enter_context(site.running(SKIPPED.sub("", sweeper.code)))
         stack.enter_context(site.running(SKIPPED.sub("", worker.code)))
         wait_for_job(site, "@global:analysis:Nap")
@@ -105,18 +106,17 @@ def site(tmp_path_factory):
 
 def wait_for_job(site, name):
     """Wait until a worker has registered a job."""
-    deadline = time.monotonic() + 30
+    until(lambda: name in (names_of_jobs(site) or ()))
+
+
+def names_of_jobs(site):
+    """The names of the jobs of a room; None while the server does not answer."""
     headers = {"Authorization": f"Token {site.token}"}
-    while time.monotonic() < deadline:
-        try:
-            answer = httpx.get(f"{site.address}/v1/joblib/rooms/room_123/jobs", headers=headers)
-        except httpx.TransportError:
-            pass
-        else:
-            if name in answer.text:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"{name} was not registered")
+    try:
+        answer = httpx.get(f"{site.address}/v1/joblib/rooms/room_123/jobs", headers=headers)
+    except httpx.TransportError:
+        return None
+    return {job["full_name"] for job in answer.raise_for_status().json()}
 
 
 @pytest.mark.slow
@@ -131,6 +131,22 @@ def test_the_tutorial_ends_with_results(site):
     printed = site.shell(run.code, TOKEN=site.token)
     assert "slept for 3 s" in printed
     assert "step 9" in printed
+
+
+@pytest.mark.slow
+def test_the_room_page_and_the_admin_of_the_tutorial_have_their_styles_and_scripts(site):
+    """Control: without `ASGIStaticFilesHandler` each of these files is a 404."""
+    with httpx.Client(base_url=site.address, follow_redirects=True) as browser:
+        form = browser.get("/rooms/my-room/")
+        assert form.url.path == "/admin/login/"
+        token = re.search('name="csrfmiddlewaretoken" value="([^"]+)"', form.text)[1]
+        fields = {"username": "ada", "password": "secret", "csrfmiddlewaretoken": token}
+        page = browser.post(str(form.url), data=fields)
+        assert page.url.path == "/rooms/my-room/"
+        for text in (form.text, page.text):
+            files = re.findall('(?:href|src)="(/static/[^"]+)"', text)
+            assert files
+            assert {browser.get(file).status_code for file in files} == {200}
 
 
 @contextmanager

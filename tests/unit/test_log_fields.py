@@ -93,7 +93,7 @@ def test_a_record_without_fields_is_noticed():
 
 
 #: What a record may tell; never a payload, a result or a token.
-FIELDS = {"task_id", "task_ids", "attempt", "worker_id", "job", "job_id", "room"}
+FIELDS = {"task_id", "task_ids", "attempt", "worker_id", "job", "job_id", "room", "status"}
 
 
 def test_the_fields_are_ids_only():

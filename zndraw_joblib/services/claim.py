@@ -36,7 +36,7 @@ def claim(
         worker_id, caller.identity, get_settings().lease, limit, start=start
     )
     for task in granted:
-        tracing.record("joblib claim", task.traceparent, began, task.trace_attributes())
+        tracing.record("joblib claim", task.traceparent, began, task.attributes())
     return granted
 
 

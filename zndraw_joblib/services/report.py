@@ -172,7 +172,7 @@ def _move(given: Sequence[Report], identity: str | None = None) -> list[TaskRow]
     traced = {report.task_id for report in reportable if not report.has_progress}
     for task in moved:
         if task.id in traced:
-            tracing.record("joblib report", task.traceparent, began, task.trace_attributes())
+            tracing.record("joblib report", task.traceparent, began, task.attributes())
     return moved
 
 

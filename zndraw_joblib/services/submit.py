@@ -258,7 +258,7 @@ def _trace(submission: Submission, tasks: Sequence[TaskRow], began: int) -> None
             "joblib submit",
             task.traceparent,
             began,
-            task.trace_attributes(),
+            task.attributes(),
             linked=submission.linked,
         )
 

@@ -67,8 +67,8 @@ class TaskRow(NamedTuple):
         """Whether the task ended."""
         return self.status in TERMINAL_STATUSES
 
-    def trace_attributes(self) -> dict[str, Any]:
-        """The attributes of a span about the task."""
+    def attributes(self) -> dict[str, Any]:
+        """What spans and log records tell about the task; never its payload or result."""
         return {
             "task_id": str(self.id),
             "job": self.job_name,
