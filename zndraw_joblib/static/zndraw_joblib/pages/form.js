@@ -5,7 +5,7 @@ import { payloadField } from "./builder.js";
 import { element, freshId } from "./dom.js";
 import { parseJSON } from "./json.js";
 import { createOptions } from "./options.js";
-import { isObject, ownText } from "./schema.js";
+import { isObject, ownText, resolve } from "./schema.js";
 import { createSubmission } from "./submission.js";
 
 /** Schemas with more characters are edited as text, because reading them would take too long. */
@@ -85,7 +85,6 @@ export function createForm(context, job) {
 
   function edited() {
     const value = parsedArea();
-    if (value === undefined) return null;
     if (!isObject(value)) throw new Error(text("form.notObject"));
     return value;
   }
@@ -256,7 +255,7 @@ export function createForm(context, job) {
     slot.append(element("p", { class: "joblib-help" }, text("form.noParameters")));
   }
   const heading = element("h3", { id: freshId("form"), tabindex: "-1" }, name);
-  const description = ownText(isObject(schema) ? schema : {}, "description").trim();
+  const description = ownText(resolve(schema, schema) ?? {}, "description").trim();
   const node = element(
     "form", { class: "joblib-form", novalidate: true, "aria-labelledby": heading.id, onsubmit: send },
     heading,
