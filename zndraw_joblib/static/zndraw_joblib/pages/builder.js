@@ -2,8 +2,9 @@
 
 import { Budget, placeOf, TooLarge } from "./field.js";
 import { objectField, unionField } from "./groups.js";
+import { isObject } from "./json.js";
 import { arrayField, hasTooMany } from "./lists.js";
-import { classify, defaultOf, fits, isObject, own } from "./schema.js";
+import { classify, defaultOf, fits, own } from "./schema.js";
 import { booleanField, choiceField, constField, jsonField, numberField, stringField } from "./values.js";
 
 /** Deeper than this, a part of the payload is edited as text. */

@@ -1,9 +1,12 @@
 // What all fields of a form have: a label, help, and a place for an error.
 
 import { element, freshId } from "./dom.js";
+import { cut } from "./elements.js";
 import { defaultOf, own, ownText } from "./schema.js";
 
 const MAX_LABEL = 200;
+/** Characters of a description that a form shows. */
+export const MAX_HELP = 2000;
 /** Most fields that one action makes, because thousands of them make a page slow. */
 const MAX_FIELDS = 300;
 /** As many choices of an `enum` cost as much as a field. */
@@ -11,12 +14,9 @@ const CHOICES_OF_A_FIELD = 100;
 /** Milliseconds that one action may take, for schemas that are slow in another way. */
 const MAX_TIME = 1000;
 
-export const shortened = (text, most = MAX_LABEL) =>
-  text.length > most ? `${text.slice(0, most - 1)}…` : text;
-
 /** The text of a value in a label: a string as it is unless it is blank, anything else as JSON. */
 export const valueText = (value) =>
-  shortened(typeof value === "string" && value.trim() ? value : JSON.stringify(value));
+  cut(typeof value === "string" && value.trim() ? value : JSON.stringify(value), MAX_LABEL);
 
 /** A schema has more fields than the page can show. */
 export class TooLarge extends Error {}
@@ -73,14 +73,14 @@ const readable = (name) =>
 export function placeOf(form, field, { name = "", required = false, depth = 0, label = null } = {}) {
   form.budget.spend(field);
   const title = ownText(field.schema, "title").trim() || readable(name);
-  return { form, field, name, required, depth, label: shortened(label ?? (title || form.text("field.value"))) };
+  return { form, field, name, required, depth, label: cut(label ?? (title || form.text("field.value")), MAX_LABEL) };
 }
 
 /** The help below a label: the description, and a limit in words. */
 function help(place, hint) {
   const description = ownText(place.field.schema, "description").trim();
   if (!description && !hint) return null;
-  const parts = [description && shortened(description, 2000), hint].filter(Boolean);
+  const parts = [description && cut(description, MAX_HELP), hint].filter(Boolean);
   return element("p", { class: "joblib-help", id: freshId("help") }, parts.join("\n"));
 }
 

@@ -1,9 +1,11 @@
 // Fields that hold other fields: objects and unions. See `lists.js` for arrays and dictionaries.
 
 import { element } from "./dom.js";
-import { emptyValue, grouped, shortened, valueText, withinBudget } from "./field.js";
+import { cut } from "./elements.js";
+import { emptyValue, grouped, valueText, withinBudget } from "./field.js";
+import { isObject } from "./json.js";
 import { dictionaryRows } from "./lists.js";
-import { classify, fits, isObject, optionOf, own, ownText } from "./schema.js";
+import { classify, fits, optionOf, own, ownText } from "./schema.js";
 import { choiceField } from "./values.js";
 
 /** Unions below this depth begin without a choice, because a recursive one would go on and on. */
@@ -108,7 +110,7 @@ export function objectField(place, initial, { bare = false } = {}) {
 function optionLabel(form, branch) {
   const field = classify(form.root, branch);
   const title = ownText(field.schema, "title").trim();
-  if (title) return shortened(title, 80);
+  if (title) return cut(title, 80);
   if (field.kind === "const") return valueText(field.value);
   return form.text(`type.${field.kind}`);
 }

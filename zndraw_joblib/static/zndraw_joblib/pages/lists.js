@@ -2,7 +2,8 @@
 
 import { element } from "./dom.js";
 import { button, emptyValue, grouped, labelled, placeOf, withinBudget } from "./field.js";
-import { isObject, own } from "./schema.js";
+import { isObject } from "./json.js";
+import { own } from "./schema.js";
 
 /** Items of arrays that a form shows; more of them are edited as text. */
 export const MAX_ITEMS = 50;

@@ -1,13 +1,10 @@
 // Reads a JSON Schema as a form needs it: one subschema at a time, because schemas may be recursive.
 // Schemas come from workers: nothing here is trusted, and work and depth are bounded.
 
-import { isBigInteger } from "./json.js";
+import { isBigInteger, isObject } from "./json.js";
 
 /** Most steps through `$ref` and `allOf` to read one subschema. */
 const MAX_STEPS = 100;
-
-export const isObject = (value) =>
-  typeof value === "object" && value !== null && !Array.isArray(value) && !isBigInteger(value);
 
 /** The value of a schema's own keyword, because a name like `constructor` is no keyword of it. */
 export const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
