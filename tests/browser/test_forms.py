@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
@@ -418,7 +419,11 @@ def test_durable_job_without_workers_says_so_and_can_be_submitted(
     page: Page, site: Site, room: str
 ) -> None:
     job = register(site, room, "Later", kinds.DRAFT_7, durable=True)
-    site.request("DELETE", f"workers/{site.request('GET', 'workers', 'root')[0]['id']}", "root")
+    # The default worker of `root`, who registered it.
+    identity = httpx.get(
+        f"{site}/v1/me", headers={"Authorization": f"Token {site.tokens['root']}"}
+    ).json()["id"]
+    site.request("DELETE", f"workers/{identity}/jobs/{job}", "root")
     open_form(page, room, job)
     expect(page.get_by_text("No worker offers this job")).to_be_visible()
     submit(page)
