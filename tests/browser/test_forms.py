@@ -6,8 +6,9 @@ import json
 import re
 from typing import Any
 
+import httpx
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from tests.browser import kinds
 from tests.browser.looks import PHONE, accessibility_faults, scrolls_sideways
@@ -332,6 +333,47 @@ def test_chosen_job_is_in_the_address_and_the_back_button_works(
     expect(page).to_have_url(re.compile(f"job={room}%3Amodifiers%3AOne&task={task['id']}"))
 
 
+def test_form_of_the_only_job_stays_when_a_task_is_opened(
+    page: Page, site: Site, room: str
+) -> None:
+    job = register(site, room, "Only", kinds.DRAFT_7)
+    only = [each for each in site.request("GET", f"rooms/{room}/jobs") if each["full_name"] == job]
+    page.route(f"**/rooms/{room}/jobs?*", lambda route: route.fulfill(json=only))
+    page.goto(f"/rooms/{room}/")
+    page.get_by_label("Size").fill("55")
+    submit(page)
+    page.locator(".joblib-outcome a").click()
+    expect(page.get_by_role("button", name="All tasks")).to_be_visible()
+    expect(page.get_by_label("Size")).to_have_value("55")
+
+
+def test_job_that_retires_while_the_list_is_read_is_not_listed(
+    page: Page, site: Site, room: str
+) -> None:
+    job = register(site, room, "Gone", kinds.DRAFT_7)
+    sockets = []
+
+    def serve(socket: WebSocketRoute) -> None:
+        sockets.append(socket)
+        socket.send(json.dumps({"type": "ready", "cursor": "c"}))
+
+    def answer_late(route: Route) -> None:
+        answer = route.fetch()
+        for socket in sockets:
+            retired = {"type": "job_retired", "cursor": "d", "job": {"full_name": job}}
+            socket.send(json.dumps(retired))
+        route.fulfill(response=answer)
+
+    page.route_web_socket("**/events/*", serve)
+    page.route(f"**/rooms/{room}/jobs?limit=500", answer_late)
+    with page.expect_response(f"**/rooms/{room}/jobs?limit=500"):
+        page.goto(f"/rooms/{room}/")
+    expect(page.get_by_role("link", name="Steps")).to_be_visible()
+    expect(page.get_by_role("link", name="Gone")).to_have_count(0)
+    page.wait_for_timeout(300)
+    expect(page.get_by_role("link", name="Gone")).to_have_count(0)
+
+
 def test_job_without_parameters_says_so_and_is_submitted(page: Page, site: Site, room: str) -> None:
     schema = {"type": "object", "properties": {}, "title": "Ping"}
     open_form(page, room, register(site, room, "Ping", schema))
@@ -377,7 +419,11 @@ def test_durable_job_without_workers_says_so_and_can_be_submitted(
     page: Page, site: Site, room: str
 ) -> None:
     job = register(site, room, "Later", kinds.DRAFT_7, durable=True)
-    site.request("DELETE", f"workers/{site.request('GET', 'workers', 'root')[0]['id']}", "root")
+    # The default worker of `root`, who registered it.
+    identity = httpx.get(
+        f"{site}/v1/me", headers={"Authorization": f"Token {site.tokens['root']}"}
+    ).json()["id"]
+    site.request("DELETE", f"workers/{identity}/jobs/{job}", "root")
     open_form(page, room, job)
     expect(page.get_by_text("No worker offers this job")).to_be_visible()
     submit(page)

@@ -159,6 +159,26 @@ def test_numbers_are_a_chart_with_a_table(
     expect(result.locator("details tbody tr")).to_have_count(3 if isinstance(value, list) else 2)
 
 
+def test_parts_of_an_object_have_charts_and_tables_of_their_own(
+    site: Site, page: Page, room: str
+) -> None:
+    rows = [{"atom": "H", "charge": 1}]
+    value = {
+        "mean": 2.5,
+        "__proto__": [1, 2, 4],
+        "rows": rows,
+        "cell": [[1, 0], [0, 1]],
+        "none": [],
+    }
+    page.goto(f"/rooms/{room}/?task={echo(site, room, value)}")
+    result = part(page, "Result")
+    expect(result.locator("canvas")).to_have_count(1)
+    expect(result.locator("h5")).to_have_text(["__proto__", "rows", "cell"])
+    expect(result.get_by_role("region", name="rows").locator("th")).to_have_text(["atom", "charge"])
+    expect(result.get_by_role("region", name="cell").locator("tbody tr")).to_have_count(2)
+    expect(result.locator("pre")).to_have_text('{\n  "mean": 2.5,\n  "none": []\n}')
+
+
 def test_objects_are_a_table_that_grows_on_request(site: Site, page: Page, room: str) -> None:
     page.goto(f"/rooms/{room}/?task={echo(site, room, [{'n': n} for n in range(250)])}")
     result = part(page, "Result")

@@ -70,7 +70,7 @@ export class TaskActions {
 
   async retry() {
     this.key ??= randomId();
-    const headers = { "Idempotency-Key": `"${this.key}"` };
+    const headers = { "Idempotency-Key": this.key };
     const path = ["tasks", this.task.id, "retry"];
     const task = await this.send(this.retryButton, () => this.context.api.request("POST", path, {}, { headers }));
     if (!task) return;

@@ -1,13 +1,12 @@
 // Makes the fields of a job's form from its JSON Schema.
 
-import { placeOf, TooLarge } from "./field.js";
+import { Budget, placeOf, TooLarge } from "./field.js";
 import { objectField, unionField } from "./groups.js";
+import { isObject } from "./json.js";
 import { arrayField, hasTooMany } from "./lists.js";
-import { classify, fits, isObject, own } from "./schema.js";
+import { classify, defaultOf, fits, own } from "./schema.js";
 import { booleanField, choiceField, constField, jsonField, numberField, stringField } from "./values.js";
 
-/** Most fields that one action makes, because thousands of them make a page slow. */
-const MAX_FIELDS = 300;
 /** Deeper than this, a part of the payload is edited as text. */
 const MAX_DEPTH = 10;
 
@@ -38,17 +37,14 @@ export function payloadField(schema, initial, { text, changed }) {
     root: schema,
     text,
     changed,
-    budget: { left: MAX_FIELDS, each: MAX_FIELDS },
+    budget: new Budget(),
     build(subschema, options, value) {
       let field = classify(schema, subschema);
       // The title of a model says less of a property than its name: `first: Atom`, `second: Atom`.
       if (options.name && !hasOwnTitle(subschema)) field = { ...field, schema: untitled(field.schema) };
       let start = value;
-      if (start === undefined) {
-        const given = own(field.schema, "default");
-        // A default of another type, such as null for a number, is the worker's own to apply.
-        if (given !== undefined && fits(field, given)) start = given;
-      } else if (!fits(field, start)) field = { ...field, kind: "json" };
+      if (start === undefined) start = defaultOf(field);
+      else if (!fits(field, start)) field = { ...field, kind: "json" };
       if (options.depth > MAX_DEPTH || hasTooMany(start)) field = { ...field, kind: "json" };
       return MAKERS[field.kind](placeOf(form, field, options), start);
     },

@@ -1,19 +1,64 @@
 // What all fields of a form have: a label, help, and a place for an error.
 
 import { element, freshId } from "./dom.js";
-import { own, ownText } from "./schema.js";
+import { cut } from "./elements.js";
+import { defaultOf, own, ownText } from "./schema.js";
 
 const MAX_LABEL = 200;
+/** Characters of a description that a form shows. */
+export const MAX_HELP = 2000;
+/** Most fields that one action makes, because thousands of them make a page slow. */
+const MAX_FIELDS = 300;
+/** As many choices of an `enum` cost as much as a field. */
+const CHOICES_OF_A_FIELD = 100;
+/** Milliseconds that one action may take, for schemas that are slow in another way. */
+const MAX_TIME = 1000;
 
-export const shortened = (text, most = MAX_LABEL) =>
-  text.length > most ? `${text.slice(0, most - 1)}…` : text;
-
-/** The text of a value in a label: a string as it is, anything else as JSON. */
+/** The text of a value in a label: a string as it is unless it is blank, anything else as JSON. */
 export const valueText = (value) =>
-  shortened(typeof value === "string" ? value : JSON.stringify(value));
+  cut(typeof value === "string" && value.trim() ? value : JSON.stringify(value), MAX_LABEL);
 
-/** A request of the form's code that the user cannot fulfil with these fields: a schema too large. */
+/** A schema has more fields than the page can show. */
 export class TooLarge extends Error {}
+
+/** The work that one action of the user may cause, because schemas come from workers. */
+export class Budget {
+  constructor() {
+    this.renew();
+  }
+
+  renew() {
+    this.left = MAX_FIELDS;
+    this.until = performance.now() + MAX_TIME;
+  }
+
+  /** Raises TooLarge where a field would be too much. */
+  spend(field) {
+    this.left -= 1 + (field.choices?.length ?? 0) / CHOICES_OF_A_FIELD;
+    if (this.left < 0 || performance.now() > this.until) throw new TooLarge();
+  }
+}
+
+/** Makes the fields of one action; those of `makeText` where they are too many. */
+export function withinBudget({ budget }, make, makeText) {
+  budget.renew();
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof TooLarge)) throw error;
+    budget.renew();
+    return makeText();
+  }
+}
+
+/**
+ * The value of a field that is empty: null where the schema allows it and the property must be
+ * given, or would get its default if it were left out.
+ */
+export function emptyValue({ field, required }, initial) {
+  const matters = required || initial === null || defaultOf(field) !== undefined;
+  return field.nullable && matters ? null : undefined;
+}
 
 /** A property's name as people write it: `start_angle` reads "Start angle". */
 const readable = (name) =>
@@ -26,16 +71,16 @@ const readable = (name) =>
  * "" for an item; required: whether it must be given; depth: of nesting.
  */
 export function placeOf(form, field, { name = "", required = false, depth = 0, label = null } = {}) {
-  if (form.budget.left-- <= 0) throw new TooLarge();
+  form.budget.spend(field);
   const title = ownText(field.schema, "title").trim() || readable(name);
-  return { form, field, name, required, depth, label: shortened(label ?? (title || form.text("field.value"))) };
+  return { form, field, name, required, depth, label: cut(label ?? (title || form.text("field.value")), MAX_LABEL) };
 }
 
 /** The help below a label: the description, and a limit in words. */
 function help(place, hint) {
   const description = ownText(place.field.schema, "description").trim();
   if (!description && !hint) return null;
-  const parts = [description && shortened(description, 2000), hint].filter(Boolean);
+  const parts = [description && cut(description, MAX_HELP), hint].filter(Boolean);
   return element("p", { class: "joblib-help", id: freshId("help") }, parts.join("\n"));
 }
 

@@ -1,11 +1,12 @@
 // The form of one job: its payload, options of the task, the JSON that is sent, and the submit.
 
-import { button as smallButton, shortened } from "./field.js";
 import { payloadField } from "./builder.js";
 import { element, freshId } from "./dom.js";
-import { parseJSON } from "./json.js";
+import { cut, visible } from "./elements.js";
+import { MAX_HELP, button as smallButton } from "./field.js";
+import { isObject, parseJSON } from "./json.js";
 import { createOptions } from "./options.js";
-import { isObject, ownText } from "./schema.js";
+import { ownText, resolve } from "./schema.js";
 import { createSubmission } from "./submission.js";
 
 /** Schemas with more characters are edited as text, because reading them would take too long. */
@@ -32,7 +33,7 @@ const tokensOf = (pointer) =>
 export function createForm(context, job) {
   const { text } = context;
   const schema = job.schema;
-  const name = `${job.category}: ${job.name}`;
+  const name = `${job.category}: ${visible(job.name)}`;
   const slot = element("div", { class: "joblib-payload" });
   const notice = element("p", { class: "joblib-notice", hidden: true });
   const status = element("div", { class: "joblib-outcome", role: "status" });
@@ -85,7 +86,6 @@ export function createForm(context, job) {
 
   function edited() {
     const value = parsedArea();
-    if (value === undefined) return null;
     if (!isObject(value)) throw new Error(text("form.notObject"));
     return value;
   }
@@ -256,11 +256,11 @@ export function createForm(context, job) {
     slot.append(element("p", { class: "joblib-help" }, text("form.noParameters")));
   }
   const heading = element("h3", { id: freshId("form"), tabindex: "-1" }, name);
-  const description = ownText(isObject(schema) ? schema : {}, "description").trim();
+  const description = ownText(resolve(schema, schema) ?? {}, "description").trim();
   const node = element(
     "form", { class: "joblib-form", novalidate: true, "aria-labelledby": heading.id, onsubmit: send },
     heading,
-    description ? element("p", { class: "joblib-help" }, shortened(description, 2000)) : null,
+    description ? element("p", { class: "joblib-help" }, cut(description, MAX_HELP)) : null,
     notice, problems, slot, options.node, details,
     element("div", { class: "joblib-actions" }, submit), status,
   );

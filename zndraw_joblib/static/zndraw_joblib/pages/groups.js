@@ -1,26 +1,15 @@
 // Fields that hold other fields: objects and unions. See `lists.js` for arrays and dictionaries.
 
 import { element } from "./dom.js";
-import { TooLarge, grouped, shortened, valueText } from "./field.js";
+import { cut } from "./elements.js";
+import { emptyValue, grouped, valueText, withinBudget } from "./field.js";
+import { isObject } from "./json.js";
 import { dictionaryRows } from "./lists.js";
-import { classify, fits, isObject, optionOf, own, ownText } from "./schema.js";
+import { classify, fits, optionOf, own, ownText } from "./schema.js";
 import { choiceField } from "./values.js";
 
-/** The value of a group that is left out: null where the schema allows it. */
-const leftOut = ({ field, required }) =>
-  field.nullable && (required || own(field.schema, "default") === null) ? null : undefined;
-
-/** Builds fields for a user's action; a schema too large for them gets a text instead. */
-function built(form, make, makeText) {
-  form.budget.left = form.budget.each;
-  try {
-    return make();
-  } catch (error) {
-    if (!(error instanceof TooLarge)) throw error;
-    form.budget.left = form.budget.each;
-    return makeText();
-  }
-}
+/** Unions below this depth begin without a choice, because a recursive one would go on and on. */
+const MAX_CHOSEN_DEPTH = 3;
 
 function properties(place, value) {
   const { form, field, depth } = place;
@@ -35,16 +24,19 @@ function properties(place, value) {
   for (const [name, subschema] of Object.entries(declared)) {
     if (subschema !== false) add(name, subschema);
   }
-  // The engine refuses a payload without them, though no schema tells their form.
+  const additional = own(schema, "additionalProperties");
+  const patterns = isObject(own(schema, "patternProperties")) ? Object.values(schema.patternProperties) : [];
+  // Of several schemas the name decides, which is not known before it is typed.
+  const known = [...patterns, ...(isObject(additional) ? [additional] : [])];
+  const other = known.length === 1 && (patterns.length === 0 || additional === false) ? known[0] : true;
+  // The engine refuses a payload without them, though the schema does not declare them.
   for (const name of required) {
-    if (typeof name === "string" && !Object.hasOwn(declared, name)) add(name, true);
+    if (typeof name === "string" && !Object.hasOwn(declared, name)) add(name, other);
   }
   const others = Object.entries(value).filter(([name]) => !fields.has(name));
-  const additional = own(schema, "additionalProperties");
-  const patterns = isObject(own(schema, "patternProperties")) && Object.keys(schema.patternProperties).length > 0;
   const open = isObject(additional) || additional === true || !isObject(own(schema, "properties"));
-  const rows = (open && additional !== false) || patterns || others.length
-    ? dictionaryRows(place, isObject(additional) ? additional : true, others, (name) => fields.has(name))
+  const rows = (open && additional !== false) || patterns.length || others.length
+    ? dictionaryRows(place, other, others, (name) => fields.has(name))
     : null;
   return {
     nodes: [...[...fields.values()].map((each) => each.node), ...(rows ? [rows.node] : [])],
@@ -68,7 +60,7 @@ export function objectField(place, initial, { bare = false } = {}) {
   const slot = element("div", { class: "joblib-slot" });
   let inner = null;
   const fill = (value) => {
-    inner = built(
+    inner = withinBudget(
       place.form,
       () => properties(place, value),
       () => properties({ ...place, field: { ...place.field, schema: { type: "object" } } }, value),
@@ -79,11 +71,11 @@ export function objectField(place, initial, { bare = false } = {}) {
   const interface_ = {
     child: (name) => inner?.child(name) ?? null,
     names: () => inner?.names() ?? [],
-    get: () => (inner ? inner.get() : leftOut(place)),
+    get: () => (inner ? inner.get() : emptyValue(place, initial)),
     check: () => inner?.check() ?? [],
   };
   if (bare) {
-    // Not by `built`, because the whole form becomes a text where this is too large.
+    // Not by `withinBudget`, because the whole form becomes a text where this is too large.
     inner = properties(place, isObject(initial) ? initial : {});
     slot.append(...inner.nodes);
     const clearErrors = () => children().forEach((each) => each.clearErrors());
@@ -118,7 +110,7 @@ export function objectField(place, initial, { bare = false } = {}) {
 function optionLabel(form, branch) {
   const field = classify(form.root, branch);
   const title = ownText(field.schema, "title").trim();
-  if (title) return shortened(title, 80);
+  if (title) return cut(title, 80);
   if (field.kind === "const") return valueText(field.value);
   return form.text(`type.${field.kind}`);
 }
@@ -132,7 +124,7 @@ export function unionField(place, initial) {
   );
   const choices = names.map((label, value) => ({ value, label }));
   let start = initial === undefined || initial === null ? -1 : optionOf(form.root, field.options, initial);
-  if (start < 0 && place.required && !field.nullable) start = 0;
+  if (start < 0 && place.required && !field.nullable && place.depth < MAX_CHOSEN_DEPTH) start = 0;
   // The choice has no schema of its own, but the label of the union.
   const chooser = choiceField(
     { ...place, name: "", label: form.text("union.kind"), field: { kind: "choice", schema: {}, nullable: field.nullable, choices } },
@@ -153,7 +145,7 @@ export function unionField(place, initial) {
   };
   chooser.control.addEventListener("change", () => {
     const index = chooser.control.value === "" ? -1 : Number(chooser.control.value);
-    show(index, () => built(form, () => make(index), () => make(index, undefined, {})));
+    show(index, () => withinBudget(form, () => make(index), () => make(index, undefined, {})));
     form.changed();
   });
   const value = initial !== null && start >= 0 && fits(classify(form.root, field.options[start]), initial);
@@ -164,7 +156,7 @@ export function unionField(place, initial) {
     ...group,
     child: (token) => inner?.child(token) ?? null,
     names: () => inner?.names?.() ?? [],
-    get: () => (inner ? inner.get() : leftOut(place)),
+    get: () => (inner ? inner.get() : emptyValue(place, initial)),
     check() {
       if (inner) return inner.check();
       if (place.required && !field.nullable) return [{ field: chooser, message: form.text("field.required") }];

@@ -2,6 +2,7 @@
 
 import { Problem } from "./api.js";
 import { element } from "./dom.js";
+import { visible } from "./elements.js";
 import { createForm } from "./form.js";
 
 /** Milliseconds between two looks at the list on a page without events, whose tasks a site left out. */
@@ -20,6 +21,8 @@ export function startJobs(section, context) {
   let chosen = null; // {name, form}, form null until it is loaded
   let loading = null;
   let live = false;
+  // Changes of jobs that arrive while the list is read, because the answer may be older than they are.
+  let meanwhile = null;
 
   const search = element("input", {
     type: "search", class: "joblib-search", "aria-label": text("jobs.search"),
@@ -38,6 +41,7 @@ export function startJobs(section, context) {
 
   async function load() {
     const found = new Map();
+    const changes = (meanwhile = []);
     let path = api.url(`${context.roomPath}/jobs`, { limit: 500 });
     try {
       for (let page = 0; path && page < MAX_PAGES; page++) {
@@ -46,22 +50,30 @@ export function startJobs(section, context) {
         path = api.nextPage(headers);
       }
     } catch (error) {
+      if (meanwhile === changes) meanwhile = null;
       if (!jobs.size) message.textContent = text("jobs.failed");
       // The status of the connection is told by the part that receives events.
       if (!(error instanceof Problem) && error.name !== "NetworkError") throw error;
       return;
     }
+    // Read again meanwhile, after a `reset`.
+    if (meanwhile !== changes) return;
+    meanwhile = null;
     jobs.clear();
     for (const [name, job] of found) jobs.set(name, job);
+    for (const act of changes) act();
     render();
     if (!chosen && jobs.size === 1 && !context.parameters().has("job")) {
-      choose([...jobs.keys()][0], { focus: false });
+      const [only] = jobs.keys();
+      choose(only, { focus: false });
+      // In the address, because the form has to stay when a task is opened.
+      context.setAddress({ job: only }, { replace: true });
     }
   }
 
   function entry(job) {
     const link = element("a", { href: `?job=${encodeURIComponent(job.full_name)}`, class: "joblib-job" },
-      element("span", {}, job.name),
+      element("span", {}, visible(job.name)),
       job.full_name.startsWith("@global:") && context.roomId !== "@global"
         ? element("small", { title: text("jobs.everywhere") }, "@global")
         : null,
@@ -146,14 +158,17 @@ export function startJobs(section, context) {
   }
 
   context.onAddress((parameters) => choose(parameters.get("job")));
-  context.onEvent("job", ({ job }) => {
-    jobs.set(job.full_name, { ...jobs.get(job.full_name), ...job });
+  /** Changes the jobs by an event. */
+  function change(act) {
+    meanwhile?.push(act);
+    act();
     render();
-  });
-  context.onEvent("job_retired", ({ job }) => {
-    jobs.delete(job.full_name);
-    render();
-  });
+  }
+
+  context.onEvent("job", ({ job }) =>
+    change(() => jobs.set(job.full_name, { ...jobs.get(job.full_name), ...job })),
+  );
+  context.onEvent("job_retired", ({ job }) => change(() => jobs.delete(job.full_name)));
   context.onEvent("reset", () => {
     live = true;
     load();

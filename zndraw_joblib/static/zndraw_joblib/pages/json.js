@@ -17,3 +17,7 @@ export function parseJSON(text) {
 /** Whether a value that `parseJSON` returned is an integer beyond 2^53, whose digits it has. */
 export const isBigInteger = (value) =>
   typeof JSON.isRawJSON === "function" && JSON.isRawJSON(value);
+
+/** Whether a value that `parseJSON` returned is a JSON object. */
+export const isObject = (value) =>
+  typeof value === "object" && value !== null && !Array.isArray(value) && !isBigInteger(value);

@@ -1,22 +1,17 @@
 // Fields that hold any number of others: arrays, and the free names of an object.
 
 import { element } from "./dom.js";
-import { TooLarge, button, grouped, labelled, placeOf } from "./field.js";
-import { isObject, own } from "./schema.js";
+import { button, emptyValue, grouped, labelled, placeOf, withinBudget } from "./field.js";
+import { isObject } from "./json.js";
+import { own } from "./schema.js";
 
 /** Items of arrays that a form shows; more of them are edited as text. */
 export const MAX_ITEMS = 50;
 
 /** A field for a user's new row; a schema too large for fields gets a text. */
 function newField(form, subschema, options, value) {
-  form.budget.left = form.budget.each;
-  try {
-    return form.build(subschema, options, value);
-  } catch (error) {
-    if (!(error instanceof TooLarge)) throw error;
-    form.budget.left = form.budget.each;
-    return form.build(true, options, value);
-  }
+  const make = (each) => form.build(each, options, value);
+  return withinBudget(form, () => make(subschema), () => make(true));
 }
 
 /** The schemas of an array's first items, and that of the others; false where none may follow. */
@@ -32,7 +27,10 @@ export function arrayField(place, initial) {
   const { form, field, depth } = place;
   const { schema } = field;
   const { first, rest } = itemSchemas(schema);
-  const most = Number.isInteger(schema.maxItems) ? schema.maxItems : Infinity;
+  const most = Math.min(
+    Number.isInteger(schema.maxItems) ? schema.maxItems : Infinity,
+    rest === false ? first.length : Infinity,
+  );
   const least = Number.isInteger(schema.minItems) ? schema.minItems : 0;
   const list = element("ol", { class: "joblib-items" });
   let rows = [];
@@ -117,16 +115,18 @@ export function arrayField(place, initial) {
   }
 
   const values = Array.isArray(initial) ? initial : [];
-  const wanted = place.required || values.length ? Math.max(values.length, Math.min(least, MAX_ITEMS), first.length) : 0;
+  // A default with more items than the schema allows is shown as it is, and refused by the server.
+  const wanted = place.required || values.length
+    ? Math.max(values.length, Math.min(least, most, MAX_ITEMS), first.length)
+    : 0;
   const straight = (form_, subschema, options, value) => form_.build(subschema, options, value);
   for (let index = 0; index < wanted; index++) {
-    if (index >= first.length && rest === false) break;
     rows.push(makeRow(index, values[index], straight));
   }
   list.append(...rows.map((row) => row.node));
   renumber();
   // A tuple of a fixed length has all its items or is left out.
-  const isTuple = first.length > 0 && (most <= first.length || rest === false);
+  const isTuple = first.length > 0 && most <= first.length;
   const hints = [];
   if (!isTuple && least > 0) hints.push(form.text("hint.minItems", { number: least }));
   if (!isTuple && most < Infinity) hints.push(form.text("hint.maxItems", { number: most }));
@@ -139,7 +139,7 @@ export function arrayField(place, initial) {
     names: () => [],
     get() {
       if (!rows.length && !place.required && (isTuple || !Array.isArray(initial))) {
-        return field.nullable && own(schema, "default") === null ? null : undefined;
+        return emptyValue(place, initial);
       }
       if (!rows.length && field.nullable && !Array.isArray(initial)) return null;
       // An item that is left empty is null, which the server refuses at its place.

@@ -1,7 +1,7 @@
 // The options of a submit besides the payload.
 
 import { element } from "./dom.js";
-import { placeOf } from "./field.js";
+import { Budget, placeOf } from "./field.js";
 import { numberField, stringField } from "./values.js";
 
 const FIELDS = {
@@ -13,7 +13,7 @@ const FIELDS = {
 
 /** `{node, get(), check(), field(name), reveal(field), clearErrors()}`; `get` leaves empty ones out. */
 export function createOptions(text) {
-  const form = { text, changed() {}, budget: { left: Infinity } };
+  const form = { text, changed() {}, budget: new Budget() };
   const fields = new Map(
     Object.entries(FIELDS).map(([name, { kind, schema }]) => {
       const described = { ...schema, description: text(`option.${name}.help`) };

@@ -3,17 +3,17 @@
 import { chart, isNumber, toNumber } from "./chart.js";
 import { element as h } from "./dom.js";
 import { cut, download, visible } from "./elements.js";
-import { isBigInteger } from "./json.js";
+import { isBigInteger, isObject } from "./json.js";
 import { pagedTable } from "./tables.js";
 
 const MOST_CHARACTERS = 20_000;
 const CELL_CHARACTERS = 200;
 const MOST_COLUMNS = 40;
 const MOST_SERIES = 16;
+const MOST_PARTS = 16;
 // Names under which programs write the positions of their values.
 const POSITIONS = ["x", "t", "time", "step", "steps", "frame", "index", "epoch"];
 
-const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value) && !isBigInteger(value);
 const isSeries = (value) =>
   Array.isArray(value) &&
   value.length > 1 &&
@@ -21,6 +21,9 @@ const isSeries = (value) =>
   value.every((entry) => entry === null || isNumber(entry));
 const isShortArray = (row) =>
   Array.isArray(row) && row.length > 0 && row.length <= MOST_COLUMNS && !row.some(isObject);
+const isObjects = (value) =>
+  Array.isArray(value) && value.length > 0 && value.every((row) => isObject(row) && Object.keys(row).length);
+const isMatrix = (value) => Array.isArray(value) && value.length > 0 && value.every(isShortArray);
 const rises = (values) =>
   values.every((value, index) => isNumber(value) && (index === 0 || toNumber(value) > toNumber(values[index - 1])));
 const positions = (length) => Array.from({ length }, (_, index) => index);
@@ -128,15 +131,32 @@ function structured(value, text, label, tools) {
     const x = { name: tools.context.text("index"), values: positions(value.length) };
     return chart({ x, series: [{ name: label, values: value }] }, tools);
   }
-  if (Array.isArray(value) && value.length) {
-    if (value.every((row) => isObject(row) && Object.keys(row).length)) {
-      return objectTable(value, label, tools);
-    }
-    if (value.every(isShortArray)) return matrixTable(value, label, tools);
-  }
+  if (isObjects(value)) return objectTable(value, label, tools);
+  if (isMatrix(value)) return matrixTable(value, label, tools);
   const series = isObject(value) ? chartOf(value, tools.context) : null;
   if (series) return chart(series, tools);
-  return plainText(text, tools);
+  return (isObject(value) && parts(value, tools)) || plainText(text, tools);
+}
+
+/** The parts of an object that have a chart or table, below all its others; null where none has. */
+function parts(value, tools) {
+  const entries = Object.entries(value);
+  const hasOwnForm = ([, part]) => isSeries(part) || isObjects(part) || isMatrix(part) || (isObject(part) && chartOf(part, tools.context));
+  const shown = entries.filter(hasOwnForm);
+  if (!shown.length || entries.length > MOST_PARTS) return null;
+  const others = entries.filter((entry) => !shown.includes(entry));
+  const together = chartOf(Object.fromEntries(shown), tools.context);
+  const text = (part) => plainText(jsonText(part), tools);
+  return h(
+    "div", {},
+    others.length ? text(Object.fromEntries(others)) : null,
+    together
+      ? chart(together, tools)
+      : shown.map(([name, part]) => {
+        const label = cut(visible(name), CELL_CHARACTERS);
+        return [h("h5", {}, label), structured(part, "", label, tools)];
+      }).flat(),
+  );
 }
 
 function withDownload(element, text, fileName, type, context) {

@@ -1,13 +1,10 @@
 // Reads a JSON Schema as a form needs it: one subschema at a time, because schemas may be recursive.
 // Schemas come from workers: nothing here is trusted, and work and depth are bounded.
 
-import { isBigInteger } from "./json.js";
+import { isBigInteger, isObject } from "./json.js";
 
 /** Most steps through `$ref` and `allOf` to read one subschema. */
 const MAX_STEPS = 100;
-
-export const isObject = (value) =>
-  typeof value === "object" && value !== null && !Array.isArray(value) && !isBigInteger(value);
 
 /** The value of a schema's own keyword, because a name like `constructor` is no keyword of it. */
 export const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined);
@@ -35,6 +32,20 @@ function target(root, reference) {
   return found;
 }
 
+/** Limits of which the tighter one holds where two parts of a schema give one each. */
+const TIGHTER = {
+  minimum: Math.max, exclusiveMinimum: Math.max, minLength: Math.max, minItems: Math.max,
+  maximum: Math.min, exclusiveMaximum: Math.min, maxLength: Math.min, maxItems: Math.min,
+};
+
+/** The properties of both; one that both declare has to satisfy both. */
+function mergedProperties(first, second) {
+  const both = Object.entries(second).filter(([name]) => Object.hasOwn(first, name));
+  const merged = both.map(([name, subschema]) => [name, { allOf: [first[name], subschema] }]);
+  return { ...first, ...second, ...Object.fromEntries(merged) };
+}
+
+/** A schema with the keywords of both, which both hold; of texts and defaults the second one's. */
 function merged(first, second) {
   const result = { ...first };
   for (const [keyword, value] of Object.entries(second)) {
@@ -42,9 +53,11 @@ function merged(first, second) {
     if (keyword === "__proto__") continue;
     const before = own(first, keyword);
     if (keyword === "properties" && isObject(before) && isObject(value)) {
-      result.properties = { ...before, ...value };
+      result.properties = mergedProperties(before, value);
     } else if (keyword === "required" && Array.isArray(before) && Array.isArray(value)) {
       result.required = [...new Set([...before, ...value])];
+    } else if (Object.hasOwn(TIGHTER, keyword) && isNumber(before) && isNumber(value)) {
+      result[keyword] = TIGHTER[keyword](before, value);
     } else result[keyword] = value;
   }
   return result;
@@ -84,7 +97,7 @@ function options(schema) {
     // What holds for all branches belongs to each, but the field's texts and default do not.
     const { title, description, default: _default, discriminator, $defs, definitions, ...shared } = rest;
     const bare = Object.keys(shared).filter((name) => !name.startsWith("$")).length === 0;
-    return branches.map((branch) => (bare || !isObject(branch) ? branch : { ...shared, ...branch }));
+    return branches.map((branch) => (bare || !isObject(branch) ? branch : merged(shared, branch)));
   }
   const types = own(schema, "type");
   if (!Array.isArray(types) || !types.length) return null;
@@ -138,12 +151,15 @@ export function classify(root, subschema) {
   return { kind: SIMPLE.includes(type) ? type : "json", schema, nullable: false };
 }
 
-/** Limits of a number: `{low, high, step}`, null where there is none; `step` null means any. */
+/**
+ * Limits of a number: `{low, high, step, excludesLow, excludesHigh}`, null where there is none;
+ * `step` null means any.
+ */
 export function limits({ kind, schema }) {
   const whole = kind === "integer";
   const number = (keyword) => (isNumber(own(schema, keyword)) ? schema[keyword] : null);
   const multiple = number("multipleOf");
-  const step = multiple > 0 ? multiple : whole ? 1 : null;
+  const step = multiple > 0 && (!whole || Number.isInteger(multiple)) ? multiple : whole ? 1 : null;
   const [minimum, above] = [number("minimum"), number("exclusiveMinimum")];
   const [maximum, below] = [number("maximum"), number("exclusiveMaximum")];
   const low = above !== null && (minimum === null || above >= minimum) ? above : minimum;
@@ -178,6 +194,13 @@ export function fits(field, value) {
     default:
       return field.kind !== "null";
   }
+}
+
+/** The default of a field, undefined where there is none or the field cannot show it. */
+export function defaultOf(field) {
+  const given = own(field.schema, "default");
+  // A default of another type, such as null for a number, is the worker's own to apply.
+  return given !== undefined && fits(field, given) ? given : undefined;
 }
 
 /** The first option of a union that a value seems to belong to; -1 for none. */

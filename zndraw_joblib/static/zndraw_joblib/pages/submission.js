@@ -2,12 +2,7 @@
 
 import { NetworkError, Problem } from "./api.js";
 import { element } from "./dom.js";
-
-/** A random key; `crypto.randomUUID` is missing on pages without HTTPS. */
-function freshKey() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+import { randomId } from "./elements.js";
 
 /** The texts of refusals that say more than the server's own; others are the server's. */
 function inWords(text, problem) {
@@ -37,7 +32,7 @@ export function createSubmission(context, job, handlers) {
   async function send(body) {
     busy = true;
     const content = JSON.stringify(body);
-    if (open.body !== content) open = { body: content, key: freshKey() };
+    if (open.body !== content) open = { body: content, key: randomId() };
     try {
       const headers = { "Idempotency-Key": open.key };
       const { data } = await api.post(path, body, { headers });

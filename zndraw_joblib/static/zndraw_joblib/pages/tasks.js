@@ -16,17 +16,6 @@ const MOST_ROWS = 100;
 const FIRST_READ_MILLISECONDS = 700;
 const MOST_SUGGESTIONS = 8;
 
-/** The cursor of the link "next" (RFC 8288), or null. The host of the link may be a proxy's. */
-function nextCursorOf(headers) {
-  for (const part of (headers.get("Link") ?? "").split(/,\s*(?=<)/)) {
-    const found = /^<([^>]*)>(.*)$/.exec(part.trim());
-    if (found && /;\s*rel="?next"?/i.test(found[2])) {
-      return new URL(found[1], location.href).searchParams.get("cursor");
-    }
-  }
-  return null;
-}
-
 export function startTasks(section, context) {
   const format = createFormat(context);
   const find = (name) => section.querySelector(`[data-joblib="${name}"]`);
@@ -71,12 +60,11 @@ export function startTasks(section, context) {
   }
 
   async function suggestJobs() {
-    let cursor = null;
-    for (let page = 0; page < MOST_JOB_PAGES; page += 1) {
-      const { data, headers } = await context.api.get(context.api.url(`${context.roomPath}/jobs`, { cursor }));
+    let path = `${context.roomPath}/jobs`;
+    for (let page = 0; path && page < MOST_JOB_PAGES; page += 1) {
+      const { data, headers } = await context.api.get(path);
       for (const job of data) suggest(job.full_name);
-      cursor = nextCursorOf(headers);
-      if (!cursor) return;
+      path = context.api.nextPage(headers);
     }
   }
 
@@ -96,7 +84,8 @@ export function startTasks(section, context) {
       ]);
       isStale = false;
       format.setClock(answer.headers);
-      nextCursor = nextCursorOf(answer.headers);
+      const next = context.api.nextPage(answer.headers);
+      nextCursor = next && new URL(next, location.href).searchParams.get("cursor");
       shown = wanted;
       list.setPage({
         isFirst: wanted.cursor === null,

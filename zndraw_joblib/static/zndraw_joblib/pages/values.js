@@ -2,9 +2,9 @@
 // `check()`: the errors that need no server, `[{field, message}]`.
 
 import { element } from "./dom.js";
-import { labelled, valueText } from "./field.js";
+import { emptyValue, labelled, valueText } from "./field.js";
 import { isBigInteger, parseJSON } from "./json.js";
-import { limits, own, ownText } from "./schema.js";
+import { defaultOf, limits, own, ownText } from "./schema.js";
 
 const INPUT_TYPES = {
   date: "date", email: "email", uri: "url", "date-time": "datetime-local", password: "password",
@@ -38,7 +38,8 @@ function withValue(field, place, read) {
     check() {
       const { value, error } = attempt();
       if (error) return [{ field, message: error }];
-      if (value === undefined && place.required) {
+      // Left out, the property would get its default instead of the nothing that the form shows.
+      if (value === undefined && (place.required || defaultOf(place.field) !== undefined)) {
         return [{ field, message: place.form.text("field.required") }];
       }
       return [];
@@ -46,24 +47,24 @@ function withValue(field, place, read) {
   });
 }
 
-/** The value of an empty field: null where the schema allows it and it must be given. */
-function empty(place) {
-  if (!place.field.nullable) return undefined;
-  return place.required || own(place.field.schema, "default") === null ? null : undefined;
-}
-
 export function stringField(place, initial) {
   const { schema } = place.field;
-  let type = INPUT_TYPES[own(schema, "format")] ?? "text";
-  if (type === "datetime-local" && initial && !localTime(initial)) type = "text";
-  const long = schema.maxLength > 200 || /\n/.test(initial ?? "") || ownText(schema, "format") === "textarea";
+  const format = ownText(schema, "format");
+  const given = initial ?? "";
+  let type = own(INPUT_TYPES, format) ?? "text";
+  const long = schema.maxLength > 200 || /[\n\r]/.test(given) || format === "textarea";
   const control = long && type === "text"
     ? element("textarea", { rows: 4 })
     : element("input", { type, autocomplete: type === "password" ? "new-password" : "off" });
   if (type === "datetime-local") control.step = 1;
   if (type === "text") control.spellcheck = false;
-  const shown = type === "datetime-local" ? localTime(initial ?? "") : (initial ?? "");
-  control.value = shown;
+  control.value = type === "datetime-local" ? localTime(given) : given;
+  if (given && !control.value) {
+    // A field for dates cannot show "today".
+    control.type = type = "text";
+    control.value = given;
+  }
+  const shown = control.value;
   listen(place, control);
   const hints = [];
   for (const [keyword, key] of [["minLength", "hint.minLength"], ["maxLength", "hint.maxLength"]]) {
@@ -72,36 +73,50 @@ export function stringField(place, initial) {
   const field = labelled(place, control, { hint: hints.join(" ") });
   return withValue(field, place, () => {
     if (control.validity.badInput) throw new Error(place.form.text("field.invalid"));
-    if (control.value === "") {
-      // A default of "" is a value; another empty field is left out.
-      return initial === "" ? "" : empty(place);
-    }
-    if (type !== "datetime-local") return control.value;
-    // An untouched default keeps its own offset.
-    return control.value === shown && initial ? initial : instant(control.value);
+    // Untouched it keeps its offset from UTC and its line ends, which controls change.
+    if (control.value === shown && typeof initial === "string") return initial;
+    if (type === "datetime-local" && control.value) return instant(control.value);
+    if (control.value) return control.value;
+    // Whoever empties a text that has a default asks for an empty one.
+    const clearable = !place.field.nullable && (type === "text" || type === "password");
+    return clearable && defaultOf(place.field) !== undefined ? "" : emptyValue(place, initial);
   });
 }
 
-function slider(place, control, { low, high, step, excludesLow, excludesHigh }) {
-  const width = high - low;
-  if (!(width > 0) || !Number.isFinite(width) || !(width < Number.MAX_SAFE_INTEGER)) return null;
-  const each = step ?? Number((width / 100).toPrecision(3));
+/** The numbers between which a slider moves, which counts its steps from `min`. */
+function track({ low, high, step, excludesLow, excludesHigh }) {
+  if (step === null) {
+    const each = Number(((high - low) / 100).toPrecision(3));
+    return { each, min: excludesLow ? low + each : low, max: excludesHigh ? high - each : high };
+  }
+  // Rounded, because 1.1 / 0.1 is a little above 11.
+  const rounded = (number) => Number(number.toPrecision(12));
+  const [first, last] = [rounded(low / step), rounded(high / step)];
+  const min = Math.ceil(first) + (excludesLow && Number.isInteger(first) ? 1 : 0);
+  const max = Math.floor(last) - (excludesHigh && Number.isInteger(last) ? 1 : 0);
+  return { each: step, min: rounded(min * step), max: rounded(max * step) };
+}
+
+function slider(place, control, bounds) {
+  const { low, high } = bounds;
+  const { each, min, max } = track(bounds);
+  if (!(max > min) || !(high - low < Number.MAX_SAFE_INTEGER)) return null;
   const range = element("input", {
-    type: "range",
-    min: excludesLow ? low + each : low,
-    max: excludesHigh ? high - each : high,
-    step: each,
+    type: "range", min, max, step: each,
     "aria-label": place.form.text("field.slider", { label: place.label }),
   });
   const follow = () => {
-    range.value = control.value === "" ? low : control.value;
+    range.value = control.value === "" ? min : control.value;
   };
   follow();
   control.addEventListener("input", follow);
-  range.addEventListener("input", () => {
-    control.value = range.value;
-    place.form.changed();
-  });
+  // A click on the slider's present place is no input, but chooses the number of an empty field.
+  for (const type of ["input", "click"]) {
+    range.addEventListener(type, () => {
+      control.value = range.value;
+      place.form.changed();
+    });
+  }
   return element("div", { class: "joblib-range" }, range, control);
 }
 
@@ -127,7 +142,7 @@ export function numberField(place, initial) {
   return withValue(field, place, () => {
     const { form } = place;
     if (control.validity.badInput) throw new Error(form.text("field.number"));
-    if (control.value === "") return empty(place);
+    if (control.value === "") return emptyValue(place, initial);
     const number = Number(control.value);
     if (!Number.isFinite(number)) throw new Error(form.text("field.number"));
     if (whole && !Number.isInteger(number)) throw new Error(form.text("field.integer"));
@@ -140,13 +155,11 @@ export function numberField(place, initial) {
 }
 
 export function booleanField(place, initial) {
-  if (place.required || initial === true || initial === false) {
-    if (!place.field.nullable) {
-      const control = element("input", { type: "checkbox" });
-      control.checked = initial === true;
-      listen(place, control);
-      return withValue(labelled(place, control, { inline: true }), place, () => control.checked);
-    }
+  if (!place.field.nullable && (place.required || typeof initial === "boolean")) {
+    const control = element("input", { type: "checkbox" });
+    control.checked = initial === true;
+    listen(place, control);
+    return withValue(labelled(place, control, { inline: true }), place, () => control.checked);
   }
   const { text } = place.form;
   const choices = [
@@ -162,14 +175,21 @@ export function choiceField(place, initial) {
   const initialText = JSON.stringify(initial);
   const given = choices.findIndex((each) => JSON.stringify(each.value) === initialText);
   const nothing = place.form.text(nullable ? "field.none" : "field.choose");
-  if (given < 0 || nullable || !place.required) control.append(element("option", { value: "" }, nothing));
-  choices.forEach(({ value, label }, index) => {
-    control.append(element("option", { value: index }, label || valueText(value)));
+  const mayBeEmpty = nullable || !(place.required || defaultOf(place.field) !== undefined);
+  if (given < 0 || mayBeEmpty) control.append(element("option", { value: "" }, nothing));
+  const labels = choices.map(({ value, label }) => label || valueText(value));
+  const count = new Map();
+  for (const label of labels) count.set(label, (count.get(label) ?? 0) + 1);
+  choices.forEach(({ value }, index) => {
+    // The text "1" beside the number 1.
+    const unclear = typeof value === "string" && count.get(labels[index]) > 1;
+    const label = unclear ? JSON.stringify(value) : labels[index];
+    control.append(element("option", { value: index }, label));
   });
   control.value = given < 0 ? "" : given;
   listen(place, control);
   return withValue(labelled(place, control), place, () =>
-    control.value === "" ? empty(place) : choices[Number(control.value)].value,
+    control.value === "" ? emptyValue(place, initial) : choices[Number(control.value)].value,
   );
 }
 
@@ -185,7 +205,7 @@ export function jsonField(place, initial) {
   listen(place, control);
   const field = labelled(place, control, { hint: place.form.text("hint.json") });
   return withValue(field, place, () => {
-    if (control.value.trim() === "") return empty(place);
+    if (control.value.trim() === "") return emptyValue(place, initial);
     try {
       return parseJSON(control.value);
     } catch (error) {
