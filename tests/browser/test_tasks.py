@@ -438,3 +438,16 @@ def test_list_and_task_are_accessible_at_each_width(
         assert accessibility_faults(page) == []
         assert not scrolls_sideways(page)
     site.request("PATCH", f"tasks/{running}", json={"status": "cancelled"})
+
+
+def test_a_moment_in_the_past_is_never_ahead_though_the_clocks_differ(
+    page: Page, room: str
+) -> None:
+    connected(page, room)
+    ago = """async (milliseconds) => {
+        const { createFormat } = await import("/static/zndraw_joblib/pages/format.js");
+        const format = createFormat({ locale: "en", texts: {} });
+        return format.ago(new Date(Date.now() - milliseconds).toISOString());
+    }"""
+    shown = [page.evaluate(ago, milliseconds) for milliseconds in (-2_000, 0, 3_000, 200_000)]
+    assert shown == ["0 seconds ago", "0 seconds ago", "3 seconds ago", "3 minutes ago"]
