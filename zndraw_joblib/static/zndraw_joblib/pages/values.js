@@ -82,10 +82,19 @@ export function stringField(place, initial) {
   });
 }
 
+/** A round step that divides the range into 100 to 500 parts, or a hundredth where none fits it. */
+function sliderStep(width) {
+  const hundredth = width / 100;
+  const power = 10 ** Math.floor(Math.log10(hundredth));
+  const round = [5, 2, 1].map((digit) => Number((digit * power).toPrecision(1))).find((each) => each <= hundredth);
+  const fits = round && Number.isInteger(Number((width / round).toPrecision(12)));
+  return fits ? round : Number(hundredth.toPrecision(3));
+}
+
 function slider(place, control, { low, high, step, excludesLow, excludesHigh }) {
   const width = high - low;
   if (!(width > 0) || !Number.isFinite(width) || !(width < Number.MAX_SAFE_INTEGER)) return null;
-  const each = step ?? Number((width / 100).toPrecision(3));
+  const each = step ?? sliderStep(width);
   const range = element("input", {
     type: "range",
     min: excludesLow ? low + each : low,
@@ -95,11 +104,15 @@ function slider(place, control, { low, high, step, excludesLow, excludesHigh }) 
   });
   const follow = () => {
     range.value = control.value === "" ? low : control.value;
+    // Because a number between two steps moves the slider to the next one.
+    if (control.value === "") range.removeAttribute("aria-valuetext");
+    else range.setAttribute("aria-valuetext", control.value);
   };
   follow();
   control.addEventListener("input", follow);
   range.addEventListener("input", () => {
     control.value = range.value;
+    range.setAttribute("aria-valuetext", range.value);
     place.form.changed();
   });
   return element("div", { class: "joblib-range" }, range, control);
