@@ -248,7 +248,7 @@ def test_a_users_key_is_shown_with_the_name_of_the_user(admin, make, alice, bob)
 
 
 def test_the_page_shows_the_trace_context_and_the_seconds_of_each_attempt(admin, make):
-    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067cc0c0902c7-01"
     moment = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)
     task = make(attempt=2, claimed_at=moment + timedelta(seconds=5), traceparent=traceparent)
     TaskAttempt.objects.create(
