@@ -221,7 +221,8 @@ def test_a_picture_is_shown_and_an_svg_is_a_download_alone(
     expect(files.get_by_role("link")).to_have_text(["notes.txt", "square.png", "x.svg"])
     expect(files.get_by_role("img", name="square.png")).to_be_visible()
     expect(files.get_by_role("img")).to_have_count(1)
-    page.wait_for_function("document.querySelector('.joblib-file img').naturalWidth === 16")
+    # Not `wait_for_function`, whose second look is an `eval`, which the page's policy forbids.
+    expect(page.locator(".joblib-file img")).to_have_js_property("naturalWidth", 16)
     with page.expect_download() as download:
         files.get_by_role("link", name="x.svg").click()
     assert download.value.suggested_filename == "x.svg"
