@@ -35,7 +35,12 @@ class Simulate(BaseModel):
     def run(self, task: ClaimedTask) -> int:
         """Upload the trajectory; the result is the number of its frames."""
         simulation = structures.argon_frames(self.frames, self.temperature, self.seed)
-        frames = list(task.track(simulation, total=self.frames))
+        frames = []
+        for frame in task.track(simulation, total=self.frames):
+            frames.append(frame)
+            if len(frames) % 20 == 0:
+                radius = abs(frame.positions).max()
+                task.log(f"frame {len(frames)}: the outermost atom is at {radius:.2f} Å")
         task.log(f"simulated {len(frames)} frames of {len(frames[0])} atoms")
         task.upload(structures.to_xyz(frames).encode(), TRAJECTORY)
         return len(frames)
@@ -82,7 +87,7 @@ class Rotate(OfTrajectory):
 
     category: ClassVar[str] = "modifiers"
 
-    angle: float = Field(90.0, ge=-360, le=360, description="Degrees.")
+    angle: float = Field(30.0, ge=-360, le=360, description="Degrees.")
     axis: Literal["x", "y", "z"] = "z"
 
     def run(self, task: ClaimedTask) -> list[float]:

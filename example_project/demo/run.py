@@ -201,9 +201,9 @@ def submit_and_show(url: str, token: str, running: dict[str, subprocess.Popen[by
             return False
         size = len(simulation.download(TRAJECTORY))
         print(f"@global:modifiers:Simulate completed\n  {frames} frames, {size:,} bytes")
-        print("  log: " + simulation.log().strip())
+        print("  log: " + simulation.log().splitlines()[-1])
         work: list[Rotate | SelectWithin | DistanceHistogram] = [
-            Rotate(trajectory=simulation.id, angle=90, axis="z"),
+            Rotate(trajectory=simulation.id, angle=30, axis="z"),
             SelectWithin(trajectory=simulation.id, centre=0, distance=6.0),
             DistanceHistogram(trajectory=simulation.id, bins=12, longest=24.0),
         ]

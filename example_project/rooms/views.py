@@ -5,12 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.contrib.auth import get_user_model, login
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils import timezone
 from django.utils.crypto import constant_time_compare
+from django.utils.http import urlencode
+from django.utils.timesince import timesince
+from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 from rest_framework.authtoken.models import Token
@@ -21,6 +27,8 @@ from zndraw_joblib.names import GLOBAL_ROOM
 
 DEMO_ROOM = "demo"
 DEMO_USER = "demo"
+#: The job whose form the link of the demo opens.
+DEMO_JOB = "@global:modifiers:Rotate"
 #: Newest tasks from which the first page takes the rooms and the latest ends.
 NEWEST = 200
 #: Lines of each list on the first page.
@@ -77,13 +85,26 @@ def activity(caller: Caller) -> dict[str, object]:
     return {
         "rooms": list(readable.values())[:LINES],
         "running": [task for task in held if task.room_id in readable][:LINES],
-        "ended": ended[:LINES],
+        "ended": [{"task": task, "ago": ago(task.completed_at)} for task in ended[:LINES]],
         "workers": [
-            {"worker": worker, "held": sum(task.worker_id == worker.pk for task in held)}
+            {
+                "worker": worker,
+                # The end of the id, because ids of workers that started together begin alike.
+                "short_id": worker.pk if len(worker.pk) <= 20 else f"…{worker.pk[-12:]}",
+                "held": sum(task.worker_id == worker.pk for task in held),
+                "ago": ago(worker.last_heartbeat),
+            }
             for worker in workers.order_by("-last_heartbeat")[:LINES]
         ],
         "may_start_workers": may_start_workers(caller),
     }
+
+
+def ago(moment: datetime) -> str:
+    """How long ago a moment was; Django's `timesince` says "0 minutes" within the first one."""
+    if timezone.now() - moment < timedelta(minutes=1):
+        return gettext("just now")
+    return gettext("%(time)s ago") % {"time": timesince(moment)}
 
 
 def may_start_workers(caller: Caller) -> bool:
@@ -93,11 +114,12 @@ def may_start_workers(caller: Caller) -> bool:
 
 @never_cache
 def sign_in_by_link(request: HttpRequest, key: str) -> HttpResponse:
-    """Sign in the demo's user by the link that ``make demo`` prints, and open the demo's room."""
+    """Sign in the demo's user by the link that ``make demo`` prints, and open its room."""
     if not settings.DEMO_KEY or not constant_time_compare(key, settings.DEMO_KEY):
         raise Http404("The link is not that of the demo that runs now.")
     login(request, get_user_model().objects.get(username=DEMO_USER))
-    return redirect("zndraw_joblib_pages:room", DEMO_ROOM)
+    room = reverse("zndraw_joblib_pages:room", args=(DEMO_ROOM,))
+    return redirect(f"{room}?{urlencode({'job': DEMO_JOB})}")
 
 
 @never_cache

@@ -88,7 +88,7 @@ def test_a_running_task_has_its_progress_below_its_status(admin, job):
     task(job, status="running", progress=0.42)
     task(job, status="completed", progress=1, completed_at=timezone.now())
     completed, running = sorted(cells(page(admin, TASKS), "status_and_progress"))
-    assert "42 %" in running
+    assert "42&nbsp;%" in running
     assert "<progress" not in completed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from html import escape
 
 import pytest
@@ -65,7 +66,7 @@ def test_the_page_shows_result_progress_message_retries_and_times(admin, make):
     shown = detail(admin, task)
     for text in (
         escape('{\n  "energy": -1.5,\n  "name": "Wasser"\n}'),
-        '<progress max="100" value="42"></progress> 42 %',
+        '<progress max="100" value="42"></progress> 42&nbsp;%',
         "step 42",
         "Retries left",
         "Run at",
@@ -244,6 +245,19 @@ def test_a_users_key_is_shown_with_the_name_of_the_user(admin, make, alice, bob)
     assert shown.count(f"bob ({bob.identity})") == 2
     bob.worker()
     assert f'<span title="{bob.identity}">bob</span>' in page(admin, "/admin/zndraw_joblib/worker/")
+
+
+def test_the_page_shows_the_trace_context_and_the_seconds_of_each_attempt(admin, make):
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067cc0c0902c7-01"
+    moment = datetime(2026, 3, 4, 5, 6, 7, 890, tzinfo=UTC)
+    task = make(attempt=2, claimed_at=moment + timedelta(seconds=5), traceparent=traceparent)
+    TaskAttempt.objects.create(
+        task=task, attempt=1, worker_id="w", claimed_at=moment, ended_at=moment, outcome="lost"
+    )
+    shown = detail(admin, task)
+    assert traceparent in shown
+    assert "2026-03-04 05:06:07" in shown
+    assert "2026-03-04 05:06:12" in shown
 
 
 def test_the_names_of_a_page_take_one_query(admin, make, people):

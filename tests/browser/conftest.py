@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,6 @@ from rest_framework.authtoken.models import Token
 
 from example_project.accounts.models import User
 from tests.browser.site import Site
-from tests.browser.worker import JOBS
 from tests.deploy.programs import program
 from tests.servers import ROOT, process, until
 
@@ -55,7 +55,13 @@ def database(django_test_environment: None, django_db_blocker: Any) -> Iterator[
 
 
 @pytest.fixture(scope="session")
-def site(database: None) -> Iterator[Site]:
+def worker_module() -> str:
+    """The module that runs the worker of the site; it has a tuple `JOBS`."""
+    return "tests.browser.worker"
+
+
+@pytest.fixture(scope="session")
+def site(database: None, worker_module: str) -> Iterator[Site]:
     """The URL of a running site. Its users are `ada` and, as an administrator, `root`."""
     site = Site()
     for name, admin in {"ada": False, "root": True}.items():
@@ -68,11 +74,12 @@ def site(database: None) -> Iterator[Site]:
     with process("-m", "django", "run_sweeper", DJANGO_SETTINGS_MODULE="example_project.settings"):
         site.start()
         try:
-            with process("-m", "tests.browser.worker", **access) as worker:
+            jobs = import_module(worker_module).JOBS
+            with process("-m", worker_module, **access) as worker:
 
                 def registered() -> bool:
                     assert worker.poll() is None, worker.log.read_text()
-                    return len(site.request("GET", "rooms/@global/jobs")) == len(JOBS)
+                    return len(site.request("GET", "rooms/@global/jobs")) == len(jobs)
 
                 until(registered, seconds=60)
                 yield site

@@ -51,6 +51,17 @@ def test_the_molecule_follows_the_tasks_of_the_room(
     assert site.request("GET", f"tasks/{rotated}")["payload"]["angle"] == 45
 
 
+def test_the_molecule_and_the_form_that_turns_it_are_seen_together(
+    page: Page, room: str, trajectory: str
+) -> None:
+    page.goto(f"/rooms/{room}/?job={ROTATE}")
+    expect_shown(page, trajectory)
+    form, scene = page.get_by_role("form", name=re.compile("Rotate")), page.locator("#scene")
+    expect(form).to_be_in_viewport()
+    expect(scene).to_be_in_viewport()
+    assert form.bounding_box()["x"] + form.bounding_box()["width"] < scene.bounding_box()["x"]
+
+
 def test_the_trajectory_plays_and_stops(open_page: OpenPage, room: str, trajectory: str) -> None:
     page = open_page(reduced_motion="no-preference")
     page.goto(f"/rooms/{room}/")

@@ -129,6 +129,22 @@ def test_slider_and_number_move_together(page: Page, site: Site, room: str) -> N
     assert shown_json(page)["angle"] == 12
 
 
+def test_a_slider_tells_the_number_beside_it_also_between_two_of_its_steps(
+    page: Page, site: Site, room: str
+) -> None:
+    open_form(page, room, register(site, room, "Everything", kinds.EVERYTHING))
+    slider = page.get_by_role("slider", name="Angle, slider")
+    # Of -360 to 360: a hundredth would be 7.2, and 90 no step.
+    assert slider.input_value() == "90"
+    number = page.get_by_role("spinbutton", name="Angle")
+    for text in ("90", "12.5", "-360"):
+        number.fill(text)
+        expect(slider).to_have_attribute("aria-valuetext", text)
+    slider.press("ArrowRight")
+    expect(number).to_have_value("-355")
+    expect(slider).to_have_attribute("aria-valuetext", "-355")
+
+
 def test_schemas_of_draft_7_have_forms_too(page: Page, site: Site, room: str) -> None:
     open_form(page, room, register(site, room, "Draft7", kinds.DRAFT_7))
     expect(page.get_by_text("Of the box.")).to_be_visible()

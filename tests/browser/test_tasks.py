@@ -241,7 +241,8 @@ def test_a_picture_is_shown_and_an_svg_is_a_download_alone(
     expect(files.get_by_role("link")).to_have_text(["notes.txt", "square.png", "x.svg"])
     expect(files.get_by_role("img", name="square.png")).to_be_visible()
     expect(files.get_by_role("img")).to_have_count(1)
-    page.wait_for_function("document.querySelector('.joblib-file img').naturalWidth === 16")
+    # Not `wait_for_function`, whose second look is an `eval`, which the page's policy forbids.
+    expect(page.locator(".joblib-file img")).to_have_js_property("naturalWidth", 16)
     with page.expect_download() as download:
         files.get_by_role("link", name="x.svg").click()
     assert download.value.suggested_filename == "x.svg"
@@ -458,3 +459,16 @@ def test_list_and_task_are_accessible_at_each_width(
         assert accessibility_faults(page) == []
         assert not scrolls_sideways(page)
     site.request("PATCH", f"tasks/{running}", json={"status": "cancelled"})
+
+
+def test_a_moment_in_the_past_is_never_ahead_though_the_clocks_differ(
+    page: Page, room: str
+) -> None:
+    connected(page, room)
+    ago = """async (milliseconds) => {
+        const { createFormat } = await import("/static/zndraw_joblib/pages/format.js");
+        const format = createFormat({ locale: "en", texts: {} });
+        return format.ago(new Date(Date.now() - milliseconds).toISOString());
+    }"""
+    shown = [page.evaluate(ago, milliseconds) for milliseconds in (-2_000, 0, 3_000, 200_000)]
+    assert shown == ["0 seconds ago", "0 seconds ago", "3 seconds ago", "3 minutes ago"]

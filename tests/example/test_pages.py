@@ -56,7 +56,8 @@ def test_the_first_page_shows_rooms_running_tasks_ends_and_workers(client, bob):
     assert "half of &lt;b&gt;it&lt;/b&gt;" in page
     assert '<progress value="0.5"' in page
     assert "too &lt;i&gt;hot&lt;/i&gt;" in page
-    assert "1 task, last heard" in page
+    assert "1 task, last heard just now" in page
+    assert "lab, just now: too" in page
 
 
 def test_the_first_page_leaves_out_rooms_that_the_user_may_not_read(
@@ -143,7 +144,7 @@ def test_the_link_of_the_demo_signs_in_its_user(client, people, demo_key):
     people("demo", is_superuser=True, is_staff=True)
     assert client.get("/demo/another key/").status_code == 404
     assert client.get("/rooms/demo/").status_code == 302
-    assert client.get(f"/demo/{demo_key}/")["Location"] == "/rooms/demo/"
+    assert client.get(f"/demo/{demo_key}/")["Location"].startswith("/rooms/demo/?job=")
     assert client.get("/rooms/demo/").status_code == 200
 
 

@@ -22,7 +22,7 @@ from zndraw_joblib.access import identity_labels
 from zndraw_joblib.admin.base import person
 from zndraw_joblib.admin.charts import CHARTS, both_quantiles, chart_document, chart_table
 from zndraw_joblib.admin.failures import FailureRetries
-from zndraw_joblib.admin.formats import and_more, duration
+from zndraw_joblib.admin.formats import and_more, breakable_name, duration
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import FailureGroup, Job, JobInterval, Task, Worker
 from zndraw_joblib.services.dashboard import Dashboard, JobNumbers, read_dashboard
@@ -173,7 +173,7 @@ class DashboardAdmin(FailureRetries):
         oldest = gauge.oldest_due_at if gauge else None
         held = (gauge.claimed + gauge.running) if gauge else 0
         return {
-            "name": line.job.full_name,
+            "name": breakable_name(line.job.full_name),
             "url": "?" + urlencode({"span": span, "job": str(line.job.pk)}),
             "page": self._object_url(Job, line.job.pk),
             "is_served": line.is_served,

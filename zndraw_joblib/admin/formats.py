@@ -91,7 +91,7 @@ def progress_bar(fraction: float | None) -> SafeString | str:
     if fraction is None:
         return "-"
     percent = f"{100 * fraction:.0f}"
-    return format_html('<progress max="100" value="{}"></progress> {} %', percent, percent)
+    return format_html('<progress max="100" value="{}"></progress> {}&nbsp;%', percent, percent)
 
 
 def html_table(

@@ -21,7 +21,6 @@ from django.http import (
 from django.template.defaultfilters import filesizeformat
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.formats import localize
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy as _
@@ -96,6 +95,7 @@ class TaskPage(TaskColumns):
                     "completed_at",
                     "age",
                     "run_time",
+                    "traceparent",
                 )
             },
         ),
@@ -331,5 +331,5 @@ def _file_link(file: TaskFile) -> SafeString | str:
 
 
 def _local(moment: Any) -> str:
-    """A time in the active time zone and language; a dash for None."""
-    return "-" if moment is None else localize(timezone.localtime(moment))
+    """A time in the active time zone with its seconds; a dash for None."""
+    return "-" if moment is None else f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S}"

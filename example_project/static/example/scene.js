@@ -2,6 +2,8 @@
 
 const RADIUS = 1.2;
 const COLOUR = "#5fb0d3";
+// The first atom, because the cluster is so regular that a rotation would not be seen.
+const FIRST_COLOUR = "#e0861a";
 
 /** The frames of an XYZ text, each an array of `[x, y, z]` in ångström. */
 function positions(text) {
@@ -31,6 +33,7 @@ function solid(element) {
       viewer.removeAllModels();
       viewer.addModelsAsFrames(text, "xyz");
       viewer.setStyle({}, { sphere: { radius: RADIUS, color: COLOUR } });
+      viewer.setStyle({ index: 0 }, { sphere: { radius: RADIUS, color: FIRST_COLOUR } });
       this.count = viewer.getNumFrames();
       // The place of the viewer stays when another trajectory comes, so that a rotation is seen.
       if (first) {
@@ -63,10 +66,13 @@ function flat(element) {
       picture.setAttribute("viewBox", `${-reach} ${-reach} ${2 * reach} ${2 * reach}`);
     },
     frame(number) {
+      const [first] = frames[number];
       const back = [...frames[number]].sort((a, b) => a[2] - b[2]);
       picture.replaceChildren(
-        ...back.map(([x, y]) => {
+        ...back.map((place) => {
+          const [x, y] = place;
           const atom = document.createElementNS(SVG, "circle");
+          if (place === first) atom.classList.add("first");
           for (const [name, value] of Object.entries({ cx: x, cy: -y, r: RADIUS, "stroke-width": 0.1 })) {
             atom.setAttribute(name, value);
           }

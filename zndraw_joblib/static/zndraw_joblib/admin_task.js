@@ -96,7 +96,7 @@ function Refresher(log) {
       const bar = document.createElement("progress");
       bar.max = 100;
       bar.value = percent;
-      document.querySelector(".field-progress_shown .readonly").replaceChildren(bar, ` ${percent} %`);
+      document.querySelector(".field-progress_shown .readonly").replaceChildren(bar, ` ${percent}\u00a0%`);
     }
   }
 

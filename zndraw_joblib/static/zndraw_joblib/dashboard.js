@@ -25,6 +25,8 @@
     return {
       width,
       height: 220,
+      // The last label stands half beyond the end of its axis.
+      padding: [null, 32, null, null],
       scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       axes: [
         { ...axis, space: 75, values: (_plot, times) => times.map(clock) },

@@ -32,6 +32,14 @@ export function createFormat(context) {
     return unitFormats.get(key).format(value);
   }
 
+  /** A positive distance in its largest unit; `sign` is -1 for the past. */
+  function distance(milliseconds, sign) {
+    const seconds = Math.round(milliseconds / 1000);
+    const [name, size] = UNITS.find(([, unitSize]) => seconds >= unitSize) ?? UNITS[3];
+    // -0 reads "0 seconds ago".
+    return relative.format(sign * Math.trunc(seconds / size), name);
+  }
+
   const format = {
     number: (value) => numbers.format(value),
     percent: (value) => percents.format(value),
@@ -62,12 +70,14 @@ export function createFormat(context) {
       return parts.join(" ");
     },
 
-    /** How long ago a moment was, or how far ahead it is: "3 minutes ago". */
-    distance(moment) {
-      const seconds = Math.round((Date.parse(moment) - format.now()) / 1000);
-      const [name, size] = UNITS.find(([, unitSize]) => Math.abs(seconds) >= unitSize) ?? UNITS[3];
-      return relative.format(Math.trunc(seconds / size), name);
-    },
+    /**
+     * How long ago a moment was: "3 minutes ago". One that seems ahead is now, because the clocks of
+     * the server and of the browser differ.
+     */
+    ago: (moment) => distance(Math.max(0, format.now() - Date.parse(moment)), -1),
+
+    /** How far ahead a moment is: "in 3 minutes". */
+    until: (moment) => distance(Math.max(0, Date.parse(moment) - format.now()), 1),
 
     size(bytes) {
       let index = 0;

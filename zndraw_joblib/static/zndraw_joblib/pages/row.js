@@ -87,18 +87,18 @@ export class TaskRow {
     let text;
     if (isScheduled(task, now)) {
       moment = task.run_at;
-      text = context.text("starts", { when: format.distance(moment) });
+      text = context.text("starts", { when: format.until(moment) });
     } else if (task.status === "running" && task.started_at) {
       moment = task.started_at;
       text = context.text("running_for", { duration: format.duration(now - Date.parse(moment)) });
     } else if (ENDED.has(task.status) && task.completed_at) {
       moment = task.completed_at;
-      text = context.text("ended", { when: format.distance(moment) });
+      text = context.text("ended", { when: format.ago(moment) });
       if (task.started_at) {
         const took = format.duration(Date.parse(moment) - Date.parse(task.started_at));
         text = `${context.text("took", { duration: took })} · ${text}`;
       }
-    } else text = context.text("submitted", { when: format.distance(moment) });
+    } else text = context.text("submitted", { when: format.ago(moment) });
     setText(this.time, text);
     if (this.time.dateTime !== moment) {
       this.time.dateTime = moment;

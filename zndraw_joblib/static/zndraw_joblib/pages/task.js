@@ -258,9 +258,9 @@ export class TaskDetail {
     if (!task) return;
     const started = task.started_at && Date.parse(task.started_at);
     let text = "";
-    if (isScheduled(task, format.now())) text = context.text("starts", { when: format.distance(task.run_at) });
+    if (isScheduled(task, format.now())) text = context.text("starts", { when: format.until(task.run_at) });
     else if (task.status === "pending") {
-      text = context.text("submitted", { when: format.distance(task.created_at) });
+      text = context.text("submitted", { when: format.ago(task.created_at) });
     } else if (task.status === "running" && started) {
       text = context.text("running_for", { duration: format.duration(format.now() - started) });
     } else if (started && task.completed_at) {

@@ -83,10 +83,19 @@ export function stringField(place, initial) {
   });
 }
 
+/** A round step that divides the range into 100 to 500 parts, or a hundredth where none fits it. */
+function sliderStep(width) {
+  const hundredth = width / 100;
+  const power = 10 ** Math.floor(Math.log10(hundredth));
+  const round = [5, 2, 1].map((digit) => Number((digit * power).toPrecision(1))).find((each) => each <= hundredth);
+  const fits = round && Number.isInteger(Number((width / round).toPrecision(12)));
+  return fits ? round : Number(hundredth.toPrecision(3));
+}
+
 /** The numbers between which a slider moves, which counts its steps from `min`. */
 function track({ low, high, step, excludesLow, excludesHigh }) {
   if (step === null) {
-    const each = Number(((high - low) / 100).toPrecision(3));
+    const each = sliderStep(high - low);
     return { each, min: excludesLow ? low + each : low, max: excludesHigh ? high - each : high };
   }
   // Rounded, because 1.1 / 0.1 is a little above 11.
@@ -107,6 +116,9 @@ function slider(place, control, bounds) {
   });
   const follow = () => {
     range.value = control.value === "" ? min : control.value;
+    // Because a number between two steps moves the slider to the next one.
+    if (control.value === "") range.removeAttribute("aria-valuetext");
+    else range.setAttribute("aria-valuetext", control.value);
   };
   follow();
   control.addEventListener("input", follow);
@@ -114,6 +126,7 @@ function slider(place, control, bounds) {
   for (const type of ["input", "click"]) {
     range.addEventListener(type, () => {
       control.value = range.value;
+      range.setAttribute("aria-valuetext", range.value);
       place.form.changed();
     });
   }
