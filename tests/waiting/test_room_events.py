@@ -11,6 +11,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
+from example_project.asgi import application
 from tests.sockets import Socket, token
 from tests.waiting.test_websockets import ENDS, session_cookie, without_permissions
 from zndraw_joblib import room_consumer
@@ -325,17 +326,19 @@ async def test_events_go_on_after_looks_that_failed(bob, running, monkeypatch):
 
 async def test_a_client_that_does_not_read_is_closed(bob, running, monkeypatch):
     monkeypatch.setattr(room_consumer, "SEND_SECONDS", 0.3)
-    async with Events(bob) as events:
 
-        async def stand_still(self, *args, **kwargs):
-            await asyncio.sleep(60)
+    async def stands_still(scope, receive, send):
+        async def send_others(message):
+            if '"task"' in message.get("text", ""):
+                await asyncio.sleep(60)
+            await send(message)
 
-        monkeypatch.setattr(room_consumer.RoomEventsConsumer, "send", stand_still)
+        await application(scope, receive, send_others)
+
+    async with Events(bob, application=stands_still) as events:
+        await asyncio.sleep(0.5)
         await call(bob.report, running, "completed", attempt=1)
-        message = {"type": "websocket.send"}
-        while message["type"] == "websocket.send":
-            message = await events.communicator.receive_output(timeout=10)
-        assert message == {"type": "websocket.close", "code": 4408}
+        assert await events.code() == 4408
 
 
 async def test_a_watcher_that_is_far_behind_keeps_no_more_than_a_reset(monkeypatch):

@@ -106,6 +106,7 @@ class RoomFeeds:
                 await self._begin(room_id, watcher, resume)
                 yield watcher
         finally:
+            watcher.leave()
             room.watchers.discard(watcher)
             if not room.watchers and self._rooms.get(room_id) is room:
                 del self._rooms[room_id]
