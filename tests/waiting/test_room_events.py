@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
 from django.db import connection, transaction
 
 from example_project.asgi import application
@@ -309,6 +310,17 @@ async def test_events_need_no_channel_layer(bob, running, monkeypatch):
     async with Events(bob) as events:
         await call(bob.report, running, "completed", attempt=1)
         await events.status(running, "completed")
+
+
+async def test_a_client_connects_while_the_layer_is_down(bob, running, monkeypatch):
+    async def fail(*args, **kwargs):
+        raise ConnectionError("the layer is down")
+
+    monkeypatch.setattr(type(get_channel_layer()), "new_channel", fail)
+    async with Events(bob) as events, Socket(f"tasks/{running}", token(bob)) as task:
+        await call(bob.report, running, "completed", attempt=1)
+        await events.status(running, "completed")
+        assert (await task.json())["status"] == "completed"
 
 
 async def test_events_go_on_after_looks_that_failed(bob, running, monkeypatch):
