@@ -162,6 +162,24 @@ async def test_jobs_are_sent_when_they_come_and_go_and_when_their_workers_do(bob
         assert (retired["type"], retired["job"]) == ("job_retired", {"full_name": full_name})
 
 
+async def test_a_job_that_is_registered_with_another_schema_is_sent(bob, monkeypatch):
+    monkeypatch.setattr(feeds, "STATES_SECONDS", 0.2)
+    await call(bob.register, durable=True)
+    async with Events(bob) as events:
+        await asyncio.sleep(0.5)
+        cursor = events.cursor
+
+        def register_again():
+            with transaction.atomic():
+                bob.send("delete", f"/workers/{bob.identity}")
+                bob.register(durable=True, schema={"type": "object", "maxProperties": 2})
+
+        await call(register_again)
+        assert (await events.next("job"))["job"]["worker_count"] == 1
+    async with Events(bob, f"cursor={cursor}") as events:
+        await events.next("job")
+
+
 async def test_global_jobs_are_sent_in_every_room(bob, root, monkeypatch):
     monkeypatch.setattr(feeds, "STATES_SECONDS", 0.2)
     async with Events(bob) as events:
