@@ -127,6 +127,9 @@ class Room:
     workers: Workers | None = None
     #: The cursor after all events that the watchers were given.
     cursor: str = ""
+    #: Those of the jobs and workers, computed once for all looks that find the same.
+    jobs_digest: str = ""
+    workers_digest: str = ""
     #: The last batch that each encoder encoded, and its result, because most watchers get the same.
     encoded: dict[Callable[[Batch], Any], tuple[Batch, Any]] = field(default_factory=dict)
     _owes_reset: bool = False
@@ -154,8 +157,11 @@ class Room:
     ) -> None:
         """Give the watchers what has changed; every later change is later than `since`."""
         events = [task_event(task) for task in tasks]
-        if self.jobs is not None and jobs is not self.jobs:
-            events += job_events(self.jobs, jobs)
+        if jobs is not self.jobs:
+            events += [] if self.jobs is None else job_events(self.jobs, jobs)
+            self.jobs_digest = jobs_digest(jobs)
+        if workers is not self.workers:
+            self.workers_digest = "" if workers is None else workers_digest(workers)
         if self.workers is not None and workers is not None and workers is not self.workers:
             changed = worker_events(self.workers, workers)
             events += changed
@@ -166,9 +172,7 @@ class Room:
             }
         self.jobs, self.workers = jobs, workers
         if not self._owes_reset:
-            self.cursor = str(
-                Cursor(since, jobs_digest(jobs), "" if workers is None else workers_digest(workers))
-            )
+            self.cursor = str(Cursor(since, self.jobs_digest, self.workers_digest))
         if events:
             for watcher in self.watchers:
                 watcher.put(events)
