@@ -177,7 +177,9 @@ def end(bob):
     def end_one(span: timedelta = timedelta(0)) -> str:
         task_id: str = bob.submit().json()["id"]
         bob.report(task_id, "cancelled")
-        Task.objects.filter(pk=task_id).update(completed_at=F("completed_at") + span)
+        Task.objects.filter(pk=task_id).update(
+            completed_at=F("completed_at") + span, changed_at=F("changed_at") + span
+        )
         return task_id
 
     return end_one

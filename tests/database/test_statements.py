@@ -23,6 +23,8 @@ LITERALS = {
     "statuses": json.dumps(["pending"]),
     "ids": json.dumps([ID]),
     "worker_ids": json.dumps([ID]),
+    "rooms": json.dumps(["room"]),
+    "since": "2026-01-01 00:00:00+00",
     "ends": json.dumps(
         [{"id": ID, "status": "pending", "outcome": "lost", "retries_left": 0, "delay": 1}]
     ),
@@ -31,16 +33,16 @@ NUMBERS = {
     *("limit", "most_ahead", "lease_seconds", "longest_seconds", "ttl_seconds"),
     *("revision", "lost_retries", "attempt", "changes", "least_seconds", "watch_seconds"),
     *("tolerance_seconds", "margin"),
-    *("first", "max_bytes", "most", "size"),
+    *("first", "max_bytes", "most", "size", "max_jobs"),
 }
-ARRAYS = {"ids", "statuses", "worker_ids"}
+ARRAYS = {"ids", "statuses", "worker_ids", "rooms"}
 
 
 def literal(name):
     postgresql = connection.vendor == "postgresql"
     if name in NUMBERS:
         return "1"
-    if name in ("start", "include_result"):
+    if name in ("start", "include_result", "include_payload"):
         return "TRUE"
     if name in ("before_time", "before_id"):
         return "NULL"

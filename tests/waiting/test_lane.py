@@ -63,7 +63,10 @@ async def get_response(host, request, *messages):
     communicator = ApplicationCommunicator(ApiLane(host), request)
     for message in messages or ({"type": "http.request", "body": b""},):
         await communicator.send_input(message)
-    return await answer(communicator)
+    response = await answer(communicator)
+    # The application may still close a file.
+    await communicator.wait(10)
+    return response
 
 
 def token(person):

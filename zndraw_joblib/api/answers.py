@@ -66,6 +66,14 @@ class TaskDocument(TypedDict):
     ]
 
 
+class ServerSentEvent(TypedDict):
+    """An event of a stream, which ends after some time; the client resumes from its last cursor."""
+
+    event: Annotated[str, Field(description="The type of the document in `data`.")]
+    id: Annotated[str, Field(description="The cursor.")]
+    data: Annotated[str, Field(description="A JSON document, as in the AsyncAPI document.")]
+
+
 class FileDocument(TypedDict):
     """A file of a task."""
 

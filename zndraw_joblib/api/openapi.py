@@ -89,7 +89,7 @@ tasks_submit = Operation(
 )
 rooms_events = Operation(
     id="rooms_events",
-    answers={200: {"text/event-stream": parameters.EVENTS}},
+    answers={200: {"text/event-stream": answers.ServerSentEvent}},
     problems=[problems.InvalidRoomId, problems.TaskNotFound],
     parameters=[
         parameters.ROOM,

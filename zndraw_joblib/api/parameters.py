@@ -99,14 +99,6 @@ SUBMISSIONS = Annotated[
     Field(min_length=1),
     Described("Submits several tasks, all or none.", max_items="max_batch_size"),
 ]
-EVENTS = Annotated[
-    str,
-    Field(
-        description="Server-Sent Events: `event` is the type, `id` the cursor and `data` a JSON "
-        "document, as in the AsyncAPI document. The stream ends after some time, and the client "
-        "resumes from its last cursor."
-    ),
-]
 REPORTS = Annotated[
     list[bodies.ListedReportBody],
     Field(min_length=1),
