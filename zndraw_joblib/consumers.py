@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
+from channels import DEFAULT_CHANNEL_LAYER
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from django.http import HttpRequest
@@ -70,6 +71,9 @@ class CloseConnection(Exception):
 class EventConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """A connection that sends documents until `follow` returns or the client leaves."""
 
+    #: No layer, because a consumer with one has a channel, and no client could connect while the
+    #: layer is down.
+    channel_layer_alias = ""
     #: The view that reads the same over HTTP, and its action.
     view_class: type[JobLibView] = TaskViewSet
     action: str | None = None
@@ -247,6 +251,7 @@ class RoomConsumer(EventConsumer):
     lost.
     """
 
+    channel_layer_alias = DEFAULT_CHANNEL_LAYER
     action = "list"
 
     @counted("room")

@@ -168,6 +168,8 @@ def _head(endpoint: Target, kind: str, room: str) -> bytes:
             "Connection: Upgrade",
             "Upgrade: websocket",
             "Sec-WebSocket-Version: 13",
+            # As browsers offer it. A server that accepts it needs more memory and time.
+            "Sec-WebSocket-Extensions: permessage-deflate",
             f"Sec-WebSocket-Key: {b64encode(b'a' * 16).decode()}",
         ]
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode()

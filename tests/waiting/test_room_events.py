@@ -9,8 +9,10 @@ from datetime import timedelta
 
 import pytest
 from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
 from django.db import connection, transaction
 
+from example_project.asgi import application
 from tests.sockets import Socket, token
 from tests.waiting.test_websockets import ENDS, session_cookie, without_permissions
 from zndraw_joblib import room_consumer
@@ -158,6 +160,24 @@ async def test_jobs_are_sent_when_they_come_and_go_and_when_their_workers_do(bob
         await call(bob.send, "delete", f"/rooms/open/jobs/{full_name}")
         retired = await events.next()
         assert (retired["type"], retired["job"]) == ("job_retired", {"full_name": full_name})
+
+
+async def test_a_job_that_is_registered_with_another_schema_is_sent(bob, monkeypatch):
+    monkeypatch.setattr(feeds, "STATES_SECONDS", 0.2)
+    await call(bob.register, durable=True)
+    async with Events(bob) as events:
+        await asyncio.sleep(0.5)
+        cursor = events.cursor
+
+        def register_again():
+            with transaction.atomic():
+                bob.send("delete", f"/workers/{bob.identity}")
+                bob.register(durable=True, schema={"type": "object", "maxProperties": 2})
+
+        await call(register_again)
+        assert (await events.next("job"))["job"]["worker_count"] == 1
+    async with Events(bob, f"cursor={cursor}") as events:
+        await events.next("job")
 
 
 async def test_global_jobs_are_sent_in_every_room(bob, root, monkeypatch):
@@ -310,6 +330,21 @@ async def test_events_need_no_channel_layer(bob, running, monkeypatch):
         await events.status(running, "completed")
 
 
+async def test_a_client_connects_while_the_layer_is_down(bob, running, monkeypatch):
+    class Down:
+        async def new_channel(self):
+            raise ConnectionError("the layer is down")
+
+    monkeypatch.setattr(
+        "channels.consumer.get_channel_layer",
+        lambda alias: None if get_channel_layer(alias) is None else Down(),
+    )
+    async with Events(bob) as events, Socket(f"tasks/{running}", token(bob)) as task:
+        await call(bob.report, running, "completed", attempt=1)
+        await events.status(running, "completed")
+        assert (await task.json())["status"] == "completed"
+
+
 async def test_events_go_on_after_looks_that_failed(bob, running, monkeypatch):
     monkeypatch.setattr(feeds, "FAILED_SECONDS", 0.1)
     async with Events(bob) as events:
@@ -325,17 +360,19 @@ async def test_events_go_on_after_looks_that_failed(bob, running, monkeypatch):
 
 async def test_a_client_that_does_not_read_is_closed(bob, running, monkeypatch):
     monkeypatch.setattr(room_consumer, "SEND_SECONDS", 0.3)
-    async with Events(bob) as events:
 
-        async def stand_still(self, *args, **kwargs):
-            await asyncio.sleep(60)
+    async def stands_still(scope, receive, send):
+        async def send_others(message):
+            if '"task"' in message.get("text", ""):
+                await asyncio.sleep(60)
+            await send(message)
 
-        monkeypatch.setattr(room_consumer.RoomEventsConsumer, "send", stand_still)
+        await application(scope, receive, send_others)
+
+    async with Events(bob, application=stands_still) as events:
+        await asyncio.sleep(0.5)
         await call(bob.report, running, "completed", attempt=1)
-        message = {"type": "websocket.send"}
-        while message["type"] == "websocket.send":
-            message = await events.communicator.receive_output(timeout=10)
-        assert message == {"type": "websocket.close", "code": 4408}
+        assert await events.code() == 4408
 
 
 async def test_a_watcher_that_is_far_behind_keeps_no_more_than_a_reset(monkeypatch):

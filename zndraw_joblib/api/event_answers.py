@@ -56,7 +56,10 @@ class JobStateDocument(TypedDict):
 
 
 class JobMessage(TypedDict):
-    """The present state of a job that was registered, or whose workers came or went."""
+    """The present state of a job that was registered, got another schema, or whose workers changed.
+
+    The schema itself is at `GET rooms/{room_id}/jobs/{full_name}`.
+    """
 
     type: Literal["job"]
     cursor: Cursor

@@ -81,7 +81,9 @@ def _content(event: Event) -> Mapping[str, Any]:
             document = task_document(task, include_result=False, include_payload=False)
             return {"revision": task.revision, "task": document}
         case JobState() as job:
-            return {"job": job._asdict()}
+            document = job._asdict()
+            del document["revision"]
+            return {"job": document}
         case WorkerState() as worker:
             times = {
                 "last_heartbeat": utc(worker.last_heartbeat),

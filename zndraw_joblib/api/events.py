@@ -23,7 +23,7 @@ from zndraw_joblib.api.event_documents import StreamQuery, messages, stream_quer
 from zndraw_joblib.api.waiting import release_thread
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.polls import poll
-from zndraw_joblib.events.watchers import Batch, Watcher
+from zndraw_joblib.events.watchers import Batch
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.connections import release_connections
@@ -107,6 +107,7 @@ async def _stream(
     async with feeds.watch(
         room_id, tasks=query.tasks, is_admin=is_admin, resume=query.cursor
     ) as watcher:
+        watcher.wake_at(min(check_at, ends_at))
         while loop.time() < ends_at:
             if loop.time() >= check_at:
                 async with get_hub(tenant).views:
@@ -115,7 +116,8 @@ async def _stream(
                     return
                 watcher.is_admin = watcher.is_admin and still_admin
                 check_at = loop.time() + check_seconds()
-            yield await _next_part(watcher, min(check_at, ends_at))
+                watcher.wake_at(min(check_at, ends_at))
+            yield watcher.room.encode(await watcher.batch(), _encoded)
 
 
 async def _while_read(parts: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
@@ -132,17 +134,10 @@ async def _while_read(parts: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
                 timer.cancel()
 
 
-async def _next_part(watcher: Watcher, until: float) -> bytes:
-    """The next events, or a comment at the time `until`."""
-    try:
-        async with asyncio.timeout_at(until):
-            return watcher.room.encode(await watcher.batch(), _encoded)
-    except TimeoutError:
-        # An id without data is no event, and the client resumes from it.
-        return f": keep-alive\nid: {watcher.catch_up()}\n\n".encode()
-
-
 def _encoded(batch: Batch) -> bytes:
+    if batch.is_empty:
+        # An id without data is no event, and the client resumes from it.
+        return f": keep-alive\nid: {batch.after}\n\n".encode()
     return "".join(
         f"event: {kind}\nid: {cursor}\ndata: {document}\n\n"
         for kind, cursor, document in messages(batch)

@@ -25,7 +25,6 @@ from zndraw_joblib.events.states import (
     Jobs,
     Workers,
     job_states,
-    jobs_digest,
     worker_states,
 )
 from zndraw_joblib.events.waiters import counting
@@ -106,6 +105,7 @@ class RoomFeeds:
                 await self._begin(room_id, watcher, resume)
                 yield watcher
         finally:
+            watcher.leave()
             room.watchers.discard(watcher)
             if not room.watchers and self._rooms.get(room_id) is room:
                 del self._rooms[room_id]
@@ -121,15 +121,19 @@ class RoomFeeds:
             return
         cursor = parse_cursor(resume)
         workers = room.workers if watcher.is_admin else None
-        if cursor is None or must_reset(cursor, self._now, workers):
+        known_workers = room.workers_digest if watcher.is_admin else None
+        if cursor is None or must_reset(cursor, self._now, known_workers):
             watcher.reset()
             return
-        key = ResumeKey(room_id, cursor.since, watcher.tasks, cursor.jobs != jobs_digest(room.jobs))
+        has_other_jobs = cursor.jobs != room.jobs_digest
+        key = ResumeKey(room_id, cursor.since, watcher.tasks, has_other_jobs)
         found = await self._resumes.read(key)
         if found is None:
             watcher.reset()
         elif watcher.lead is None:
-            watcher.put_earlier(events_since(cursor, found, room.jobs, workers))
+            watcher.put_earlier(
+                events_since(found, room.jobs, workers, has_other_jobs=has_other_jobs)
+            )
             watcher.cursor = resume
             watcher.begin("ready")
 

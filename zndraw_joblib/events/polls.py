@@ -24,18 +24,19 @@ def poll(
     begins = [begin or look.now - HIDDEN for begin in look.writing.values()]
     jobs = job_states([room_id])[room_id]
     workers = worker_states([room_id])[room_id] if is_admin else None
-    known = "" if workers is None else workers_digest(workers)
-    now = str(Cursor(min([look.now, *begins]) - reserve(using), jobs_digest(jobs), known))
+    known_workers = None if workers is None else workers_digest(workers)
+    since = min([look.now, *begins]) - reserve(using)
+    now = str(Cursor(since, jobs_digest(jobs), known_workers or ""))
     if resume is None:
         return Batch("ready", [], now, now)
     cursor = parse_cursor(resume)
-    if cursor is None or must_reset(cursor, look.now, workers):
+    if cursor is None or must_reset(cursor, look.now, known_workers):
         return Batch("reset", [], now, now)
     chosen = None if tasks is None else frozenset(tasks)
-    with_retired = cursor.jobs != jobs_digest(jobs)
-    (found,) = resumed([ResumeKey(room_id, cursor.since, chosen, with_retired)])
+    has_other_jobs = cursor.jobs != jobs_digest(jobs)
+    (found,) = resumed([ResumeKey(room_id, cursor.since, chosen, has_other_jobs)])
     if found is None:
         return Batch("reset", [], now, now)
     watcher = Watcher(Room(), chosen, is_admin)
-    events = [each for each in events_since(cursor, found, jobs, workers) if watcher.wants(each)]
-    return Batch("ready", events, resume, now)
+    events = events_since(found, jobs, workers, has_other_jobs=has_other_jobs)
+    return Batch("ready", [each for each in events if watcher.wants(each)], resume, now)

@@ -17,9 +17,7 @@ from zndraw_joblib.events.room_events import (
 from zndraw_joblib.events.states import (
     Jobs,
     Workers,
-    jobs_digest,
     retired_jobs,
-    workers_digest,
 )
 from zndraw_joblib.models import Task
 from zndraw_joblib.settings import get_settings
@@ -57,23 +55,21 @@ def is_too_old(cursor: Cursor, now: datetime) -> bool:
     return not now - most <= cursor.since <= now + TOLERANCE
 
 
-def must_reset(cursor: Cursor, now: datetime, workers: Workers | None) -> bool:
+def must_reset(cursor: Cursor, now: datetime, workers: str | None) -> bool:
     """Whether the changes since a cursor cannot be told.
 
-    `workers` are those of the room, None for a client that does not administer. Workers that left
-    have no rows from which their end could be told.
+    `workers` is the digest of the room's, None for a client that does not administer. Workers that
+    left have no rows from which their end could be told.
     """
-    return is_too_old(cursor, now) or (
-        workers is not None and cursor.workers != workers_digest(workers)
-    )
+    return is_too_old(cursor, now) or workers not in {None, cursor.workers}
 
 
 def events_since(
-    cursor: Cursor, found: Resumed, jobs: Jobs, workers: Workers | None
+    found: Resumed, jobs: Jobs, workers: Workers | None, *, has_other_jobs: bool
 ) -> list[Event]:
     """All events since a cursor: of tasks, of jobs if they changed, and of all workers."""
     events = list(found.tasks)
-    if cursor.jobs != jobs_digest(jobs):
+    if has_other_jobs:
         events += job_events({}, jobs)
         events += [retired_event(name) for name in found.retired if name not in jobs]
     return events + worker_events({}, workers or {})
@@ -91,19 +87,20 @@ def resumed(keys: list[ResumeKey]) -> list[Resumed | None]:
     """For each key the events since its cursor, None if there are too many."""
     using = Task.objects.write_db
     now = database_time(using)
-    ids: list[list[UUID] | None] = []
-    retired: list[list[str]] = []
-    for key in keys:
+    ids: dict[ResumeKey, list[UUID] | None] = {}
+    retired: dict[ResumeKey, list[str]] = {}
+    # Each key once, because the clients of a room that come back together have the same cursor.
+    for key in set(keys):
         # A little earlier, because the clock may have gone back a little.
         since = key.since - TOLERANCE
-        ids.append(_changed(using, key, since, now))
-        retired.append(retired_jobs(key.room_id, since) if key.with_retired else [])
-    wanted = {task_id for one in ids for task_id in one or ()}
+        ids[key] = _changed(using, key, since, now)
+        retired[key] = retired_jobs(key.room_id, since) if key.with_retired else []
+    wanted = {task_id for one in ids.values() for task_id in one or ()}
     tasks = Task.objects.read(wanted, include_result=False, include_payload=False)
     # Shared, because many clients come back at once after a server has been restarted.
     events = {task_id: task_event(task) for task_id, task in tasks.items()}
-    return [
-        one
+    found = {
+        key: one
         if one is None
         else Resumed(
             [
@@ -111,10 +108,11 @@ def resumed(keys: list[ResumeKey]) -> list[Resumed | None]:
                 for task_id in one
                 if task_id in tasks and tasks[task_id].room_id == key.room_id
             ],
-            names,
+            retired[key],
         )
-        for key, one, names in zip(keys, ids, retired, strict=True)
-    ]
+        for key, one in ids.items()
+    }
+    return [found[key] for key in keys]
 
 
 def _changed(using: str, key: ResumeKey, since: datetime, now: datetime) -> list[UUID] | None:

@@ -33,6 +33,8 @@ class JobState(NamedTuple):
     name: str
     worker_count: int
     durable: bool
+    #: The number of its schema. Not sent, but another schema is an event.
+    revision: int
 
 
 class WorkerState(NamedTuple):
@@ -69,13 +71,11 @@ def job_states(rooms: Collection[str]) -> dict[str, Jobs]:
     live = Job.objects.using(router.db_for_write(Job)).live()
     found = live.filter(room_id__in={*rooms, GLOBAL_ROOM}).with_worker_count()
     by_room: dict[str, dict[str, JobState]] = defaultdict(dict)
-    for pk, room_id, category, name, workers, durable in found.values_list(
-        "pk", "room_id", "category", "name", "worker_count", "durable"
+    for pk, room_id, category, name, *more in found.values_list(
+        "pk", "room_id", "category", "name", "worker_count", "durable", "revision"
     ):
         full_name = str(JobName(room_id, category, name))
-        by_room[room_id][full_name] = JobState(
-            pk, room_id, full_name, category, name, workers, durable
-        )
+        by_room[room_id][full_name] = JobState(pk, room_id, full_name, category, name, *more)
     return {room_id: by_room[GLOBAL_ROOM] | by_room[room_id] for room_id in rooms}
 
 

@@ -26,13 +26,19 @@ class Batch(NamedTuple):
     """The events that a watcher sends next.
 
     After `before` the client has everything up to the cursor before these events, after `after`
-    everything up to their end. `lead` is the type of a message that precedes them.
+    everything up to their end. `lead` is the type of a message that precedes them. Without both,
+    nothing happened for this client, which may resume from `after` later.
     """
 
     lead: str | None
     events: list[Event]
     before: str
     after: str
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no message."""
+        return self.lead is None and not self.events
 
 
 @dataclass(eq=False)
@@ -52,6 +58,7 @@ class Watcher:
     lead: str | None = None
     _pending: dict[Hashable, Event] = field(default_factory=dict)
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
+    _timer: asyncio.TimerHandle | None = None
 
     def wants(self, event: Event) -> bool:
         """Whether the client asked for events of this kind, and may have them."""
@@ -88,14 +95,21 @@ class Watcher:
         self.cursor = self.room.cursor
         self.begin("reset")
 
-    def catch_up(self) -> str:
-        """The cursor of a client that no event has been for, which it may resume from later."""
-        if not self._pending:
-            self.cursor = self.room.cursor
-        return self.cursor
+    def wake_at(self, when: float) -> None:
+        """Let `batch` return at a time of the loop's clock, also without events.
+
+        One timer for many batches, because a timeout for each of them costs more than its events.
+        """
+        self.leave()
+        self._timer = asyncio.get_running_loop().call_at(when, self._woken.set)
+
+    def leave(self) -> None:
+        """Cancel the timer of `wake_at`."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def batch(self) -> Batch:
-        """The next events, as soon as there are some."""
+        """The next events, as soon as there are some; none at the time of `wake_at`."""
         await self._woken.wait()
         self._woken.clear()
         batch = Batch(self.lead, list(self._pending.values()), self.cursor, self.room.cursor)
@@ -113,6 +127,9 @@ class Room:
     workers: Workers | None = None
     #: The cursor after all events that the watchers were given.
     cursor: str = ""
+    #: Those of the jobs and workers, computed once for all looks that find the same.
+    jobs_digest: str = ""
+    workers_digest: str = ""
     #: The last batch that each encoder encoded, and its result, because most watchers get the same.
     encoded: dict[Callable[[Batch], Any], tuple[Batch, Any]] = field(default_factory=dict)
     _reset_pending: bool = False
@@ -140,8 +157,11 @@ class Room:
     ) -> None:
         """Give the watchers what has changed; every later change is later than `since`."""
         events = [task_event(task) for task in tasks]
-        if self.jobs is not None and jobs is not self.jobs:
-            events += job_events(self.jobs, jobs)
+        if jobs is not self.jobs:
+            events += [] if self.jobs is None else job_events(self.jobs, jobs)
+            self.jobs_digest = jobs_digest(jobs)
+        if workers is not self.workers:
+            self.workers_digest = "" if workers is None else workers_digest(workers)
         if self.workers is not None and workers is not None and workers is not self.workers:
             events_of_workers = worker_events(self.workers, workers)
             events += events_of_workers
@@ -153,9 +173,7 @@ class Room:
             }
         self.jobs, self.workers = jobs, workers
         if not self._reset_pending:
-            self.cursor = str(
-                Cursor(since, jobs_digest(jobs), "" if workers is None else workers_digest(workers))
-            )
+            self.cursor = str(Cursor(since, self.jobs_digest, self.workers_digest))
         if events:
             for watcher in self.watchers:
                 watcher.put(events)
