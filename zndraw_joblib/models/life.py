@@ -11,7 +11,7 @@ from zndraw_joblib.lifecycle import AttemptOutcome
 from zndraw_joblib.models.tasks import MAX_IDENTITY_LENGTH, Task
 from zndraw_joblib.names import MAX_FILE_NAME_LENGTH
 from zndraw_joblib.storage.clock import Now
-from zndraw_joblib.storage.files import FileToDeleteQuerySet, TaskFileQuerySet
+from zndraw_joblib.storage.files import FileToDeleteManager, TaskFileManager
 from zndraw_joblib.storage.logs import LogManager
 
 #: The outcomes as pages show them.
@@ -115,7 +115,7 @@ class TaskFile(models.Model):
     )
     created_at = models.DateTimeField(_("created at"), db_default=Now())
 
-    objects = TaskFileQuerySet.as_manager()
+    objects = TaskFileManager()
 
     class Meta:
         verbose_name = _("file")
@@ -140,7 +140,7 @@ class FileToDelete(models.Model):
     path = models.CharField(_("path"), max_length=255, primary_key=True)
     due_at = models.DateTimeField(_("due at"), db_default=Now(), db_index=True)
 
-    objects = FileToDeleteQuerySet.as_manager()
+    objects = FileToDeleteManager()
 
     class Meta:
         verbose_name = _("file to delete")

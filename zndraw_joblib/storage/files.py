@@ -144,6 +144,10 @@ class TaskFileQuerySet(models.QuerySet[Any]):
         return set(self.filter(task=task_id).order_by().values_list("name", flat=True).distinct())
 
 
+class TaskFileManager(models.Manager.from_queryset(TaskFileQuerySet)):  # type: ignore[misc]
+    """The queries over the files of tasks."""
+
+
 class FileToDeleteQuerySet(models.QuerySet[Any]):
     """Verbs over paths whose bytes are to be deleted."""
 
@@ -168,3 +172,9 @@ class FileToDeleteQuerySet(models.QuerySet[Any]):
                 self.filter(pk__in=taken).update(due_at=Now() + RETRY_TIME)
                 return taken
         return []
+
+
+class FileToDeleteManager(
+    models.Manager.from_queryset(FileToDeleteQuerySet)  # type: ignore[misc]
+):
+    """The verbs over paths whose bytes are to be deleted."""
