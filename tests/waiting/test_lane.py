@@ -56,6 +56,8 @@ async def answer(communicator):
         message = await communicator.receive_output(10)
         body += message.get("body", b"")
         if not message.get("more_body"):
+            # The application may still close a file.
+            await communicator.wait(10)
             return start["status"], dict(start["headers"]), body
 
 
@@ -63,10 +65,7 @@ async def get_response(host, request, *messages):
     communicator = ApplicationCommunicator(ApiLane(host), request)
     for message in messages or ({"type": "http.request", "body": b""},):
         await communicator.send_input(message)
-    response = await answer(communicator)
-    # The application may still close a file.
-    await communicator.wait(10)
-    return response
+    return await answer(communicator)
 
 
 def token(person):

@@ -149,7 +149,7 @@ async def test_a_wait_for_a_change_reads_and_watches_the_rows_of_its_tenant(
     task = await response_after(
         application,
         scope(path, **headers),
-        lambda hub: hub.changes._watchers,
+        lambda hub: hub.changes._waiters,
         lambda: Task.objects.move(
             [Report(UUID(running), TaskStatus.RUNNING, 1, progress=0.5)], bob.identity
         ),
