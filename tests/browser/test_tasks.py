@@ -76,6 +76,8 @@ def test_a_task_appears_in_the_list_runs_and_ends_without_a_reload(
 def test_a_list_does_not_move_under_the_pointer(site: Site, page: Page, room: str) -> None:
     first = echo(site, room, 1)
     connected(page, room)
+    # The pieces above the list would otherwise move it away from the pointer when they are there.
+    page.wait_for_load_state("networkidle")
     row(page, first).hover()
     place = row(page, first).bounding_box()
     second = echo(site, room, 2)

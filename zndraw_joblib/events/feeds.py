@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds from one look at the changed tasks to the next; and to the next look at jobs and workers,
 #: and at the places in queues, which are dearer.
-LOOK_SECONDS, STATES_SECONDS, QUEUES_SECONDS = 0.1, 1.0, 2.0
+LOOK_SECONDS, STATES_SECONDS, QUEUES_SECONDS = 0.05, 1.0, 2.0
 #: A look is followed by a rest of at least this many times its own length, because the reads of
 #: waiting requests use the same thread.
 REST = 1.0
