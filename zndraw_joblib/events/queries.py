@@ -8,7 +8,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from django.db import router
-from django.db.models import Exists, OuterRef
+from django.db.models import OuterRef, Subquery
 
 from zndraw_joblib.lifecycle import TERMINAL_STATUSES, TaskStatus
 from zndraw_joblib.models import Job, Task, TaskLogChunk, Worker
@@ -192,7 +192,9 @@ def workers_worth_claiming(ids: list[str]) -> list[bool]:
 
 def _jobs_with_pending_tasks(ids: list[UUID]) -> set[UUID]:
     pending = Task.objects.filter(job=OuterRef("pk"), status=TaskStatus.PENDING, due_at__lte=Now())
-    jobs = Job.objects.using(router.db_for_write(Task)).filter(Exists(pending))
+    # The first by the index of claims, because PostgreSQL may read the table to find any one.
+    head = Subquery(pending.order_by("due_at", "id").values("pk")[:1])
+    jobs = Job.objects.using(router.db_for_write(Task)).alias(head=head).filter(head__isnull=False)
     found: set[UUID] = set()
     for chunk in _chunks(ids):
         found.update(jobs.filter(pk__in=chunk).values_list("pk", flat=True))
