@@ -57,7 +57,7 @@ class Room:
 
 @never_cache
 def first_page(request: HttpRequest) -> HttpResponse:
-    """What goes on in the rooms that the user may read; an introduction for anybody else."""
+    """The activity in the rooms that the user may read; an introduction for anybody else."""
     context = {"demo_room": DEMO_ROOM, "is_demo": bool(settings.DEMO_KEY)}
     if request.user.is_authenticated:
         context |= activity(Caller(request))

@@ -49,12 +49,6 @@ def counted_at_once(monkeypatch):
 
 
 @pytest.fixture
-def admin(root, client):
-    client.force_login(root.user)
-    return client
-
-
-@pytest.fixture
 def reader(people, client):
     """A staff user who may view tasks and do nothing else."""
     user = people("reader", is_staff=True).user

@@ -21,12 +21,6 @@ TASKS = f"{ADMIN}task/"
 
 
 @pytest.fixture
-def admin(root, client):
-    client.force_login(root.user)
-    return client
-
-
-@pytest.fixture
 def job(db):
     return Job.objects.create(room_id="open", category="modifiers", name="Rotate", schema={})
 

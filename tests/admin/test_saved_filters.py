@@ -18,12 +18,6 @@ TASKS = "/admin/zndraw_joblib/task/"
 HOSTILE = '"><script>alert(1)</script>'
 
 
-@pytest.fixture
-def admin(root, client):
-    client.force_login(root.user)
-    return client
-
-
 def page(client, url=TASKS):
     answer = client.get(url)
     assert answer.status_code == 200, answer

@@ -18,12 +18,6 @@ TASKS = "/admin/zndraw_joblib/task/"
 
 
 @pytest.fixture
-def admin(root, client):
-    client.force_login(root.user)
-    return client
-
-
-@pytest.fixture
 def task_ids(bob):
     """The ids of a failed, a cancelled and a pending task."""
     bob.register(schema={})

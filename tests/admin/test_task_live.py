@@ -17,12 +17,6 @@ TASKS = "/admin/zndraw_joblib/task/"
 
 
 @pytest.fixture
-def admin(root, client):
-    client.force_login(root.user)
-    return client
-
-
-@pytest.fixture
 def running(db):
     """A running task with a log of 20,000 bytes in UTF-8."""
     job = Job.objects.create(room_id="open", category="modifiers", name="Rotate", schema={})

@@ -11,13 +11,12 @@ import httpx
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
 from tests.factories import ROTATE
 from tests.runs import fail, lose, start
+from tests.spans import CONTEXT, TRACE, keep_spans
 from zndraw_joblib import tracing
 from zndraw_joblib.client import Cancelled
 from zndraw_joblib.client.api import Api
@@ -27,8 +26,6 @@ from zndraw_joblib.host.submitting import submit as host_submit
 from zndraw_joblib.models import Task
 from zndraw_joblib.testing.running import run_pending
 
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-CONTEXT = f"00-{TRACE}-00f0670010902017-01"
 OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PATH = f"/rooms/open/tasks/open:{ROTATE}"
 
@@ -36,10 +33,7 @@ PATH = f"/rooms/open/tasks/open:{ROTATE}"
 @pytest.fixture
 def spans(monkeypatch):
     """The finished spans of a real provider, by name."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    provider, exporter = keep_spans(monkeypatch)
 
     class Finished:
         tracer = provider.get_tracer("test")

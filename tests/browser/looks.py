@@ -13,7 +13,7 @@ PHONE: Any = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_
 
 
 def accessibility_faults(page: Page) -> list[str]:
-    """What axe-core finds serious or critical on the page."""
+    """The serious and critical faults that axe-core finds on the page."""
     page.evaluate(AXE.read_text())
     found = page.evaluate("axe.run()")["violations"]
     return [

@@ -341,7 +341,7 @@ def test_chosen_job_is_in_the_address_and_the_back_button_works(
     expect(page.get_by_role("heading", name="analysis: Steps")).to_be_focused()
     page.go_back()
     expect(page.get_by_role("heading", name="modifiers: One")).to_be_visible()
-    # What somebody typed is still there.
+    # The typed text is still there.
     expect(page.get_by_label("Size")).to_have_value("66")
     submit(page)
     task = submitted(page, site)

@@ -1,4 +1,4 @@
-"""What people do with the example project, from signing in to the end of their tasks."""
+"""The way of people through the example project, from signing in to the end of their tasks."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class EventServer(LifeServer):
         super().__init__()
         self.planned, self.streams, self.reads = ["live"], [], []
         self.journal, self.open_streams, self.generation = [], 0, 0
-        #: What happens between the read of a task and the next stream.
+        #: Functions to call between the read of a task and the next stream.
         self.before_stream = []
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler(self))
         self.http.daemon_threads = True

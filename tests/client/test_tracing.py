@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.client.stand_in import Rotate, task, until
-
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-CONTEXT = f"00-{TRACE}-00f0670010902017-01"
+from tests.spans import CONTEXT, TRACE, keep_spans
 
 
 @pytest.fixture
 def exporter(monkeypatch):
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    provider, exporter = keep_spans(monkeypatch)
     yield exporter
     provider.shutdown()
 

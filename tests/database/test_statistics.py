@@ -203,7 +203,7 @@ def test_after_the_clock_went_back_each_task_counts_once(seconds, monkeypatch):
     assert state.ended_until == ahead
     make_task(job, ago=0.5)
     statistics.collect()
-    # Those that ended ahead of the clock count when it has caught up.
+    # Tasks that ended ahead of the clock count when it has caught up.
     count_at(monkeypatch, ahead + timedelta(seconds=1))
     check_recount()
 

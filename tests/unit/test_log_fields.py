@@ -92,7 +92,7 @@ def test_a_record_without_fields_is_noticed():
     assert without_fields('logger.info("task %s", task.id, extra=task.log_fields())') == []
 
 
-#: What a record may tell; never a payload, a result or a token.
+#: The fields that a record may have; never a payload, a result or a token.
 FIELDS = {"task_id", "task_ids", "attempt", "worker_id", "job", "job_id", "room", "status"}
 
 

@@ -133,7 +133,7 @@ async def test_a_stream_keeps_no_thread_between_reads(application, bob):
     for stream in streams:
         await stream.__aenter__()
         await stream.until(lambda message: message["type"] == "ready")
-    # Those of the lane, and of the reads for all streams.
+    # The threads of the lane, and of the reads for all streams.
     assert threading.active_count() - threads < 8
     for stream in streams:
         await stream.__aexit__()

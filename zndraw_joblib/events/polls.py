@@ -24,16 +24,17 @@ def poll(
     begins = [begin or look.now - HIDDEN for begin in look.writing.values()]
     jobs = job_states([room_id])[room_id]
     workers = worker_states([room_id])[room_id] if is_admin else None
+    known_jobs = jobs_digest(jobs)
     known_workers = None if workers is None else workers_digest(workers)
     since = min([look.now, *begins]) - reserve(using)
-    now = str(Cursor(since, jobs_digest(jobs), known_workers or ""))
+    now = str(Cursor(since, known_jobs, known_workers or ""))
     if resume is None:
         return Batch("ready", [], now, now)
     cursor = parse_cursor(resume)
     if cursor is None or must_reset(cursor, look.now, known_workers):
         return Batch("reset", [], now, now)
     chosen = None if tasks is None else frozenset(tasks)
-    has_other_jobs = cursor.jobs != jobs_digest(jobs)
+    has_other_jobs = cursor.jobs != known_jobs
     (found,) = resumed([ResumeKey(room_id, cursor.since, chosen, has_other_jobs)])
     if found is None:
         return Batch("reset", [], now, now)

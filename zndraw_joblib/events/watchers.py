@@ -127,7 +127,7 @@ class Room:
     workers: Workers | None = None
     #: The cursor after all events that the watchers were given.
     cursor: str = ""
-    #: Those of the jobs and workers, computed once for all looks that find the same.
+    #: Digests of the jobs and workers, computed once for all looks that find the same.
     jobs_digest: str = ""
     workers_digest: str = ""
     #: The last batch that each encoder encoded, and its result, because most watchers get the same.

@@ -59,7 +59,7 @@ class StatisticsState(models.Model):
 
 
 class JobInterval(models.Model):
-    """What happened to the tasks of a job, or of all jobs, in an interval of time.
+    """Counts of the tasks of a job, or of all jobs, in an interval of time.
 
     Each task counts in intervals of three lengths, so that an hour, a day and a week are each a few
     rows. The histograms are those of `storage.histograms`.

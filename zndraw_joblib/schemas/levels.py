@@ -24,9 +24,9 @@ MAX_SHORT = 256
 _MAX_PAIRWISE = 15
 #: Integers that may be equal as floats, and their digits that a float keeps.
 _LARGE = re.compile(rb"(?<![.0-9])[0-9]{16}")
+_DIGITS = re.compile(rb"([0-9]{15})[0-9]+")
 #: An exponent of a number; also within texts, which does no harm.
 _EXPONENT = re.compile(rb"[0-9][eE]")
-_DIGITS = re.compile(rb"([0-9]{15})[0-9]+")
 
 
 class Level(NamedTuple):

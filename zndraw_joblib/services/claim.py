@@ -12,6 +12,7 @@ from zndraw_joblib.access import Caller
 from zndraw_joblib.exceptions import WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Task, Worker, WorkerJobLink
+from zndraw_joblib.services.spans import record_spans
 from zndraw_joblib.services.workers import checked_worker_id
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import Report, TaskRow
@@ -35,8 +36,7 @@ def claim(
     granted: list[TaskRow] = Task.objects.grant(
         worker_id, caller.identity, get_settings().lease, limit, start=start
     )
-    for task in granted:
-        tracing.record("joblib claim", task.traceparent, began, task.attributes())
+    record_spans("joblib claim", granted, began)
     return granted
 
 

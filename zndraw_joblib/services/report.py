@@ -19,6 +19,7 @@ from zndraw_joblib.exceptions import (
 from zndraw_joblib.lifecycle import REPORTABLE_STATUSES, AttemptOutcome, TaskStatus
 from zndraw_joblib.models import Task, TaskAttempt, Worker
 from zndraw_joblib.services.fence import check_attempt
+from zndraw_joblib.services.spans import record_spans
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.rows import Report, TaskRow
 from zndraw_joblib.storage.tasks import sweep_errors
@@ -169,10 +170,8 @@ def _move(given: Sequence[Report], identity: str | None = None) -> list[TaskRow]
     began = tracing.now()
     moved: list[TaskRow] = Task.objects.move(reportable, identity)
     # Progress has no spans, because a task may report it many times a second.
-    traced = {report.task_id for report in reportable if not report.has_progress}
-    for task in moved:
-        if task.id in traced:
-            tracing.record("joblib report", task.traceparent, began, task.attributes())
+    progressed = {report.task_id for report in reportable if report.has_progress}
+    record_spans("joblib report", (task for task in moved if task.id not in progressed), began)
     return moved
 
 

@@ -25,6 +25,7 @@ from zndraw_joblib.models import IdempotencyKey, Job, RoomBacklog, Task
 from zndraw_joblib.names import JobName, nfc
 from zndraw_joblib.schemas import Budget, PayloadChecker
 from zndraw_joblib.services.jobs import name_in_room
+from zndraw_joblib.services.spans import record_spans
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.fields import canonical_json, json_bytes, json_dumps, json_loads
 from zndraw_joblib.storage.ids import consecutive_ids, new_ids
@@ -251,16 +252,8 @@ def accept_checked(submission: Submission) -> Sequence[TaskRow]:
 
 def _trace(submission: Submission, tasks: Sequence[TaskRow], began: int) -> None:
     """Make a span for each new task; a repeated submit has none, because it made no task."""
-    if tasks[0].id != submission.ids[0]:
-        return
-    for task in tasks:
-        tracing.record(
-            "joblib submit",
-            task.traceparent,
-            began,
-            task.attributes(),
-            linked=submission.linked,
-        )
+    if tasks[0].id == submission.ids[0]:
+        record_spans("joblib submit", tasks, began, linked=submission.linked)
 
 
 def _of_only_task(refusal: InvalidPayload) -> InvalidPayload:

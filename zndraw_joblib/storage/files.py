@@ -144,10 +144,6 @@ class TaskFileQuerySet(models.QuerySet[Any]):
         return set(self.filter(task=task_id).order_by().values_list("name", flat=True).distinct())
 
 
-class TaskFileManager(models.Manager.from_queryset(TaskFileQuerySet)):  # type: ignore[misc]
-    """The queries over the files of tasks."""
-
-
 class FileToDeleteQuerySet(models.QuerySet[Any]):
     """Verbs over paths whose bytes are to be deleted."""
 
@@ -174,7 +170,9 @@ class FileToDeleteQuerySet(models.QuerySet[Any]):
         return []
 
 
-class FileToDeleteManager(
-    models.Manager.from_queryset(FileToDeleteQuerySet)  # type: ignore[misc]
-):
-    """The verbs over paths whose bytes are to be deleted."""
+class TaskFileManager(models.Manager.from_queryset(TaskFileQuerySet)):  # type: ignore[misc]
+    """Queries over the files of tasks."""
+
+
+class FileToDeleteManager(models.Manager.from_queryset(FileToDeleteQuerySet)):  # type: ignore[misc]
+    """Verbs over paths whose bytes are to be deleted."""
