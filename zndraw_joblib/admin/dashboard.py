@@ -13,7 +13,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.formats import localize
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _, gettext_lazy
@@ -46,12 +46,11 @@ class DashboardAdmin(FailureRetries):
 
     def get_urls(self) -> list[URLPattern]:
         """The page, its numbers, and the retry of failures; no page of a single row."""
-        view = self.admin_site.admin_view
-        name = f"{self.opts.app_label}_{self.opts.model_name}"
+        view, name = self.admin_site.admin_view, self._page_name
         return [
-            path("", view(self.changelist_view), name=f"{name}_changelist"),
-            path("numbers/", view(self.numbers_view), name=f"{name}_numbers"),
-            path("failures/<slug:group_id>/retry/", view(self.retry_view), name=f"{name}_retry"),
+            path("", view(self.changelist_view), name=name("changelist")),
+            path("numbers/", view(self.numbers_view), name=name("numbers")),
+            path("failures/<slug:group_id>/retry/", view(self.retry_view), name=name("retry")),
         ]
 
     def changelist_view(
@@ -66,7 +65,7 @@ class DashboardAdmin(FailureRetries):
             "title": _("Dashboard"),
             "opts": self.opts,
             "reload_seconds": RELOAD_SECONDS,
-            "numbers_url": f"{self._url('numbers')}?{context['query']}",
+            "numbers_url": f"{self._page_url('numbers')}?{context['query']}",
             "chart_document": chart_document(context["dashboard"]),
         }
         request.current_app = self.admin_site.name
@@ -224,7 +223,7 @@ class DashboardAdmin(FailureRetries):
             "job": job.full_name if job else "",
             "tasks_url": self._list_url(Task, failure=group.pk),
             "example_url": self._object_url(Task, group.example),
-            "retry_url": self._url("retry", group.pk),
+            "retry_url": self._page_url("retry", group.pk),
         }
 
     def _tasks_url(self, job: Job | None, status: TaskStatus | None, span: str = "") -> str:
@@ -245,7 +244,3 @@ class DashboardAdmin(FailureRetries):
         url = self._model_url(model._meta.model_name)
         # Quoted as the admin's own links are, because the id of a worker is any text.
         return f"{url}{quote(key)}/change/" if url else ""
-
-    def _url(self, view: str, *args: Any) -> str:
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
-        return reverse(name, args=args, current_app=self.admin_site.name)

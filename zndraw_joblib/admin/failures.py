@@ -13,7 +13,6 @@ from django.db import router, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.translation import gettext as _, ngettext
 
 from zndraw_joblib.access import Caller
@@ -57,8 +56,7 @@ class FailureRetries(ReadOnlyAdmin):
             done, after = _retry_group(request, group, after)
             self._tell(request, done)
             if after is None:
-                name = f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"
-                return HttpResponseRedirect(reverse(name, current_app=self.admin_site.name))
+                return HttpResponseRedirect(self._page_url("changelist"))
         left = unretried(group.pk)
         number = (left.filter(pk__gt=after) if after else left).count()
         question = ngettext(
