@@ -253,6 +253,13 @@ NO_STREAMS = {
 }
 
 
+def assert_another_is_watched(server, api):
+    """Watch a second task to its end by the same `Api`, which remembers the server's way."""
+    later((server.change, "t2", "completed"))
+    watched = JobManager(api).handle("t2").watch(timeout=20)
+    assert seen(watched) == [("pending", None), ("completed", None)]
+
+
 @pytest.mark.parametrize("way", NO_STREAMS.values(), ids=NO_STREAMS)
 def test_watch_waits_by_requests_where_there_is_no_stream(server, api, handle, way):
     server.planned = [way]
@@ -260,9 +267,7 @@ def test_watch_waits_by_requests_where_there_is_no_stream(server, api, handle, w
     assert seen(handle.watch(timeout=20)) == CHANGES
     assert len(server.streams) == 1
     # Remembered for the server.
-    again = JobManager(api).handle("t2")
-    later((server.change, "t2", "completed"))
-    assert seen(again.watch(timeout=20)) == [("pending", None), ("completed", None)]
+    assert_another_is_watched(server, api)
     assert len(server.streams) == 1
     assert server.headers[-1]["prefer"].startswith("wait=")
 
@@ -284,9 +289,7 @@ def test_a_refusal_that_may_be_this_rooms_alone_is_not_remembered_for_the_server
     run(server)
     assert seen(handle.watch(timeout=20)) == CHANGES
     assert len(server.streams) == 1
-    again = JobManager(api).handle("t2")
-    later((server.change, "t2", "completed"))
-    assert seen(again.watch(timeout=20)) == [("pending", None), ("completed", None)]
+    assert_another_is_watched(server, api)
     assert len(server.streams) == 2
 
 

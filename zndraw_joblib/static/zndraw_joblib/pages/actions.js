@@ -1,7 +1,6 @@
 // Cancelling a task, after a question, and submitting an ended one again.
 
-import { element as h } from "./dom.js";
-import { randomId, setShown } from "./elements.js";
+import { element as h, randomId, setShown } from "./elements.js";
 import { ENDED } from "./format.js";
 
 export class TaskActions {

@@ -1,7 +1,6 @@
 // The attempts of a task, as a table.
 
-import { element as h } from "./dom.js";
-import { cut, visible } from "./elements.js";
+import { cut, element as h, visible } from "./elements.js";
 import { reasonOf } from "./row.js";
 import { pagedTable } from "./tables.js";
 

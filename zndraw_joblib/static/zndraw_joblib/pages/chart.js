@@ -1,7 +1,6 @@
 // Line and bar charts by uPlot, with a table of the same numbers for screen readers and keyboards.
 
-import { element as h } from "./dom.js";
-import { cut, visible } from "./elements.js";
+import { cut, element as h, visible } from "./elements.js";
 import { isBigInteger } from "./json.js";
 import { pagedTable } from "./tables.js";
 

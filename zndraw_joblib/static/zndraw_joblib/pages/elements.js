@@ -1,6 +1,27 @@
-// Texts and states of elements.
+// Elements without markup: all text goes through `textContent`, because jobs, tasks and their texts
+// come from workers.
 
-import { element as h } from "./dom.js";
+let count = 0;
+
+/** An id that no other element of the page has. */
+export const freshId = (name) => `joblib-${name}-${++count}`;
+
+/**
+ * An element: `element("p", {class: "joblib-notice", hidden: true, onclick: f}, "text", child)`.
+ * Attributes that are null or false are left out; functions become listeners.
+ */
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [attribute, value] of Object.entries(attributes)) {
+    if (typeof value === "function") made.addEventListener(attribute.slice(2), value);
+    else if (value === true) made.setAttribute(attribute, "");
+    else if (value !== null && value !== undefined && value !== false) {
+      made.setAttribute(attribute, value);
+    }
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return made;
+}
 
 /** Changes the text of an element only where it differs, because each change costs a layout. */
 export function setText(element, text) {
@@ -31,7 +52,7 @@ export function cut(text, limit) {
 /** Offers a text as a file of this name. */
 export function download(text, name, type) {
   const url = URL.createObjectURL(new Blob([text], { type }));
-  h("a", { href: url, download: name }).click();
+  element("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 

@@ -2,7 +2,7 @@
 // when the page is offline.
 
 import { openPolling, openSocket, openStream } from "./connections.js";
-import { element as h } from "./dom.js";
+import { element as h } from "./elements.js";
 
 // The best one first. A page goes on to the next where one never delivered though the server answers.
 const WAYS = [openSocket, openStream, openPolling];

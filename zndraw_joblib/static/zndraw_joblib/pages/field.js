@@ -1,7 +1,6 @@
 // What all fields of a form have: a label, help, and a place for an error.
 
-import { element, freshId } from "./dom.js";
-import { cut } from "./elements.js";
+import { cut, element, freshId } from "./elements.js";
 import { defaultOf, own, ownText } from "./schema.js";
 
 const MAX_LABEL = 200;

@@ -1,7 +1,6 @@
 // The files of a task: pictures as such, all others as downloads.
 
-import { element as h } from "./dom.js";
-import { visible } from "./elements.js";
+import { element as h, visible } from "./elements.js";
 
 // Types whose content no browser runs. An SVG or HTML file is a download alone.
 const PICTURES = new Set(["image/png", "image/jpeg", "image/webp", "image/gif"]);

@@ -1,8 +1,7 @@
 // The form of one job: its payload, options of the task, the JSON that is sent, and the submit.
 
 import { payloadField } from "./builder.js";
-import { element, freshId } from "./dom.js";
-import { cut, visible } from "./elements.js";
+import { cut, element, freshId, visible } from "./elements.js";
 import { MAX_HELP, button as smallButton } from "./field.js";
 import { isObject, parseJSON } from "./json.js";
 import { createOptions } from "./options.js";

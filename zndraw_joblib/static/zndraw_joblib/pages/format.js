@@ -1,7 +1,6 @@
 // Numbers, times and counts in the language of the page.
 
-import { element as h } from "./dom.js";
-import { setText } from "./elements.js";
+import { element as h, setText } from "./elements.js";
 
 const UNITS = [
   ["day", 86_400],

@@ -1,7 +1,6 @@
 // Fields that hold other fields: objects and unions. See `lists.js` for arrays and dictionaries.
 
-import { element } from "./dom.js";
-import { cut } from "./elements.js";
+import { cut, element } from "./elements.js";
 import { emptyValue, grouped, valueText, withinBudget } from "./field.js";
 import { isObject } from "./json.js";
 import { dictionaryRows } from "./lists.js";

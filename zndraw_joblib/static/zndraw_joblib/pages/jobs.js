@@ -1,8 +1,7 @@
 // The jobs of the room by category, and the form of the chosen one.
 
 import { Problem } from "./api.js";
-import { element } from "./dom.js";
-import { visible } from "./elements.js";
+import { element, visible } from "./elements.js";
 import { createForm } from "./form.js";
 
 /** Milliseconds between two looks at the list on a page without events, whose tasks a site left out. */

@@ -1,6 +1,6 @@
 // Fields that hold any number of others: arrays, and the free names of an object.
 
-import { element } from "./dom.js";
+import { element } from "./elements.js";
 import { button, emptyValue, grouped, labelled, placeOf, withinBudget } from "./field.js";
 import { isObject } from "./json.js";
 import { own } from "./schema.js";

@@ -1,7 +1,6 @@
 // The log of a task, which is followed while the task runs.
 
-import { element as h } from "./dom.js";
-import { setShown } from "./elements.js";
+import { element as h, setShown } from "./elements.js";
 
 // The wait for more text that a request asks for, in seconds.
 const WAIT_SECONDS = 25;

@@ -1,6 +1,6 @@
 // The options of a submit besides the payload.
 
-import { element } from "./dom.js";
+import { element } from "./elements.js";
 import { Budget, placeOf } from "./field.js";
 import { numberField, stringField } from "./values.js";
 

@@ -1,8 +1,7 @@
 // A JSON value of a task, its result or its payload, in the form that suits it.
 
 import { chart, isNumber, toNumber } from "./chart.js";
-import { element as h } from "./dom.js";
-import { cut, download, visible } from "./elements.js";
+import { cut, download, element as h, visible } from "./elements.js";
 import { isBigInteger, isObject } from "./json.js";
 import { pagedTable } from "./tables.js";
 

@@ -1,7 +1,6 @@
 // A task in the list.
 
-import { element as h } from "./dom.js";
-import { cut, setShown, setText, visible } from "./elements.js";
+import { cut, element as h, setShown, setText, visible } from "./elements.js";
 import { ENDED, badge, isScheduled, setStatus, sortKey } from "./format.js";
 
 const MESSAGE_CHARACTERS = 200;

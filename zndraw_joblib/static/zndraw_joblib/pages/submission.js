@@ -1,8 +1,7 @@
 // Submits a task once, however often the user tries, and tells refusals in words.
 
 import { NetworkError, Problem } from "./api.js";
-import { element } from "./dom.js";
-import { randomId } from "./elements.js";
+import { element, randomId } from "./elements.js";
 
 /** The texts of refusals that say more than the server's own; others are the server's. */
 function inWords(text, problem) {

@@ -1,6 +1,6 @@
 // Tables that show their first rows, and more on request.
 
-import { element as h } from "./dom.js";
+import { element as h } from "./elements.js";
 
 const ROWS = 100;
 

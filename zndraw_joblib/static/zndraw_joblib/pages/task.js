@@ -2,8 +2,7 @@
 
 import { TaskActions } from "./actions.js";
 import { attemptsTable } from "./attempts.js";
-import { element as h } from "./dom.js";
-import { setShown, setText, visible } from "./elements.js";
+import { element as h, setShown, setText, visible } from "./elements.js";
 import { FileList } from "./files.js";
 import { ENDED, badge, isScheduled, setStatus } from "./format.js";
 import { Log } from "./log.js";

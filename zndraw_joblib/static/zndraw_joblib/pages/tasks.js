@@ -1,7 +1,6 @@
 // The tasks of the room: a live list, or one task. The address has the filters, the page and the task.
 
-import { element as h } from "./dom.js";
-import { setShown, visible } from "./elements.js";
+import { element as h, setShown, visible } from "./elements.js";
 import { startEvents } from "./events.js";
 import { createFormat } from "./format.js";
 import { TaskList } from "./list.js";

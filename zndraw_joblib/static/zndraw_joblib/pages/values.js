@@ -1,7 +1,7 @@
 // Fields of single values. Each has `get()`: its value, undefined where it is left out; and
 // `check()`: the errors that need no server, `[{field, message}]`.
 
-import { element } from "./dom.js";
+import { element } from "./elements.js";
 import { emptyValue, labelled, valueText } from "./field.js";
 import { isBigInteger, parseJSON } from "./json.js";
 import { defaultOf, limits, own, ownText } from "./schema.js";
