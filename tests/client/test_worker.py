@@ -29,7 +29,6 @@ from zndraw_joblib.client import (
     NotAuthenticatedError,
     TaskInfo,
     TaskNotFoundError,
-    reports,
 )
 from zndraw_joblib.client.reports import Report
 from zndraw_joblib.lifecycle import TaskStatus
@@ -151,7 +150,7 @@ def test_heartbeats_renew_prefetched_tasks(server, manager, running):
 
 
 def test_a_cancelled_prefetched_task_is_not_run(server, manager, running):
-    """Control: b runs when `Worker._next` does not check `should_stop`."""
+    """Control: b runs when `Worker._take_queued` does not look at the grants."""
     server.queue += [task(x) for x in "abcd"]
     server.refused["d"] = "invalid-task-transition"
     go, ran = threading.Event(), []
@@ -265,23 +264,6 @@ def test_a_refused_report_of_an_old_attempt_does_not_drop_the_new_attempt(server
         manager.complete(old)
     manager.heartbeat()
     assert server.sent("PATCH", "/workers")[-1][2] == {"tasks": [{"id": "a", "attempt": 2}]}
-
-
-def test_threads_of_short_tasks_report_in_one_request(server, manager, monkeypatch):
-    """Control: about half as many requests as tasks without `Reporter._gather`."""
-    monkeypatch.setattr(reports, "GATHER_SECONDS", 1.0)
-
-    def slow(request):
-        time.sleep(0.005)
-        return server(request)
-
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(slow))
-    server.queue += [task(str(i)) for i in range(40)]
-    serve(server, manager, 40, concurrency=4, prefetch=39)
-    sent = [c[2] for c in server.sent("PATCH", "/tasks")]
-    full = [c for c in sent if isinstance(c, list) and len(c) == 8]
-    assert len(full) >= 7
-    assert len(sent) <= 16
 
 
 class Gate:

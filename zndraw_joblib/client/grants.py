@@ -85,18 +85,19 @@ class Grants:
                 "the server took these tasks away: %s", ", ".join(taken), extra={"task_ids": taken}
             )
 
-    @contextmanager
-    def ending(self, task_ids: Collection[str]) -> Iterator[None]:
+    def begin_ends(self, task_ids: Collection[str]) -> None:
         """Mark tasks whose end is being reported.
 
         `stop` leaves them out, because the answer to a heartbeat calls a task lost whose end the
         server has accepted, and may arrive before the answer to the report.
         """
-        with self._changed:
-            self._ending.update(task_ids)
-        try:
-            yield
-        finally:
+        if task_ids:
+            with self._changed:
+                self._ending.update(task_ids)
+
+    def finish_ends(self, task_ids: Collection[str]) -> None:
+        """Remove these marks."""
+        if task_ids:
             with self._changed:
                 self._ending.difference_update(task_ids)
 

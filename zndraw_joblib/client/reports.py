@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ MAX_ERROR_BYTES = 8192
 #: Most bytes of a list of reports, whose results may be large.
 REPORT_BYTES = 524_288
 
-#: Seconds after a request within which its threads usually report again if their tasks are short.
+#: Most seconds for which posted reports wait for further ones; a request takes longer than that.
 GATHER_SECONDS = 0.003
 
 #: Statuses of a refused list whose reports are then sent one by one, because the list may be longer
@@ -50,6 +50,9 @@ LOST = (LeaseLostError, ForbiddenError, InvalidTaskTransitionError)
 
 #: Result of a report: the task, or the error that the report alone would have raised.
 Outcome = TaskInfo | ApiError | httpx.TransportError
+
+#: Receives the outcome of a report in the thread that delivered it; must neither wait nor raise.
+Settled = Callable[[Outcome], None]
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,9 @@ class Report:
 class _Entry:
     """A report that is being delivered; `lasting` ones are repeated until the outage is over."""
 
-    def __init__(self, report: Report, lasting: bool) -> None:
+    def __init__(self, report: Report, lasting: bool, settled: Settled | None) -> None:
+        self.report = report
+        self.settled = settled
         self.lasting = lasting
         self.retry = LASTING if lasting else REPEATABLE
         self.made_at = time.monotonic()
@@ -125,14 +130,13 @@ class _Entry:
 class Reporter:
     """Sends reports, one request at a time.
 
-    A thread sends its reports at once if no request is under way. Reports that are made during a
-    request share the next one. The same thread sends it if it has to repeat its own reports, else
-    one of the waiting threads. A report may be sent twice, because the server answers a repeated
-    report like the first.
+    Reports that are made during a request share the next one, because one request for several tasks
+    costs the server less than one for each. A report may be sent twice, because the server answers
+    a repeated report like the first.
 
-    The next request also waits for the threads whose reports the last one had, at most
-    `GATHER_SECONDS` after its end: where tasks are short, one request for all threads costs the
-    server less than one for each. A single thread never waits.
+    `send` waits for the outcomes. Its thread sends the request if none is under way, or if it has
+    to repeat its own reports. `post` returns at once; a thread that runs `deliver` sends posted
+    reports.
     """
 
     def __init__(
@@ -146,10 +150,6 @@ class Reporter:
         self._turn = threading.Condition()
         self._waiting: list[_Entry] = []
         self._sending = False
-        # Calls of `send` that wait, and as many as a request waits for, until a monotonic time.
-        self._calls = 0
-        self._expected_calls = 0
-        self._gather_until = 0.0
         self._stopped_at: float | None = None
 
     def stop(self) -> None:
@@ -172,60 +172,76 @@ class Reporter:
         During an outage lasting reports are repeated until it is over or they are given up, others
         up to `retry.ATTEMPTS` times.
         """
-        ends = [report.task_id for report in reports if report.status != TaskStatus.RUNNING]
-        with self._grants.ending(ends):
-            return self._send(reports, lasting)
-
-    def _send(self, reports: Sequence[Report], lasting: bool) -> list[Outcome]:
-        mine = [_Entry(report, lasting) for report in reports]
+        mine = self._add([_Entry(report, lasting, None) for report in reports])
         with self._turn:
-            self._waiting += mine
-            self._calls += 1
-            if self._calls == self._expected_calls:
-                self._turn.notify_all()
             self._turn.wait_for(lambda: not self._sending or not _unsettled(mine))
             sends = bool(_unsettled(mine))
             self._sending = self._sending or sends
-            if sends:
-                self._gather()
         if sends:
             try:
-                self._send_until_settled(mine)
+                self._send_while(lambda: bool(_unsettled(mine)))
             finally:
-                with self._turn:
-                    # Removes its own reports after an interrupt; the next thread sends the others.
-                    self._waiting = [entry for entry in self._waiting if entry not in mine]
-                    self._sending = False
-                    self._turn.notify_all()
-        outcomes = [entry.outcome for entry in mine if entry.outcome is not None]
-        for report, outcome in zip(reports, outcomes, strict=True):
-            ended = isinstance(outcome, TaskInfo) and report.status != TaskStatus.RUNNING
-            if ended or isinstance(outcome, LOST):
-                self._grants.drop(report.task_id, report.attempt)
-        return outcomes
+                # Removes its own reports after an interrupt; the next thread sends the others.
+                self._withdraw(mine)
+                self._end_turn()
+        return [entry.outcome for entry in mine if entry.outcome is not None]
 
-    def _gather(self) -> None:
-        """Wait for the threads whose reports the last request had; called with the lock."""
-        while (
-            self._calls < self._expected_calls
-            and (left := self._gather_until - time.monotonic()) > 0
-        ):
-            self._turn.wait(left)
+    def post(self, reports: Sequence[tuple[Report, Settled]], *, lasting: bool = True) -> None:
+        """Queue reports for the next request; each outcome is given to the report's function."""
+        self._add([_Entry(report, lasting, settled) for report, settled in reports])
 
-    def _send_until_settled(self, mine: Sequence[_Entry]) -> None:
+    def deliver(self, over: Callable[[], bool], more_soon: Callable[[], bool]) -> None:
+        """Send posted reports until `over`, in the calling thread.
+
+        While `more_soon` says that further reports are about to be posted, a request waits for
+        them, at most `GATHER_SECONDS`. `notify` makes it look at both again.
+        """
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: over() or (self._waiting and not self._sending))
+                if over():
+                    return
+                self._sending = True
+                self._turn.wait_for(lambda: not more_soon(), GATHER_SECONDS)
+            try:
+                self._send_while(lambda: any(entry.error for entry in self._waiting))
+            finally:
+                self._end_turn()
+
+    def notify(self) -> None:
+        """Tell threads in `deliver` that their conditions may have changed."""
+        with self._turn:
+            self._turn.notify_all()
+
+    def _add(self, entries: list[_Entry]) -> list[_Entry]:
+        self._grants.begin_ends(_ends(entries))
+        with self._turn:
+            self._waiting += entries
+            self._turn.notify_all()
+        return entries
+
+    def _withdraw(self, entries: Sequence[_Entry]) -> None:
+        with self._turn:
+            self._waiting = [entry for entry in self._waiting if entry not in entries]
+        self._grants.finish_ends(_ends(_unsettled(entries)))
+
+    def _end_turn(self) -> None:
+        with self._turn:
+            self._sending = False
+            self._turn.notify_all()
+
+    def _send_while(self, unfinished: Callable[[], bool]) -> None:
+        """Send the waiting reports, and again after a pause while reports that failed remain."""
         while True:
             with self._turn:
                 batch, self._waiting = self._waiting, []
-                calls, self._calls = self._calls, 0
             try:
                 self._deliver(batch)
             finally:
                 with self._turn:
                     self._waiting[:0] = _unsettled(batch)
-                    self._expected_calls = calls + self._calls
-                    self._gather_until = time.monotonic() + GATHER_SECONDS
                     self._turn.notify_all()
-            if not _unsettled(mine):
+            if not unfinished():
                 return
             self._pause()
 
@@ -259,7 +275,14 @@ class Reporter:
             if pause is not None:
                 entry.error, entry.pause = outcome, pause
                 return
+        report = entry.report
+        ended = isinstance(outcome, TaskInfo) and report.status != TaskStatus.RUNNING
+        if ended or isinstance(outcome, LOST):
+            self._grants.drop(report.task_id, report.attempt)
+        self._grants.finish_ends(_ends([entry]))
         entry.outcome = outcome
+        if entry.settled is not None:
+            entry.settled(outcome)
 
     def _deliver(self, entries: Sequence[_Entry]) -> None:
         """Try once to deliver each report."""
@@ -305,6 +328,11 @@ class Reporter:
 def with_remark(error: str, remark: str) -> str:
     """An error text with a remark at its end, for which the text is truncated if need be."""
     return f"{truncate_utf8(error, MAX_ERROR_BYTES - len(remark.encode()) - 2)}\n\n{remark}"
+
+
+def _ends(entries: Sequence[_Entry]) -> list[str]:
+    """The ids of the tasks whose end is reported."""
+    return [entry.report.task_id for entry in entries if entry.report.status != TaskStatus.RUNNING]
 
 
 def _unsettled(entries: Sequence[_Entry]) -> list[_Entry]:

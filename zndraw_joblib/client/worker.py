@@ -1,12 +1,14 @@
-"""A worker: one thread claims tasks, the threads of an executor run and report them."""
+"""A worker: one thread claims tasks, an executor's threads run them, and one reports on them."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import httpx
 
@@ -17,7 +19,7 @@ from zndraw_joblib.client.execution import execute_task
 from zndraw_joblib.client.forks import signals_call
 from zndraw_joblib.client.pulse import Pulse
 from zndraw_joblib.client.registration import Registration
-from zndraw_joblib.client.reports import LOST, Report, Reporter, with_remark
+from zndraw_joblib.client.reports import LOST, Outcome, Report, Reporter, Settled, with_remark
 from zndraw_joblib.client.result_json import REMEDY
 from zndraw_joblib.client.retry import LASTING, is_outage
 from zndraw_joblib.client.tasks import ClaimedTask
@@ -30,6 +32,12 @@ logger = logging.getLogger(__name__)
 #: Most seconds before a signal is handled. A signal does not end a wait of the main thread if it
 #: comes just before the wait or to another thread, because Python runs handlers between bytecodes.
 SIGNAL_LATENCY = 0.5
+#: Most seconds of a short run: a request takes about as long.
+SHORT_SECONDS = 0.005
+#: Short runs in a row after which the next tasks are taken to be short too.
+SHORT_RUNS = 8
+#: Tasks that are started ahead for each thread, while tasks are short.
+STARTS_AHEAD = 2
 
 
 class Worker:
@@ -38,7 +46,12 @@ class Worker:
     A task occupies one of `concurrency + prefetch` places from its claim until the report of its
     end. Without prefetch there is a thread for each place, so that a claim may start its tasks.
     With prefetch the worker claims when half of the prefetch places are free, and the tasks wait in
-    a queue.
+    a queue. When a task has ended, the report of its end and of the next one's start share a
+    request, and the thread is free for a task that is started already.
+
+    While tasks are short, some are started ahead: `STARTS_AHEAD` for each thread. The threads then
+    have work during a request, and a request has the reports of more tasks. After a long run no
+    more are started ahead.
 
     Parameters
     ----------
@@ -87,8 +100,18 @@ class Worker:
         self._call = call
         self._stop_all = stop_all
         self._threads = WorkThreads(concurrency, "joblib-work")
+        self._concurrency = concurrency
+        # Held for the fields below.
+        self._changed = threading.Condition()
         # Claimed tasks that have not started.
         self._queue: deque[ClaimedTask] = deque()
+        # Tasks from the report of their start until the outcome of the report of their end.
+        self._open: dict[tuple[str, int], ClaimedTask] = {}
+        # How many of these have not ended, and how many have started.
+        self._unended = 0
+        self._started = 0
+        self._short_runs = 0
+        self._served = False
         self._error: Exception | None = None
         self._claimer = Claimer(
             claims,
@@ -108,8 +131,10 @@ class Worker:
     def stop(self) -> None:
         """Start no more tasks, from any thread. Tasks that are queued are dropped."""
         self._claimer.stop()
-        while (task := self._pop()) is not None:
-            self._drop(task)
+        with self._changed:
+            queued = list(self._queue)
+            self._queue.clear()
+        self._drop(queued)
 
     def serve(self) -> None:
         """Serve until the worker is stopped or a signal comes, then finish the running tasks.
@@ -121,9 +146,11 @@ class Worker:
         Exception
             A thread of the worker ended unexpectedly.
         """
+        delivery = threading.Thread(target=self._deliver, name="joblib-report", daemon=True)
         drained = threading.Thread(target=self._drain, name="joblib-drain", daemon=True)
         with signals_call(self._stop_all):
             try:
+                delivery.start()
                 self._threads.start()
                 self._claimer.start()
                 while not self._claimer.wait_until_stopped(SIGNAL_LATENCY):
@@ -134,156 +161,216 @@ class Worker:
             finally:
                 # Without waiting, because after an interrupt running tasks are not finished.
                 self._threads.end()
+                self._served = True
+                self._reporter.notify()
         if self._error is not None:
             raise self._error
 
+    def _deliver(self) -> None:
+        """Deliver reports until the worker has served and no task is open."""
+        try:
+            self._reporter.deliver(
+                over=lambda: self._served and not self._open,
+                more_soon=lambda: self._are_short() and self._started > 0,
+            )
+        except BaseException as error:
+            logger.exception("the thread that delivers reports ended", extra=self._log_fields())
+            with self._changed:
+                unreported = list(self._open.values())
+                self._open.clear()
+                self._changed.notify_all()
+            self._drop(unreported)
+            self.fail(as_exception(error))
+
     def _drain(self) -> None:
-        """Wait for running tasks and for tasks that a claim under way may start; close loops."""
+        """Wait for tasks that run or that a claim under way may start; close loops."""
         self._grants.wait_until_none_expected()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._open)
         self._threads.end()
         self._threads.join()
         self._call.close()
 
     def receive(self, tasks: Sequence[ClaimedTask]) -> None:
         """Run started tasks, and queue the others; the claimer calls this."""
-        started = [task for task in tasks if task.status == TaskStatus.RUNNING]
-        # All are queued before one runs, because the end of a task starts the next in the queue.
-        queued = [task for task in tasks if task.status != TaskStatus.RUNNING]
-        self._queue.extend(queued)
-        for _ in queued:
-            self._threads.submit(self._work)
-        for task in started:
-            # Not queued, because a started task must run at once, even after a stop.
-            self._threads.submit(self._work, task)
+        for task in tasks:
+            if task.status == TaskStatus.RUNNING:
+                # Not queued, because a started task must run at once, even after a stop.
+                with self._changed:
+                    self._begin(task)
+                self._run_started(task)
+        with self._changed:
+            self._queue += [task for task in tasks if task.status != TaskStatus.RUNNING]
+        self._post()
 
     def fail(self, error: Exception) -> None:
         """End the worker with an error, which `serve` raises; called by any thread that fails."""
         self._error = self._error or error
         self._stop_all()
 
-    def _work(self, started: ClaimedTask | None = None) -> None:
-        """Run a started task, and then queued tasks until the queue is empty."""
-        task = started
-        try:
-            task = task or self._start_next()
-            while task is not None:
-                task = self._start_next(self._run(task))
-        except BaseException as error:
-            logger.exception(
-                "a thread of the worker ended",
-                extra=task.log_fields() if task else {"worker_id": self._registration.worker_id},
-            )
-            if task is not None:
-                # Its lease must end, because nobody will report on it.
-                self._grants.drop(task.id, task.attempt)
-            self.fail(as_exception(error))
+    def _post(self, *ends: tuple[ClaimedTask, Report]) -> None:
+        """Report ends, and the starts of queued tasks, as far as there is room for these."""
+        posted = [self._with_outcome(self._end_settled, task, report) for task, report in ends]
+        for task in self._take_queued():
+            report = Report.on(task, TaskStatus.RUNNING)
+            posted.append(self._with_outcome(self._start_settled, task, report))
+        if posted:
+            self._reporter.post(posted)
+        else:
+            self._reporter.notify()
 
-    def _run(self, task: ClaimedTask) -> tuple[ClaimedTask, Report] | None:
-        """Run a task; returns the task and the report of its end, None if there is no report."""
+    def _with_outcome(
+        self,
+        settled: Callable[[ClaimedTask, Report, str | None, Outcome], None],
+        task: ClaimedTask,
+        report: Report,
+    ) -> tuple[Report, Settled]:
+        # Asked for now, because the grant that it is noted at ends with a refusal.
+        return report, partial(settled, task, report, self._pulse.explanation(task))
+
+    def _take_queued(self) -> list[ClaimedTask]:
+        """Take tasks from the queue; drops those that were cancelled or lost meanwhile."""
+        taken, dropped = [], []
+        with self._changed:
+            ahead = STARTS_AHEAD if self._are_short() else 0
+            while self._queue and self._unended < self._concurrency * (1 + ahead):
+                task = self._queue.popleft()
+                if self._grants.is_stopped(task):
+                    dropped.append(task)
+                else:
+                    self._begin(task)
+                    taken.append(task)
+        self._drop(dropped)
+        return taken
+
+    def _are_short(self) -> bool:
+        return self._short_runs >= SHORT_RUNS
+
+    def _begin(self, task: ClaimedTask) -> None:
+        self._open[task.id, task.attempt] = task
+        self._unended += 1
+
+    def _run_started(self, task: ClaimedTask) -> None:
+        with self._changed:
+            self._started += 1
+        self._threads.submit(self._work, task)
+
+    def _start_settled(
+        self, task: ClaimedTask, report: Report, late: str | None, outcome: Outcome
+    ) -> None:
+        if not isinstance(outcome, Exception):
+            self._run_started(task.started())
+            return
+        with self._changed:
+            self._unended -= 1
+        self._refused(task, report, late, outcome)
+        self._post()
+
+    def _work(self, task: ClaimedTask) -> None:
+        """Run a started task in a thread of the executor, and post the report of its end."""
+        begun = time.monotonic()
+        try:
+            # Cancelled or lost, while it waited for a thread.
+            report = None if self._grants.is_stopped(task) else self._run(task)
+        except BaseException as error:
+            logger.exception("a thread of the worker ended", extra=task.log_fields())
+            # Its lease must end, because nobody will report on it.
+            self._close(task)
+            self.fail(as_exception(error))
+            return
+        seconds = time.monotonic() - begun
+        with self._changed:
+            self._unended -= 1
+            self._started -= 1
+            self._short_runs = self._short_runs + 1 if seconds < SHORT_SECONDS else 0
+        if report is None:
+            self._close(task)
+            self._post()
+        else:
+            self._post((task, report))
+
+    def _run(self, task: ClaimedTask) -> Report | None:
+        """Run a task; returns the report of its end, None if there is nothing to report."""
         cls = self._classes.get(task.job_name)
         report = execute_task(task, cls, self._call, self._registration.max_result_bytes)
         self._updates.finish(task.id, task.attempt)
         # Log text that the task's handlers and threads still write would be refused.
         task.bind(None)
-        if report is None:
-            self._drop(task)
-            return None
-        if late := self._pulse.explanation(task):
+        if report is not None and (late := self._pulse.explanation(task)):
             # Kept as a remark, also of a completed task, because the next one may be lost.
             error = late if report.error is None else with_remark(report.error, late)
             report = replace(report, error=error)
-        return task, report
+        return report
 
-    def _start_next(self, ended: tuple[ClaimedTask, Report] | None = None) -> ClaimedTask | None:
-        """Report the end of a task and the start of the next queued one in one request.
+    def _end_settled(
+        self, task: ClaimedTask, report: Report, late: str | None, outcome: Outcome
+    ) -> None:
+        if isinstance(outcome, Exception):
+            self._refused(task, report, late, outcome)
+        else:
+            self._close(task)
 
-        Returns the task that runs now; None when the queue is empty.
+    def _refused(
+        self, task: ClaimedTask, report: Report, late: str | None, outcome: Exception
+    ) -> None:
+        """Drop a task whose report was refused, or given up after a stop.
+
+        The server recovers it after its lease. A task whose end the server refuses is first
+        reported as failed, with the refusal as its error.
         """
-        while True:
-            task = self._next_queued()
-            reports = [] if ended is None else [ended]
-            if task is not None:
-                reports.append((task, Report.on(task, TaskStatus.RUNNING)))
-            accepted = self._deliver(reports) if reports else []
-            if ended is not None:
-                self._claimer.free()
-            if task is None:
-                return None
-            if accepted[-1]:
-                return task.started()
-            self._claimer.free()
-            ended = None
+        if isinstance(outcome, (*LOST, TaskNotFoundError)):
+            logger.info(
+                "task %s attempt %d was dropped: %s",
+                task.id,
+                task.attempt,
+                outcome,
+                extra=task.log_fields(),
+            )
+            if late:
+                logger.error("task %s was lost. %s", task.id, late, extra=task.log_fields())
+                # Says in the task's error why it was lost, if the server has ended it meanwhile.
+                # Refused if the task goes on elsewhere; its error is then another attempt's.
+                explained = Report.on(task, TaskStatus.FAILED, late)
+                self._reporter.post([(explained, lambda _: self._close(task))], lasting=False)
+                return
+        else:
+            logger.error(
+                "could not report on task %s: %s", task.id, outcome, extra=task.log_fields()
+            )
+            if report.status != TaskStatus.RUNNING and not is_outage(outcome):
+                failed = Report.on(task, TaskStatus.FAILED, _refusal(outcome, report))
+                self._reporter.post([(failed, partial(self._failure_settled, task))])
+                return
+        self._close(task)
 
-    def _deliver(self, reports: Sequence[tuple[ClaimedTask, Report]]) -> list[bool]:
-        """Send reports until they are delivered; returns for each whether the server accepted it.
-
-        Heartbeats renew the leases meanwhile. A task whose end the server refuses is reported as
-        failed, with the refusal as its error. A task is dropped if that is refused too, if it is
-        lost, or if the report was given up after a stop; the server recovers it after its lease.
-        """
-        late = [self._pulse.explanation(task) for task, _ in reports]
-        outcomes = self._reporter.send([report for _, report in reports], lasting=True)
-        for (task, report), outcome, reason in zip(reports, outcomes, late, strict=True):
-            if isinstance(outcome, (*LOST, TaskNotFoundError)):
-                logger.info(
-                    "task %s attempt %d was dropped: %s",
-                    task.id,
-                    task.attempt,
-                    outcome,
-                    extra=task.log_fields(),
-                )
-                if reason:
-                    self._explain_loss(task, reason)
-            elif isinstance(outcome, Exception):
-                logger.error(
-                    "could not report on task %s: %s", task.id, outcome, extra=task.log_fields()
-                )
-                if report.status != TaskStatus.RUNNING and not is_outage(outcome):
-                    self._report_refusal(task, outcome, has_result=report.result is not None)
-            if isinstance(outcome, Exception):
-                self._grants.drop(task.id, task.attempt)
-        return [not isinstance(outcome, Exception) for outcome in outcomes]
-
-    def _explain_loss(self, task: ClaimedTask, reason: str) -> None:
-        """Say why a task was lost, also in its error, if the server has ended it meanwhile."""
-        logger.error("task %s was lost. %s", task.id, reason, extra=task.log_fields())
-        # Refused if the task goes on elsewhere; its error is then another attempt's to write.
-        self._reporter.send([Report.on(task, TaskStatus.FAILED, reason)])
-
-    def _report_refusal(self, task: ClaimedTask, refusal: Exception, *, has_result: bool) -> None:
-        """Report a task as failed, because the server refuses the report of its end for good."""
-        error = f"The result of this task was refused: {refusal}"
-        status = refusal.status if isinstance(refusal, ApiError) else None
-        if has_result and status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
-            error = f"{error} {REMEDY}"
-        report = Report.on(task, TaskStatus.FAILED, error)
-        (outcome,) = self._reporter.send([report], lasting=True)
+    def _failure_settled(self, task: ClaimedTask, outcome: Outcome) -> None:
         if isinstance(outcome, Exception):
             logger.error(
                 "could not report task %s as failed: %s", task.id, outcome, extra=task.log_fields()
             )
+        self._close(task)
 
-    def _next_queued(self) -> ClaimedTask | None:
-        """Take the next task from the queue; drops tasks that were cancelled or lost meanwhile."""
-        while (task := self._pop()) is not None:
-            if not self._grants.is_stopped(task):
-                return task
-            logger.info(
-                "task %s attempt %d was dropped unstarted",
-                task.id,
-                task.attempt,
-                extra=task.log_fields(),
-            )
-            self._drop(task)
-        return None
+    def _close(self, task: ClaimedTask) -> None:
+        """Forget a task, stop renewing its lease, and free its place."""
+        with self._changed:
+            self._open.pop((task.id, task.attempt), None)
+            self._changed.notify_all()
+        self._drop([task])
 
-    def _pop(self) -> ClaimedTask | None:
-        try:
-            return self._queue.popleft()
-        except IndexError:
-            return None
+    def _drop(self, tasks: Iterable[ClaimedTask]) -> None:
+        """Stop renewing the leases of tasks and free their places."""
+        for task in tasks:
+            self._grants.drop(task.id, task.attempt)
+            self._claimer.free()
 
-    def _drop(self, task: ClaimedTask) -> None:
-        """Stop renewing a queued task's lease and free its place."""
-        self._grants.drop(task.id, task.attempt)
-        self._claimer.free()
+    def _log_fields(self) -> dict[str, str | None]:
+        return {"worker_id": self._registration.worker_id}
+
+
+def _refusal(error: Exception, report: Report) -> str:
+    """The error of a task whose end the server refuses for good."""
+    text = f"The result of this task was refused: {error}"
+    status = error.status if isinstance(error, ApiError) else None
+    if report.result is not None and status == httpx.codes.REQUEST_ENTITY_TOO_LARGE:
+        text = f"{text} {REMEDY}"
+    return text

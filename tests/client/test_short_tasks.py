@@ -1,0 +1,177 @@
+"""Tasks that a worker starts ahead while tasks are short, and reports that share a request."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import httpx
+import pytest
+
+from tests.client.stand_in import Rotate, bodies, refusal, serve, task, until
+from zndraw_joblib.client import reports, worker
+
+SHORT = worker.SHORT_RUNS
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Runs of up to two seconds are short, and a request waits for them, on any machine."""
+    monkeypatch.setattr(worker, "SHORT_SECONDS", 2.0)
+    monkeypatch.setattr(reports, "GATHER_SECONDS", 5.0)
+
+
+@pytest.fixture
+def slow_api(server, manager):
+    def slow(request):
+        time.sleep(0.002)
+        return server(request)
+
+    manager.api.http = httpx.Client(transport=httpx.MockTransport(slow))
+
+
+def short_tasks(server, *last):
+    """Queue as many tasks as make the next ones count as short, and then these."""
+    server.queue += [task(f"short-{number}") for number in range(SHORT)]
+    server.queue += [task(task_id) for task_id in last]
+
+
+@pytest.mark.parametrize(("ahead", "most"), [(2, 60), (0, 200)])
+def test_short_tasks_share_requests(server, manager, patient, slow_api, monkeypatch, ahead, most):
+    """Control: without starts ahead a request has the tasks of the two threads only."""
+    monkeypatch.setattr(worker, "STARTS_AHEAD", ahead)
+    server.queue += [task(str(number)) for number in range(200)]
+    serve(server, manager, 200, concurrency=2, prefetch=100)
+    assert server.tasks == {str(number): "completed" for number in range(200)}
+    sent = len(server.sent("PATCH", "/tasks"))
+    assert sent <= most
+    assert ahead or sent >= 100
+
+
+def test_after_a_long_run_no_task_is_started_ahead(server, manager, patient, running, monkeypatch):
+    short_tasks(server, "long", "b", "c", "d")
+    began, go = threading.Event(), threading.Event()
+
+    def execute(claimed):
+        if claimed.id == "long":
+            began.set()
+            assert go.wait(10)
+            time.sleep(0.05)
+
+    running(execute, prefetch=50)
+    assert began.wait(10)
+    until(lambda: server.tasks.get("c") == "running")
+    assert "d" not in server.tasks
+    monkeypatch.setattr(worker, "SHORT_SECONDS", 0.05)
+    go.set()
+    until(lambda: server.tasks.get("d") == "completed")
+    # Started when c has ended, not with the end of the long task.
+    (request,) = [
+        {(one["id"], one["status"]) for one in c[2]}
+        for c in server.sent("PATCH", "/tasks")
+        if isinstance(c[2], list) and {"id": "d", "status": "running", "attempt": 1} in c[2]
+    ]
+    assert ("c", "completed") in request
+
+
+def test_tasks_started_ahead_run_in_the_threads_that_are_free(server, manager, patient, running):
+    """Control: b and c end after the long task if each thread keeps tasks of its own."""
+    short_tasks(server, "long", "a", "b", "c")
+    go = threading.Event()
+
+    def execute(claimed):
+        if claimed.id == "long":
+            assert go.wait(10)
+
+    running(execute, concurrency=2, prefetch=50)
+    until(lambda: all(server.tasks.get(one) == "completed" for one in "abc"))
+    assert server.tasks["long"] == "running"
+    go.set()
+    until(lambda: server.tasks["long"] == "completed")
+
+
+def test_a_task_started_ahead_that_is_cancelled_is_not_run(server, manager, patient, running):
+    short_tasks(server, "long", "b", "c")
+    began, go, ran = threading.Event(), threading.Event(), []
+
+    def execute(claimed):
+        ran.append(claimed.id)
+        if claimed.id == "long":
+            began.set()
+            assert go.wait(10)
+
+    running(execute, prefetch=50)
+    assert began.wait(10)
+    until(lambda: server.tasks.get("b") == server.tasks.get("c") == "running")
+    server.take("b", "cancelled")
+    held = {one.id: one for one in manager._grants.held()}
+    until(lambda: manager.should_stop(held["b"]))
+    go.set()
+    until(lambda: server.tasks["c"] == "completed")
+    assert ran[-2:] == ["long", "c"]
+    assert [one["status"] for one in bodies(server, "b")] == ["running"]
+    until(lambda: not manager._grants.held())
+
+
+def test_a_stop_finishes_the_tasks_that_were_started_ahead(server, manager, patient):
+    short_tasks(server, "long", *"bcd")
+    manager.register(Rotate)
+    began, go = threading.Event(), threading.Event()
+
+    def execute(claimed):
+        if claimed.id == "long":
+            began.set()
+            assert go.wait(10)
+
+    thread = threading.Thread(
+        target=manager.serve, args=(execute,), kwargs={"prefetch": 50}, daemon=True
+    )
+    thread.start()
+    assert began.wait(10)
+    until(lambda: server.tasks.get("c") == "running")
+    manager.stop()
+    assert thread.is_alive()
+    go.set()
+    thread.join(10)
+    assert server.tasks["b"] == server.tasks["c"] == "completed"
+    assert "d" not in server.tasks
+    assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
+
+
+def test_a_report_that_fails_again_and_again_holds_no_other_back(server, manager, running):
+    """Control: b stays running if a request waits until all reports of the last have settled."""
+    server.queue += [task("a"), task("b")]
+    always = refusal("internal-error", 500)
+
+    def failing(request):
+        if request.method == "PATCH" and b'"completed"' in request.content:
+            if request.url.path.endswith("/tasks/a"):
+                return always
+            if b'"a"' in request.content:
+                return always
+        return server(request)
+
+    manager.api.http = httpx.Client(transport=httpx.MockTransport(failing))
+    running(prefetch=1)
+    until(lambda: server.tasks.get("b") == "completed")
+    assert server.tasks["a"] == "running"
+    manager.api.http = httpx.Client(transport=httpx.MockTransport(server))
+    until(lambda: server.tasks["a"] == "completed")
+
+
+def test_an_unexpected_error_of_the_delivering_thread_ends_the_worker(server, manager, caplog):
+    """Control: `serve` waits for ever for the ends of tasks that nobody reports."""
+    server.queue += [task("a"), task("b")]
+    manager.register(Rotate)
+
+    def broken(request):
+        if request.method == "PATCH" and "/tasks" in request.url.path:
+            raise ValueError("no such thing")
+        return server(request)
+
+    manager.api.http = httpx.Client(transport=httpx.MockTransport(broken))
+    with pytest.raises(ValueError, match="no such thing"):
+        manager.serve(prefetch=1)
+    assert manager._grants.held() == []
+    (record,) = [one for one in caplog.records if "delivers reports" in one.getMessage()]
+    assert record.worker_id == "w1"
