@@ -74,8 +74,9 @@ class Bench:
     def template(self, kind: str) -> str:
         """The name of the template database of a kind, created at the first call.
 
-        `history`: finished tasks only. `backlog-N`: N pending tasks in addition. `big`: a room with
-        tasks of all statuses and with dead workers. `ended`: as many finished tasks with logs.
+        `history`: finished tasks only. `backlog-N`: N pending tasks in addition. `scheduled`: the
+        longest backlog, and as many tasks that are due later. `big`: a room with tasks of all
+        statuses and with dead workers. `ended`: as many finished tasks with logs.
         `operated`: ended tasks of a week, and the longest backlog.
         """
         if "empty" not in self._templates:
@@ -97,11 +98,12 @@ class Bench:
     def _filled(self, project: str, table: fill.Table, kind: str) -> str:
         name = f"{project}-{kind}"
         if name not in self._templates:
-            base = (
-                f"{project}-empty"
-                if kind in {"history", "big", "ended", "operated"}
-                else self._filled(project, table, "history")
-            )
+            if kind in {"history", "big", "ended", "operated"}:
+                base = f"{project}-empty"
+            elif kind == "scheduled":
+                base = self._filled(project, table, f"backlog-{self.scale.backlogs[-1]}")
+            else:
+                base = self._filled(project, table, "history")
             self.postgres.clone(base, name)
             with self.postgres.connect(name) as connection:
                 if kind == "history":
@@ -111,6 +113,8 @@ class Bench:
                 elif kind == "ended":
                     fill.history(connection, table, self.scale.big)
                     fill.lives(connection)
+                elif kind == "scheduled":
+                    fill.scheduled(connection, self.scale.backlogs[-1])
                 elif kind == "operated":
                     fill.week(connection, self.scale.ended)
                     fill.backlog(connection, table, self.scale.backlogs[-1])

@@ -136,6 +136,22 @@ def backlog(connection: psycopg.Connection[Any], table: Table, count: int) -> No
         )
 
 
+def scheduled(connection: psycopg.Connection[Any], count: int) -> None:
+    """Add `count` pending tasks that are due from tomorrow on."""
+    multiply(
+        connection,
+        OURS,
+        count,
+        {
+            "status": "'pending'",
+            "created_at": "now() - interval '1 hour'",
+            "run_at": f"now() + interval '1 day' + g * interval '86000 s' / {count}",
+            "started_at": "NULL",
+            "completed_at": "NULL",
+        },
+    )
+
+
 def big(connection: psycopg.Connection[Any], count: int, dead: int) -> None:
     """Fill a room with `count` tasks of all statuses; `dead` dead workers hold a tenth of them."""
     execute(

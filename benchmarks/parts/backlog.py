@@ -13,7 +13,7 @@ from benchmarks.driver.meter import percentile
 from benchmarks.parts.cycles import RECOMMENDED
 from benchmarks.report import Goal, Section, median_of, ms, table, times
 from benchmarks.scale import Scale
-from benchmarks.stack.ours import started
+from benchmarks.stack.ours import Site, started
 
 JOBS = (1, 10, 100)
 VERBS = ("submit", "claim", "GET pending task", "GET claimed task", "heartbeat")
@@ -28,6 +28,8 @@ LIMIT = 1.2
 PATIENCE = 60.0
 
 ORIGINAL = "original"
+#: In place of a number of pending tasks: the greatest of them, and as many that are due later.
+SCHEDULED = "scheduled"
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,16 @@ class Latency:
     samples: int
 
 
-#: Latencies by backlog, number of jobs (or `ORIGINAL`) and kind of request.
-Found = dict[tuple[int, int | str, str], Latency]
+#: Latencies by backlog (or `SCHEDULED`), number of jobs (or `ORIGINAL`) and kind of request.
+Found = dict[tuple[int | str, int | str, str], Latency]
 
 
 def measure(bench: Bench) -> tuple[Section, Found]:
     """Start one server for each backlog; all run at once, so that each round visits all of them."""
-    sites = {n: bench.site(f"backlog-{n}", f"backlog-{n}") for n in bench.scale.backlogs}
+    sites: dict[int | str, Site] = {
+        n: bench.site(f"backlog-{n}", f"backlog-{n}") for n in bench.scale.backlogs
+    }
+    sites[SCHEDULED] = bench.site(SCHEDULED, SCHEDULED)
     others = {n: bench.original_site(f"backlog-{n}", f"original-{n}") for n in bench.scale.backlogs}
     with ExitStack() as stack:
         servers = stack.enter_context(started(*(site.granian() for site in sites.values())))
@@ -76,7 +81,7 @@ def measure(bench: Bench) -> tuple[Section, Found]:
     return _section(bench.scale, found), found
 
 
-def _latencies(places: list[tuple[int, int | str]], results: list[Any]) -> Found:
+def _latencies(places: list[tuple[int | str, int | str]], results: list[Any]) -> Found:
     found: Found = {}
     for number, (backlog, jobs) in enumerate(places):
         per_round = [result["spans"][number] for result in results]
@@ -115,11 +120,24 @@ def _section(scale: Scale, found: Found) -> Section:
                 f"{median_of(rounds)}, the p50 of each",
             )
         )
+    first, last = found[none, JOBS[-1], "claim"].p50, found[SCHEDULED, JOBS[-1], "claim"].p50
+    section.goals.append(
+        Goal(
+            f"claim with {JOBS[-1]} jobs: p50 at {most:,} pending and {most:,} scheduled tasks "
+            f"over p50 at {none:,}",
+            f"{LIMIT} or less",
+            f"{ms(first)} → {ms(last)} ms",
+            "",
+            times(last / first),
+            last <= LIMIT * first,
+            f"{median_of(rounds)}, the p50 of each",
+        )
+    )
     rows = []
     for verb in VERBS:
         for jobs in (*JOBS, ORIGINAL):
-            cells = [found.get((backlog, jobs, verb)) for backlog in backlogs]
-            present = [cell for cell in cells if cell]
+            cells = [found.get((place, jobs, verb)) for place in (*backlogs, SCHEDULED)]
+            present = [cell for cell in cells[:-1] if cell]
             if present:
                 rows.append(
                     [
@@ -137,6 +155,15 @@ def _section(scale: Scale, found: Found) -> Section:
         "finishes it, so that the length of the backlog stays the same. The answer about a pending "
         "task includes its queue position.",
         "![Latency against backlog](performance.svg)",
-        table(["request", "jobs", *(f"{n:,} pending" for n in backlogs), "last over first"], rows),
+        table(
+            [
+                "request",
+                "jobs",
+                *(f"{n:,} pending" for n in backlogs),
+                f"{most:,} scheduled too",
+                f"{most:,} over {none:,}",
+            ],
+            rows,
+        ),
     ]
     return section
