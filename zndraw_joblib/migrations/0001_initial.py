@@ -92,7 +92,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'verbose_name': 'statistics of an interval',
-                'verbose_name_plural': 'statistics',
+                'verbose_name_plural': 'dashboard',
                 'constraints': [models.UniqueConstraint(fields=('seconds', 'begins_at', 'job_id'), name='joblib_interval_unique')],
             },
         ),

@@ -86,7 +86,8 @@ class JobInterval(models.Model):
 
     class Meta:
         verbose_name = _("statistics of an interval")
-        verbose_name_plural = _("statistics")
+        # Its page in the admin is the dashboard, which the sidebar calls by this name.
+        verbose_name_plural = _("dashboard")
         constraints: ClassVar = [
             models.UniqueConstraint(
                 fields=["seconds", "begins_at", "job_id"], name="joblib_interval_unique"

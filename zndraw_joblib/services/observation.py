@@ -38,7 +38,7 @@ class Queue(NamedTuple):
     oldest_seconds: float
 
 
-class Held(NamedTuple):
+class HeldNumbers(NamedTuple):
     """The numbers of claimed and running tasks, together up to `MAX_COUNTED`.
 
     `overdue_seconds` have passed since the first of their leases ended, 0 while all last.
@@ -56,12 +56,12 @@ def queues() -> list[Queue]:
     return [Queue(*row) for row in found.rows]
 
 
-def held() -> Held:
+def held() -> HeldNumbers:
     """The tasks that workers hold."""
     found = statements.run(router.db_for_write(Task), "count_held", limit=MAX_COUNTED).rows
     numbers = {status: number for status, number, _ in found}
     overdue = max((seconds for _, _, seconds in found), default=0.0)
-    return Held(
+    return HeldNumbers(
         numbers.get(TaskStatus.CLAIMED, 0), numbers.get(TaskStatus.RUNNING, 0), max(0.0, overdue)
     )
 
