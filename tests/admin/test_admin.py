@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils.translation import override
 
-from zndraw_joblib.models import Task
+from zndraw_joblib.models import Job, Task
+from zndraw_joblib.storage.clock import Now
 
 TASKS = "/admin/zndraw_joblib/task/"
 
@@ -59,12 +62,32 @@ def test_payload_and_error_are_escaped(admin, task_ids):
         ("?room_id=elsewhere", 0),
         ("?age=hour", 3),
         ("?age=older", 0),
+        ("?ended=hour", 1),
         ("?q=open", 3),
         ("?q=nothing", 0),
     ],
 )
 def test_filters_and_search_select_tasks(admin, task_ids, query, count):
     assert page(admin, TASKS + query).count('class="action-select"') == count
+
+
+def test_the_filter_of_ends_goes_by_the_time_of_the_end(admin):
+    """The tasks were submitted a month ago and ended since."""
+    job = Job.objects.create(room_id="open", category="modifiers", name="Old", schema={})
+    Task.objects.bulk_create(
+        Task(
+            job=job,
+            room_id="open",
+            payload={},
+            status="failed",
+            created_at=Now() - timedelta(days=30),
+            completed_at=Now() - timedelta(hours=hours),
+        )
+        for hours in (0, 2, 50)
+    )
+    for query, count in (("ended=hour", 1), ("ended=day", 2), ("ended=week", 3), ("age=week", 0)):
+        shown = page(admin, f"{TASKS}?status__exact=failed&{query}")
+        assert shown.count('class="action-select"') == count, query
 
 
 def test_search_finds_a_task_by_its_id(admin, task_ids):

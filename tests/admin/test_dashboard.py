@@ -94,7 +94,8 @@ def test_a_sweep_that_is_late_is_a_warning(admin, settings_of):
 def test_the_page_shows_the_numbers_and_links_to_filtered_lists(admin, failed):
     shown = page(admin)
     job = Job.objects.get()
-    assert f"status__exact=failed&amp;job__id__exact={job.pk}&amp;age=hour" in shown
+    assert f"status__exact=failed&amp;job__id__exact={job.pk}&amp;ended=hour" in shown
+    assert f"job__id__exact={job.pk}&amp;age=hour" in shown
     assert "no atom #" in shown
     group = FailureGroup.objects.get()
     assert f'/task/?failure={group.pk}">3</a>' in shown

@@ -193,6 +193,8 @@ def test_the_tasks_of_a_rare_job_and_of_a_worker_are_found_by_an_index(admin, jo
         for url in (
             f"{TASKS}?job__id__exact={rare.pk}",
             f"{TASKS}?held_by={holding.pk}",
+            f"{TASKS}?status__exact=failed&ended=week",
+            f"{TASKS}?ended=week",
             f"{ADMIN}worker/",
             f"{ADMIN}job/{rare.pk}/change/",
         ):

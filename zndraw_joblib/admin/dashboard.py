@@ -227,11 +227,11 @@ class DashboardAdmin(FailureRetries):
         }
 
     def _tasks_url(self, job: Job | None, status: TaskStatus | None, span: str = "") -> str:
-        """The list of the tasks of a job in a status that were submitted in a span."""
+        """The list of the tasks of a job that were submitted, or ended with a status, in a span."""
         query = {
             "status__exact": status.value if status else "",
             "job__id__exact": str(job.pk) if job else "",
-            "age": span,
+            "ended" if status else "age": span,
         }
         return self._list_url(Task, **{name: value for name, value in query.items() if value})
 

@@ -54,6 +54,26 @@ class AgeFilter(admin.SimpleListFilter):
         return queryset
 
 
+class EndedFilter(admin.SimpleListFilter):
+    """Filters ended tasks by the time of their end."""
+
+    title = _("end")
+    parameter_name = "ended"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """The spans of `AgeFilter`."""
+        return [(key, name) for key, (name, _span) in AgeFilter.spans.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The tasks that ended in the selected span."""
+        if span := AgeFilter.spans.get(self.value() or ""):
+            # With the statuses, because they are first in the index of ended tasks.
+            return queryset.filter(
+                status__in=sorted(TERMINAL_STATUSES), completed_at__gte=Now() - span[1]
+            )
+        return queryset
+
+
 class ExactFilter(admin.SimpleListFilter):
     """Filters by a typed value, because listing all values would scan the table."""
 

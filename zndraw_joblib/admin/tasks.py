@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from zndraw_joblib.admin.filters import (
     AgeFilter,
     CreatorFilter,
+    EndedFilter,
     FailureFilter,
     JobFilter,
     RoomFilter,
@@ -45,6 +46,7 @@ class TaskAdmin(TaskActions, TaskPage):
         CreatorFilter,
         WorkerFilter,
         AgeFilter,
+        EndedFilter,
         FailureFilter,
     )
     list_select_related = ("job",)
@@ -54,7 +56,7 @@ class TaskAdmin(TaskActions, TaskPage):
     common_filters = (
         (_("pending"), "status__exact=pending"),
         (_("running"), "status__exact=running"),
-        (_("failed in the last day"), "status__exact=failed&age=day"),
+        (_("failed in the last day"), "status__exact=failed&ended=day"),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
