@@ -90,6 +90,24 @@ def test_the_filter_of_ends_goes_by_the_time_of_the_end(admin):
         assert shown.count('class="action-select"') == count, query
 
 
+def test_a_list_of_ends_begins_with_the_latest(admin):
+    job = Job.objects.create(room_id="open", category="modifiers", name="Old", schema={})
+    late, early = (
+        Task.objects.create(
+            job=job,
+            room_id="open",
+            payload={},
+            status="failed",
+            completed_at=Now() - timedelta(minutes=minutes),
+        )
+        for minutes in (1, 20)
+    )
+    shown = page(admin, f"{TASKS}?status__exact=failed&ended=hour")
+    assert shown.index(str(late.pk)) < shown.index(str(early.pk))
+    shown = page(admin, f"{TASKS}?status__exact=failed")
+    assert shown.index(str(early.pk)) < shown.index(str(late.pk))
+
+
 def test_search_finds_a_task_by_its_id(admin, task_ids):
     found = page(admin, f"{TASKS}?q={task_ids[1]}")
     assert found.count('class="action-select"') == 1

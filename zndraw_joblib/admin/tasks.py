@@ -63,6 +63,12 @@ class TaskAdmin(TaskActions, TaskPage):
         """Tasks without the columns that a list does not show and that may be large."""
         return super().get_queryset(request).defer("payload", "result", "error", "message")
 
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """The latest end first where ends are filtered, because their index has this order."""
+        if EndedFilter.parameter_name in request.GET:
+            return ("-completed_at", "-id")
+        return self.ordering
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
