@@ -53,10 +53,10 @@ def result_of(task: TaskInfo, job: Job | None) -> Any:
     pydantic.ValidationError
         The result is not of this type.
     """
-    if task.status == TaskStatus.FAILED:
-        raise TaskFailed(task)
     if task.status == TaskStatus.CANCELLED:
         raise TaskCancelled(task)
+    if task.status != TaskStatus.COMPLETED:
+        raise TaskFailed(task)
     adapter = None if job is None else _adapter(class_of(job))
     if adapter is None:
         return task.result

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import add
 from uuid import UUID
 
 from django.db import router
@@ -27,7 +29,7 @@ from zndraw_joblib.models import (
 from zndraw_joblib.services.held import Held, held_tasks
 from zndraw_joblib.settings import get_settings
 from zndraw_joblib.storage.clock import database_time
-from zndraw_joblib.storage.intervals import ALL_JOBS, LENGTHS, Counts, floor_time
+from zndraw_joblib.storage.intervals import ALL_JOBS, ENDS, LENGTHS, Counts, floor_time
 
 #: The spans that a dashboard shows, and the length of their intervals in seconds.
 SPANS = {
@@ -179,7 +181,7 @@ def _sums(since: datetime, seconds: int) -> dict[UUID, int]:
     """The number of tasks that ended, by job."""
     rows = JobInterval.objects.filter(seconds=seconds, begins_at__gte=since)
     sums = rows.exclude(job_id=ALL_JOBS).values_list("job_id")
-    return dict(sums.annotate(ended=Sum(F("completed") + F("failed") + F("cancelled"))))
+    return dict(sums.annotate(ended=Sum(reduce(add, map(F, ENDS)))))
 
 
 def _rank(

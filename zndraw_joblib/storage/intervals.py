@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.apps import apps
 
+from zndraw_joblib.lifecycle import TERMINAL_STATUSES
 from zndraw_joblib.storage.histograms import Histogram, add_histogram
 
 #: The lengths of intervals in seconds; each is a multiple of the one before. Every task counts in
@@ -17,7 +18,9 @@ LENGTHS = (300, 3_600, 21_600)
 #: In place of the id of a job: the sums over all jobs.
 ALL_JOBS = UUID(int=0)
 
-NUMBERS = ("submitted", "completed", "failed", "cancelled", "attempts")
+#: The columns with the numbers of ends, named like the statuses.
+ENDS = tuple(sorted(status.value for status in TERMINAL_STATUSES))
+NUMBERS = ("submitted", *ENDS, "attempts")
 HISTOGRAMS = ("delays", "run_times")
 PEAKS = ("pending", "running")
 
@@ -39,7 +42,7 @@ class Counts:
     @property
     def ended(self) -> int:
         """The number of tasks that ended."""
-        return self.completed + self.failed + self.cancelled
+        return sum(getattr(self, name) for name in ENDS)
 
     def add(self, other: Any) -> None:
         """Add the numbers of other counts, or of a row."""

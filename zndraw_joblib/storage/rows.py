@@ -27,7 +27,8 @@ class TaskRow(NamedTuple):
 
     `job_name` is the full name of its job. `queue_position` is the place of a pending task in the
     queue of its job, from 1; None if the task is not due yet, or the statement does not compute it.
-    `result` is None also where the statement leaves it out, and `LEFT_OUT` as said there.
+    `result` is None also where the statement leaves it out, and `LEFT_OUT` if it was not read
+    because the answer would be too large.
     """
 
     id: UUID
@@ -80,7 +81,7 @@ class TaskRow(NamedTuple):
 
 
 def pending_row(job: Any, room_id: str, created_by: str) -> TaskRow:
-    """The values that all new tasks of a submit share; None for those that each has of its own."""
+    """The values that all new tasks of a submit share; fields that differ between them are None."""
     values: dict[str, Any] = dict.fromkeys(TaskRow._fields) | {
         "job_id": job.pk,
         "job_name": job.full_name,
