@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from tests.client.stand_in import Rotate, bodies, refusal, serve, task, until
+from tests.client.stand_in import Rotate, bodies, serve, task, until
 from zndraw_joblib.client import reports, worker
 
 SHORT = worker.SHORT_RUNS
@@ -140,40 +140,20 @@ def test_a_stop_finishes_the_tasks_that_were_started_ahead(server, manager, pati
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
 
 
-def test_a_report_that_fails_again_and_again_holds_no_other_back(server, manager, running):
-    """Control: b stays running if a request waits until all reports of the last have settled."""
-    server.queue += [task("a"), task("b")]
-    always = refusal("internal-error", 500)
+def test_a_task_started_ahead_that_its_worker_cancels_is_not_run(server, manager, patient, running):
+    """Control: a task that is no longer held counts as not stopped."""
+    short_tasks(server, "long", "b", "c")
+    go, ran = threading.Event(), []
 
-    def failing(request):
-        if request.method == "PATCH" and b'"completed"' in request.content:
-            if request.url.path.endswith("/tasks/a"):
-                return always
-            if b'"a"' in request.content:
-                return always
-        return server(request)
+    def execute(claimed):
+        ran.append(claimed.id)
+        if claimed.id == "long":
+            assert go.wait(10)
 
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(failing))
-    running(prefetch=1)
-    until(lambda: server.tasks.get("b") == "completed")
-    assert server.tasks["a"] == "running"
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(server))
-    until(lambda: server.tasks["a"] == "completed")
-
-
-def test_an_unexpected_error_of_the_delivering_thread_ends_the_worker(server, manager, caplog):
-    """Control: `serve` waits for ever for the ends of tasks that nobody reports."""
-    server.queue += [task("a"), task("b")]
-    manager.register(Rotate)
-
-    def broken(request):
-        if request.method == "PATCH" and "/tasks" in request.url.path:
-            raise ValueError("no such thing")
-        return server(request)
-
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(broken))
-    with pytest.raises(ValueError, match="no such thing"):
-        manager.serve(prefetch=1)
-    assert manager._grants.held() == []
-    (record,) = [one for one in caplog.records if "delivers reports" in one.getMessage()]
-    assert record.worker_id == "w1"
+    running(execute, prefetch=50)
+    until(lambda: server.tasks.get("c") == "running")
+    manager.cancel("b")
+    go.set()
+    until(lambda: server.tasks["c"] == "completed")
+    assert ran[-2:] == ["long", "c"]
+    assert server.tasks["b"] == "cancelled"

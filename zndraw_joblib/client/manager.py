@@ -84,7 +84,7 @@ class JobManager(Registrar, Submitter, Mapping[str, type[BaseModel]]):
         self._updates = UpdateSender(api, self._grants, batch_size)
         actions = Actions(api, self._grants, self._updates)
         self._claims = Claims(api, self._registration, self._grants, actions, batch_size)
-        self._reporter = Reporter(api, self._registration, self._grants, batch_size)
+        self._reporter = self._new_reporter()
         self._pulse = Pulse(self._registration, self._grants)
         self._heartbeats = Heartbeats(
             api,
@@ -98,6 +98,9 @@ class JobManager(Registrar, Submitter, Mapping[str, type[BaseModel]]):
         self._starting = threading.Lock()
         self._streams: set[TaskStream | Worker] = set()
         self._stopped = threading.Event()
+
+    def _new_reporter(self) -> Reporter:
+        return Reporter(self.api, self._registration, self._grants, self.batch_size)
 
     def after_fork(self) -> None:
         """Begin without a worker, because the parent's worker and its tasks are the parent's.
@@ -297,7 +300,7 @@ class JobManager(Registrar, Submitter, Mapping[str, type[BaseModel]]):
             self._add_stream(
                 Worker(
                     self._claims,
-                    self._reporter,
+                    self._new_reporter(),
                     self._pulse,
                     self._updates,
                     self._registration,

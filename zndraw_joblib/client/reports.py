@@ -51,7 +51,7 @@ LOST = (LeaseLostError, ForbiddenError, InvalidTaskTransitionError)
 #: Result of a report: the task, or the error that the report alone would have raised.
 Outcome = TaskInfo | ApiError | httpx.TransportError
 
-#: Receives the outcome of a report in the thread that delivered it; must neither wait nor raise.
+#: Receives the outcome of a report in the thread that runs `Reporter.deliver`; must not wait.
 Settled = Callable[[Outcome], None]
 
 
@@ -125,6 +125,7 @@ class _Entry:
         self.pause = 0.0
         self.error: ApiError | httpx.TransportError | None = None
         self.outcome: Outcome | None = None
+        self.is_withdrawn = False
 
 
 class Reporter:
@@ -136,7 +137,7 @@ class Reporter:
 
     `send` waits for the outcomes. Its thread sends the request if none is under way, or if it has
     to repeat its own reports. `post` returns at once; a thread that runs `deliver` sends posted
-    reports.
+    reports. A manager has a reporter for `send`, and each of its workers one for `post`.
     """
 
     def __init__(
@@ -172,17 +173,19 @@ class Reporter:
         During an outage lasting reports are repeated until it is over or they are given up, others
         up to `retry.ATTEMPTS` times.
         """
-        mine = self._add([_Entry(report, lasting, None) for report in reports])
-        with self._turn:
-            self._turn.wait_for(lambda: not self._sending or not _unsettled(mine))
-            sends = bool(_unsettled(mine))
-            self._sending = self._sending or sends
-        if sends:
-            try:
+        mine, sends = [_Entry(report, lasting, None) for report in reports], False
+        try:
+            self._add(mine)
+            with self._turn:
+                self._turn.wait_for(lambda: not self._sending or not _unsettled(mine))
+                sends = bool(_unsettled(mine))
+                self._sending = self._sending or sends
+            if sends:
                 self._send_while(lambda: bool(_unsettled(mine)))
-            finally:
-                # Removes its own reports after an interrupt; the next thread sends the others.
-                self._withdraw(mine)
+        finally:
+            # Removes its own reports after an interrupt; the next thread sends the others.
+            self._withdraw(mine)
+            if sends:
                 self._end_turn()
         return [entry.outcome for entry in mine if entry.outcome is not None]
 
@@ -194,8 +197,16 @@ class Reporter:
         """Send posted reports until `over`, in the calling thread.
 
         While `more_soon` says that further reports are about to be posted, a request waits for
-        them, at most `GATHER_SECONDS`. `notify` makes it look at both again.
+        them, at most `GATHER_SECONDS`. `notify` makes it look at both again. After an exception,
+        of a `Settled` too, the posted reports are forgotten.
         """
+        try:
+            self._deliver_until(over, more_soon)
+        except BaseException:
+            self._withdraw(self._waiting)
+            raise
+
+    def _deliver_until(self, over: Callable[[], bool], more_soon: Callable[[], bool]) -> None:
         while True:
             with self._turn:
                 self._turn.wait_for(lambda: over() or (self._waiting and not self._sending))
@@ -213,17 +224,20 @@ class Reporter:
         with self._turn:
             self._turn.notify_all()
 
-    def _add(self, entries: list[_Entry]) -> list[_Entry]:
+    def _add(self, entries: Sequence[_Entry]) -> None:
         self._grants.begin_ends(_ends(entries))
         with self._turn:
             self._waiting += entries
             self._turn.notify_all()
-        return entries
 
     def _withdraw(self, entries: Sequence[_Entry]) -> None:
+        unsettled = _unsettled(entries)
         with self._turn:
-            self._waiting = [entry for entry in self._waiting if entry not in entries]
-        self._grants.finish_ends(_ends(_unsettled(entries)))
+            for entry in unsettled:
+                # Its request may be under way in another thread; it is not repeated then.
+                entry.is_withdrawn = True
+            self._waiting = _unsettled(self._waiting)
+        self._grants.finish_ends(_ends(unsettled))
 
     def _end_turn(self) -> None:
         with self._turn:
@@ -336,7 +350,7 @@ def _ends(entries: Sequence[_Entry]) -> list[str]:
 
 
 def _unsettled(entries: Sequence[_Entry]) -> list[_Entry]:
-    return [entry for entry in entries if entry.outcome is None]
+    return [entry for entry in entries if entry.outcome is None and not entry.is_withdrawn]
 
 
 def _outcome(result: ReportResult) -> Outcome:

@@ -19,7 +19,7 @@ from zndraw_joblib.client.execution import execute_task
 from zndraw_joblib.client.forks import signals_call
 from zndraw_joblib.client.pulse import Pulse
 from zndraw_joblib.client.registration import Registration
-from zndraw_joblib.client.reports import LOST, Outcome, Report, Reporter, Settled, with_remark
+from zndraw_joblib.client.reports import LOST, Outcome, Report, Reporter, with_remark
 from zndraw_joblib.client.result_json import REMEDY
 from zndraw_joblib.client.retry import LASTING, is_outage
 from zndraw_joblib.client.tasks import ClaimedTask
@@ -58,7 +58,7 @@ class Worker:
     claims
         Sends the claims.
     reporter
-        Delivers the reports.
+        Delivers the reports of this worker only, in a thread of the worker.
     pulse
         Explains the loss of tasks.
     updates
@@ -105,13 +105,15 @@ class Worker:
         self._changed = threading.Condition()
         # Claimed tasks that have not started.
         self._queue: deque[ClaimedTask] = deque()
-        # Tasks from the report of their start until the outcome of the report of their end.
+        # Tasks from the post of their start until the outcome of their end.
         self._open: dict[tuple[str, int], ClaimedTask] = {}
-        # How many of these have not ended, and how many have started.
+        # How many of these have not ended their run, and how many of those have a thread or wait
+        # for one, because their start was accepted.
         self._unended = 0
         self._started = 0
         self._short_runs = 0
-        self._served = False
+        # Whether no further task is run, because the threads end.
+        self._ended = False
         self._error: Exception | None = None
         self._claimer = Claimer(
             claims,
@@ -129,7 +131,11 @@ class Worker:
         return self._claimer.stopped
 
     def stop(self) -> None:
-        """Start no more tasks, from any thread. Tasks that are queued are dropped."""
+        """Report no more starts, from any thread; a start reported before is still run.
+
+        Queued tasks are dropped. Reports are given up `GIVE_UP_SECONDS` after the stop.
+        """
+        self._reporter.stop()
         self._claimer.stop()
         with self._changed:
             queued = list(self._queue)
@@ -160,27 +166,34 @@ class Worker:
                     drained.join(SIGNAL_LATENCY)
             finally:
                 # Without waiting, because after an interrupt running tasks are not finished.
-                self._threads.end()
-                self._served = True
-                self._reporter.notify()
+                self._end()
         if self._error is not None:
             raise self._error
 
+    def _end(self) -> None:
+        """Run no further task, and end the threads when they have run those that they have."""
+        with self._changed:
+            self._ended = True
+            self._threads.end()
+        self._reporter.notify()
+
     def _deliver(self) -> None:
-        """Deliver reports until the worker has served and no task is open."""
+        """Deliver reports until the worker has ended and no task is open."""
         try:
             self._reporter.deliver(
-                over=lambda: self._served and not self._open,
+                over=lambda: self._ended and not self._open,
                 more_soon=lambda: self._are_short() and self._started > 0,
             )
         except BaseException as error:
-            logger.exception("the thread that delivers reports ended", extra=self._log_fields())
+            self._end()
             with self._changed:
                 unreported = list(self._open.values())
                 self._open.clear()
                 self._changed.notify_all()
+            # Their leases must end, because nobody will report on them.
             self._drop(unreported)
             self.fail(as_exception(error))
+            logger.exception("the thread that delivers reports ended", extra=self._log_fields())
 
     def _drain(self) -> None:
         """Wait for tasks that run or that a claim under way may start; close loops."""
@@ -198,7 +211,7 @@ class Worker:
                 # Not queued, because a started task must run at once, even after a stop.
                 with self._changed:
                     self._begin(task)
-                self._run_started(task)
+                self._run_in_thread(task)
         with self._changed:
             self._queue += [task for task in tasks if task.status != TaskStatus.RUNNING]
         self._post()
@@ -210,30 +223,24 @@ class Worker:
 
     def _post(self, *ends: tuple[ClaimedTask, Report]) -> None:
         """Report ends, and the starts of queued tasks, as far as there is room for these."""
-        posted = [self._with_outcome(self._end_settled, task, report) for task, report in ends]
-        for task in self._take_queued():
-            report = Report.on(task, TaskStatus.RUNNING)
-            posted.append(self._with_outcome(self._start_settled, task, report))
-        if posted:
-            self._reporter.post(posted)
-        else:
-            self._reporter.notify()
-
-    def _with_outcome(
-        self,
-        settled: Callable[[ClaimedTask, Report, str | None, Outcome], None],
-        task: ClaimedTask,
-        report: Report,
-    ) -> tuple[Report, Settled]:
-        # Asked for now, because the grant that it is noted at ends with a refusal.
-        return report, partial(settled, task, report, self._pulse.explanation(task))
+        starts = [(task, Report.on(task, TaskStatus.RUNNING)) for task in self._take_queued()]
+        # Explained now, because the grant at which the reason is noted ends with a refusal.
+        posted = [
+            (task, report, partial(settled, task, report, self._pulse.explanation(task)))
+            for reports, settled in ((ends, self._end_settled), (starts, self._start_settled))
+            for task, report in reports
+        ]
+        with self._changed:
+            # None of those that were closed because the delivery ended.
+            self._reporter.post([one[1:] for one in posted if self._is_open(one[0])])
 
     def _take_queued(self) -> list[ClaimedTask]:
         """Take tasks from the queue; drops those that were cancelled or lost meanwhile."""
         taken, dropped = [], []
         with self._changed:
             ahead = STARTS_AHEAD if self._are_short() else 0
-            while self._queue and self._unended < self._concurrency * (1 + ahead):
+            room = 0 if self._ended else self._concurrency * (1 + ahead)
+            while self._queue and self._unended < room:
                 task = self._queue.popleft()
                 if self._grants.is_stopped(task):
                     dropped.append(task)
@@ -246,20 +253,28 @@ class Worker:
     def _are_short(self) -> bool:
         return self._short_runs >= SHORT_RUNS
 
+    def _is_open(self, task: ClaimedTask) -> bool:
+        return (task.id, task.attempt) in self._open
+
     def _begin(self, task: ClaimedTask) -> None:
         self._open[task.id, task.attempt] = task
         self._unended += 1
 
-    def _run_started(self, task: ClaimedTask) -> None:
+    def _run_in_thread(self, task: ClaimedTask) -> None:
+        """Run a started task in the next free thread; drop it if there will be none."""
         with self._changed:
-            self._started += 1
-        self._threads.submit(self._work, task)
+            if not self._ended:
+                self._started += 1
+                self._threads.submit(self._work, task)
+                return
+            self._unended -= 1
+        self._close(task)
 
     def _start_settled(
         self, task: ClaimedTask, report: Report, late: str | None, outcome: Outcome
     ) -> None:
         if not isinstance(outcome, Exception):
-            self._run_started(task.started())
+            self._run_in_thread(task.started())
             return
         with self._changed:
             self._unended -= 1
@@ -268,26 +283,26 @@ class Worker:
 
     def _work(self, task: ClaimedTask) -> None:
         """Run a started task in a thread of the executor, and post the report of its end."""
-        begun = time.monotonic()
         try:
-            # Cancelled or lost, while it waited for a thread.
-            report = None if self._grants.is_stopped(task) else self._run(task)
+            begun = time.monotonic()
+            # It may have been cancelled, also by this process, or lost since it started.
+            runs = self._grants.holds(task) and not self._grants.is_stopped(task)
+            report = self._run(task) if runs else None
+            seconds = time.monotonic() - begun
+            with self._changed:
+                self._unended -= 1
+                self._started -= 1
+                self._short_runs = self._short_runs + 1 if seconds < SHORT_SECONDS else 0
+            if report is None:
+                self._close(task)
+                self._post()
+            else:
+                self._post((task, report))
         except BaseException as error:
-            logger.exception("a thread of the worker ended", extra=task.log_fields())
             # Its lease must end, because nobody will report on it.
             self._close(task)
             self.fail(as_exception(error))
-            return
-        seconds = time.monotonic() - begun
-        with self._changed:
-            self._unended -= 1
-            self._started -= 1
-            self._short_runs = self._short_runs + 1 if seconds < SHORT_SECONDS else 0
-        if report is None:
-            self._close(task)
-            self._post()
-        else:
-            self._post((task, report))
+            logger.exception("a thread of the worker ended", extra=task.log_fields())
 
     def _run(self, task: ClaimedTask) -> Report | None:
         """Run a task; returns the report of its end, None if there is nothing to report."""
@@ -353,7 +368,9 @@ class Worker:
     def _close(self, task: ClaimedTask) -> None:
         """Forget a task, stop renewing its lease, and free its place."""
         with self._changed:
-            self._open.pop((task.id, task.attempt), None)
+            if not self._is_open(task):
+                return  # Closed when the delivery ended.
+            del self._open[task.id, task.attempt]
             self._changed.notify_all()
         self._drop([task])
 
