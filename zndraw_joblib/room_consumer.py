@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from functools import partial
 
 from django.http import QueryDict
 
 from zndraw_joblib.api.event_documents import StreamQuery, messages, stream_query
 from zndraw_joblib.api.events import SEND_SECONDS, EventViewSet, check_seconds
 from zndraw_joblib.api.host_errors import raised_as_problems
+from zndraw_joblib.api.sends import SendTimer
 from zndraw_joblib.consumers import NOT_FOUND, CloseConnection, EventConsumer
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.watchers import Batch, Watcher
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 #: The client has not read for `SEND_SECONDS`.
 TOO_SLOW = 4408
-#: Messages that must be sent within `SEND_SECONDS`.
+#: Documents that must be sent within `SEND_SECONDS`.
 CHUNK = 50
 
 
@@ -37,6 +38,18 @@ class RoomEventsConsumer(EventConsumer):
 
     async def follow(self) -> None:
         """Send events until the client leaves, loses its rights, or does not read."""
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                # A time that has passed, so that the send ends at once.
+                with SendTimer(SEND_SECONDS, partial(limit.reschedule, 0.0)) as timer:
+                    await self._follow(timer)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise CloseConnection(TOO_SLOW) from None
+
+    async def _follow(self, timer: SendTimer) -> None:
         loop = asyncio.get_running_loop()
         query = self._query()
         is_admin = await self.read(self._check)
@@ -45,20 +58,19 @@ class RoomEventsConsumer(EventConsumer):
         watch = feeds.watch(
             self._room_id, tasks=query.tasks, is_admin=is_admin, resume=query.cursor
         )
-        async with watch as watcher, SendTimeout() as timeout:
+        async with watch as watcher:
             watcher.wake_at(check_at)
             while True:
                 if loop.time() >= check_at:
                     await self._check_again(watcher)
                     check_at = loop.time() + check_seconds()
                     watcher.wake_at(check_at)
-                sent = watcher.room.encode(await watcher.batch(), _messages)
-                for start in range(0, len(sent), CHUNK):
-                    timeout.begin()
-                    for message in sent[start : start + CHUNK]:
+                for part in watcher.room.encode(await watcher.batch(), _messages):
+                    timer.begin()
+                    for message in part:
                         # Not by `send`, whose calls in between cost a tenth of a message.
                         await self.base_send(message)
-                timeout.end()
+                timer.end()
 
     async def _check_again(self, watcher: Watcher) -> None:
         try:
@@ -90,48 +102,15 @@ class RoomEventsConsumer(EventConsumer):
         return nfc(room_id)
 
 
-class SendTimeout:
-    """Ends a `with` block by `TOO_SLOW` if a send in it takes longer than `SEND_SECONDS`.
-
-    It has one timer for many sends, because a timeout for each of them costs more than the send.
-    """
-
-    def __init__(self) -> None:
-        self._timeout = asyncio.timeout(None)
-        self._began: float | None = None
-
-    async def __aenter__(self) -> SendTimeout:
-        """Start the timer."""
-        self._loop = asyncio.get_running_loop()
-        await self._timeout.__aenter__()
-        self._look()
-        return self
-
-    async def __aexit__(self, *error: Any) -> None:
-        """Stop the timer."""
-        self._timer.cancel()
-        try:
-            await self._timeout.__aexit__(*error)
-        except TimeoutError:
-            raise CloseConnection(TOO_SLOW) from None
-
-    def begin(self) -> None:
-        """Note that a send begins."""
-        self._began = self._loop.time()
-
-    def end(self) -> None:
-        """Note that the client has taken what was sent."""
-        self._began = None
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        due = (now if self._began is None else self._began) + SEND_SECONDS
-        if due <= now:
-            self._timeout.reschedule(now)
-        else:
-            self._timer = self._loop.call_at(due, self._look)
+def _messages(batch: Batch) -> list[list[dict[str, str]]]:
+    """The messages of a batch as ASGI has them, in parts of `CHUNK`."""
+    return [[_message(document) for document in part] for part in _parts(batch)]
 
 
-def _messages(batch: Batch) -> list[dict[str, str]]:
-    """The messages of a batch as ASGI has them."""
-    return [{"type": "websocket.send", "text": sent.document} for sent in messages(batch)]
+def _parts(batch: Batch) -> list[list[str]]:
+    documents = [sent.document for sent in messages(batch)]
+    return [documents[start : start + CHUNK] for start in range(0, len(documents), CHUNK)]
+
+
+def _message(text: str) -> dict[str, str]:
+    return {"type": "websocket.send", "text": text}
