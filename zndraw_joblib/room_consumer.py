@@ -1,18 +1,26 @@
 """``ws/v1/joblib/rooms/{room_id}/events/``: the present state of everything in a room that changes.
 
 The connection is closed as those of `consumers`; with 4400 for a malformed query, and with 4408 for
-a client that does not read what it was sent.
+a client that does not read what it was sent. With ``?batch=true`` a message is an array of
+documents, because a message for each of many documents at once costs the server half as much again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from django.http import QueryDict
 
-from zndraw_joblib.api.event_documents import StreamQuery, messages, stream_query
+from zndraw_joblib.api.event_documents import (
+    MAX_DOCUMENTS,
+    StreamQuery,
+    messages,
+    stream_query,
+    wants_arrays,
+)
 from zndraw_joblib.api.events import SEND_SECONDS, EventViewSet, check_seconds
 from zndraw_joblib.api.host_errors import raised_as_problems
 from zndraw_joblib.api.sends import SendTimer
@@ -24,10 +32,10 @@ from zndraw_joblib.names import nfc, room_error
 
 logger = logging.getLogger(__name__)
 
+Encoder = Callable[[Batch], list[list[dict[str, str]]]]
+
 #: The client has not read for `SEND_SECONDS`.
 TOO_SLOW = 4408
-#: Documents that must be sent within `SEND_SECONDS`.
-CHUNK = 50
 
 
 class RoomEventsConsumer(EventConsumer):
@@ -51,7 +59,7 @@ class RoomEventsConsumer(EventConsumer):
 
     async def _follow(self, timer: SendTimer) -> None:
         loop = asyncio.get_running_loop()
-        query = self._query()
+        query, encode = self._query()
         is_admin = await self.read(self._check)
         check_at = loop.time() + check_seconds()
         feeds = get_hub(self.tenant).feeds
@@ -65,7 +73,7 @@ class RoomEventsConsumer(EventConsumer):
                     await self._check_again(watcher)
                     check_at = loop.time() + check_seconds()
                     watcher.wake_at(check_at)
-                for part in watcher.room.encode(await watcher.batch(), _messages):
+                for part in watcher.room.encode(await watcher.batch(), encode):
                     timer.begin()
                     for message in part:
                         # Not by `send`, whose calls in between cost a tenth of a message.
@@ -92,9 +100,10 @@ class RoomEventsConsumer(EventConsumer):
             raise CloseConnection(NOT_FOUND)
         return caller.is_admin
 
-    def _query(self) -> StreamQuery:
+    def _query(self) -> tuple[StreamQuery, Encoder]:
+        query = QueryDict(self.scope["query_string"])
         with raised_as_problems():
-            return stream_query(QueryDict(self.scope["query_string"]))
+            return stream_query(query), _arrays if wants_arrays(query) else _messages
 
     @property
     def _room_id(self) -> str:
@@ -103,13 +112,22 @@ class RoomEventsConsumer(EventConsumer):
 
 
 def _messages(batch: Batch) -> list[list[dict[str, str]]]:
-    """The messages of a batch as ASGI has them, in parts of `CHUNK`."""
+    """The messages of a batch as ASGI has them.
+
+    They are in parts, each of which must be sent within `SEND_SECONDS`.
+    """
     return [[_message(document) for document in part] for part in _parts(batch)]
+
+
+def _arrays(batch: Batch) -> list[list[dict[str, str]]]:
+    """As `_messages`, with one message for each part."""
+    return [[_message(f"[{','.join(part)}]")] for part in _parts(batch)]
 
 
 def _parts(batch: Batch) -> list[list[str]]:
     documents = [sent.document for sent in messages(batch)]
-    return [documents[start : start + CHUNK] for start in range(0, len(documents), CHUNK)]
+    starts = range(0, len(documents), MAX_DOCUMENTS)
+    return [documents[start : start + MAX_DOCUMENTS] for start in starts]
 
 
 def _message(text: str) -> dict[str, str]:
