@@ -75,7 +75,9 @@ async def run(
     database: str,
     application: str,
 ) -> dict[str, Any]:
-    """Watch one room by WebSockets (`kind` ``ws``) or Server-Sent Events (``sse``).
+    """Watch one room by Server-Sent Events (`kind` ``sse``) or WebSockets.
+
+    A WebSocket (``ws``) has a message for each event, or (``arrays``) one for several.
 
     `reports_to` is the server that gets the reports; `pid` is the process of the watchers' server.
     """
@@ -104,7 +106,8 @@ async def run(
         began, cpu = time.perf_counter(), sum(server.cpu_times()[:2])
         await _report(client, tasks, reported, seconds)
         await asyncio.sleep(1)
-        busy = (sum(server.cpu_times()[:2]) - cpu) / (time.perf_counter() - began)
+        used = sum(server.cpu_times()[:2]) - cpu
+        busy = used / (time.perf_counter() - began)
     counting.cancel()
     most = server.memory_info().rss
     delays = [at - reported[number] for number, at in arrivals if number in reported]
@@ -116,11 +119,13 @@ async def run(
         "delays": len(delays),
         "changes": len(reported) / seconds,
         "p50": percentile(delays, 0.5),
+        "p95": percentile(delays, 0.95),
         "p99": percentile(delays, 0.99),
         "bytes_each": (most - base) / len(rest),
         "threads": server.num_threads(),
         "connections": seen,
         "server_cpu": busy,
+        "server_seconds": used,
         "cpu_share": meter.cpu_share,
     }
 
@@ -162,8 +167,8 @@ def _head(endpoint: Target, kind: str, room: str) -> bytes:
     """The request of a watcher."""
     path = f"{PREFIX}/rooms/{room}/events"
     lines = [f"{name}: {value}" for name, value in endpoint.headers.items()]
-    if kind == "ws":
-        path = f"/ws{path}/"
+    if kind != "sse":
+        path = f"/ws{path}/{'?batch=true' if kind == 'arrays' else ''}"
         lines += [
             "Connection: Upgrade",
             "Upgrade: websocket",

@@ -10,7 +10,11 @@ from benchmarks.stack.ours import started
 
 WATCHERS = 1_000
 P50, BYTES = 0.100, 60 * 1024
-KINDS = {"sse": "Server-Sent Events", "ws": "WebSockets"}
+KINDS = {
+    "sse": "Server-Sent Events",
+    "arrays": "WebSockets with `?batch=true`",
+    "ws": "WebSockets",
+}
 
 
 def measure(bench: Bench) -> Section:
@@ -70,10 +74,11 @@ def measure(bench: Bench) -> Section:
                 f"{middle['alive']:,}",
                 f"{middle['changes']:.0f}",
                 f"{middle['delays']:,}",
-                f"{ms(middle['p50'])} / {ms(middle['p99'])}",
+                " / ".join(ms(middle[name]) for name in ("p50", "p95", "p99")),
                 f"{middle['bytes_each'] / 1024:.1f}",
                 middle["threads"],
                 f"{middle['server_cpu']:.2f}",
+                f"{middle['server_seconds'] * 1e6 / middle['delays']:.1f}",
             ]
         )
     section.body += [
@@ -87,10 +92,11 @@ def measure(bench: Bench) -> Section:
                 "watchers at the end",
                 "changes a second",
                 "messages",
-                "p50 / p99, ms",
+                "p50 / p95 / p99, ms",
                 "memory each, KB",
                 "threads",
                 "CPU, cores",
+                "CPU of a message, us",
             ],
             rows,
         ),

@@ -7,12 +7,14 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import F
 
 from tests.factories import SCHEMA
 from zndraw_joblib.events import room_changes
 from zndraw_joblib.events.room_changes import ClockWentBack, RoomChanges
 from zndraw_joblib.models import Job, Task
 from zndraw_joblib.storage import changes
+from zndraw_joblib.storage.clock import database_time
 from zndraw_joblib.storage.connections import release_connections
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -73,6 +75,36 @@ def test_a_change_soon_after_another_is_held_and_then_sent_as_it_is_by_then(job)
     Task.objects.filter(pk=task).cancel()
     assert looks.changes.look(["open"], looks.clock + 0.1, with_queues=False).tasks == {}
     assert looks.ids() == {task}
+
+
+def change(task):
+    """As a report of progress does it."""
+    now = database_time(Task.objects.write_db)
+    Task.objects.filter(pk=task).update(revision=F("revision") + 1, changed_at=now)
+
+
+def test_a_task_that_changes_five_times_a_second_is_never_held(job):
+    """Control: red with `EARLY_SECONDS` of zero, where each message delays all later ones."""
+    looks = Looks()
+    looks.found()
+    task = submit(job)
+    for number in range(20):
+        # The looks find the changes at uneven times.
+        clock = looks.clock + 0.2 * number + (0.06 if number % 2 else 0.0)
+        assert looks.changes.look(["open"], clock, with_queues=False).tasks
+        change(task)
+
+
+def test_a_task_that_changes_at_each_look_is_sent_five_times_a_second(job):
+    looks = Looks()
+    looks.found()
+    task = submit(job)
+    sent = 0
+    for number in range(80):
+        clock = looks.clock + 0.05 * number
+        sent += len(looks.changes.look(["open"], clock, with_queues=False).tasks)
+        change(task)
+    assert 19 <= sent <= 21
 
 
 @postgresql

@@ -49,12 +49,18 @@ def test_every_socket_is_a_channel():
     assert channels == {route for route in routes if "(?:" not in route}
 
 
-def check(message, name):
-    """Assert that a message of this name is as the document says, and has no other members."""
+def validator(name):
+    """The validator of the messages of this name."""
     document = asyncapi_document()
     schema = document["components"]["messages"][name]["payload"]
-    whole = {**schema, "components": document["components"]}
-    jsonschema_rs.validator_for(whole).validate(message)
+    return jsonschema_rs.validator_for({**schema, "components": document["components"]})
+
+
+def check(message, name):
+    """Assert that a message of this name is as the document says, and has no other members."""
+    validator(name).validate(message)
+    document = asyncapi_document()
+    schema = document["components"]["messages"][name]["payload"]
     schemas = document["components"]["schemas"]
     known = schemas[schema["$ref"].rpartition("/")[2]]["properties"]
     assert message.keys() <= known.keys()
@@ -99,3 +105,8 @@ async def test_the_messages_of_all_sockets_are_as_the_document_says(
         await until("job_retired")
     async with Socket("/ws/v1/joblib/rooms/open/events/?cursor=x", token(root)) as events:
         await until("reset")
+    async with Socket("/ws/v1/joblib/rooms/open/events/?batch=true", token(root)) as events:
+        messages = await events.json()
+        assert validator("batch").is_valid(messages)
+        assert not validator("batch").is_valid([])
+        assert not validator("batch").is_valid([*messages, {"type": "ready"}])

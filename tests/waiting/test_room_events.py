@@ -375,6 +375,24 @@ async def test_a_client_that_does_not_read_is_closed(bob, running, monkeypatch):
         assert await events.code() == 4408
 
 
+async def test_a_client_may_have_arrays_of_documents(bob, monkeypatch):
+    monkeypatch.setattr(room_consumer, "MAX_DOCUMENTS", 3)
+    await call(bob.register)
+    async with Events(bob) as events:
+        cursor = events.cursor
+    ids = [(await call(bob.submit)).json()["id"] for _ in range(4)]
+    async with Socket(f"{PATH}?batch=true&cursor={cursor}", token(bob)) as events:
+        first, second = await events.json(), await events.json()
+        assert [each["type"] for each in first] == ["ready", "task", "task"]
+        assert [each["task"]["id"] for each in [*first[1:], *second]] == ids
+        assert {each["cursor"] for each in [*first, second[0]]} == {cursor}
+        await call(bob.report, ids[0], "cancelled")
+        status = ""
+        while status != "cancelled":
+            (message,) = await events.json()
+            status = message["task"]["status"]
+
+
 async def test_a_watcher_that_is_far_behind_keeps_no_more_than_a_reset(monkeypatch):
     monkeypatch.setattr(watchers, "MAX_PENDING", 3)
     watcher = watchers.Watcher(watchers.Room(cursor="now"), None, False)
@@ -405,6 +423,7 @@ async def test_rights_are_checked_again_while_connected(
         ("rooms/a:b/events", 4404),
         ("rooms/carols/events", 4404),
         ("rooms/open/events/?task=nope", 4400),
+        ("rooms/open/events/?batch=yes", 4400),
         ("rooms/open/events/x", 4404),
     ],
 )

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from zndraw_joblib import __version__
 from zndraw_joblib.api.answers import TaskDocument
 from zndraw_joblib.api.event_answers import MESSAGES, TaskMessage
+from zndraw_joblib.api.event_documents import MAX_DOCUMENTS
 
 _CLOSE_CODES = (
     "Close codes: 4401 not authenticated, 4403 from a page that is not trusted, 4404 no such task "
@@ -32,6 +33,12 @@ _QUERY = {
             "items": {"type": "string", "format": "uuid"},
             "description": "Only events about these tasks; the parameter may be repeated.",
         },
+        "batch": {
+            "type": "boolean",
+            "default": False,
+            "description": "Whether each message is an array of those that come at the same time, "
+            "which takes less time of the server and of the client.",
+        },
     },
 }
 
@@ -52,6 +59,17 @@ def asyncapi_document() -> dict[str, Any]:
     messages = {
         name: _message(name, each.__name__, each.__doc__) for name, each in MESSAGES.items()
     }
+    alternatives = [_reference("schemas", each.__name__) for each in MESSAGES.values()]
+    components["EventArray"] = {
+        "title": "EventArray",
+        "type": "array",
+        "items": {"anyOf": alternatives},
+        "minItems": 1,
+        "maxItems": MAX_DOCUMENTS,
+    }
+    messages["batch"] = _message(
+        "batch", "EventArray", "With `?batch=true`, in place of all others: these, in their order."
+    )
     messages["ended"] = _message("ended", "TaskDocument", "The task when it has ended.")
     messages["ended_in_room"] = _message(
         "ended_in_room", "TaskWithoutResult", "A task of the room that has ended."
@@ -76,7 +94,7 @@ def asyncapi_document() -> dict[str, Any]:
             f"when a later one follows. {_CLOSE_CODES}; 4408 if you do not read. {_AUTHENTICATION} "
             "The same messages are Server-Sent Events of `GET /v1/joblib/rooms/{room_id}/events`.",
             {"room_id": _ROOM},
-            list(MESSAGES),
+            [*MESSAGES, "batch"],
         ),
     }
     channels["room_events"]["bindings"] = {"ws": {"query": _QUERY}}

@@ -18,6 +18,8 @@ from zndraw_joblib.text import Message
 
 #: Most tasks that a client may name.
 MAX_TASKS = 500
+#: Most documents of one array, because clients limit the size of a message.
+MAX_DOCUMENTS = 50
 
 
 class StreamQuery(NamedTuple):
@@ -54,6 +56,20 @@ def stream_query(query: QueryDict, last_event_id: str | None = None) -> StreamQu
     except ValueError as error:
         raise invalid(Message("task must be the id of a task."), "/task") from error
     return StreamQuery(tasks, last_event_id or query.get("cursor") or None)
+
+
+def wants_arrays(query: QueryDict) -> bool:
+    """Whether the client of a WebSocket wants arrays of documents.
+
+    Raises
+    ------
+    ValidationError
+        `batch` is neither `true` nor `false`.
+    """
+    batch = query.get("batch", "false")
+    if batch not in {"true", "false"}:
+        raise invalid(Message("batch must be true or false."), "/batch")
+    return batch == "true"
 
 
 def messages(batch: Batch) -> Iterator[Sent]:

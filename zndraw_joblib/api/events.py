@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.caller import caller_again
 from zndraw_joblib.api.event_documents import StreamQuery, messages, stream_query
+from zndraw_joblib.api.sends import SendTimer
 from zndraw_joblib.api.waiting import release_thread
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.polls import poll
@@ -73,7 +73,7 @@ class EventViewSet(JobLibView, ViewSet):
         stream = _stream(room_id, query, is_admin, tenant, partial(self._check, tenant, room_id))
         # The stream needs no connection.
         release_connections()
-        return StreamingHttpResponse(_while_read(stream), content_type=MEDIA_TYPE, headers=_HEADERS)
+        return StreamingHttpResponse(stream, content_type=MEDIA_TYPE, headers=_HEADERS)
 
     def _check(self, tenant: str | None, room_id: str) -> bool | None:
         """Whether the caller administers, None if they may not read the room any more."""
@@ -102,36 +102,30 @@ async def _stream(
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + get_settings().long_poll_max_wait_seconds
     check_at = loop.time() + check_seconds()
-    yield RETRY
-    feeds = get_hub(tenant).feeds
-    async with feeds.watch(
+    # The task that sends, which stands still in a `yield` while the client does not read.
+    sender: Any = asyncio.current_task()
+    watch = get_hub(tenant).feeds.watch(
         room_id, tasks=query.tasks, is_admin=is_admin, resume=query.cursor
-    ) as watcher:
-        watcher.wake_at(min(check_at, ends_at))
-        while loop.time() < ends_at:
-            if loop.time() >= check_at:
-                async with get_hub(tenant).views:
-                    still_admin = await asyncio.to_thread(check)
-                if still_admin is None:
-                    return
-                watcher.is_admin = watcher.is_admin and still_admin
-                check_at = loop.time() + check_seconds()
-                watcher.wake_at(min(check_at, ends_at))
-            yield watcher.room.encode(await watcher.batch(), _encoded)
-
-
-async def _while_read(parts: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    """The parts of a stream, until the client has not read one for `SEND_SECONDS`."""
-    loop = asyncio.get_running_loop()
-    async with aclosing(parts):
-        async for part in parts:
-            # Cancels the task that sends, which stands still in the `yield` meanwhile.
-            sender: Any = asyncio.current_task()
-            timer = loop.call_later(SEND_SECONDS, sender.cancel)
-            try:
+    )
+    with SendTimer(SEND_SECONDS, sender.cancel) as timer:
+        timer.begin()
+        yield RETRY
+        timer.end()
+        async with watch as watcher:
+            watcher.wake_at(min(check_at, ends_at))
+            while loop.time() < ends_at:
+                if loop.time() >= check_at:
+                    async with get_hub(tenant).views:
+                        still_admin = await asyncio.to_thread(check)
+                    if still_admin is None:
+                        return
+                    watcher.is_admin = watcher.is_admin and still_admin
+                    check_at = loop.time() + check_seconds()
+                    watcher.wake_at(min(check_at, ends_at))
+                part = watcher.room.encode(await watcher.batch(), _encoded)
+                timer.begin()
                 yield part
-            finally:
-                timer.cancel()
+                timer.end()
 
 
 def _encoded(batch: Batch) -> bytes:

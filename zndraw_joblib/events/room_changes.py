@@ -19,8 +19,12 @@ from zndraw_joblib.storage.changes import MAX_CHANGES, Look, look_at, queued, re
 from zndraw_joblib.storage.clock import TOLERANCE
 from zndraw_joblib.storage.rows import TaskRow
 
-#: Seconds between two messages about one task, at least.
+#: Seconds between two messages about one task, on average.
 TASK_SECONDS = 0.2
+#: A message may precede its time by this many seconds, and the next one is due as if it had not.
+#: Without it, a task that changes every `TASK_SECONDS` is late by as much, because looks find its
+#: changes at uneven times, and each message would delay all later ones.
+EARLY_SECONDS = 0.08
 #: Most tasks of a room that one look reads; where more have changed, clients load the lists.
 MAX_READ = 500
 #: Tasks of a room whose revisions are remembered. One that was forgotten may be sent twice.
@@ -31,11 +35,18 @@ HIDDEN = timedelta(seconds=60)
 
 @dataclass(slots=True)
 class Known:
-    """A task as it was sent: its revision, its queue place, and the time of the loop's clock."""
+    """A task as it was sent: its revision and its queue place.
+
+    Its next message is due at `due_at`, a time of the loop's clock.
+    """
 
     revision: int
     place: int | None = None
-    sent_at: float = float("-inf")
+    due_at: float = float("-inf")
+
+    def is_due(self, clock: float) -> bool:
+        """Whether the next message may be sent now."""
+        return clock >= self.due_at - EARLY_SECONDS
 
 
 class Found(NamedTuple):
@@ -124,9 +135,7 @@ class RoomChanges:
                 continue
             new |= self._delayed[room_id]
             wanted[room_id] = {
-                task_id
-                for task_id in new
-                if task_id not in known or clock - known[task_id].sent_at >= TASK_SECONDS
+                task_id for task_id in new if task_id not in known or known[task_id].is_due(clock)
             }
             self._delayed[room_id] = new
         return overflowed, wanted
@@ -135,13 +144,16 @@ class RoomChanges:
         """Whether to send the task, which then counts as sent; delays one sent just now."""
         known = self._known.setdefault(task.room_id, {})
         before = known.get(task.id)
+        due_at = clock
         if before is not None:
             if before.revision >= task.revision and before.place == task.queue_position:
                 return False
-            if clock - before.sent_at < TASK_SECONDS:
+            if not before.is_due(clock):
                 self._delayed[task.room_id].add(task.id)
                 return False
-        self._remember(known, task.id, Known(task.revision, task.queue_position, clock))
+            due_at = max(clock, before.due_at)
+        now = Known(task.revision, task.queue_position, due_at + TASK_SECONDS)
+        self._remember(known, task.id, now)
         # Also a task that was never sent, because its place may have moved since a client read it.
         return True
 

@@ -15,8 +15,12 @@ function address(path, cursor) {
 export function openSocket({ socketPath }, cursor, { onDocument, onClose }) {
   const url = address(socketPath, cursor);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  url.searchParams.set("batch", "true");
   const socket = new WebSocket(url);
-  socket.onmessage = (message) => onDocument(JSON.parse(message.data));
+  // A server of an earlier version sends single documents.
+  socket.onmessage = (message) => {
+    for (const each of [JSON.parse(message.data)].flat()) onDocument(each);
+  };
   socket.onclose = (event) => onClose(event.code);
   return () => {
     socket.onmessage = socket.onclose = null;
