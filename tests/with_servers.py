@@ -78,7 +78,8 @@ def main() -> int:
         folder = tempfile.mkdtemp(prefix="joblib-")
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         environment = {**os.environ, "DATA_DIR": f"{folder}/data"}
-        for name in ("DATABASE_URL", "REDIS_URL"):
+        # With byte code, because each process of a test would compile the project anew.
+        for name in ("DATABASE_URL", "REDIS_URL", "PYTHONDONTWRITEBYTECODE"):
             environment.pop(name, None)
         if kind == "postgres":
             try:
