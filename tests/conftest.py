@@ -14,6 +14,7 @@ from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from example_project.accounts.models import User
+from tests.clearing import clear_quickly
 from tests.factories import Person
 from tests.servers import LOGS
 
@@ -76,6 +77,8 @@ def django_db_setup(django_db_setup: Any, django_db_blocker: Any):
 
     A thread of a request that a test cancelled may end after its test and keep its connection.
     """
+    with django_db_blocker.unblock():
+        clear_quickly("default")
     yield
     if connection.vendor == "postgresql":
         with django_db_blocker.unblock(), connection.cursor() as cursor:

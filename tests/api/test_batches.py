@@ -63,6 +63,7 @@ def test_pointers_of_a_single_submit_have_no_index(alice, worker):
     assert [error["pointer"] for error in errors] == ["/payload/angle"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("body", "pointers"),
     [
@@ -162,6 +163,7 @@ def test_claim_with_start_returns_running_tasks(alice, bob, worker, limit):
         assert bob.report(task["id"], "completed", attempt=1).status_code == 200
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

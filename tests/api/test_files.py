@@ -227,6 +227,7 @@ def test_a_strange_name_is_kept_and_is_no_part_of_the_path(task, bob, folder, na
     assert path.name.startswith(f"{task}-1-")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("name", [".", "..", "a\\b", "..\\x", "a\0b", "\x1f", "a\nb", "\x85"])
 @pytest.mark.parametrize("method", ["put", "get"])
 def test_a_name_that_no_file_may_have_is_refused_with_the_reason(task, bob, folder, name, method):
@@ -235,6 +236,7 @@ def test_a_name_that_no_file_may_have_is_refused_with_the_reason(task, bob, fold
     assert stored(folder) == []
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("name", ["x" * 256, "x" * 300])
 def test_a_name_that_is_too_long_is_refused(task, bob, name):
     detail = problem(put(bob, task, name), "validation-error", 400)["detail"]
@@ -254,6 +256,7 @@ def test_both_spellings_of_a_name_are_one_file(task, bob, folder):
     assert len(stored(folder)) == 1
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "kind", ["text", "text/", "a/b\x00", "a/b; \xff", "text/plain; " + "x" * 300, "<b>/x"]
 )
@@ -261,6 +264,7 @@ def test_a_malformed_content_type_is_refused(task, bob, kind):
     problem(put(bob, task, kind=kind), "validation-error", 400)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("attempt", [None, "", "x", "-1", "1.0", "\u0661", "9" * 10, "1" * 5000])
 def test_an_attempt_is_required_and_a_number(task, bob, attempt):
     document = problem(put(bob, task, attempt=attempt), "validation-error", 400)
@@ -639,6 +643,7 @@ def test_a_range_is_sent_as_206(task, bob, header, part, positions):
     assert answer["Content-Length"] == str(len(part))
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "header",
     ["", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=3-1", "bytes=0-1,3-4", "lines=0-1",

@@ -258,6 +258,7 @@ def test_other_text_may_not_have_any_character(bob, task_id, body):
     assert not TaskLogChunk.objects.exists()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

@@ -60,6 +60,7 @@ def test_every_problem_type_has_the_status_of_the_contract():
     assert {slug: cls.status for slug, cls in PROBLEM_TYPES.items()} == EXPECTED
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("slug", EXPECTED)
 def test_problem_types_are_explained_in_html_and_json(client, slug):
     plain = client.get(f"/v1/problems/{slug}")
@@ -91,6 +92,7 @@ ENGINES = {
 }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("engines", ENGINES.values(), ids=ENGINES)
 def test_a_browser_gets_the_page_whatever_templates_the_host_has(client, settings, engines):
     """Control: each of these was a 500 when the host's engine rendered the page."""
@@ -112,6 +114,7 @@ NOWHERE = [
 ]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "options"])
 @pytest.mark.parametrize("path", NOWHERE)
 def test_an_unknown_url_is_answered_with_a_problem(client, method, path):
@@ -149,6 +152,7 @@ def client_of(request):
     return CLIENTS[request.param], request.param == "no csrf"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "media_type",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""],
@@ -371,6 +375,7 @@ BAD_BODIES = {
 }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
 def test_invalid_bodies_are_refused_and_change_nothing(bob, client_of, body):
     client, forged = client_of
@@ -457,6 +462,7 @@ INVALID_FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("pointer", INVALID_FIELDS)
 def test_errors_point_to_the_invalid_field(bob, pointer):
     document = problem(bob.register(**INVALID_FIELDS[pointer]), "validation-error", 400)
@@ -489,6 +495,7 @@ TOO_MANY = {
 }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("method", "path", "body", "message"), TOO_MANY.values(), ids=TOO_MANY)
 def test_at_most_1000_errors_are_listed(bob, method, path, body, message):
     answer = bob.send(method, path, body)
@@ -510,6 +517,7 @@ def test_at_most_1000_errors_of_many_payloads_are_listed(bob):
     assert "200 more" in document["errors"][-1]["detail"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
@@ -530,6 +538,7 @@ def test_errors_of_reports_point_to_the_invalid_field(bob, body, pointer):
     assert document["errors"][0]["pointer"] == pointer
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("tasks", "pointer"),
     [

@@ -89,6 +89,7 @@ def test_progress_starts_a_claimed_task(alice, bob, worker):
     assert document["started_at"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
 @pytest.mark.parametrize("field", ["progress", "message"])
 def test_progress_beside_another_status_is_refused(alice, bob, task, status, field):
@@ -98,6 +99,7 @@ def test_progress_beside_another_status_is_refused(alice, bob, task, status, fie
     assert alice.get(f"/tasks/{task}").json()["status"] == "running"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("value", [-0.1, 1.1, 1e300, 2, "0.5", True, [], {}])
 def test_progress_beyond_its_limits_is_refused(bob, task, value):
     document = problem(bob.report(task, "running", progress=value), "validation-error", 400)

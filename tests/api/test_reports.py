@@ -206,6 +206,7 @@ def test_in_a_batch_the_report_of_a_status_that_the_server_sets_is_refused_alone
         assert done["task"]["status"] == "completed"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("status", ["", "done", "Running", None, 1, [], {}])
 def test_a_status_that_does_not_exist_is_refused_as_malformed(bob, status):
     task = in_state(bob, "running")

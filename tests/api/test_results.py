@@ -99,6 +99,7 @@ def test_a_result_that_is_no_json_is_refused(alice, bob, task, text):
     assert alice.get(f"/tasks/{task}").json()["status"] == "running"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("status", ["running", "failed", "cancelled"])
 @pytest.mark.parametrize("result", [0, False, "", [], {}, {"x": 1}])
 def test_a_result_beside_another_status_is_refused(alice, bob, task, status, result):

@@ -105,6 +105,7 @@ def test_a_worker_may_say_after_how_many_seconds_it_is_tried_again(alice, bob, s
     assert (bob.claim() is not None) == (seconds == 0)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("value", [-1, 86_400.5, 1e300, "1", True, []])
 def test_seconds_beyond_the_limits_are_refused(alice, bob, value):
     task = submit(alice, retries=1)
@@ -114,6 +115,7 @@ def test_seconds_beyond_the_limits_are_refused(alice, bob, value):
     assert alice.get(f"/tasks/{task}").json()["status"] == "running"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("status", ["running", "completed", "cancelled"])
 @pytest.mark.parametrize("field", [{"retry": False}, {"retry": True}, {"retry_after": 1}])
 def test_a_retry_beside_another_status_is_refused(alice, bob, status, field):
@@ -212,6 +214,7 @@ def test_registering_again_replaces_the_policy_only_where_it_is_given(alice, bob
     }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "retry",
     [

@@ -75,6 +75,7 @@ def test_a_task_is_scheduled_at_a_time_with_an_offset(alice, bob, text, shown):
     assert bob.claim() is None
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "value",
     [

@@ -182,6 +182,7 @@ def not_in_the_lab(request, room_id, action):
     return room_id != "lab"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("query", "pointer"),
     [

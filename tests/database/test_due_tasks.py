@@ -9,8 +9,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from tests.database.test_verbs import LEASE, NAME, add_pending, plan, submit
+from tests.database.test_verbs import LEASE, NAME, submit
 from tests.factories import grant_one
+from tests.plans import copy_task, plan
 from zndraw_joblib.models import Task, Worker
 from zndraw_joblib.services.register import offer
 from zndraw_joblib.storage.clock import Now
@@ -35,7 +36,7 @@ def future(job):
     """Some 5,000 tasks that are due later than now, and 20 that are due."""
     (task,) = submit(job)
     Task.objects.filter(pk=task.id).update(run_at=Now() + timedelta(days=1))
-    add_pending(job, 5000)
+    copy_task(5000)
     due = submit(job, 20)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")

@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from tests.database.test_verbs import add_pending
 from tests.factories import grant_one
+from tests.plans import copy_task
 from zndraw_joblib.models import Job, Task, Worker
 from zndraw_joblib.names import JobName
 from zndraw_joblib.services.register import offer
@@ -95,7 +95,7 @@ def test_a_submit_uses_a_generic_plan_for_jobs_with_a_short_queue_too(job):
     worker = Worker.objects.get()
     other, _ = offer(worker, JobName("room", "modifiers", "Other"), {}, LEASE)
     Task.objects.create(job=other, room_id="room", created_by="x", payload={})
-    add_pending(other, 20_000)
+    copy_task(20_000)
     fetch("ANALYZE zndraw_joblib_task")
     for _ in range(12):
         job.enqueue("room", {}, "alice")

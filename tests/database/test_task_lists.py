@@ -6,11 +6,12 @@ import itertools
 import re
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tests.database.test_verbs import LEASE, NAME, add_pending, plan, submit
+from tests.database.test_verbs import LEASE, NAME, submit
+from tests.plans import copy_task, plan
 from zndraw_joblib.models import Task, Worker
 from zndraw_joblib.services.register import offer
 from zndraw_joblib.storage.ids import new_id
@@ -27,15 +28,22 @@ FILTERS = {
 }
 
 
-@pytest.fixture
-def many_tasks():
+@pytest.fixture(scope="module")
+def many_tasks(django_db_setup, django_db_blocker):
     """Some 20,000 tasks, of which half have ended: of Alice, of Dave and a few of Carol.
 
     So many, and not nearly all of Alice, because reading the whole of a small table is cheaper.
     """
+    with django_db_blocker.unblock(), transaction.atomic():
+        make_tasks()
+        yield
+        transaction.set_rollback(True)
+
+
+def make_tasks():
     job = offer(Worker.objects.create(identity="bob"), NAME, {}, LEASE)[0]
     submit(job, 10)
-    add_pending(job, 20_000)
+    copy_task(20_000)
     pending = Task.objects.filter(status="pending").values_list("pk", flat=True)
     ended = list(pending.order_by("-pk")[:10_000])
     Task.objects.filter(pk__in=ended).update(status="failed", completed_at=timezone.now())

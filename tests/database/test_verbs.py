@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from datetime import timedelta
 
 import pytest
@@ -12,16 +10,12 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.factories import grant_one
-from zndraw_joblib.events.queries import jobs_with_pending_tasks
 from zndraw_joblib.exceptions import SchemaConflict, WorkerNotFound
 from zndraw_joblib.lifecycle import TaskStatus
 from zndraw_joblib.models import Job, Task, Worker, WorkerJobLink
 from zndraw_joblib.names import JobName
-from zndraw_joblib.services import observation
 from zndraw_joblib.services.register import offer
 from zndraw_joblib.services.sweep import sweep
-from zndraw_joblib.storage import changes, waits
-from zndraw_joblib.storage.corrections import cap_leases, cap_submits
 from zndraw_joblib.storage.rows import Report
 
 LEASE = timedelta(seconds=60)
@@ -88,131 +82,6 @@ def test_claim_start_and_finish_take_one_statement_each(job, worker):
     with CaptureQueriesContext(connection) as finish:
         assert Task.objects.move([end_report], "bob")[0].is_terminal
     assert [len(queries) for queries in (claim, start, finish)] == [1, 1, 1]
-
-
-def plan(sql):
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-            cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}")
-            return json.dumps(cursor.fetchone()[0])
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN QUERY PLAN {sql}")
-        return json.dumps([row[-1] for row in cursor.fetchall()])
-
-
-def add_pending(job, number):
-    """Copy a pending task in the database, in a tenth of the time that `enqueue` takes."""
-    fields = [
-        field.column
-        for field in Task._meta.concrete_fields
-        if not (field.primary_key or field.generated)
-    ]
-    new_id, numbers = (
-        ("gen_random_uuid()", f"generate_series(1, {number})")
-        if connection.vendor == "postgresql"
-        else ("lower(hex(randomblob(16)))", f"json_each('{json.dumps(list(range(number)))}')")
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO zndraw_joblib_task (id, {', '.join(fields)})"
-            f" SELECT {new_id}, {', '.join(fields)} FROM"
-            f" (SELECT * FROM zndraw_joblib_task WHERE status = 'pending' LIMIT 1) one"
-            f" CROSS JOIN {numbers}"
-        )
-
-
-@pytest.fixture
-def backlog(job, worker):
-    """Reports on 20 of 40 held tasks, among some 5,000 of which half have ended."""
-    submit(job, 40)
-    add_pending(job, 5000)
-    held = Task.objects.grant(worker.pk, "bob", LEASE, 40, start=True)
-    pending = Task.objects.filter(status="pending").values_list("pk", flat=True)
-    ended = list(pending.order_by("-pk")[:2500])
-    Task.objects.filter(pk__in=ended).update(status="failed", completed_at=timezone.now())
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
-    return [Report(task.id, TaskStatus.COMPLETED, task.attempt) for task in held[:20]]
-
-
-#: The index that a verb's statement must use, by the verb's label.
-HOT = {
-    "claim": ("joblib_task_claim", lambda w, j, held: grant_one(w.pk, "bob")),
-    "claim many": (
-        "joblib_task_claim",
-        lambda w, j, held: Task.objects.grant(w.pk, "bob", LEASE, 100),
-    ),
-    "submit": ("joblib_task_claim", lambda w, j, held: j.enqueue("room", {}, "alice")),
-    "start": (
-        "pkey",
-        lambda w, j, held: Task.objects.move([held[0]._replace(status=TaskStatus.RUNNING)], "bob"),
-    ),
-    "finish many": (
-        "pkey",
-        lambda w, j, held: Task.objects.move(held, "bob"),
-    ),
-    "heartbeat": ("joblib_task_worker", lambda w, j, held: Task.objects.renew(w.pk, LEASE, None)),
-    "heartbeat of some": (
-        "pkey",
-        lambda w, j, held: Task.objects.renew(w.pk, LEASE, [(r.task_id, 1) for r in held]),
-    ),
-    "sweep": ("joblib_task_lease", lambda w, j, held: Task.objects.recover_expired("timed out")),
-    "cap leases": ("joblib_task_lease", lambda w, j, held: cap_leases("default", LEASE)),
-    "cap submits": ("joblib_task_claim", lambda w, j, held: cap_submits("default")),
-    "leave": ("joblib_task_worker", lambda w, j, held: Task.objects.recover_from(w.pk, "left")),
-    "watch": ("pkey", lambda w, j, held: waits.watch("default", [r.task_id for r in held])),
-    "read grants": (
-        "pkey",
-        lambda w, j, held: waits.grant_states(
-            "default", [waits.Grant(r.task_id, 1, w.pk, "bob") for r in held]
-        ),
-    ),
-    "due jobs": ("joblib_task_claim", lambda w, j, held: jobs_with_pending_tasks([j.pk])),
-    "queues": ("joblib_task_claim", lambda w, j, held: observation.queues()),
-    "held tasks": ("joblib_task_lease", lambda w, j, held: observation.held()),
-    "changes of a room": (
-        "joblib_task_room_changed",
-        lambda w, j, held: changes.look_at("default", ["room"], timezone.now()),
-    ),
-    "queue of a room": (
-        "joblib_task_room_status",
-        lambda w, j, held: changes.queued("default", ["room"]),
-    ),
-    "list": ("joblib_task_room_status", lambda w, j, held: Task.objects.newest("room", 50)),
-    "list, next page": (
-        "joblib_task_room_status",
-        lambda w, j, held: Task.objects.newest("room", 50, (timezone.now(), held[0].task_id)),
-    ),
-}
-
-
-@pytest.fixture(params=["current", "from before a rush"])
-def statistics(request, backlog):
-    """The planner's statistics of the table: current, or from when the queue was nearly empty."""
-    rush = Task.objects.filter(status="pending").order_by("-pk")[50:]
-    if request.param != "current":
-        ids = list(rush.values_list("pk", flat=True))
-        Task.objects.filter(pk__in=ids).update(status="failed", completed_at=timezone.now())
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE")
-        Task.objects.filter(pk__in=ids).update(status="pending", completed_at=None)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("statistics")
-@pytest.mark.parametrize(("index", "verb"), HOT.values(), ids=HOT)
-def test_no_hot_statement_reads_the_whole_table(job, worker, backlog, index, verb):
-    with CaptureQueriesContext(connection) as queries:
-        verb(worker, job, backlog)
-    used = [query["sql"] for query in queries if "zndraw_joblib_task" in query["sql"]]
-    found = "\n".join(plan(sql) for sql in used)
-    if connection.vendor == "postgresql" or index != "pkey":
-        assert index in found, found
-    # This index would lead to a job's oldest task only by a scan of the room's whole queue.
-    assert index != "joblib_task_claim" or "joblib_task_room_status" not in found, found
-    assert not re.search(r'"Seq Scan"[^{}]*"Relation Name": "zndraw_joblib_task"', found), found
-    assert not re.search(r"SCAN (zndraw_joblib_task|held|head)\b(?! USING)", found), found
 
 
 def test_the_oldest_task_of_all_jobs_is_granted_first(worker):

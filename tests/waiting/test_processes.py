@@ -16,6 +16,7 @@ from django.db import connection
 from tests.factories import V1
 from tests.servers import process, server, until
 from zndraw_joblib.events.reads import REREAD_SECONDS
+from zndraw_joblib.management.commands import run_sweeper
 from zndraw_joblib.models import Task, Worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -32,9 +33,36 @@ def call(person, url, method, path, prefer=None, headers=None, **body):
     headers = {"Authorization": f"Token {person.token}", **(headers or {})}
     if prefer:
         headers["Prefer"] = prefer
+    # Without certificates, because a client loads them for longer than a request takes.
     return httpx.request(
-        method, f"{url}{V1}{path}", json=body or None, headers=headers, timeout=LONG + 10
+        method,
+        f"{url}{V1}{path}",
+        json=body or None,
+        headers=headers,
+        timeout=LONG + 10,
+        verify=False,
     )
+
+
+@pytest.fixture(scope="module")
+def servers(django_db_setup, django_db_blocker):
+    """The addresses of two servers, which no test changes."""
+    with django_db_blocker.unblock(), server() as one, server() as two:
+        yield one, two
+
+
+@pytest.fixture(scope="module")
+def apart(request, django_db_setup, django_db_blocker):
+    """The addresses of two servers without a channel layer between them."""
+    if not os.environ.get("REDIS_URL"):
+        yield request.getfixturevalue("servers")
+        return
+    with (
+        django_db_blocker.unblock(),
+        server(REDIS_URL="") as one,
+        server(REDIS_URL="") as two,
+    ):
+        yield one, two
 
 
 class Waiter:
@@ -61,36 +89,36 @@ class Waiter:
         return self.answer
 
 
-def test_a_waiter_on_one_server_is_woken_by_another(bob, running):
-    with server() as one, server() as two:
-        waiter = Waiter(bob, one, running)
-        ended = time.monotonic()
-        assert call(bob, two, "PATCH", f"/tasks/{running}", status="completed").status_code == 200
-        assert waiter.result().json()["status"] == "completed"
-        # By the event if the servers share a channel layer, else by the re-read.
-        limit = 2 if os.environ.get("REDIS_URL") else REREAD_SECONDS + 2
-        assert waiter.at - ended < limit
+def test_a_waiter_on_one_server_is_woken_by_another(bob, running, servers):
+    one, two = servers
+    waiter = Waiter(bob, one, running)
+    ended = time.monotonic()
+    assert call(bob, two, "PATCH", f"/tasks/{running}", status="completed").status_code == 200
+    assert waiter.result().json()["status"] == "completed"
+    # By the event if the servers share a channel layer, else by the re-read.
+    limit = 2 if os.environ.get("REDIS_URL") else REREAD_SECONDS + 2
+    assert waiter.at - ended < limit
 
 
-def test_a_sweep_in_another_process_wakes_waiters_and_claimers(bob, running):
+def test_a_sweep_in_another_process_wakes_waiters_and_claimers(bob, running, servers):
     """The sweep fails one task, whose end a request waits for, and requeues another."""
     holder = bob.worker()
     bob.register(worker_id=holder)
     bob.submit()
     held = bob.claim(holder)
-    with server() as url:
-        waiter, claimer = Waiter(bob, url, running), Waiter(bob, url)
-        Task.objects.update(lease_expires_at="2020-01-01T00:00:00Z")
-        with process("manage.py", "run_sweeper", "--once") as sweeper:
-            assert sweeper.wait(30) == 0
-            ended = time.monotonic()
-            log = sweeper.log.read_text()
-        assert "sweep requeued=1 retried=0 failed=1 workers=0 jobs=0" in log
-        assert waiter.result().json()["status"] == "failed"
-        task = claimer.result().json()["task"]
-        assert (task["id"], task["attempt"]) == (held["id"], 2)
-        if os.environ.get("REDIS_URL"):
-            assert max(waiter.at, claimer.at) - ended < 2
+    url, _ = servers
+    waiter, claimer = Waiter(bob, url, running), Waiter(bob, url)
+    Task.objects.update(lease_expires_at="2020-01-01T00:00:00Z")
+    with process("manage.py", "run_sweeper", "--once") as sweeper:
+        assert sweeper.wait(30) == 0
+        ended = time.monotonic()
+        log = sweeper.log.read_text()
+    assert "sweep requeued=1 retried=0 failed=1 workers=0 jobs=0" in log
+    assert waiter.result().json()["status"] == "failed"
+    task = claimer.result().json()["task"]
+    assert (task["id"], task["attempt"]) == (held["id"], 2)
+    if os.environ.get("REDIS_URL"):
+        assert max(waiter.at, claimer.at) - ended < 2
 
 
 PATH = "/rooms/open/tasks/open:modifiers:Rotate"
@@ -105,7 +133,7 @@ def started_late(claimer, task_id):
 
 
 @pytest.mark.parametrize("with_layer", [False, True])
-def test_a_scheduled_task_starts_within_a_second_on_any_server(bob, with_layer):
+def test_a_scheduled_task_starts_within_a_second_on_any_server(bob, request, with_layer):
     """Neither a sweeper nor, in one of the runs, a channel layer between the servers.
 
     Control: some task starts seconds late with a `DUE_SECONDS` of `REREAD_SECONDS`.
@@ -113,27 +141,26 @@ def test_a_scheduled_task_starts_within_a_second_on_any_server(bob, with_layer):
     if with_layer and not os.environ.get("REDIS_URL"):
         pytest.skip("this run has no channel layer between servers")
     bob.register()
-    extra = {} if with_layer else {"REDIS_URL": ""}
-    with server(**extra) as one, server(**extra) as two:
-        for delay in (1.5, 2.6):
-            claimer = Waiter(bob, one)
-            submitted = call(bob, two, "POST", PATH, payload={}, delay=delay).json()
-            assert 0 <= started_late(claimer, submitted["id"]) < 1
-
-
-def test_a_retried_task_starts_within_a_second_of_its_backoff(bob):
-    bob.register()
-    with server(REDIS_URL="") as one, server(REDIS_URL="") as two:
-        task_id = call(bob, two, "POST", PATH, payload={}, retries=1).json()["id"]
-        assert call(bob, two, "POST", "/tasks/claim", start=True).json()["task"]["id"] == task_id
+    one, two = request.getfixturevalue("servers" if with_layer else "apart")
+    for delay in (1.5, 2.6):
         claimer = Waiter(bob, one)
-        report = {"status": "failed", "error": "e", "attempt": 1, "retry_after": 2}
-        assert call(bob, two, "PATCH", f"/tasks/{task_id}", **report).status_code == 200
-        assert 0 <= started_late(claimer, task_id) < 1
+        submitted = call(bob, two, "POST", PATH, payload={}, delay=delay).json()
+        assert 0 <= started_late(claimer, submitted["id"]) < 1
+
+
+def test_a_retried_task_starts_within_a_second_of_its_backoff(bob, apart):
+    bob.register()
+    one, two = apart
+    task_id = call(bob, two, "POST", PATH, payload={}, retries=1).json()["id"]
+    assert call(bob, two, "POST", "/tasks/claim", start=True).json()["task"]["id"] == task_id
+    claimer = Waiter(bob, one)
+    report = {"status": "failed", "error": "e", "attempt": 1, "retry_after": 2}
+    assert call(bob, two, "PATCH", f"/tasks/{task_id}", **report).status_code == 200
+    assert 0 <= started_late(claimer, task_id) < 1
 
 
 @pytest.mark.parametrize("kind", ["end", "lookup", "change", "heartbeat"])
-def test_waiting_requests_use_no_thread_and_no_database_connection(bob, running, kind):
+def test_waiting_requests_use_no_thread_and_no_database_connection(bob, running, servers, kind):
     ids = [running, *(bob.submit().json()["id"] for _ in range(9))]
     body, headers, last = {}, {}, "completed"
     match kind:
@@ -147,33 +174,33 @@ def test_waiting_requests_use_no_thread_and_no_database_connection(bob, running,
         case "heartbeat":
             request = ("PATCH", f"/workers/{bob.identity}")
             body, last = {"tasks": [{"id": running, "attempt": 1}]}, "cancelled"
-    with server() as url:
-        threads = [
-            threading.Thread(
-                target=call,
-                args=(bob, url, *request, f"wait={LONG}"),
-                kwargs={"headers": headers, **body},
+    url, _ = servers
+    threads = [
+        threading.Thread(
+            target=call,
+            args=(bob, url, *request, f"wait={LONG}"),
+            kwargs={"headers": headers, **body},
+        )
+        for _ in range(40)
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(4)
+    status = Path(f"/proc/{url.pid}/status").read_text()
+    # A thread for each of the 40 requests would exceed this.
+    assert int(re.search(r"Threads:\s+(\d+)", status)[1]) < 25
+    assert all(thread.is_alive() for thread in threads)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND state <> 'idle' AND pid <> pg_backend_pid()"
             )
-            for _ in range(40)
-        ]
-        for thread in threads:
-            thread.start()
-        time.sleep(4)
-        status = Path(f"/proc/{url.pid}/status").read_text()
-        # A thread for each of the 40 requests would exceed this.
-        assert int(re.search(r"Threads:\s+(\d+)", status)[1]) < 25
-        assert all(thread.is_alive() for thread in threads)
-        if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                    " AND state <> 'idle' AND pid <> pg_backend_pid()"
-                )
-                assert cursor.fetchone()[0] == 0
-        call(bob, url, "PATCH", f"/tasks/{running}", status=last)
-        for thread in threads:
-            thread.join(LONG / 2)
-            assert not thread.is_alive()
+            assert cursor.fetchone()[0] == 0
+    call(bob, url, "PATCH", f"/tasks/{running}", status=last)
+    for thread in threads:
+        thread.join(LONG / 2)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -210,33 +237,34 @@ def test_the_sweeper_removes_dead_workers_and_retires_their_jobs(bob):
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "x", "nan", "1e99"])
-def test_an_invalid_interval_is_refused(interval):
-    with process("manage.py", "run_sweeper", "--interval", interval) as sweeper:
-        assert sweeper.wait(30) != 0
-        assert "positive number of seconds" in sweeper.log.read_text()
+def test_an_invalid_interval_is_refused(capsys, interval):
+    with pytest.raises(SystemExit) as ended:
+        run_sweeper.Command().run_from_argv(["manage.py", "run_sweeper", "--interval", interval])
+    assert ended.value.code != 0
+    assert "positive number of seconds" in capsys.readouterr().err
 
 
-def test_an_sdk_worker_runs_submitted_tasks_and_deletes_itself_on_sigterm(bob, root, tmp_path):
+def test_an_sdk_worker_runs_submitted_tasks_and_deletes_itself_on_sigterm(bob, root, servers):
     from tests.client.jobs import Double
     from zndraw_joblib.client import Api, JobManager
 
-    with server() as url:
-        extra = {"JOBLIB_URL": url, "JOBLIB_TOKEN": root.token}
-        with process("-m", "tests.client.jobs", **extra) as worker, Api(url, bob.token) as api:
-            until(lambda: Worker.objects.filter(jobs__name="Double").exists())
-            manager = JobManager(api)
-            valid = manager.submit(Double(number=4), room="open")
-            failing = manager.submit(Double(number=-1), room="open")
-            done = manager.wait(valid, timeout=LONG)
-            assert done.status == "completed"
-            waited = done.started_at - done.created_at
-            assert waited.total_seconds() < REREAD_SECONDS
-            failed = manager.wait(failing, timeout=LONG)
-            assert failed.status == "failed"
-            assert failed.error.startswith("ValueError: negative")
-            worker.send_signal(signal.SIGTERM)
-            assert worker.wait(10) == 0
-        assert not Worker.objects.exists()
+    url, _ = servers
+    extra = {"JOBLIB_URL": url, "JOBLIB_TOKEN": root.token}
+    with process("-m", "tests.client.jobs", **extra) as worker, Api(url, bob.token) as api:
+        until(lambda: Worker.objects.filter(jobs__name="Double").exists())
+        manager = JobManager(api)
+        valid = manager.submit(Double(number=4), room="open")
+        failing = manager.submit(Double(number=-1), room="open")
+        done = manager.wait(valid, timeout=LONG)
+        assert done.status == "completed"
+        waited = done.started_at - done.created_at
+        assert waited.total_seconds() < REREAD_SECONDS
+        failed = manager.wait(failing, timeout=LONG)
+        assert failed.status == "failed"
+        assert failed.error.startswith("ValueError: negative")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(10) == 0
+    assert not Worker.objects.exists()
 
 
 @only_in_postgresql_pass

@@ -16,44 +16,47 @@ from websockets.sync.client import connect
 
 from tests.servers import SERVERS, server
 
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.parametrize("program", SERVERS),
-]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_a_socket_receives_an_end_caused_by_another_request(bob, program):
+@pytest.fixture(scope="module", params=SERVERS)
+def url(request, django_db_setup, django_db_blocker):
+    """The address of a server, which no test changes."""
+    with django_db_blocker.unblock(), server(request.param) as address:
+        yield address
+
+
+def test_a_socket_receives_an_end_caused_by_another_request(bob, url):
     bob.register()
     task_id = bob.submit().json()["id"]
-    with server(program) as url:
-        base = url.replace("http", "ws") + "/ws/v1/joblib"
-        token = ["token", bob.token]
-        with (
-            connect(f"{base}/tasks/{task_id}/", subprotocols=token) as task,
-            connect(f"{base}/rooms/open/", subprotocols=token) as room,
-            connect(f"{base}/rooms/open/") as anonymous,
-        ):
+    base = url.replace("http", "ws") + "/ws/v1/joblib"
+    token = ["token", bob.token]
+    with (
+        connect(f"{base}/tasks/{task_id}/", subprotocols=token) as task,
+        connect(f"{base}/rooms/open/", subprotocols=token) as room,
+        connect(f"{base}/rooms/open/") as anonymous,
+    ):
+        with pytest.raises(ConnectionClosed) as closed:
+            anonymous.recv(timeout=10)
+        assert closed.value.rcvd.code == 4401
+        bob.report(task_id, "cancelled")
+        assert json.loads(task.recv(timeout=20))["status"] == "cancelled"
+        assert json.loads(room.recv(timeout=20))["id"] == task_id
+        with pytest.raises(ConnectionClosed) as closed:
+            task.recv(timeout=10)
+        assert closed.value.rcvd.code == 1000
+
+
+def test_a_socket_to_an_unknown_path_is_closed_without_an_error_in_the_log(url):
+    for path in ("/", "/v1/joblib/workers", "/ws/v1/joblib/x/"):
+        with connect(url.replace("http", "ws") + path) as unknown:
             with pytest.raises(ConnectionClosed) as closed:
-                anonymous.recv(timeout=10)
-            assert closed.value.rcvd.code == 4401
-            bob.report(task_id, "cancelled")
-            assert json.loads(task.recv(timeout=20))["status"] == "cancelled"
-            assert json.loads(room.recv(timeout=20))["id"] == task_id
-            with pytest.raises(ConnectionClosed) as closed:
-                task.recv(timeout=10)
-            assert closed.value.rcvd.code == 1000
+                unknown.recv(timeout=10)
+            assert closed.value.rcvd.code == 4404
+    assert "Traceback" not in url.log.read_text()
 
 
-def test_a_socket_to_an_unknown_path_is_closed_without_an_error_in_the_log(program):
-    with server(program) as url:
-        for path in ("/", "/v1/joblib/workers", "/ws/v1/joblib/x/"):
-            with connect(url.replace("http", "ws") + path) as unknown:
-                with pytest.raises(ConnectionClosed) as closed:
-                    unknown.recv(timeout=10)
-                assert closed.value.rcvd.code == 4404
-        assert "Traceback" not in url.log.read_text()
-
-
+@pytest.mark.parametrize("program", SERVERS)
 def test_a_client_resumes_the_events_of_a_room_after_the_server_was_restarted(bob, program):
     bob.register()
     task_id = bob.submit().json()["id"]
@@ -76,13 +79,10 @@ def test_a_client_resumes_the_events_of_a_room_after_the_server_was_restarted(bo
             assert (task["id"], task["status"]) == (task_id, "cancelled")
 
 
-def test_events_are_streamed_as_they_come(bob, program):
+def test_events_are_streamed_as_they_come(bob, url):
     bob.register()
     headers = {"Authorization": f"Token {bob.token}"}
-    with (
-        server(program) as url,
-        httpx.stream("GET", f"{url}/v1/joblib/rooms/open/events", headers=headers) as answer,
-    ):
+    with httpx.stream("GET", f"{url}/v1/joblib/rooms/open/events", headers=headers) as answer:
         lines = answer.iter_lines()
         assert "event: ready" in islice(lines, 10)
         task_id = bob.submit().json()["id"]
