@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from hypothesis import given, strategies as st
 from hypothesis.extra.django import TestCase
@@ -303,7 +304,7 @@ def test_old_intervals_and_failures_are_deleted(settings_of):
     make_task(job, "failed", ago=10, error="no")
     statistics.collect()
     old = database_time("default") - timedelta(days=31)
-    JobInterval.objects.update(begins_at=old - timedelta(seconds=1))
+    JobInterval.objects.update(begins_at=F("begins_at") - timedelta(days=32))
     FailureGroup.objects.update(last_at=old)
     statistics.collect()
     assert not JobInterval.objects.exclude(begins_at__gt=old).exists()
