@@ -74,6 +74,8 @@ def main() -> int:
     kind, arguments = sys.argv[1], sys.argv[2:]
     may_be_empty = arguments[:1] == ["--may-be-empty"]
     signal.signal(signal.SIGTERM, end)
+    # A shell starts its background jobs so that they ignore SIGINT, and tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with ExitStack() as stack:
         folder = tempfile.mkdtemp(prefix="joblib-")
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

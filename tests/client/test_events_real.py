@@ -131,9 +131,12 @@ def test_a_task_is_watched_by_an_id_in_another_form(url, bob, open_api):
     handle = worker.manager.send(Locate(x=1), **HERE)
     changes = worker.manager.handle(handle.id.upper()).watch(timeout=20)
     assert next(changes).status == "pending"
-    threading.Timer(0.5, worker.claim).start()
+    claim = threading.Timer(0.5, worker.claim)
+    claim.start()
     assert next(changes).status == "running"
     changes.close()
+    # It still reads the answer when the event has come.
+    claim.join()
 
 
 def test_watches_go_on_after_the_server_was_killed(bob, open_api, monkeypatch):
