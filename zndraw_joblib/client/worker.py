@@ -192,8 +192,10 @@ class Worker:
                 self._changed.notify_all()
             # Their leases must end, because nobody will report on them.
             self._drop(unreported)
-            self.fail(as_exception(error))
-            logger.exception("the thread that delivers reports ended", extra=self._log_fields())
+            try:
+                logger.exception("the thread that delivers reports ended", extra=self._log_fields())
+            finally:
+                self.fail(as_exception(error))
 
     def _drain(self) -> None:
         """Wait for tasks that run or that a claim under way may start; close loops."""
@@ -301,8 +303,10 @@ class Worker:
         except BaseException as error:
             # Its lease must end, because nobody will report on it.
             self._close(task)
-            self.fail(as_exception(error))
-            logger.exception("a thread of the worker ended", extra=task.log_fields())
+            try:
+                logger.exception("a thread of the worker ended", extra=task.log_fields())
+            finally:
+                self.fail(as_exception(error))
 
     def _run(self, task: ClaimedTask) -> Report | None:
         """Run a task; returns the report of its end, None if there is nothing to report."""
