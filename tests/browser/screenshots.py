@@ -62,7 +62,10 @@ def history(database: None) -> None:
     tasks, tally = [], Tally()
     for job_class in JOBS:
         name, category = job_class.__name__, job_class.category  # type: ignore[attr-defined]
-        job = Job.objects.create(room_id=GLOBAL_ROOM, category=category, name=name, schema={})
+        # Durable, because the sweeper may be faster than the worker that registers it.
+        job = Job.objects.create(
+            room_id=GLOBAL_ROOM, category=category, name=name, schema={}, durable=True
+        )
         rate, run_time = TYPICAL[name]
         for _ in range(rate * HOURS):
             ago = timedelta(hours=HOURS * chance.random())
