@@ -266,6 +266,25 @@ def serve(server, manager, count, execute=None, cls=Rotate, **options):
     stopper.join()
 
 
+def use(manager, handler):
+    """Let a function answer the manager's requests."""
+    manager.api.http = httpx.Client(transport=httpx.MockTransport(handler))
+
+
+def hold_back(server, manager, matches):
+    """Hold requests that match until the second of the returned events; the first tells of one."""
+    reached, go = threading.Event(), threading.Event()
+
+    def held_back(request):
+        if matches(request):
+            reached.set()
+            assert go.wait(10)
+        return server(request)
+
+    use(manager, held_back)
+    return reached, go
+
+
 def until(condition, seconds=10):
     deadline = time.monotonic() + seconds
     while not condition():

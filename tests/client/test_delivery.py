@@ -7,14 +7,9 @@ import signal
 import threading
 import time
 
-import httpx
 import pytest
 
-from tests.client.stand_in import Rotate, refusal, task, until
-
-
-def use(manager, handler):
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(handler))
+from tests.client.stand_in import Rotate, hold_back, refusal, task, until, use
 
 
 def is_report(request, status=b""):
@@ -127,13 +122,7 @@ def test_an_error_while_an_end_is_posted_ends_the_worker(server, manager, monkey
 
 def test_a_start_that_is_accepted_after_an_interrupt_holds_nothing(server, manager):
     """Control: the manager waits for ever for a task that no thread runs."""
-    reporting, go = threading.Event(), threading.Event()
-
-    def held_back(request):
-        if is_report(request, b'"running"'):
-            reporting.set()
-            assert go.wait(10)
-        return server(request)
+    reporting, go = hold_back(server, manager, lambda sent: is_report(sent, b'"running"'))
 
     def interrupt_twice():
         assert reporting.wait(10)
@@ -141,7 +130,6 @@ def test_a_start_that_is_accepted_after_an_interrupt_holds_nothing(server, manag
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.3)
 
-    use(manager, held_back)
     server.queue.append(task("a"))
     manager.register(Rotate)
     interrupts = threading.Thread(target=interrupt_twice)
@@ -158,15 +146,7 @@ def test_a_start_that_is_accepted_after_an_interrupt_holds_nothing(server, manag
 
 def test_an_interrupted_report_is_not_sent_with_a_later_one(server, manager):
     """Control: the report of z also completes y."""
-    sending, go = threading.Event(), threading.Event()
-
-    def held_back(request):
-        if request.url.path.endswith("/tasks/x"):
-            sending.set()
-            assert go.wait(10)
-        return server(request)
-
-    use(manager, held_back)
+    sending, go = hold_back(server, manager, lambda sent: sent.url.path.endswith("/tasks/x"))
     first = threading.Thread(target=manager.complete, args=("x",))
     first.start()
     assert sending.wait(10)

@@ -13,11 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.client.jobs import Double, Processes, sleep
-from tests.client.stand_in import Rotate, task
+from tests.client.stand_in import Rotate, task, use
 from tests.servers import ROOT, process, server, until
 from zndraw_joblib.client import Api, JobManager, forks
 from zndraw_joblib.client.forks import reset_after_fork, signals_call
@@ -192,13 +191,13 @@ def test_a_child_may_use_a_manager_whose_thread_was_sending(server, manager):
         assert go.wait(10)
         return server(request)
 
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(slow))
+    use(manager, slow)
     thread = threading.Thread(target=manager.complete, args=("a",))
     thread.start()
     assert sending.wait(10)
 
     def child():
-        manager.api.http = httpx.Client(transport=httpx.MockTransport(server))
+        use(manager, server)
         return int(manager.complete("b").status != "completed")
 
     assert in_child(child) == 0

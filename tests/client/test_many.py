@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from tests.client.stand_in import Lost, Rotate, refusal
+from tests.client.stand_in import Lost, Rotate, refusal, use
 from zndraw_joblib.client import (
     InvalidPayloadError,
     NotAuthenticatedError,
@@ -87,7 +87,7 @@ def test_a_large_batch_is_split_below_the_limit_of_a_body(server, manager):
         sizes.append(len(request.content))
         return server(request)
 
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(transport))
+    use(manager, transport)
     notes = ["é" * 100_000] * 10
     assert len(manager.submit_many([Scale(note=n) for n in notes], room="r")) == 10
     assert len(sizes) == 3

@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from tests.client.stand_in import Rotate, bodies, granted, refusal, task, until
+from tests.client.stand_in import Rotate, bodies, granted, refusal, task, until, use
 from zndraw_joblib.client import (
     ApiError,
     ForbiddenError,
@@ -44,7 +44,7 @@ class Outage:
     def __init__(self, server, manager):
         self.lasts, self.tried, self.answers = threading.Event(), [], failures()
         self.server = server
-        manager.api.http = httpx.Client(transport=httpx.MockTransport(self))
+        use(manager, self)
 
     def __call__(self, request):
         if self.lasts.is_set() and "/tasks" in request.url.path and request.method == "PATCH":
@@ -217,12 +217,12 @@ def test_a_report_that_makes_the_server_fail_does_not_block_others(
             return httpx.Response(500)
         return server(request)
 
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(broken))
+    use(manager, broken)
     running(lambda claimed: go.wait(10) if claimed.id == "b" else None, concurrency=2)
     assert bad.wait(10)
     go.set()
     until(lambda: server.tasks.get("b") == "completed")
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(server))
+    use(manager, server)
     until(lambda: server.tasks.get("a") == "completed")
 
 

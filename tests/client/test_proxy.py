@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from tests.client.stand_in import NOW, Rotate, bodies, granted, task, until
+from tests.client.stand_in import NOW, Rotate, bodies, granted, task, until, use
 from zndraw_joblib.client import ApiError, UnexpectedAnswerError, retry
 
 HTML = "<html><body>Please sign in: secret-page</body></html>"
@@ -210,7 +210,7 @@ def test_a_result_that_is_too_large_for_a_proxy_ends_as_a_failed_task(
     def transport(request):
         return httpx.Response(413, html=HTML) if len(request.content) > 1000 else server(request)
 
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(transport))
+    use(manager, transport)
 
     def execute(claimed):
         if claimed.id == "a":

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 import time
 
-import httpx
 import pytest
 
-from tests.client.stand_in import Rotate, bodies, serve, task, until
+from tests.client.stand_in import bodies, serve, task, until, use
 from zndraw_joblib.client import reports, worker
 
 SHORT = worker.SHORT_RUNS
@@ -27,7 +26,25 @@ def slow_api(server, manager):
         time.sleep(0.002)
         return server(request)
 
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(slow))
+    use(manager, slow)
+
+
+class Runs:
+    """The code of tasks, which notes their ids; the task `long` waits for `go`."""
+
+    def __init__(self):
+        self.ids, self.began, self.go = [], threading.Event(), threading.Event()
+
+    def __call__(self, claimed):
+        self.ids.append(claimed.id)
+        if claimed.id == "long":
+            self.began.set()
+            assert self.go.wait(10)
+
+
+@pytest.fixture
+def runs():
+    return Runs()
 
 
 def short_tasks(server, *last):
@@ -48,24 +65,21 @@ def test_short_tasks_share_requests(server, manager, patient, slow_api, monkeypa
     assert ahead or sent >= 100
 
 
-def test_after_a_long_run_no_task_is_started_ahead(server, manager, patient, running, monkeypatch):
+def test_after_a_long_run_no_task_is_started_ahead(server, runs, patient, running, monkeypatch):
     short_tasks(server, "long", "b", "c", "d")
-    began, go = threading.Event(), threading.Event()
 
     def execute(claimed):
-        if claimed.id == "long":
-            began.set()
-            assert go.wait(10)
+        runs(claimed)
         if claimed.id in {"long", "b", "c"}:
             time.sleep(0.1)
 
     running(execute, prefetch=50)
-    assert began.wait(10)
+    assert runs.began.wait(10)
     until(lambda: server.tasks.get("c") == "running")
     assert "d" not in server.tasks
     monkeypatch.setattr(worker, "SHORT_SECONDS", 0.1)
     monkeypatch.setattr(reports, "GATHER_SECONDS", 0.0)
-    go.set()
+    runs.go.set()
     until(lambda: server.tasks.get("d") == "completed")
     # Started when c has ended, not with the end of the long task.
     (request,) = [
@@ -76,84 +90,54 @@ def test_after_a_long_run_no_task_is_started_ahead(server, manager, patient, run
     assert ("c", "completed") in request
 
 
-def test_tasks_started_ahead_run_in_the_threads_that_are_free(server, manager, patient, running):
+def test_tasks_started_ahead_run_in_the_threads_that_are_free(server, runs, patient, running):
     """Control: b and c end after the long task if each thread keeps tasks of its own."""
     short_tasks(server, "long", "a", "b", "c")
-    go = threading.Event()
-
-    def execute(claimed):
-        if claimed.id == "long":
-            assert go.wait(10)
-
-    running(execute, concurrency=2, prefetch=50)
+    running(runs, concurrency=2, prefetch=50)
     until(lambda: all(server.tasks.get(one) == "completed" for one in "abc"))
     assert server.tasks["long"] == "running"
-    go.set()
+    runs.go.set()
     until(lambda: server.tasks["long"] == "completed")
 
 
-def test_a_task_started_ahead_that_is_cancelled_is_not_run(server, manager, patient, running):
+def test_a_task_started_ahead_that_is_cancelled_is_not_run(server, manager, runs, patient, running):
     short_tasks(server, "long", "b", "c")
-    began, go, ran = threading.Event(), threading.Event(), []
-
-    def execute(claimed):
-        ran.append(claimed.id)
-        if claimed.id == "long":
-            began.set()
-            assert go.wait(10)
-
-    running(execute, prefetch=50)
-    assert began.wait(10)
+    running(runs, prefetch=50)
+    assert runs.began.wait(10)
     until(lambda: server.tasks.get("b") == server.tasks.get("c") == "running")
     server.take("b", "cancelled")
     held = {one.id: one for one in manager._grants.held()}
     until(lambda: manager.should_stop(held["b"]))
-    go.set()
+    runs.go.set()
     until(lambda: server.tasks["c"] == "completed")
-    assert ran[-2:] == ["long", "c"]
+    assert runs.ids[-2:] == ["long", "c"]
     assert [one["status"] for one in bodies(server, "b")] == ["running"]
     until(lambda: not manager._grants.held())
 
 
-def test_a_stop_finishes_the_tasks_that_were_started_ahead(server, manager, patient):
+def test_a_stop_finishes_the_tasks_that_were_started_ahead(server, manager, runs, patient, running):
     short_tasks(server, "long", *"bcd")
-    manager.register(Rotate)
-    began, go = threading.Event(), threading.Event()
-
-    def execute(claimed):
-        if claimed.id == "long":
-            began.set()
-            assert go.wait(10)
-
-    thread = threading.Thread(
-        target=manager.serve, args=(execute,), kwargs={"prefetch": 50}, daemon=True
-    )
-    thread.start()
-    assert began.wait(10)
+    thread = running(runs, prefetch=50)
+    assert runs.began.wait(10)
     until(lambda: server.tasks.get("c") == "running")
     manager.stop()
     assert thread.is_alive()
-    go.set()
+    runs.go.set()
     thread.join(10)
     assert server.tasks["b"] == server.tasks["c"] == "completed"
     assert "d" not in server.tasks
     assert server.calls[-1][:2] == ("DELETE", "/workers/w1")
 
 
-def test_a_task_started_ahead_that_its_worker_cancels_is_not_run(server, manager, patient, running):
+def test_a_task_started_ahead_that_its_worker_cancels_is_not_run(
+    server, manager, runs, patient, running
+):
     """Control: a task that is no longer held counts as not stopped."""
     short_tasks(server, "long", "b", "c")
-    go, ran = threading.Event(), []
-
-    def execute(claimed):
-        ran.append(claimed.id)
-        if claimed.id == "long":
-            assert go.wait(10)
-
-    running(execute, prefetch=50)
+    running(runs, prefetch=50)
     until(lambda: server.tasks.get("c") == "running")
     manager.cancel("b")
-    go.set()
+    runs.go.set()
     until(lambda: server.tasks["c"] == "completed")
-    assert ran[-2:] == ["long", "c"]
+    assert runs.ids[-2:] == ["long", "c"]
     assert server.tasks["b"] == "cancelled"

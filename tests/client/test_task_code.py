@@ -10,11 +10,10 @@ import subprocess
 import sys
 import threading
 
-import httpx
 import pytest
 from pydantic import BaseModel, field_validator
 
-from tests.client.stand_in import Rotate, bodies, serve, task, until
+from tests.client.stand_in import Rotate, bodies, serve, task, until, use
 from tests.servers import ROOT
 from zndraw_joblib.client import heartbeats
 
@@ -191,7 +190,7 @@ def test_serve_raises_when_a_thread_of_the_worker_fails(server, manager, error, 
         return server(request)
 
     manager.register(Rotate)
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(transport))
+    use(manager, transport)
     if broken == "heartbeat" and isinstance(error, Exception):
         return  # Heartbeats are sent again after an `Exception`; see the next test.
     with pytest.raises(RuntimeError) as caught:
@@ -224,7 +223,7 @@ def test_a_failing_heartbeat_thread_interrupts_a_stream(server, manager):
             raise SystemExit
         return server(request)
 
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(transport))
+    use(manager, transport)
     with pytest.raises(RuntimeError, match="ended with SystemExit"), manager:
         next(manager.listen())
 

@@ -14,7 +14,18 @@ import time
 import httpx
 import pytest
 
-from tests.client.stand_in import NOW, Lost, Rotate, bodies, granted, refusal, serve, task, until
+from tests.client.stand_in import (
+    NOW,
+    Lost,
+    Rotate,
+    bodies,
+    granted,
+    refusal,
+    serve,
+    task,
+    until,
+    use,
+)
 from zndraw_joblib.client import (
     Cancelled,
     ClaimedTask,
@@ -77,7 +88,7 @@ def test_progress_and_log_are_sent_at_most_once_a_second(server, manager, runnin
             times.append(time.monotonic())
         return server(request)
 
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(slow))
+    use(manager, slow)
 
     def execute(claimed):
         for step in range(1000):
@@ -261,7 +272,7 @@ def test_updates_do_not_wait_for_a_slow_server(server, manager, running):
             assert go.wait(20)
         return server(request)
 
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(slow))
+    use(manager, slow)
 
     def execute(claimed):
         for _ in range(1000):

@@ -16,10 +16,12 @@ from tests.client.stand_in import (
     Rotate,
     bodies,
     granted,
+    hold_back,
     refusal,
     serve,
     task,
     until,
+    use,
 )
 from zndraw_joblib.client import (
     Api,
@@ -100,15 +102,7 @@ def test_a_task_that_a_claim_started_during_a_stop_is_run(server, manager):
     """
     manager.register(Rotate)
     server.queue.append(task("a"))
-    claiming, go = threading.Event(), threading.Event()
-
-    def slow(request):
-        if request.url.path.endswith("/claim"):
-            claiming.set()
-            assert go.wait(10)
-        return server(request)
-
-    manager.api.http = httpx.Client(transport=httpx.MockTransport(slow))
+    claiming, go = hold_back(server, manager, lambda sent: sent.url.path.endswith("/claim"))
     with manager:
         thread = threading.Thread(target=manager.serve, daemon=True)
         thread.start()
@@ -172,19 +166,15 @@ def test_a_cancelled_prefetched_task_is_not_run(server, manager, running):
     until(lambda: server.sent("PATCH", "/workers")[-1][2] == {"tasks": []})
 
 
-def test_a_stop_drops_prefetched_tasks_and_lets_the_running_one_finish(server, manager):
+def test_a_stop_drops_prefetched_tasks_and_lets_the_running_one_finish(server, manager, running):
     server.queue += [task(x) for x in "abc"]
-    manager.register(Rotate)
     began, go = threading.Event(), threading.Event()
 
     def execute(claimed):
         began.set()
         assert go.wait(10)
 
-    thread = threading.Thread(
-        target=manager.serve, args=(execute,), kwargs={"prefetch": 2}, daemon=True
-    )
-    thread.start()
+    thread = running(execute, prefetch=2)
     assert began.wait(10)
     manager.stop()
     # Only the lease of the running task is renewed, so that the others can be granted again.
@@ -279,7 +269,7 @@ class Gate:
             return server(request)
 
         self.reporter = manager._reporter
-        manager.api.http = httpx.Client(transport=httpx.MockTransport(transport))
+        use(manager, transport)
 
     def send(self, manager, calls):
         """Make each call in a thread of its own; returns the results or errors in their order."""

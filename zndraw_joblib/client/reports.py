@@ -186,7 +186,9 @@ class Reporter:
             # Removes its own reports after an interrupt; the next thread sends the others.
             self._withdraw(mine)
             if sends:
-                self._end_turn()
+                with self._turn:
+                    self._sending = False
+                    self._turn.notify_all()
         return [entry.outcome for entry in mine if entry.outcome is not None]
 
     def post(self, reports: Sequence[tuple[Report, Settled]], *, lasting: bool = True) -> None:
@@ -201,23 +203,16 @@ class Reporter:
         of a `Settled` too, the posted reports are forgotten.
         """
         try:
-            self._deliver_until(over, more_soon)
+            while True:
+                with self._turn:
+                    self._turn.wait_for(lambda: over() or self._waiting)
+                    if over():
+                        return
+                    self._turn.wait_for(lambda: not more_soon(), GATHER_SECONDS)
+                self._send_while(lambda: any(entry.error for entry in self._waiting))
         except BaseException:
             self._withdraw(self._waiting)
             raise
-
-    def _deliver_until(self, over: Callable[[], bool], more_soon: Callable[[], bool]) -> None:
-        while True:
-            with self._turn:
-                self._turn.wait_for(lambda: over() or (self._waiting and not self._sending))
-                if over():
-                    return
-                self._sending = True
-                self._turn.wait_for(lambda: not more_soon(), GATHER_SECONDS)
-            try:
-                self._send_while(lambda: any(entry.error for entry in self._waiting))
-            finally:
-                self._end_turn()
 
     def notify(self) -> None:
         """Tell threads in `deliver` that their conditions may have changed."""
@@ -238,11 +233,6 @@ class Reporter:
                 entry.is_withdrawn = True
             self._waiting = _unsettled(self._waiting)
         self._grants.finish_ends(_ends(unsettled))
-
-    def _end_turn(self) -> None:
-        with self._turn:
-            self._sending = False
-            self._turn.notify_all()
 
     def _send_while(self, unfinished: Callable[[], bool]) -> None:
         """Send the waiting reports, and again after a pause while reports that failed remain."""

@@ -173,8 +173,9 @@ class Worker:
     def _end(self) -> None:
         """Run no further task, and end the threads when they have run those that they have."""
         with self._changed:
-            self._ended = True
-            self._threads.end()
+            if not self._ended:
+                self._ended = True
+                self._threads.end()
         self._reporter.notify()
 
     def _deliver(self) -> None:
@@ -193,7 +194,10 @@ class Worker:
             # Their leases must end, because nobody will report on them.
             self._drop(unreported)
             try:
-                logger.exception("the thread that delivers reports ended", extra=self._log_fields())
+                worker_id = self._registration.worker_id
+                logger.exception(
+                    "the thread that delivers reports ended", extra={"worker_id": worker_id}
+                )
             finally:
                 self.fail(as_exception(error))
 
@@ -202,7 +206,7 @@ class Worker:
         self._grants.wait_until_none_expected()
         with self._changed:
             self._changed.wait_for(lambda: not self._open)
-        self._threads.end()
+        self._end()
         self._threads.join()
         self._call.close()
 
@@ -383,9 +387,6 @@ class Worker:
         for task in tasks:
             self._grants.drop(task.id, task.attempt)
             self._claimer.free()
-
-    def _log_fields(self) -> dict[str, str | None]:
-        return {"worker_id": self._registration.worker_id}
 
 
 def _refusal(error: Exception, report: Report) -> str:
