@@ -35,7 +35,7 @@ def tests(session: nox.Session, django: str, database: str) -> None:
     session.install(
         "-e",
         ".[progress,redis,postgres,server,wsgi,metrics,health,otel]",
-        *nox.project.dependency_groups(PYPROJECT, "test"),
+        *nox.project.dependency_groups(PYPROJECT, "test", "docs"),
         f"Django~={django}.0",
     )
     marks = "not network and not browser and not deploy and not soak"

@@ -234,7 +234,7 @@ async def returns_later(self):
 UNSUITABLE = {
     "generator": generates,
     "async generator": generates_later,
-    "partial of a generator": functools.partial(generates, None),
+    "partial of a generator": staticmethod(functools.partial(generates, None)),
     "two arguments": lambda self, task, instance: None,
     "a keyword argument": lambda self, *, key: None,
     "no self": lambda: None,
