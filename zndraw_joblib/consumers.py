@@ -37,6 +37,7 @@ from zndraw_joblib.api.paths import log_fields
 from zndraw_joblib.api.tasks import TaskViewSet
 from zndraw_joblib.events.hub import get_hub
 from zndraw_joblib.events.messages import end_group, room_digest, split_entry
+from zndraw_joblib.events.publisher import publisher
 from zndraw_joblib.events.reads import REREAD_SECONDS
 from zndraw_joblib.events.waiters import counted
 from zndraw_joblib.exceptions import ProblemException
@@ -307,6 +308,8 @@ class RoomConsumer(EventConsumer):
         return end_group(self._room_id)
 
     async def _join(self) -> bool:
+        # Because an in-memory layer delivers late what another loop sends.
+        publisher.attach(asyncio.get_running_loop())
         try:
             await self.channel_layer.group_add(self._group, self.channel_name)
         except Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import timedelta
 
 import pytest
@@ -18,6 +19,7 @@ from django.utils import timezone
 from example_project.accounts.models import User
 from tests.sockets import Socket, token
 from zndraw_joblib import consumers
+from zndraw_joblib.events.publisher import publisher
 from zndraw_joblib.models import Task
 from zndraw_joblib.routing import websocket_urlpatterns
 
@@ -55,6 +57,23 @@ async def test_each_end_in_the_room_is_sent(bob, running):
         await sync_to_async(bob.report)(other["id"], "cancelled")
         assert (await socket.json())["id"] == other["id"]
         assert await socket.communicator.receive_nothing(0.3)
+
+
+async def test_an_end_is_sent_at_once_where_a_sites_only_waiter_is_the_socket_of_a_room(
+    bob, running, monkeypatch
+):
+    monkeypatch.setattr(consumers, "REREAD_SECONDS", 3600)
+    publisher.reset()
+    held, publish = [], publisher.publish
+    monkeypatch.setattr(publisher, "publish", lambda *message: held.append(message))
+    async with Socket("rooms/open", token(bob)) as socket:
+        assert await socket.communicator.receive_nothing(0.3)
+        await sync_to_async(bob.report)(running, "completed")
+        # Sent while the loop sleeps, so that nothing but the message can wake it.
+        timer = threading.Timer(0.3, lambda: [publish(*message) for message in held])
+        timer.start()
+        assert (await socket.json())["id"] == running
+        timer.join()
 
 
 async def test_ends_in_the_room_are_sent_after_the_databases_clock_went_back(bob, running):

@@ -68,8 +68,10 @@ def forget(*tokens: str) -> None:
             del _cache[name]
 
 
-def _forget_token(instance: Any, **_: Any) -> None:
-    forget(instance.key)
+def _forget_token(instance: Any, created: bool = False, **_: Any) -> None:
+    # A new token is not in the cache, which a site that makes many need not search for each.
+    if not created:
+        forget(instance.key)
 
 
 def _forget_user(instance: Any, **_: Any) -> None:

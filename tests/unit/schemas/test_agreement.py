@@ -23,6 +23,8 @@ DRAFTS = {
     "http://json-schema.org/draft-07/schema#": Draft7Validator,
 }
 LIMITS = {"max_bytes": 65_536, "max_depth": 32}
+#: More cases than in other tests, because each is short and rarely meets a given pair of keywords.
+drawn = settings(max_examples=5 * settings.default.max_examples)
 SCALARS = st.one_of(
     *(st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([0.5, 1.0, -2.0, 1e300])),
     st.text("ab", max_size=3),
@@ -115,7 +117,7 @@ def older(schema):
     }
 
 
-@settings(max_examples=300, deadline=None)
+@drawn
 @given(
     schema=SCHEMAS.flatmap(lambda schema: holders(st.just(schema) | LEAVES)),
     payloads=st.lists(VALUES, min_size=5, max_size=10),
@@ -147,7 +149,7 @@ ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@drawn
 @given(
     schema=st.dictionaries(st.sampled_from(KEYWORDS), ANYTHING | SCHEMAS, max_size=4),
     payload=VALUES,
@@ -158,7 +160,7 @@ def test_every_payload_of_an_accepted_schema_can_be_checked(schema, payload):
     assert accepted is not any("cannot be checked" in error.detail for error in errors)
 
 
-@settings(max_examples=300, deadline=None)
+@drawn
 @given(schema=st.dictionaries(st.sampled_from(KEYWORDS), ANYTHING | SCHEMAS, max_size=4))
 def test_a_schema_that_jsonschema_refuses_is_refused(schema):
     try:
