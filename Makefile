@@ -17,11 +17,12 @@ help: ## List these commands
 
 setup: $(STAMP) ## Make .venv with the package, its extras and every development tool
 
-# pip before 25.1 knows no --group.
+# pip before 25.1 knows no --group. Without byte code, because to compile every module takes longer
+# than to install them, and Python compiles the few that are imported.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install -e '$(EXTRAS)' --group dev
+	$(PIP) install --no-compile --upgrade 'pip>=25.1'
+	$(PIP) install --no-compile -e '$(EXTRAS)' --group dev
 	touch $(STAMP)
 
 demo: $(STAMP) ## Server, sweeper and worker on molecules (PORT=8001 moves it, ONCE=1 ends it by itself)

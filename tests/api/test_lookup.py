@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from tests.factories import problem
-from zndraw_joblib.api.bodies import MAX_LOOKUP
+from zndraw_joblib.api.task_bodies import MAX_LOOKUP
 from zndraw_joblib.models import Job
 from zndraw_joblib.storage import lists
 

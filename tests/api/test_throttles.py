@@ -18,6 +18,7 @@ from rest_framework.throttling import (
 
 from tests.factories import problem
 from zndraw_joblib.api.base import JobLibView
+from zndraw_joblib.api.urls import urlpatterns
 from zndraw_joblib.contrib import throttling
 from zndraw_joblib.contrib.throttling import WindowRateThrottle
 
@@ -43,6 +44,21 @@ def clock(monkeypatch):
         now[0] = 1_000_000.0 + seconds
 
     return at
+
+
+def test_each_action_that_writes_has_a_scope_of_its_own():
+    # A lookup reads by POST, because a list of ids may be longer than an address.
+    reads = {"lookup"}
+    views = cast("list[Any]", [pattern.callback for pattern in urlpatterns])
+    writes = {
+        (view.cls, action)
+        for view in views
+        for method, action in getattr(view, "actions", {}).items()
+        if method not in {"get", "head"} and action not in reads
+    }
+    assert len(writes) > 10
+    without = {(view, action) for view, action in writes if action not in view.throttle_scopes}
+    assert without == set()
 
 
 def rate(monkeypatch, value):

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from zndraw_joblib.lifecycle import LEASED_STATUSES, TERMINAL_STATUSES, TRANSITIONS, TaskStatus
+from zndraw_joblib.storage import rows
 from zndraw_joblib.storage.statements import load
 
 VENDORS = ("postgresql", "sqlite")
@@ -35,6 +36,14 @@ def assigned(statement):
         r"\bSET\b.*?\bstatus = (CASE .*? END|'\w+'|report\.status)", statement, re.DOTALL
     )
     return statuses(found[1]) if found else set()
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_statement_may_leave_out_the_last_columns_of_a_task_and_no_other(vendor):
+    assert rows._row_maker(tuple(rows.TaskRow._fields[:-2]), vendor)
+    without_status = tuple(name for name in rows.TaskRow._fields if name != "status")
+    with pytest.raises(LookupError, match="returns no status"):
+        rows._row_maker(without_status, vendor)
 
 
 @pytest.mark.parametrize("vendor", VENDORS)

@@ -14,7 +14,7 @@ from django.db import OperationalError
 from django.test import AsyncClient
 
 from tests.factories import V1
-from zndraw_joblib.api.bodies import MAX_LOOKUP
+from zndraw_joblib.api.task_bodies import MAX_LOOKUP
 from zndraw_joblib.events import ends, queries, reads
 from zndraw_joblib.events.groups import Groups
 from zndraw_joblib.events.hub import get_hub

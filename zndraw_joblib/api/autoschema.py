@@ -288,5 +288,5 @@ class JobLibSchema(AutoSchema):
     @property
     def _operation(self) -> Operation:
         operation = operation_of(self.view, self.method)
-        assert operation is not None  # Each view's method has one.
+        assert operation is not None, f"{self.view}: no Operation decorates {self.method}"
         return operation

@@ -21,12 +21,13 @@ from rest_framework.views import APIView
 
 from zndraw_joblib.access import Caller
 from zndraw_joblib.api.autoschema import JobLibSchema, operation_of
-from zndraw_joblib.api.bodies import Body, LogBody, ReportBody
+from zndraw_joblib.api.bodies import Body
 from zndraw_joblib.api.caller import ApiCaller
 from zndraw_joblib.api.parsing import check_query, discard_body, invalid, read_body
 from zndraw_joblib.api.paths import mount_path
 from zndraw_joblib.api.problems import problem_exception_handler
 from zndraw_joblib.api.rendering import FastJSONRenderer
+from zndraw_joblib.api.task_bodies import LogBody, ReportBody
 from zndraw_joblib.exceptions import FieldError, NotFound, ValidationError
 from zndraw_joblib.models import Task
 from zndraw_joblib.names import nfc

@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from rest_framework.request import Request
 from rest_framework.viewsets import ViewSet
 
-from zndraw_joblib.api import openapi
+from zndraw_joblib.api import openapi_parts
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.caller import caller_again
 from zndraw_joblib.api.event_documents import StreamQuery, messages, stream_query
@@ -54,7 +54,7 @@ class EventViewSet(JobLibView, ViewSet):
         self._unauthenticated: HttpRequest = copy.copy(request)
         return super().initialize_request(request, *args, **kwargs)
 
-    @openapi.rooms_events
+    @openapi_parts.rooms_events
     def stream(self, request: Request, room_id: str) -> HttpResponseBase:
         """The present state of everything in the room that changes, as long as the client stays.
 

@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from zndraw_joblib.api import openapi
+from zndraw_joblib.api import openapi_parts
 from zndraw_joblib.api.base import JobLibView
 from zndraw_joblib.api.bodies import MAX_ATTEMPT
 from zndraw_joblib.api.conditional import may_change
@@ -66,13 +66,13 @@ class FileViewSet(JobLibView, ViewSet):
         made._full_data = {}
         return made  # type: ignore[no-any-return]
 
-    @openapi.files_list
+    @openapi_parts.files_list
     def list(self, request: Request, task_id: str) -> Response:
         """The files of all attempts of a task, by name and attempt."""
         files = list_files(self.caller, parse_task_id(task_id))
         return Response([file_document(file) for file in files])
 
-    @openapi.files_upload
+    @openapi_parts.files_upload
     def upload(self, request: Request, task_id: str, name: str) -> Response:
         """Upload a file of an attempt, or replace the attempt's file of this name."""
         attempt = _attempt(request.query_params.get("attempt"))
@@ -90,7 +90,7 @@ class FileViewSet(JobLibView, ViewSet):
         file, is_new = upload(self.caller, parse_task_id(task_id), attempt, given)
         return Response(file_document(file), status=201 if is_new else 200)
 
-    @openapi.files_download
+    @openapi_parts.files_download
     def retrieve(self, request: Request, task_id: str, name: str) -> HttpResponseBase:
         """The content of the latest attempt's file of this name, or one range of it."""
         if request.META.get("HTTP_SEC_FETCH_DEST", "empty") not in _DESTINATIONS:

@@ -13,8 +13,8 @@ from rest_framework.viewsets import ViewSet
 
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.bodies import RegistrationBody, SubmissionBody, parts_to_repeat
 from zndraw_joblib.api.documents import job_document, job_summary, task_document
+from zndraw_joblib.api.job_bodies import RegistrationBody, SubmissionBody, parts_to_repeat
 from zndraw_joblib.api.lists import task_page
 from zndraw_joblib.api.lookup import accepted
 from zndraw_joblib.api.pagination import page

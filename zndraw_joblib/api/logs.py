@@ -9,13 +9,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
-from zndraw_joblib.api import openapi
+from zndraw_joblib.api import openapi_parts
 from zndraw_joblib.api.awaited import UntilMoreLog
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.bodies import LogBody
 from zndraw_joblib.api.documents import log_document
 from zndraw_joblib.api.lookup import parse_task_id
 from zndraw_joblib.api.parsing import digits_of, invalid
+from zndraw_joblib.api.task_bodies import LogBody
 from zndraw_joblib.services.log import append_log, find_log
 from zndraw_joblib.storage.logs import MAX_OFFSET
 from zndraw_joblib.text import Message
@@ -27,14 +27,14 @@ class LogViewSet(JobLibView, ViewSet):
     throttle_scopes: ClassVar = {"write": "joblib_work"}
     unthrottled: ClassVar = {"write"}
 
-    @openapi.log_write
+    @openapi_parts.log_write
     def write(self, request: Request, task_id: str) -> Response:
         """Add text to the log of a task, and renew its lease."""
         body = self.body(LogBody)
         append_log(self.caller, parse_task_id(task_id), body.attempt, body.text)
         return Response(status=204)
 
-    @openapi.log_retrieve
+    @openapi_parts.log_retrieve
     def retrieve(self, request: Request, task_id: str) -> Response:
         """A part of the log; `Prefer: wait=N` waits for more text, or the end of the task."""
         parsed_id, offset = parse_task_id(task_id), _offset(request.query_params)

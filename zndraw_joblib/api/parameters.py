@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from zndraw_joblib.api import bodies
+from zndraw_joblib.api import job_bodies, task_bodies
 from zndraw_joblib.api.autoschema import Header, Parameter
 from zndraw_joblib.api.limits import AtMost, Described
 from zndraw_joblib.api.parsing import MAX_KEY_LENGTH
@@ -95,12 +95,12 @@ TRACEPARENT = Parameter(
     description="Trace context (W3C), which is kept with the task; an invalid one is ignored.",
 )
 SUBMISSIONS = Annotated[
-    list[bodies.SubmissionBody],
+    list[job_bodies.SubmissionBody],
     Field(min_length=1),
     Described("Submits several tasks, all or none.", max_items="max_batch_size"),
 ]
 REPORTS = Annotated[
-    list[bodies.ListedReportBody],
+    list[task_bodies.ListedReportBody],
     Field(min_length=1),
     Described("Reports that are carried out one by one.", max_items="max_batch_size"),
 ]

@@ -13,7 +13,7 @@ from rest_framework.viewsets import ViewSet
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.awaited import UntilChange, UntilEnd, UntilWork
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.bodies import ClaimBody, EmptyBody, ListedReportBody, LookupBody, ReportBody
+from zndraw_joblib.api.bodies import EmptyBody
 from zndraw_joblib.api.conditional import known_tags
 from zndraw_joblib.api.documents import task_document, task_tag
 from zndraw_joblib.api.lists import attempt_page, submitted_page, task_page
@@ -26,6 +26,7 @@ from zndraw_joblib.api.parsing import (
 )
 from zndraw_joblib.api.paths import request_path, task_path
 from zndraw_joblib.api.problems import type_url
+from zndraw_joblib.api.task_bodies import ClaimBody, ListedReportBody, LookupBody, ReportBody
 from zndraw_joblib.exceptions import ProblemException, TaskNotFound
 from zndraw_joblib.services.claim import claim, jobs_of_worker
 from zndraw_joblib.services.lookup import find_task, find_tasks

@@ -12,9 +12,10 @@ from rest_framework.viewsets import ViewSet
 from zndraw_joblib.api import openapi
 from zndraw_joblib.api.awaited import UntilStop
 from zndraw_joblib.api.base import JobLibView
-from zndraw_joblib.api.bodies import EmptyBody, HeartbeatBody
+from zndraw_joblib.api.bodies import EmptyBody
 from zndraw_joblib.api.documents import utc, worker_document
 from zndraw_joblib.api.pagination import page
+from zndraw_joblib.api.task_bodies import HeartbeatBody
 from zndraw_joblib.api.waiting import wait_of
 from zndraw_joblib.models import Worker
 from zndraw_joblib.services import workers

@@ -15,7 +15,7 @@ from django.db.models.signals import post_migrate
 from pydantic import BaseModel
 
 from zndraw_joblib.access import HostCaller
-from zndraw_joblib.api.bodies import RetryBody
+from zndraw_joblib.api.job_bodies import RetryBody
 from zndraw_joblib.api.parsing import invalid
 from zndraw_joblib.client.functions import model_of
 from zndraw_joblib.exceptions import SchemaConflict

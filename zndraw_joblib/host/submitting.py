@@ -13,7 +13,7 @@ from django.db import connections, router, transaction
 from pydantic import BaseModel
 
 from zndraw_joblib.access import HostCaller
-from zndraw_joblib.api.bodies import SubmissionBody, parts_to_repeat
+from zndraw_joblib.api.job_bodies import SubmissionBody, parts_to_repeat
 from zndraw_joblib.api.parsing import MAX_KEY_LENGTH, invalid
 from zndraw_joblib.host.values import identity_of, payload_of
 from zndraw_joblib.models import Job, Task

@@ -1,4 +1,4 @@
-"""Keeps the statistics of the dashboard; each pass of the sweeper calls `collect`.
+"""Collects the statistics that `dashboard.py` reads; each pass of the sweeper calls `collect`.
 
 Claims, submits and reports write no statistics. The sweeper reads which tasks were submitted and
 which ended since its last pass, in chunks. Each chunk is one transaction under one row lock, so

@@ -224,8 +224,16 @@ def _row_maker(columns: tuple[str, ...], vendor: str) -> Callable[[str, Sequence
     """A function that makes a row. Unknown columns, of a newer server's migration, are ignored.
 
     A statement may leave out the last fields, which have defaults.
+
+    Raises
+    ------
+    LookupError
+        The statement leaves out another field.
     """
     names = [name for name in TaskRow._fields if name in columns]
+    # By position below, where a missing value would give its place to the next one.
+    if missing := [name for name in TaskRow._fields[: len(names)] if name not in names]:
+        raise LookupError(f"the statement returns no {', '.join(missing)}")
     values = itemgetter(*map(columns.index, names))
     if vendor != "sqlite":
         texts = [names.index(name) for name in ("payload", "result") if name in names]

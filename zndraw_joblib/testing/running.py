@@ -11,8 +11,8 @@ from django.db.models import Q
 from pydantic import BaseModel
 
 from zndraw_joblib.access import HostCaller
-from zndraw_joblib.api.bodies import ReportBody
 from zndraw_joblib.api.parsing import parse_json
+from zndraw_joblib.api.task_bodies import ReportBody
 from zndraw_joblib.api.tasks import parse_report
 from zndraw_joblib.client import reports as client_reports
 from zndraw_joblib.client.calls import check_has_run, check_run

@@ -18,7 +18,7 @@
 -- * `(SELECT %(name)s)` in place of `%(name)s` keeps the plan from depending on the value, because
 --   PostgreSQL would plan anew at each execution if plans for some values were cheaper.
 -- * `task.*` brings every column, so that a new field of `Task` needs no change here. Only
---   `insert_tasks` leaves out those that its caller knows.
+--   `insert_tasks`, whose caller knows most columns, and `read_tasks` name theirs.
 
 -- name: insert_tasks
 -- Accepts tasks of a job, unless the job was retired or its schema changed since it was read.
