@@ -49,7 +49,7 @@ def clock(monkeypatch):
 def test_each_action_that_writes_has_a_scope_of_its_own():
     # A lookup reads by POST, because a list of ids may be longer than an address.
     reads = {"lookup"}
-    views = cast("list[Any]", [pattern.callback for pattern in urlpatterns])
+    views: list[Any] = [pattern.callback for pattern in urlpatterns]
     writes = {
         (view.cls, action)
         for view in views
