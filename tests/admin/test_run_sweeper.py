@@ -1,9 +1,10 @@
-"""The log lines of `manage.py run_sweeper` under the logging of a host."""
+"""`manage.py run_sweeper` in the process of a host: its log lines and its handlers of signals."""
 
 from __future__ import annotations
 
 import io
 import logging
+import signal
 
 import pytest
 from django.core.management import call_command
@@ -69,3 +70,14 @@ def test_the_loggers_are_left_as_the_host_configured_them(bare_logging):
     lines_of(loggers[1])
     assert [each.level for each in loggers] == [logging.WARNING, logging.NOTSET, logging.NOTSET]
     assert [each.handlers for each in loggers] == [[], [], []]
+
+
+def test_a_host_that_called_the_command_has_its_handlers_of_signals_back(monkeypatch):
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    monkeypatch.setattr(
+        "zndraw_joblib.management.commands.run_sweeper.sweep_tenants",
+        lambda: signal.raise_signal(signal.SIGTERM),
+    )
+    call_command("run_sweeper", interval=0.01)
+    assert [signal.getsignal(number) for number in numbers] == before

@@ -103,7 +103,8 @@ def test_progress_and_log_are_sent_at_most_once_a_second(server, manager, runnin
     # All but the last, which is sent at the end.
     pauses = [later - earlier for earlier, later in itertools.pairwise(times[:-1])]
     assert len(pauses) >= 2
-    assert min(pauses) > 0.19
+    # Half of the interval, because a request may reach the handler late, and the next one not.
+    assert min(pauses) > updates.INTERVAL / 2
 
 
 @pytest.mark.usefixtures("fast")

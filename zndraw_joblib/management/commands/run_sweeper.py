@@ -51,6 +51,21 @@ def _is_stopped_within(seconds: float, signals: queue.SimpleQueue[int]) -> bool:
 
 
 @contextmanager
+def _stop_signals() -> Iterator[queue.SimpleQueue[int]]:
+    """Queue SIGTERM and SIGINT, and then give them the handlers of before back."""
+    # A reentrant queue, because a signal handler may interrupt a thread that holds a lock.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda number, _: signals.put(number)) for number in numbers]
+    try:
+        yield signals
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            # None stands for a handler that C code installed and that Python cannot install again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
 def _logging_to(stream: Any) -> Iterator[None]:
     """Make the line of each sweep appear where the host's logging leaves its level or handler open.
 
@@ -130,7 +145,8 @@ class Command(BaseCommand):
                 if once:
                     self._sweep_once()
                 else:
-                    self._sweep_until_stopped(interval)
+                    with _stop_signals() as signals:
+                        self._sweep_until_stopped(interval, signals)
             finally:
                 flush()
 
@@ -141,11 +157,7 @@ class Command(BaseCommand):
             _refuse_unmigrated(outage_of(error), error)
             raise CommandError(f"The sweep failed: {error}") from error
 
-    def _sweep_until_stopped(self, interval: float | None) -> None:
-        # A reentrant queue, because a signal handler may interrupt a thread that holds a lock.
-        signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: signals.put(number))
+    def _sweep_until_stopped(self, interval: float | None, signals: queue.SimpleQueue[int]) -> None:
         pause = 0.0
         while not _is_stopped_within(pause, signals):
             try:
