@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(
                 f"{item.nodeid} uses the database: move it to tests/database or tests/api"
             )
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at all that was imported again and again."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,7 +12,7 @@ from django.test import Client
 from zndraw_joblib.admin.saved_filters import MAX_FILTERS
 from zndraw_joblib.models import SavedFilter
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
 TASKS = "/admin/zndraw_joblib/task/"
 HOSTILE = '"><script>alert(1)</script>'

@@ -103,6 +103,7 @@ def confirm(client, asked):
     return client.post(TASKS, {name: html.unescape(value) for name, value in fields}, follow=True)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("action", "status"), [("cancel", "pending"), ("requeue", "claimed"), ("prune", "failed")]
 )

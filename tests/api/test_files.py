@@ -164,6 +164,7 @@ def test_files_are_in_the_default_storage_where_the_host_has_no_other(
 # -- browsers
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("kind", ["text/html", "image/svg+xml", "text/javascript"])
 def test_a_file_never_runs_in_a_page_of_the_site(task, alice, bob, kind):
     put(bob, task, "page.html", b"<script>alert(1)</script>", kind=kind)
@@ -175,6 +176,7 @@ def test_a_file_never_runs_in_a_page_of_the_site(task, alice, bob, kind):
         assert answer["Content-Security-Policy"].split("; ")[0] == "sandbox"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("destination", ["script", "worker", "style", "serviceworker", "object"])
 def test_a_browser_gets_no_file_as_a_part_of_a_page(task, alice, bob, destination):
     put(bob, task, "x.js", b"alert(1)", kind="text/javascript")
@@ -183,6 +185,7 @@ def test_a_browser_gets_no_file_as_a_part_of_a_page(task, alice, bob, destinatio
     assert "Sec-Fetch-Dest" in get(alice, task, "x.js")["Vary"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("name", "header"),
     [
@@ -243,6 +246,7 @@ def test_a_name_that_is_too_long_is_refused(task, bob, name):
     assert f"1 to 255 characters, not {len(name)}" in detail
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("name", ["a/b", "../../etc/passwd", "/etc/passwd", ""])
 def test_a_name_with_a_slash_is_not_found(task, bob, folder, name):
     problem(put(bob, task, name), "not-found", 404)
@@ -620,6 +624,7 @@ def test_a_head_request_has_the_headers_and_no_content(task, bob):
     assert answer["ETag"] == get(bob, task)["ETag"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("header", "part", "positions"),
     [
@@ -656,6 +661,7 @@ def test_a_malformed_range_and_one_of_several_are_ignored(task, bob, header):
     assert "Content-Range" not in answer
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("header", ["bytes=5-", "bytes=5-9", "bytes=-0", f"bytes={'9' * 5000}-"])
 def test_a_range_beyond_the_end_is_refused(task, bob, header):
     put(bob, task)
@@ -764,6 +770,7 @@ def sizes_of_open_files():
     return sizes
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("memory", [0, 10**9])
 def test_an_upload_is_in_a_file_and_not_in_memory_whatever_the_site_sets(
     task, bob, settings, monkeypatch, memory
@@ -859,6 +866,7 @@ def test_a_storage_may_choose_another_path(task, bob, folder, monkeypatch):
     assert not FileToDelete.objects.exists()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("error", [KeyError("x"), ValueError("\x00"), TimeoutError(), EOFError()])
 def test_any_error_of_a_storage_is_a_503(task, bob, monkeypatch, error):
     def fail(self, *args, **kwargs):

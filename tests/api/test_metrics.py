@@ -311,6 +311,7 @@ def call(person, url, method, path, **body):
     return answer.json()
 
 
+@pytest.mark.any_database
 @pytest.mark.slow
 def test_a_scrape_of_any_process_has_the_numbers_of_all_also_of_killed_ones(bob, tmp_path):
     bob.register()
@@ -343,6 +344,7 @@ def metrics_of(url):
     return samples(httpx.get(f"{url}/metrics").text)
 
 
+@pytest.mark.any_database
 @pytest.mark.slow
 def test_the_sweeper_exports_the_ends_that_it_made(bob):
     bob.register()
