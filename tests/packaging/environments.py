@@ -12,18 +12,8 @@ def make_environment(folder: Path, *arguments: str | Path) -> Path:
     # Without pip and byte code, because to write both takes longer than to run the tests.
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
-    install(python, *arguments)
+    # By the pip of this interpreter.
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python]
+    options = ["--disable-pip-version-check", "--quiet", "--no-compile"]
+    subprocess.run([*pip, "install", *options, *arguments], check=True)
     return python
-
-
-def install(python: Path, *arguments: str | Path) -> None:
-    """Run ``pip install`` for the environment of an interpreter, by the pip of this one."""
-    pip: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        python,
-        "--disable-pip-version-check",
-    ]
-    subprocess.run([*pip, "install", "--quiet", "--no-compile", *arguments], check=True)

@@ -6,7 +6,6 @@ import subprocess
 
 import pytest
 
-from tests.packaging.environments import make_environment
 from tests.servers import server
 from zndraw_joblib.models import Task, Worker
 
@@ -55,12 +54,12 @@ manager.disconnect()
 
 @pytest.mark.network
 @pytest.mark.django_db(transaction=True)
-def test_the_released_client_of_the_original_works_with_this_server(bob, tmp_path):
-    python = make_environment(tmp_path / "venv", "zndraw-joblib==0.1.7", "sqlalchemy<2.1")
+def test_the_released_client_of_the_original_works_with_this_server(
+    bob, tmp_path, python_of_the_original
+):
+    command = [python_of_the_original, "-c", CODE]
     with server() as url:
-        subprocess.run(
-            [python, "-c", CODE, url, bob.token], cwd=tmp_path, check=True, env={}, timeout=60
-        )
+        subprocess.run([*command, url, bob.token], cwd=tmp_path, check=True, env={}, timeout=60)
     assert [task.status for task in Task.objects.order_by("created_at")] == ["completed", "failed"]
     assert Task.objects.get(status="failed").error == "on purpose"
     assert not Worker.objects.exists()

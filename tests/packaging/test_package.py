@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import zndraw_joblib
-from tests.packaging.environments import install, make_environment
+from tests.packaging.environments import make_environment
 from zndraw_joblib.settings import JobLibSettings
 
 ROOT = Path(__file__).parents[2]
@@ -164,13 +164,16 @@ import zndraw_joblib.routing
 
 
 @pytest.mark.network
-def test_the_sdk_of_the_wheel_imports_without_django(wheel, tmp_path):
-    python = make_environment(tmp_path / "venv", "httpx", "pydantic")
-    install(python, "--no-deps", wheel)
+def test_the_sdk_of_the_wheel_imports_without_django(wheel, tmp_path, python_of_the_original):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
     code = """
-import importlib.util
+import importlib.util, sys
 assert importlib.util.find_spec("django") is None
 from zndraw_joblib import ApiManager, ClaimedTask, JobManager, TaskStatus, TaskStream
 from zndraw_joblib import *
+assert sys.modules["zndraw_joblib"].__file__.startswith(sys.argv[1])
+assert not {"fastapi", "sqlalchemy"} & set(sys.modules)
 """
-    subprocess.run([python, "-c", code], cwd=tmp_path, env=clean_environment(), check=True)
+    environment = clean_environment(PYTHONPATH=str(tmp_path))
+    command = [python_of_the_original, "-c", code, tmp_path]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
