@@ -77,11 +77,12 @@ LIBRARY_TEMPLATES = (
     "List should have at least {limit} items after validation, not {number}",
     "List should have at most {limit} item after validation, not {number}",
     "List should have at most {limit} items after validation, not {number}",
-    # `api.bodies` and `api.limits`
+    # `api.bodies`, `api.limits` and `api.task_bodies`
     "Must be a JSON object.",
     "Must be a JSON array.",
     "Must be at most {limit}.",
-    "Goes with the status completed, failed or cancelled only.",
+    "Goes with the status {statuses} or {last} only.",
+    "Goes with the status {status} only.",
 )
 _PLACE = re.compile(r"\\{(\w+)\\}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http.client import responses
 
 import pytest
@@ -52,6 +53,12 @@ def with_credentials(person, **credentials):
     return person.get("/workers")
 
 
+def reported_with(field, value, person):
+    """Report a status that goes with other fields."""
+    status = "failed" if field in {"result", "progress", "message"} else "running"
+    return person.send("patch", "/tasks/01a20c7d-1505-73c8-b9b4-1ae3b824bb1b", {"status": status, field: value})
+
+
 REQUESTS = {
     "no credentials": lambda p: with_credentials(p),
     "a wrong token": lambda p: with_credentials(p, HTTP_AUTHORIZATION="Token wrong"),
@@ -75,6 +82,17 @@ REQUESTS = {
     "a worker": lambda p: p.send("patch", "/workers/nobody", {}),
     "a report": lambda p: p.send("patch", "/tasks/nothing", {"status": "running"}),
     "a reported status": lambda p: p.send("patch", "/tasks/x", {"status": "nope"}),
+    **{
+        f"{field} of a report": partial(reported_with, field, value)
+        for field, value in {
+            "error": "no",
+            "result": 1,
+            "progress": 0.5,
+            "message": "x",
+            "retry": False,
+            "retry_after": 1,
+        }.items()
+    },
     "a problem type": lambda p: p.client.get("/v1/problems/nonsense"),
 }
 
