@@ -77,10 +77,12 @@ LIBRARY_TEMPLATES = (
     "List should have at least {limit} items after validation, not {number}",
     "List should have at most {limit} item after validation, not {number}",
     "List should have at most {limit} items after validation, not {number}",
-    # `api.bodies`, `api.limits` and `api.task_bodies`
+    # This app's own, in `api`
     "Must be a JSON object.",
     "Must be a JSON array.",
     "Must be at most {limit}.",
+    "Must be a time with an offset (RFC 3339), such as 2030-01-31T12:00:00Z.",
+    "Does not go beside run_at.",
     "Goes with the status {statuses} or {last} only.",
     "Goes with the status {status} only.",
 )

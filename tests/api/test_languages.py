@@ -56,9 +56,12 @@ def with_credentials(person, **credentials):
 def reported_with(field, value, person):
     """Report a status that goes with other fields."""
     status = "failed" if field in {"result", "progress", "message"} else "running"
-    return person.send("patch", "/tasks/01a20c7d-1505-73c8-b9b4-1ae3b824bb1b", {"status": status, field: value})
+    return person.send(
+        "patch", "/tasks/01a20c7d-1505-73c8-b9b4-1ae3b824bb1b", {"status": status, field: value}
+    )
 
 
+SUBMIT = "/rooms/open/tasks/open:modifiers:Rotate"
 REQUESTS = {
     "no credentials": lambda p: with_credentials(p),
     "a wrong token": lambda p: with_credentials(p, HTTP_AUTHORIZATION="Token wrong"),
@@ -93,6 +96,8 @@ REQUESTS = {
             "retry_after": 1,
         }.items()
     },
+    "a time": lambda p: p.send("post", SUBMIT, {"run_at": "x"}),
+    "a delay": lambda p: p.send("post", SUBMIT, {"run_at": "2030-01-31T12:00:00Z", "delay": 1}),
     "a problem type": lambda p: p.client.get("/v1/problems/nonsense"),
 }
 

@@ -12,7 +12,7 @@ from babel.messages.pofile import read_po
 
 from tests.messages import PACKAGE, all_messages, calls, sources
 from zndraw_joblib.exceptions import PROBLEM_TYPES
-from zndraw_joblib.translation import ENGLISH, LANGUAGES
+from zndraw_joblib.translation import ENGLISH, LANGUAGES, library_message
 
 REMEDY = "correct locale/*/LC_MESSAGES/django.po, then run `make messages`"
 SHIPPED = [language for language in LANGUAGES if language != ENGLISH]
@@ -47,6 +47,19 @@ def test_every_message_is_translated_and_no_other(language):
     found = catalogue(language)
     assert set(translations(found)) == all_messages(), REMEDY
     assert [each.id for each in found if each.id and (each.fuzzy or not each.string)] == []
+
+
+def test_each_error_of_our_own_that_pydantic_raises_is_found_again_by_its_text():
+    """pydantic returns the text alone, without its template."""
+    templates = [
+        str(call.args[1].value)
+        for _path, tree in sources()
+        for name, call in calls(tree)
+        if name == "PydanticCustomError" and isinstance(call.args[1], ast.Constant)
+    ]
+    assert len(templates) > 3
+    texts = [re.sub(r"\{\w+\}", "x", template) for template in templates]
+    assert [text for text in texts if library_message(text).template == "{text}"] == []
 
 
 @pytest.mark.parametrize("language", SHIPPED)
