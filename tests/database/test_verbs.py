@@ -1,4 +1,4 @@
-"""The verbs of the models on a real database: statements, plans, constraints, sweeps."""
+"""The verbs of the models on a real database: statements, constraints, sweeps."""
 
 from __future__ import annotations
 
