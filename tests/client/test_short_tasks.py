@@ -90,8 +90,12 @@ def test_after_a_long_run_no_task_is_started_ahead(server, runs, patient, runnin
     assert ("c", "completed") in request
 
 
-def test_tasks_started_ahead_run_in_the_threads_that_are_free(server, runs, patient, running):
+def test_tasks_started_ahead_run_in_the_threads_that_are_free(
+    server, runs, patient, running, monkeypatch
+):
     """Control: b and c end after the long task if each thread keeps tasks of its own."""
+    # The end of `long` would be waited for.
+    monkeypatch.setattr(reports, "GATHER_SECONDS", 0.05)
     short_tasks(server, "long", "a", "b", "c")
     running(runs, concurrency=2, prefetch=50)
     until(lambda: all(server.tasks.get(one) == "completed" for one in "abc"))
