@@ -352,6 +352,34 @@ def test_a_publisher_without_a_server_uses_one_thread_and_works_after_a_fork(bob
     assert not publisher._unsent_count
 
 
+def test_messages_that_a_loop_left_when_it_ended_are_sent_by_another(monkeypatch, caplog):
+    """Control: `flush` waited in vain, and the messages were sent with the next one, if any."""
+    sent = []
+
+    class Layer:
+        async def group_send(self, group, message):
+            if not sent:
+                sent.append("begun")
+                await asyncio.Event().wait()
+            sent.append(message["entries"])
+
+    layer = Layer()
+    monkeypatch.setattr(publishers, "get_channel_layer", lambda: layer)
+    publisher = publishers.Publisher()
+
+    async def publish():
+        publisher.attach(asyncio.get_running_loop())
+        publisher.publish("joblib.test", "x", ["first"])
+        while not sent:
+            await asyncio.sleep(0)
+        publisher.publish("joblib.test", "x", ["second"])
+
+    asyncio.run(publish())
+    publisher.flush()
+    assert sent == ["begun", ["second"]]
+    assert not caplog.records
+
+
 def test_the_number_of_unsent_events_is_bounded(monkeypatch, caplog):
     monkeypatch.setattr(publishers, "MAX_UNSENT", 0)
     publishers.Publisher().publish("joblib.test", "x", ["id"])

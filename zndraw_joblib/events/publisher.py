@@ -75,22 +75,38 @@ class Publisher:
                 return
             self._unsent.setdefault(group, (kind, []))[1].extend(entries)
             self._unsent_count += len(entries)
-            if self._sending_on is not None and self._sending_on.is_running():
-                return
-            loop = self._sending_on = self._loop()
             self._all_sent.clear()
+            idle = self._idle_loop()
+        self._send_on(idle)
+
+    def flush(self, timeout: float = SEND_TIMEOUT) -> None:
+        """Wait up to `timeout` seconds until all messages are sent.
+
+        A loop that ended while it sent may have left some, which another one sends.
+        """
+        with self._lock:
+            idle = None if self._all_sent.is_set() else self._idle_loop()
+        self._send_on(idle)
+        if not self._all_sent.wait(timeout):
+            logger.warning("some messages were not sent in time")
+
+    def _idle_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop that has to begin to send; None if one sends. Called with the lock."""
+        if self._sending_on is not None and self._sending_on.is_running():
+            return None
+        self._sending_on = self._loop()
+        return self._sending_on
+
+    def _send_on(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        if loop is None:
+            return
         try:
             loop.call_soon_threadsafe(self._start_sending)
         except RuntimeError:
-            # The loop was closed meanwhile; the next message uses another one.
-            logger.warning("no event loop to send %s to %s", kind, group)
+            # It was closed meanwhile; the next message uses another one.
+            logger.warning("no event loop to send messages on")
             with self._lock:
                 self._sending_on = None
-
-    def flush(self, timeout: float = SEND_TIMEOUT) -> None:
-        """Wait up to `timeout` seconds until all messages are sent."""
-        if not self._all_sent.wait(timeout):
-            logger.warning("some messages were not sent in time")
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         if self._server_loop and self._server_loop.is_running():
