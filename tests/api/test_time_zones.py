@@ -91,3 +91,16 @@ def test_a_claim_a_heartbeat_and_a_sweep_agree_on_the_time(bob, zone):
     assert Task.objects.recover_expired("timed out") == []
     assert not Worker.objects.stale(timedelta(seconds=60)).exists()
     assert Worker.objects.get().is_alive(60)
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no zone of a session")
+def test_times_are_read_after_the_zone_of_a_session_changed(bob):
+    """Control: the end of the calendar in UTC was read in the zone of before, which gave 500."""
+    bob.register()
+    times = {"Europe/Berlin": "2100-01-31T12:00:00Z", "UTC": "9999-12-31T23:59:59Z"}
+    for zone, run_at in times.items():
+        with connection.cursor() as cursor:
+            cursor.execute(connection.ops.set_time_zone_sql(), [zone])
+        body = {"payload": {}, "run_at": run_at}
+        answer = bob.send("post", "/rooms/open/tasks/open:modifiers:Rotate", body)
+        assert (answer.status_code, answer.json().get("run_at")) == (202, run_at)

@@ -33,10 +33,13 @@ def open_cursor(connection: Any, statement: str) -> Any:
     # Where queries are logged, Django's cursor logs the statement with its values.
     if connection.vendor != "postgresql" or connection.queries_logged:
         return cursor
-    cursors = vars(connection.connection).setdefault("joblib_cursors", {})
-    if statement not in cursors or cursors[statement].closed:
-        cursors[statement] = _preparing_cursor()(connection.connection)
-    return connection.make_cursor(cursors[statement])
+    session = connection.connection
+    cursors = vars(session).setdefault("joblib_cursors", {})
+    # With the session's time zone, because adapters of times keep the zone in which they were made.
+    key = statement, session.pgconn.parameter_status(b"TimeZone")
+    if key not in cursors or cursors[key].closed:
+        cursors[key] = _preparing_cursor()(session)
+    return connection.make_cursor(cursors[key])
 
 
 def column_names(cursor: Any, vendor: str) -> tuple[str, ...]:
