@@ -31,13 +31,14 @@ demo: $(STAMP) ## Server, sweeper and worker on molecules (PORT=8001 moves it, O
 # Both passes at once, and each in parts, because the tests of all parts but the first mostly wait.
 # Two passes on one server that JOBLIB_TEST_DATABASE_URL names would use the same database: one by one.
 SHARED := $(JOBLIB_TEST_DATABASE_URL)$(JOBLIB_TEST_REDIS_URL)
-waiting := tests/waiting/ tests/example/ tests/packaging/
+waiting := tests/waiting/
+installed := tests/example/ tests/packaging/
 client := tests/client/
 # tests/browser/ belongs to `make test-browser`.
-busy := $(filter-out $(waiting) $(client) tests/browser/ tests/__pycache__/,$(wildcard tests/*/))
-SQLITE := sqlite-busy sqlite-waiting sqlite-client
-POSTGRES := postgres-busy postgres-waiting postgres-client
-PARTS := $(if $(SHARED),1,6)
+busy := $(filter-out $(waiting) $(installed) $(client) tests/browser/ tests/__pycache__/,$(wildcard tests/*/))
+SQLITE := sqlite-busy sqlite-waiting sqlite-installed sqlite-client
+POSTGRES := postgres-busy postgres-waiting postgres-installed postgres-client
+PARTS := $(if $(SHARED),1,8)
 .PHONY: $(SQLITE) $(POSTGRES)
 test: $(STAMP) ## All tests that need no system package, on SQLite and on PostgreSQL with Valkey
 	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(PARTS)) --output-sync=target $(SQLITE) $(POSTGRES)
@@ -47,10 +48,10 @@ test-fast: $(STAMP) ## The quick tests on SQLite, in a minute: no processes, no 
 		-m 'not slow and not hypothesis' $(PYTEST_ARGS)
 
 test-sqlite: $(STAMP) ## The pass on SQLite
-	@$(MAKE) --no-print-directory -j$(or $(JOBS),3) --output-sync=target $(SQLITE)
+	@$(MAKE) --no-print-directory -j$(or $(JOBS),4) --output-sync=target $(SQLITE)
 
 test-postgres: $(STAMP) ## The pass on PostgreSQL with Valkey
-	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,3)) --output-sync=target $(POSTGRES)
+	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,4)) --output-sync=target $(POSTGRES)
 
 $(SQLITE): sqlite-%: $(STAMP)
 	COVERAGE_FILE=.coverage.$* $(BIN)/python tests/with_servers.py sqlite $(if $(PYTEST_ARGS),--may-be-empty) \
