@@ -37,8 +37,8 @@ client := tests/client/
 # tests/browser/ belongs to `make test-browser`.
 busy := $(filter-out $(waiting) $(installed) $(client) tests/browser/ tests/__pycache__/,$(wildcard tests/*/))
 SQLITE := sqlite-busy sqlite-waiting sqlite-installed sqlite-client
-POSTGRES := postgres-busy postgres-waiting postgres-installed postgres-client
-PARTS := $(if $(SHARED),1,8)
+POSTGRES := postgres-busy postgres-waiting postgres-client
+PARTS := $(if $(SHARED),1,7)
 .PHONY: $(SQLITE) $(POSTGRES)
 test: $(STAMP) ## All tests that need no system package, on SQLite and on PostgreSQL with Valkey
 	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(PARTS)) --output-sync=target $(SQLITE) $(POSTGRES)
@@ -51,7 +51,7 @@ test-sqlite: $(STAMP) ## The pass on SQLite
 	@$(MAKE) --no-print-directory -j$(or $(JOBS),4) --output-sync=target $(SQLITE)
 
 test-postgres: $(STAMP) ## The pass on PostgreSQL with Valkey
-	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,4)) --output-sync=target $(POSTGRES)
+	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,3)) --output-sync=target $(POSTGRES)
 
 $(SQLITE): sqlite-%: $(STAMP)
 	COVERAGE_FILE=.coverage.$* $(BIN)/python tests/with_servers.py sqlite $(if $(PYTEST_ARGS),--may-be-empty) \
@@ -59,7 +59,7 @@ $(SQLITE): sqlite-%: $(STAMP)
 
 $(POSTGRES): postgres-%: $(STAMP)
 	$(BIN)/python tests/with_servers.py postgres $(if $(PYTEST_ARGS),--may-be-empty) \
-		$($*) \
+		$($*) $(if $(filter waiting,$*),$(installed)) \
 		-m 'not ($(ON_ONE_DATABASE)) and not ($(WHOLE_SITES))' $(PYTEST_ARGS)
 
 # A pass of its own, because measuring the coverage adds half to the time of the tests.

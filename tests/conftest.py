@@ -24,7 +24,7 @@ UNIT = Path(__file__).parent / "unit"
 # The short profile runs the same cases each time, the long one random cases.
 _COMMON = hypothesis_settings(deadline=None, database=None, print_blob=True)
 hypothesis_settings.register_profile(
-    "ci", _COMMON, max_examples=30, stateful_step_count=30, derandomize=True
+    "ci", _COMMON, max_examples=20, stateful_step_count=30, derandomize=True
 )
 hypothesis_settings.register_profile("full", _COMMON, max_examples=500, stateful_step_count=50)
 hypothesis_settings.load_profile("ci")

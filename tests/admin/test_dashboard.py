@@ -136,6 +136,7 @@ def test_the_page_of_a_job_has_its_numbers_alone(admin, bob, failed):
     assert re.findall(r"<dt>Failed</dt><dd><a [^>]*>(\d+)</a>", shown) == ["0"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "query", ["?span=year", "?job=1", "?job=00000000-0000-7000-8000-000000000000"]
 )
@@ -160,6 +161,7 @@ def test_workers_are_shown_with_what_they_run(admin, bob, failed):
     assert bob.user.username in shown
 
 
+@pytest.mark.any_database
 def test_a_staff_user_without_the_permission_sees_nothing(people, client):
     client.force_login(people("clerk", is_staff=True).user)
     assert client.get(DASHBOARD).status_code == 403
@@ -167,10 +169,12 @@ def test_a_staff_user_without_the_permission_sees_nothing(people, client):
     assert "jobinterval" not in page(client, "", "/admin/")
 
 
+@pytest.mark.any_database
 def test_an_anonymous_caller_is_sent_to_the_login(client):
     assert client.get(DASHBOARD + "numbers/")["Location"].startswith("/admin/login/")
 
 
+@pytest.mark.any_database
 def test_a_reader_sees_the_numbers_and_no_retry(reader, failed):
     shown = page(reader)
     assert "no atom #" in shown
@@ -182,11 +186,13 @@ def test_a_reader_sees_the_numbers_and_no_retry(reader, failed):
     assert not Task.objects.filter(retry_of__isnull=False).exists()
 
 
+@pytest.mark.any_database
 def test_the_index_and_the_lists_of_the_admin_link_to_the_dashboard(admin):
     for url in ("/admin/", "/admin/zndraw_joblib/", "/admin/zndraw_joblib/task/"):
         assert f'href="{DASHBOARD}"' in page(admin, "", url)
 
 
+@pytest.mark.any_database
 def test_no_row_of_the_statistics_can_be_changed(admin, failed):
     row = JobInterval.objects.first()
     assert row is not None
@@ -213,6 +219,7 @@ def test_retry_all_asks_then_retries_each_task_once(admin, root, failed):
     assert "All tasks with this error were retried" in page(admin, "", url)
 
 
+@pytest.mark.any_database
 def test_a_large_group_is_retried_in_parts_that_are_confirmed(admin, failed, monkeypatch):
     monkeypatch.setattr("zndraw_joblib.admin.failures.CHUNK", 2)
     monkeypatch.setattr("zndraw_joblib.admin.failures.REQUEST_SECONDS", 0.0)
@@ -251,6 +258,7 @@ def test_two_users_who_retry_at_once_retry_each_task_once(root, failed, monkeypa
     assert Task.objects.filter(retry_of__isnull=False).count() == 3
 
 
+@pytest.mark.any_database
 def test_a_refused_retry_says_why_and_the_others_go_on(admin, bob, failed, settings_of):
     settings_of(max_pending_per_room=3)
     url = f"{DASHBOARD}failures/{FailureGroup.objects.get().pk}/retry/"
@@ -308,6 +316,7 @@ def test_the_page_reads_tasks_by_an_index_alone(admin, failed):
     assert "Seq Scan" not in plan
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("retry", [False, True])
 def test_a_strict_content_security_policy_has_nothing_to_block(admin, failed, retry):
     url = f"failures/{FailureGroup.objects.get().pk}/retry/" if retry else ""
@@ -318,6 +327,7 @@ def test_a_strict_content_security_policy_has_nothing_to_block(admin, failed, re
     assert all("application/json" in attributes for attributes in inline)
 
 
+@pytest.mark.any_database
 def test_errors_and_names_are_escaped(admin, bob):
     bob.register(schema={})
     task_id = bob.submit().json()["id"]
@@ -331,6 +341,7 @@ def test_errors_and_names_are_escaped(admin, bob):
         assert "&lt;script&gt;alert" in shown
 
 
+@pytest.mark.any_database
 def test_a_host_s_own_admin_site_has_the_dashboard_without_links_to_what_it_lacks(
     admin, failed, settings
 ):
@@ -344,6 +355,7 @@ def test_a_host_s_own_admin_site_has_the_dashboard_without_links_to_what_it_lack
     assert "3 tasks were submitted again." in admin.post(url, follow=True).content.decode()
 
 
+@pytest.mark.any_database
 def test_the_page_is_translated(admin, failed):
     with override("de"):
         shown = admin.get(DASHBOARD, headers={"Accept-Language": "de"}).content.decode()

@@ -64,6 +64,7 @@ def test_tasks_of_one_batch_have_different_short_ids():
     assert len({str(task_id)[:24] for task_id in ids}) <= 2
 
 
+@pytest.mark.any_database
 def test_a_row_links_to_its_job_and_to_the_lists_of_its_room_and_of_its_submitter(
     admin, job, alice
 ):
@@ -79,6 +80,7 @@ def test_a_row_links_to_its_job_and_to_the_lists_of_its_room_and_of_its_submitte
         assert page(admin, TASKS + link).count('class="action-select"') == 1
 
 
+@pytest.mark.any_database
 def test_a_running_task_has_its_progress_below_its_status(admin, job):
     task(job, status="running", progress=0.42)
     task(job, status="completed", progress=1, completed_at=timezone.now())
@@ -104,6 +106,7 @@ def test_the_list_of_workers_links_to_the_tasks_that_each_holds(admin, job):
     assert f"{TASKS}{running[0].pk}/change/" in page(admin, f"{ADMIN}worker/{busy.pk}/change/")
 
 
+@pytest.mark.any_database
 def test_pages_have_no_links_to_a_model_that_the_sites_admin_leaves_out(admin, job, monkeypatch):
     from zndraw_joblib.admin.saved_filters import SavedFilters
 

@@ -409,6 +409,7 @@ def rows():
     return found
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("role", ROLES)
 def test_an_unknown_address_is_not_found_for_every_role(scene, role):
     problem(scene[0][role].get("/nothing"), "not-found", 404)
@@ -426,6 +427,7 @@ def test_a_lookup_leaves_out_tasks_of_rooms_that_the_caller_may_not_read(scene):
     assert found == {"submitter": 1, "stranger": 0, "owner": 1, "other": 1, "admin": 1}
 
 
+@pytest.mark.any_database
 def test_workers_are_listed_to_their_owner_and_to_admins(scene):
     cast, worker, _ = scene
     seen = {
@@ -481,6 +483,7 @@ def test_every_socket_is_in_the_matrix():
     assert {str(pattern.pattern) for pattern in websocket_urlpatterns} == set(SOCKETS)
 
 
+@pytest.mark.any_database
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("path", ["tasks/{task}", "rooms/{room}", "rooms/{room}/events", "nothing"])
@@ -501,6 +504,7 @@ async def test_each_role_gets_the_close_code_of_the_matrix(scene, path, role):
             assert (await socket.json())["id"] == task_id
 
 
+@pytest.mark.any_database
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(

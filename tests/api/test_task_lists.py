@@ -211,6 +211,7 @@ def test_invalid_parameters_are_refused(alice, root, query, pointer):
         assert [error["pointer"] for error in document["errors"]] == [pointer]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("room", ["a:b", "@internal", "%01", "x" * 129])
 def test_an_invalid_room_is_refused(alice, root, room):
     for person in (alice, root):
