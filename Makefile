@@ -39,6 +39,8 @@ busy := $(filter-out $(waiting) $(installed) $(client) tests/browser/ tests/__py
 SQLITE := sqlite-busy sqlite-waiting sqlite-installed sqlite-client
 POSTGRES := postgres-busy postgres-waiting postgres-client
 PARTS := $(if $(SHARED),1,7)
+# The busy tests give way, because the others take as long and use the processor at times only.
+nice = $(if $(filter busy,$*),nice)
 .PHONY: $(SQLITE) $(POSTGRES)
 test: $(STAMP) ## All tests that need no system package, on SQLite and on PostgreSQL with Valkey
 	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(PARTS)) --output-sync=target $(SQLITE) $(POSTGRES)
@@ -54,11 +56,11 @@ test-postgres: $(STAMP) ## The pass on PostgreSQL with Valkey
 	@$(MAKE) --no-print-directory -j$(or $(JOBS),$(if $(SHARED),1,3)) --output-sync=target $(POSTGRES)
 
 $(SQLITE): sqlite-%: $(STAMP)
-	COVERAGE_FILE=.coverage.$* $(BIN)/python tests/with_servers.py sqlite $(if $(PYTEST_ARGS),--may-be-empty) \
+	COVERAGE_FILE=.coverage.$* $(nice) $(BIN)/python tests/with_servers.py sqlite $(if $(PYTEST_ARGS),--may-be-empty) \
 		$($*) -m 'not ($(WHOLE_SITES))' $(PYTEST_ARGS)
 
 $(POSTGRES): postgres-%: $(STAMP)
-	$(BIN)/python tests/with_servers.py postgres $(if $(PYTEST_ARGS),--may-be-empty) \
+	$(nice) $(BIN)/python tests/with_servers.py postgres $(if $(PYTEST_ARGS),--may-be-empty) \
 		$($*) $(if $(filter waiting,$*),$(installed)) \
 		-m 'not ($(ON_ONE_DATABASE)) and not ($(WHOLE_SITES))' $(PYTEST_ARGS)
 
