@@ -16,7 +16,7 @@ from tests.plans import copy_task
 from zndraw_joblib.access import identity_labels
 from zndraw_joblib.models import Job, Task, TaskAttempt, TaskFile, TaskLogChunk
 
-pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
+pytestmark = pytest.mark.django_db
 
 TASKS = "/admin/zndraw_joblib/task/"
 HOSTILE = "<script>alert(1)</script>"

@@ -1,4 +1,4 @@
-"""The operations of the API, one for each endpoint, as the OpenAPI document shows them."""
+"""The operations of the API but those of `openapi_parts`, as the OpenAPI document shows them."""
 
 from __future__ import annotations
 
